@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+
+# Both images can be replaced, for example by mirrors.
+ARG BUILDER_IMAGE=golang:1.26
+ARG BASE_IMAGE=gcr.io/distroless/static:nonroot
+
+# The compiler runs on the machine that builds and cross-compiles, instead of being emulated.
+FROM --platform=${BUILDPLATFORM:-linux/amd64} ${BUILDER_IMAGE} AS builder
+ARG TARGETOS
+ARG TARGETARCH
+ARG VERSION=dev
+# Empty means Go's default.
+ARG GOPROXY
+WORKDIR /src
+
+# A layer of its own, so that a change of code does not download the modules again.
+COPY go.mod go.sum ./
+RUN go mod download
+
+COPY api/ api/
+COPY cmd/operator/ cmd/operator/
+COPY internal/ internal/
+RUN CGO_ENABLED=0 GOOS=${TARGETOS:-linux} GOARCH=${TARGETARCH} \
+    go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=${VERSION}" -o /out/operator ./cmd/operator
+
+FROM ${BASE_IMAGE}
+COPY --from=builder /out/operator /operator
+USER 65532:65532
+ENTRYPOINT ["/operator"]

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+
+# The image that is built, pushed and deployed, for example registry.example.com/wechat-token-operator:v0.1.0
+IMG ?= wechat-token-operator:dev
+# docker, or what takes the same arguments, such as podman.
+CONTAINER_TOOL ?= docker
+# One platform, or several for a registry: linux/amd64,linux/arm64. Empty means this machine's.
+PLATFORM ?=
+KUBECTL ?= kubectl
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# How long each fuzz target runs.
+FUZZTIME ?= 30s
+# Arguments for the program that run or lint starts.
+ARGS ?=
+# How many packages are tested at once: each with a control plane of its own fills a core.
+TEST_PACKAGES ?= 2
+TEST_TIMEOUT ?= 20m
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Built on first use into the user's cache directory, see hack/tools and hack/controlplane.
+CONTROLLER_GEN = "$$(hack/tools/build.sh controller-gen)"
+KUSTOMIZE = "$$(hack/tools/build.sh kustomize)"
+GOLANGCI_LINT = "$$(hack/tools/build.sh golangci-lint)"
+ASSETS = $$(hack/controlplane/build.sh etcd kube-apiserver kubectl)
+
+##@ General
+
+.PHONY: help
+help: ## Show this help.
+	@awk 'BEGIN {FS = ":.*##"; print "Usage: make TARGET [VARIABLE=value]"} \
+		/^[a-zA-Z_-]+:.*?##/ {printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2} \
+		/^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)}' $(MAKEFILE_LIST)
+
+##@ See it work
+
+.PHONY: demo
+demo: build ## Run the story on a control plane of its own. KEEP=1 leaves it running.
+	@assets=$(ASSETS); \
+	$(GO) run ./hack/demo --operator bin/operator --assets "$$assets" $(if $(filter-out 0,$(KEEP)),--keep) $(ARGS)
+
+.PHONY: run
+run: ## Run the operator on this machine against the cluster of your KUBECONFIG (CRD: make install).
+	$(GO) run -ldflags "-X main.version=$(VERSION)" ./cmd/operator $(ARGS)
+
+##@ Develop
+
+.PHONY: generate
+generate: ## Write the generated Go: deep copies and apply configurations.
+	$(CONTROLLER_GEN) object:headerFile=hack/boilerplate.go.txt applyconfiguration:headerFile=hack/boilerplate.go.txt paths=./api/...
+
+.PHONY: manifests
+manifests: ## Write the generated YAML: the CRD and the operator's role.
+	$(CONTROLLER_GEN) crd paths=./api/... output:crd:artifacts:config=config/crd/bases
+	$(CONTROLLER_GEN) rbac:roleName=manager-role paths=./internal/controller/... output:rbac:artifacts:config=config/rbac
+
+.PHONY: fmt
+fmt: ## Format the Go files.
+	gofmt -l -w .
+
+.PHONY: vet
+vet: ## Run go vet.
+	$(GO) vet ./...
+
+.PHONY: lint
+lint: ## Run the linters (ARGS=--fix repairs what can be).
+	$(GOLANGCI_LINT) run $(ARGS) ./...
+	@if command -v shellcheck >/dev/null; then shellcheck -x hack/*.sh hack/*/*.sh .ci/run; else echo "shellcheck is not installed: shell scripts not linted"; fi
+
+.PHONY: verify
+verify: ## Check that generated files, module files and formatting are up to date; changes nothing.
+	hack/verify.sh
+
+.PHONY: test
+test: verify vet lint ## Check everything and run all tests with the race detector on a real API server.
+	assets=$(ASSETS); \
+	KUBEBUILDER_ASSETS="$$assets" $(GO) test -race -p $(TEST_PACKAGES) -timeout $(TEST_TIMEOUT) ./...
+
+.PHONY: fuzz
+fuzz: ## Run each fuzz target for FUZZTIME.
+	@grep -rE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+\(' internal | \
+	sed -E 's#^(.*)/[^/]+:func (Fuzz[A-Za-z0-9_]+)\(.*#\1 \2#' | sort -u | \
+	while read -r package target; do \
+		echo "==> $$package $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$package" </dev/null; \
+	done
+
+.PHONY: controlplane
+controlplane: ## Build the whole control plane into the cache; other targets build what they need.
+	@hack/controlplane/build.sh all
+
+##@ Build
+
+.PHONY: build
+build: ## Build bin/operator, a static binary.
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/operator ./cmd/operator
+
+.PHONY: image
+image: ## Build the image IMG (PLATFORM=linux/arm64 for another platform).
+	$(CONTAINER_TOOL) build $(if $(PLATFORM),--platform $(PLATFORM)) --build-arg VERSION=$(VERSION) \
+		$(foreach v,BUILDER_IMAGE BASE_IMAGE GOPROXY,$(if $($(v)),--build-arg $(v)=$($(v)))) -t $(IMG) .
+
+.PHONY: push
+push: require-img ## Push the image IMG.
+	$(CONTAINER_TOOL) push $(IMG)
+
+.PHONY: build-installer
+build-installer: overlay ## Write dist/install.yaml, everything for kubectl apply, with the image IMG.
+	$(KUSTOMIZE) build dist/overlay > dist/install.yaml.tmp
+	mv dist/install.yaml.tmp dist/install.yaml
+	@echo "dist/install.yaml runs $(IMG)"
+
+##@ Deploy to the cluster of your KUBECONFIG
+
+.PHONY: install
+install: ## Install the CRD.
+	$(KUSTOMIZE) build config/crd | $(KUBECTL) apply --server-side -f -
+
+.PHONY: uninstall
+uninstall: ## Delete the CRD, and with it every WeChatAppToken and the Secrets they own.
+	$(KUSTOMIZE) build config/crd | $(KUBECTL) delete --ignore-not-found -f -
+
+.PHONY: deploy
+deploy: require-img overlay ## Install or update the operator with the image IMG.
+	$(KUSTOMIZE) build dist/overlay | $(KUBECTL) apply --server-side -f -
+
+.PHONY: undeploy
+undeploy: ## Delete the operator and the CRD, and with it every WeChatAppToken and the Secrets they own.
+	$(KUSTOMIZE) build config/default | $(KUBECTL) delete --ignore-not-found -f -
+
+##@ Clean up
+
+.PHONY: clean
+clean: ## Delete what was built here; the cache stays.
+	rm -rf bin dist
+
+# config/ stays as it is: the image is set in an overlay.
+.PHONY: overlay
+overlay:
+	@rm -rf dist/overlay && mkdir -p dist/overlay
+	@kustomize=$(KUSTOMIZE); cd dist/overlay && "$$kustomize" create --resources ../../config/default && \
+		"$$kustomize" edit set image controller=$(IMG)
+
+.PHONY: require-img
+require-img:
+	@if [[ "$(origin IMG)" == file ]]; then echo "Say which image: make $(MAKECMDGOALS) IMG=registry.example.com/wechat-token-operator:v0.1.0" >&2; exit 2; fi

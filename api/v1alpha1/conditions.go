@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+// Condition types. Ready is always present after the first result; the others are
+// present only while they are True (kstatus conventions).
+const (
+	// ConditionReady: the target Secret holds a token that is valid now.
+	ConditionReady = "Ready"
+	// ConditionReconciling: not Ready yet, and the operator expects to get there alone.
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled: not Ready, and somebody has to act.
+	ConditionStalled = "Stalled"
+	// ConditionRefreshFailing: the last attempt to get or store a token failed. The
+	// token in the Secret may well be valid still; Ready tells.
+	ConditionRefreshFailing = "RefreshFailing"
+)
+
+// Reasons of the conditions that do not come from an answer of WeChat.
+const (
+	ReasonTokenValid   = "TokenValid"
+	ReasonTokenExpired = "TokenExpired"
+	// ReasonTokenNotIssued: no token has been stored yet.
+	ReasonTokenNotIssued = "TokenNotIssued"
+
+	ReasonSuspended = "Suspended"
+
+	// ReasonCredentialsNotFound: the credentials Secret or its key does not exist, is not
+	// of type Opaque, or lacks the label that this operator requires.
+	ReasonCredentialsNotFound = "CredentialsNotFound"
+	// ReasonCredentialsMalformed: the value is no AppSecret.
+	ReasonCredentialsMalformed = "CredentialsMalformed"
+
+	// ReasonTargetConflict: the target Secret is not ours to write.
+	ReasonTargetConflict = "TargetConflict"
+	// ReasonTargetTerminating: the target Secret waits to be collected.
+	ReasonTargetTerminating = "TargetTerminating"
+	// ReasonTargetContested: somebody keeps rewriting the target Secret.
+	ReasonTargetContested = "TargetContested"
+	// ReasonTargetWriteFailed: the API server refuses the write of the target Secret.
+	ReasonTargetWriteFailed = "TargetWriteFailed"
+)
+
+// Reasons that stand for an answer of WeChat, or for the lack of one.
+const (
+	ReasonSystemBusy                = "SystemBusy"
+	ReasonUnreachable               = "Unreachable"
+	ReasonBadResponse               = "BadResponse"
+	ReasonRequestRejected           = "RequestRejected"
+	ReasonRateLimited               = "RateLimited"
+	ReasonDailyQuotaExhausted       = "DailyQuotaExhausted"
+	ReasonIPBlocked                 = "IPBlocked"
+	ReasonAppSecretInvalid          = "AppSecretInvalid"
+	ReasonAppIDInvalid              = "AppIDInvalid"
+	ReasonIPNotAllowed              = "IPNotAllowed"
+	ReasonAdminConfirmationRequired = "AdminConfirmationRequired"
+	ReasonAppSecretFrozen           = "AppSecretFrozen"
+	ReasonAccountRestricted         = "AccountRestricted"
+	ReasonUnsupportedAccount        = "UnsupportedAccount"
+)
+
+// Reasons of events. The ordinary path (first issue, rotation, check) sends none.
+const (
+	EventRefreshFailed    = "RefreshFailed"
+	EventRecovered        = "Recovered"
+	EventRequestedCheck   = "RequestedCheck"
+	EventRequestedRefresh = "RequestedRefresh"
+	EventRequestedRevoke  = "RequestedRevoke"
+	EventForeignFetcher   = "ForeignFetcher"
+	EventTargetConflict   = "TargetConflict"
+	EventTargetContested  = "TargetContested"
+)

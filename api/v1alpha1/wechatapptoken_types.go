@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Mode is the WeChat endpoint that issues the token.
+// +kubebuilder:validation:Enum=Stable;Legacy
+type Mode string
+
+const (
+	// ModeStable uses POST /cgi-bin/stable_token: repeated calls return the same token
+	// until five minutes before its expiry, so several fetchers do not disturb each other.
+	ModeStable Mode = "Stable"
+	// ModeLegacy uses GET /cgi-bin/token: each call mints a new token and kills older ones.
+	ModeLegacy Mode = "Legacy"
+)
+
+// DeletionPolicy says what becomes of the target Secret when its WeChatAppToken is deleted.
+// +kubebuilder:validation:Enum=Delete;Retain
+type DeletionPolicy string
+
+const (
+	// DeletionDelete gives the Secret an owner reference, so that it is collected with its WeChatAppToken.
+	DeletionDelete DeletionPolicy = "Delete"
+	// DeletionRetain leaves the Secret; a WeChatAppToken of the same name and appID takes it over.
+	DeletionRetain DeletionPolicy = "Retain"
+)
+
+// WeChatAppToken keeps a Secret supplied with a valid access token of one WeChat app: a Mini
+// Program, an Official Account or another kind of app with an appid and an AppSecret. The token
+// is replaced before it expires, so that whoever reads the Secret through a volume mount holds a
+// token that WeChat accepts.
+//
+// Whoever may create a WeChatAppToken can obtain an access token with any AppSecret of the same
+// namespace. Grant it as you grant the reading of Secrets.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:path=wechatapptokens,shortName=wxtoken,categories=wechat,scope=Namespaced
+// +kubebuilder:selectablefield:JSONPath=`.spec.appID`
+// +kubebuilder:printcolumn:name="App ID",type=string,JSONPath=`.spec.appID`
+// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Secret",type=string,JSONPath=`.status.targetSecretName`
+// +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.status.token.expiresAt`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Next refresh",type=string,priority=1,JSONPath=`.status.nextRefreshAt`
+// +kubebuilder:printcolumn:name="Suspended",type=boolean,priority=1,JSONPath=`.spec.suspend`
+// +kubebuilder:validation:XValidation:rule="self.spec.credentialsSecretRef.name != (has(self.spec.target.name) ? self.spec.target.name : self.metadata.name)",message="the target Secret must not be the credentials Secret: set spec.target.name to another name"
+// +kubebuilder:validation:XValidation:rule="(has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) == (has(oldSelf.spec.target.name) ? oldSelf.spec.target.name : oldSelf.metadata.name)",message="spec.target.name is immutable, because pods mount the Secret by its name: create a second WeChatAppToken with the new name, move the pods, then delete this one"
+type WeChatAppToken struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// spec says which token is wanted and where it goes.
+	// +required
+	Spec WeChatAppTokenSpec `json:"spec"`
+
+	// status is what the operator last saw. Only the operator writes it.
+	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
+	Status WeChatAppTokenStatus `json:"status,omitzero"`
+}
+
+// WeChatAppTokenSpec says which token is wanted and where it goes.
+type WeChatAppTokenSpec struct {
+	// appID is the app's AppID (appid) as WeChat's console shows it: wx and 16 lower-case
+	// letters or digits. The original ID (gh_…) is something else.
+	// +required
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self.matches('^wx[0-9a-z]{16}$')",message="must be an AppID such as wx0123456789abcdef: wx and 16 lower-case letters or digits, without spaces; the original ID (gh_…) is something else"
+	AppID string `json:"appID"`
+
+	// credentialsSecretRef names the Secret in this namespace that holds the AppSecret. A change
+	// of the Secret is acted on at once.
+	// +required
+	CredentialsSecretRef CredentialsSecretReference `json:"credentialsSecretRef"`
+
+	// mode chooses WeChat's endpoint. Stable is right for nearly everybody. Legacy is for apps whose
+	// token must come from GET /cgi-bin/token; nothing else may then fetch for this appid.
+	// +optional
+	// +kubebuilder:default=Stable
+	Mode Mode `json:"mode,omitempty"`
+
+	// checkInterval is how often the stored token is checked with WeChat, so that a token replaced by
+	// somebody else is noticed. From 30s to 1h; the promise about forced refreshes by others needs
+	// at most 2m. A check is one call and, in Stable mode, no request to the API server.
+	// +optional
+	// +kubebuilder:default="2m"
+	// +kubebuilder:validation:XValidation:rule="size(self) <= 16 && self.matches('^([0-9]{1,5}(s|m|h)){1,3}$') && duration(self) >= duration('30s') && duration(self) <= duration('1h')",message="must be a duration from 30s to 1h in whole hours, minutes and seconds, such as 90s, 2m or 1h"
+	CheckInterval metav1.Duration `json:"checkInterval,omitempty"`
+
+	// suspend stops all calls to WeChat and all writes of the target Secret. The token stays as it is and
+	// will expire.
+	// +optional
+	Suspend bool `json:"suspend,omitempty"`
+
+	// target describes the Secret that receives the token.
+	// +optional
+	// +kubebuilder:default={}
+	Target TargetSpec `json:"target,omitzero"`
+}
+
+// CredentialsSecretReference names one key of a Secret in the same namespace.
+type CredentialsSecretReference struct {
+	// name of the Secret. Its type must be Opaque.
+	// +required
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a Secret: lower-case letters, digits, '-' and '.', starting and ending with a letter or digit"
+	Name string `json:"name"`
+
+	// key of the Secret's data that holds the AppSecret. White space around the value is ignored.
+	// +optional
+	// +kubebuilder:default=appSecret
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && self != '..'",message="must be a key of a Secret: letters, digits, '-', '_' and '.'"
+	Key string `json:"key,omitempty"`
+}
+
+// LabelValue is the value of a label.
+// +kubebuilder:validation:MaxLength=63
+type LabelValue string
+
+// AnnotationValue is the value of an annotation.
+// +kubebuilder:validation:MaxLength=4096
+type AnnotationValue string
+
+// TargetSpec describes the Secret that receives the token.
+// +kubebuilder:validation:XValidation:rule="self.accessTokenKey == oldSelf.accessTokenKey",message="spec.target.accessTokenKey is immutable, because pods read the file of that name: create a second WeChatAppToken with the new key, move the pods, then delete this one"
+type TargetSpec struct {
+	// name of the Secret; by default the name of this WeChatAppToken. Immutable. An existing Secret is
+	// written only if it carries the annotation wechat.apptoken.dev/adopt with the name of this
+	// WeChatAppToken.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be a name for a Secret: at most 253 lower-case letters, digits, '-' and '.', starting and ending with a letter or digit"
+	Name string `json:"name,omitempty"`
+
+	// accessTokenKey is the key of the Secret's data, and so the name of the mounted file, that holds the
+	// token. Immutable. The keys expires_at and app_id are written beside it.
+	// +optional
+	// +kubebuilder:default=access_token
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && self != '..'",message="must be a key of a Secret: letters, digits, '-', '_' and '.'"
+	// +kubebuilder:validation:XValidation:rule="!(self in ['expires_at', 'app_id'])",message="expires_at and app_id are written by the operator beside the token: choose another key"
+	AccessTokenKey string `json:"accessTokenKey,omitempty"`
+
+	// labels to set on the Secret. Labels that others set there stay; one that is removed here is removed there.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('wechat.apptoken.dev/'))",message="keys under wechat.apptoken.dev/ belong to the operator: choose another prefix"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 317 && k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="each key must be a label key: an optional DNS prefix and '/', then at most 63 letters, digits, '-', '_' and '.'"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, self[k].matches('^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$'))",message="each value must be a label value: empty, or at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit"
+	Labels map[string]LabelValue `json:"labels,omitempty"`
+
+	// annotations to set on the Secret. Annotations that others set there stay; one that is removed here is
+	// removed there.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('wechat.apptoken.dev/'))",message="keys under wechat.apptoken.dev/ belong to the operator: choose another prefix"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 317 && k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="each key must be an annotation key: an optional DNS prefix and '/', then at most 63 letters, digits, '-', '_' and '.'"
+	Annotations map[string]AnnotationValue `json:"annotations,omitempty"`
+
+	// deletionPolicy says what becomes of the Secret when this WeChatAppToken is deleted: Delete removes it,
+	// Retain leaves it. It has no say in anything else.
+	// +optional
+	// +kubebuilder:default=Delete
+	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
+}
+
+// WeChatAppTokenStatus is what the operator last saw.
+type WeChatAppTokenStatus struct {
+	// observedGeneration is the generation that this status speaks of; -1 before the first result.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// conditions: Ready (the Secret holds a valid token), Reconciling, Stalled and RefreshFailing.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// token describes the token in the Secret, without showing it.
+	// +optional
+	Token *TokenStatus `json:"token,omitempty"`
+
+	// nextRefreshAt is when the token is due to be replaced. For people; no decision reads it.
+	// +optional
+	NextRefreshAt *metav1.Time `json:"nextRefreshAt,omitempty"`
+
+	// targetSecretName is the name of the Secret that receives the token.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	TargetSecretName string `json:"targetSecretName,omitempty"`
+
+	// targetResourceVersion is the Secret's resourceVersion after the operator's last write.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	TargetResourceVersion string `json:"targetResourceVersion,omitempty"`
+
+	// credentialsVersion is <uid>/<resourceVersion> of the credentials Secret that was last used.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	CredentialsVersion string `json:"credentialsVersion,omitempty"`
+
+	// lastError tells why the last attempt failed; absent when it worked.
+	// +optional
+	LastError *RefreshError `json:"lastError,omitempty"`
+
+	// handledRequests holds the value of each request annotation that was carried out last.
+	// +optional
+	HandledRequests *HandledRequests `json:"handledRequests,omitempty"`
+
+	// forcedRefreshes are the times within 24 hours at which this resource forced a refresh. WeChat grants 20
+	// a day for an account.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	ForcedRefreshes []metav1.Time `json:"forcedRefreshes,omitempty"`
+}
+
+// TokenStatus describes a token without showing it.
+type TokenStatus struct {
+	// mode that issued the token.
+	// +optional
+	Mode Mode `json:"mode,omitempty"`
+	// issuedAt is when the call that returned the token was started.
+	// +required
+	IssuedAt metav1.Time `json:"issuedAt"`
+	// expiresAt is when WeChat stops accepting the token.
+	// +required
+	ExpiresAt metav1.Time `json:"expiresAt"`
+	// fingerprint is the first 16 hex digits of the token's SHA-256. It is empty for a Legacy token that was found
+	// in the Secret after a crash, because nobody saw WeChat issue it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=16
+	Fingerprint string `json:"fingerprint,omitempty"`
+}
+
+// RefreshError tells why an attempt failed and when the next one follows.
+type RefreshError struct {
+	// code is WeChat's errcode; absent when WeChat gave none.
+	// +optional
+	Code int32 `json:"code,omitempty"`
+	// reason is the same word that the conditions use.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason"`
+	// message says what happened, why, and what to do next.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Message string `json:"message,omitempty"`
+	// requestID is the rid of WeChat's answer, which WeChat's support asks for.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	RequestID string `json:"requestID,omitempty"`
+	// time of the attempt.
+	// +required
+	Time metav1.Time `json:"time"`
+	// retryAt is when the next attempt is due. A change of the spec or of the credentials makes one at once.
+	// +optional
+	RetryAt *metav1.Time `json:"retryAt,omitempty"`
+	// attempts that failed in a row for this reason.
+	// +optional
+	Attempts int32 `json:"attempts,omitempty"`
+	// generation of the spec that failed.
+	// +optional
+	Generation int64 `json:"generation,omitempty"`
+	// credentialsVersion of the credentials that failed.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	CredentialsVersion string `json:"credentialsVersion,omitempty"`
+}
+
+// HandledRequests holds the value of each request annotation that was carried out last.
+type HandledRequests struct {
+	// check is the last handled value of wechat.apptoken.dev/check-requested-at.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Check string `json:"check,omitempty"`
+	// refresh is the last handled value of wechat.apptoken.dev/refresh-requested-at.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Refresh string `json:"refresh,omitempty"`
+	// revoke is the last handled value of wechat.apptoken.dev/revoke-requested-at.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	Revoke string `json:"revoke,omitempty"`
+}
+
+// TargetName is the name of the Secret that receives the token.
+func (t *WeChatAppToken) TargetName() string {
+	if t.Spec.Target.Name != "" {
+		return t.Spec.Target.Name
+	}
+	return t.Name
+}
+
+// WeChatAppTokenList is a list of WeChatAppTokens.
+// +kubebuilder:object:root=true
+type WeChatAppTokenList struct {
+	metav1.TypeMeta `json:",inline"`
+	// +optional
+	metav1.ListMeta `json:"metadata,omitzero"`
+	Items           []WeChatAppToken `json:"items"`
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command operator keeps the target Secret of every WeChatAppToken supplied with a valid token.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/controller"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// Leader election is quick, because a token's handover window is short, and slow enough for a busy API server.
+const (
+	leaseDuration = 10 * time.Second
+	renewDeadline = 7 * time.Second
+	retryPeriod   = 1500 * time.Millisecond
+	// shutdownTimeout leaves room for a Legacy mint, which may take 10 s and must not be lost, and its write.
+	shutdownTimeout = 20 * time.Second
+)
+
+func main() {
+	opts := &options{}
+	opts.bind(flag.CommandLine)
+	flag.Parse()
+	if opts.version {
+		fmt.Println(version)
+		return
+	}
+	logger := zap.New(zap.UseFlagOptions(&opts.zap))
+	ctrl.SetLogger(logger)
+	if err := run(ctrl.SetupSignalHandler(), opts, logger); err != nil {
+		logger.Error(err, "the operator stops")
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, opts *options, logger logr.Logger) error {
+	if err := opts.complete(); err != nil {
+		return err
+	}
+	userAgent := "wechat-token-operator/" + version
+	api, err := wechat.New(opts.wechat(userAgent))
+	if err != nil {
+		return fmt.Errorf("setting up WeChat's client: %w", err)
+	}
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("finding the API server: %w", err)
+	}
+	config.UserAgent = userAgent
+	config.QPS, config.Burst = float32(opts.kubeAPIQPS), opts.kubeAPIBurst
+	mgr, err := newManager(config, opts, logger)
+	if err != nil {
+		return err
+	}
+	reconciler := controller.New(controller.Options{
+		Client:                  mgr.GetClient(),
+		Live:                    mgr.GetAPIReader(),
+		WeChat:                  api,
+		Events:                  mgr.GetEventRecorder("wechat-token-operator"),
+		RequireCredentialsLabel: opts.requireCredentialsLabel,
+		MaxConcurrentReconciles: opts.maxConcurrentReconciles,
+	})
+	if err := reconciler.SetupWithManager(ctx, mgr); err != nil {
+		return fmt.Errorf("setting up the controller: %w", err)
+	}
+	if err := addProbes(mgr); err != nil {
+		return err
+	}
+	logger.Info("starting", "version", version, "namespaces", opts.namespaceList, "selector", opts.selector.String(),
+		"leaderElection", opts.leaderElect, "leaderElectionID", opts.leaderElectionID)
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("running the manager: %w", err)
+	}
+	return nil
+}
+
+func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Manager, error) {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return nil, fmt.Errorf("registering kinds: %w", err)
+	}
+	metrics := metricsserver.Options{BindAddress: opts.metricsBindAddress, SecureServing: opts.metricsSecure}
+	if opts.metricsSecure {
+		metrics.FilterProvider = filters.WithAuthenticationAndAuthorization
+	}
+	grace := shutdownTimeout
+	lease, renew, retry := leaseDuration, renewDeadline, retryPeriod
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Scheme:                        scheme,
+		Logger:                        logger,
+		Cache:                         cacheOptions(opts),
+		Client:                        client.Options{Cache: &client.CacheOptions{}},
+		Metrics:                       metrics,
+		HealthProbeBindAddress:        opts.healthProbeBindAddress,
+		LeaderElection:                opts.leaderElect,
+		LeaderElectionID:              opts.leaderElectionID,
+		LeaderElectionNamespace:       opts.leaderElectionNamespace,
+		LeaderElectionReleaseOnCancel: true,
+		LeaseDuration:                 &lease,
+		RenewDeadline:                 &renew,
+		RetryPeriod:                   &retry,
+		GracefulShutdownTimeout:       &grace,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("setting up the manager: %w", err)
+	}
+	return mgr, nil
+}
+
+func cacheOptions(opts *options) cache.Options {
+	out := cache.Options{
+		ByObject: controller.CacheOptions(opts.selector),
+		// A read that nobody planned must fail rather than cache every object of its kind.
+		ReaderFailOnMissingInformer: true,
+	}
+	if len(opts.namespaceList) > 0 {
+		out.DefaultNamespaces = map[string]cache.Config{}
+		for _, name := range opts.namespaceList {
+			out.DefaultNamespaces[name] = cache.Config{}
+		}
+	}
+	return out
+}
+
+// addProbes: a standby is ready when its caches are warm.
+func addProbes(mgr ctrl.Manager) error {
+	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return fmt.Errorf("adding the liveness probe: %w", err)
+	}
+	synced := controller.CacheSynced(mgr.GetCache())
+	if err := mgr.AddReadyzCheck("caches", synced); err != nil {
+		return fmt.Errorf("adding the readiness probe: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+)
+
+// options are the operator's flags. Their defaults are right for 10,000 resources.
+type options struct {
+	wechatEndpoints   string
+	wechatCAFile      string
+	wechatTimeout     time.Duration
+	wechatMaxInFlight int
+
+	namespaces              string
+	watchLabelSelector      string
+	maxConcurrentReconciles int
+	requireCredentialsLabel bool
+
+	kubeAPIQPS   float64
+	kubeAPIBurst int
+
+	leaderElect             bool
+	leaderElectionID        string
+	leaderElectionNamespace string
+
+	metricsBindAddress     string
+	metricsSecure          bool
+	healthProbeBindAddress string
+
+	version bool
+	zap     zap.Options
+
+	// selector and namespaceList are parsed by complete.
+	selector      labels.Selector
+	namespaceList []string
+}
+
+func (o *options) bind(fs *flag.FlagSet) {
+	fs.StringVar(&o.wechatEndpoints, "wechat-endpoints", wechat.DefaultEndpoints,
+		"Base URLs of WeChat's API, separated by commas; the next one is tried when one cannot be reached. https only, except for loopback addresses.")
+	fs.StringVar(&o.wechatCAFile, "wechat-ca-file", "", "PEM file with certificate authorities to trust for WeChat's API besides the system's, for a TLS-inspecting proxy.")
+	fs.DurationVar(&o.wechatTimeout, "wechat-timeout", 5*time.Second, "Time that one attempt at one WeChat endpoint may take.")
+	fs.IntVar(&o.wechatMaxInFlight, "wechat-max-in-flight", 64, "Most calls to WeChat at the same time.")
+	fs.StringVar(&o.namespaces, "namespaces", "", "Namespaces to serve, separated by commas. Empty: all.")
+	fs.StringVar(&o.watchLabelSelector, "watch-label-selector", "",
+		"Serve only WeChatAppTokens that match this label selector, to split them over several operators. All resources of one Legacy account must be in one of them.")
+	fs.IntVar(&o.maxConcurrentReconciles, "max-concurrent-reconciles", 64, "Most resources worked on at the same time.")
+	fs.BoolVar(&o.requireCredentialsLabel, "require-credentials-label", false,
+		`Use only credentials Secrets that carry the label wechat.apptoken.dev/credentials: "true".`)
+	fs.Float64Var(&o.kubeAPIQPS, "kube-api-qps", -1, "Requests per second to the API server. -1: no limit; the API server's priority and fairness sets it.")
+	fs.IntVar(&o.kubeAPIBurst, "kube-api-burst", 0, "Burst of requests to the API server; used with a positive --kube-api-qps.")
+	fs.BoolVar(&o.leaderElect, "leader-elect", false, "Elect a leader, so that several replicas can run.")
+	fs.StringVar(&o.leaderElectionID, "leader-election-id", "", "Name of the Lease. Default: made from --namespaces and --watch-label-selector.")
+	fs.StringVar(&o.leaderElectionNamespace, "leader-election-namespace", "", "Namespace of the Lease. Default: the operator's own.")
+	fs.StringVar(&o.metricsBindAddress, "metrics-bind-address", "0", `Address of the metrics endpoint, such as :8443. "0": none.`)
+	fs.BoolVar(&o.metricsSecure, "metrics-secure", true, "Serve metrics over HTTPS, to callers that the API server authorizes.")
+	fs.StringVar(&o.healthProbeBindAddress, "health-probe-bind-address", ":8081", `Address of /healthz and /readyz. "0": none.`)
+	fs.BoolVar(&o.version, "version", false, "Print the version and exit.")
+	o.zap.BindFlags(fs)
+}
+
+// complete validates the flags and fills in what follows from them.
+func (o *options) complete() error {
+	selector, err := labels.Parse(o.watchLabelSelector)
+	if err != nil {
+		return fmt.Errorf("--watch-label-selector: %w", err)
+	}
+	o.selector = selector
+	for name := range strings.SplitSeq(o.namespaces, ",") {
+		name = strings.TrimSpace(name)
+		if name == "" {
+			continue
+		}
+		if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
+			return fmt.Errorf("--namespaces: %q is no name of a namespace: %s", name, problems[0])
+		}
+		o.namespaceList = append(o.namespaceList, name)
+	}
+	slices.Sort(o.namespaceList)
+	o.namespaceList = slices.Compact(o.namespaceList)
+	if o.maxConcurrentReconciles < 1 {
+		return fmt.Errorf("--max-concurrent-reconciles: %d is less than 1", o.maxConcurrentReconciles)
+	}
+	if o.kubeAPIQPS == 0 {
+		return fmt.Errorf("--kube-api-qps: 0 would stop all requests; use -1 for no limit")
+	}
+	if o.leaderElectionID == "" {
+		o.leaderElectionID = o.defaultLeaderElectionID()
+	}
+	return nil
+}
+
+// defaultLeaderElectionID keeps operators that serve different resources from excluding each other.
+func (o *options) defaultLeaderElectionID() string {
+	sum := sha256.Sum256([]byte(o.selector.String() + "\n" + strings.Join(o.namespaceList, ",")))
+	return "wechat-token-operator-" + hex.EncodeToString(sum[:4])
+}
+
+func (o *options) wechat(userAgent string) wechat.Options {
+	return wechat.Options{
+		Endpoints:   strings.Split(o.wechatEndpoints, ","),
+		CAFile:      o.wechatCAFile,
+		Timeout:     o.wechatTimeout,
+		MaxInFlight: o.wechatMaxInFlight,
+		UserAgent:   userAgent,
+	}
+}

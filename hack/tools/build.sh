@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Builds one pinned tool if it is missing and prints its path:
+#   "$(hack/tools/build.sh controller-gen)" --help
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=hack/build-cached.sh
+source "$here/../build-cached.sh"
+
+tool=${1:?usage: build.sh controller-gen|kustomize|golangci-lint}
+case $tool in
+controller-gen) package=sigs.k8s.io/controller-tools/cmd/controller-gen note='(once)' ;;
+kustomize) package=sigs.k8s.io/kustomize/kustomize/v5 note='(once)' ;;
+golangci-lint) package=. note='(once; some minutes)' ;;
+*)
+	echo "unknown tool: $tool" >&2
+	exit 2
+	;;
+esac
+
+module=$here/$tool
+# Go's version counts too: a linter built with an older Go cannot read what a newer one compiles.
+key=$({ go -C "$module" env GOVERSION; find "$module" -name '*.go' -exec cat {} +; cat "$module/go.sum"; } | hash12)
+out=$(cache_root)/tools/$tool-$key/$tool
+build_cached "$module" "$package" "$out" "" "$note"
+printf '%s\n' "$out"

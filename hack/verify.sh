@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Checks that generated files, module files and formatting are up to date. It generates in a copy, so that it works in a
+# tree with uncommitted work and changes nothing.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+failed=0
+
+fail() {
+	echo "verify: $*" >&2
+	failed=1
+}
+
+tar --exclude=./.git --exclude=./bin --exclude=./dist -cf - . | tar -xf - -C "$copy"
+# Deleted first, so that a generated file that is no longer written is found too.
+rm -rf "$copy"/api/v1alpha1/applyconfiguration "$copy"/api/v1alpha1/zz_generated.*.go "$copy"/config/crd/bases
+rm -f "$copy/config/rbac/role.yaml"
+make -s -C "$copy" generate manifests
+for path in api config/crd config/rbac; do
+	diff -ru "$path" "$copy/$path" || fail "$path differs from what its sources say: run make generate manifests"
+done
+
+unformatted=$(gofmt -l .)
+[[ -z $unformatted ]] || fail "not formatted, run make fmt: $unformatted"
+
+while IFS= read -r module; do
+	GOWORK=off go -C "$module" mod tidy -diff || fail "$module/go.mod or go.sum is not tidy: run go mod tidy there"
+done < <(find . -name go.mod -not -path '*/testdata/*' -exec dirname {} \; | sort)
+
+# What a user applies must at least build.
+kustomize=$(hack/tools/build.sh kustomize)
+for dir in config/default config/samples config/prometheus config/network-policy; do
+	"$kustomize" build "$dir" >/dev/null || fail "$dir does not build"
+done
+
+exit "$failed"

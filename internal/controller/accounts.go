@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+)
+
+const (
+	// mintBurst and mintEvery pace the Legacy mints of an account that nobody asked for, so that nothing can burn
+	// WeChat's 2,000 a day.
+	mintBurst = 3
+	mintEvery = 5 * time.Minute
+	// foreignWithin: a second token that dies early within it is reported as somebody else's fetching.
+	foreignWithin = time.Hour
+)
+
+// accountID names a WeChat account as this operator sees it. credentials is the fingerprint of a live AppSecret, so
+// that nobody joins an account without holding its AppSecret.
+type accountID struct {
+	legacy      bool
+	appID       string
+	credentials string
+}
+
+// account is what the members of one account share.
+type account struct {
+	mu sync.Mutex
+	// flights merges the Stable calls of members that come at the same time.
+	flights singleflight.Group
+	// issuing is held during a Legacy mint.
+	issuing sync.Mutex
+	members map[types.UID]types.NamespacedName
+	// seen is WeChat's last answer about the account's token.
+	seen sighting
+	// dead is the fingerprint of a Legacy token that WeChat refused.
+	dead string
+	// mints are the times of the last unrequested mints; early those of tokens that died early.
+	mints, early []time.Time
+	wanted       bool
+	forced       []time.Time
+}
+
+// sighting: at this time WeChat confirmed the token of this fingerprint.
+type sighting struct {
+	fingerprint   string
+	at, expiresAt time.Time
+}
+
+type accounts struct {
+	mu   sync.Mutex
+	byID map[accountID]*account
+}
+
+func newAccounts() *accounts {
+	return &accounts{byID: map[accountID]*account{}}
+}
+
+func (a *accounts) of(id accountID) *account {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	acct := a.byID[id]
+	if acct == nil {
+		acct = &account{members: map[types.UID]types.NamespacedName{}}
+		a.byID[id] = acct
+	}
+	return acct
+}
+
+func (a *accounts) join(id accountID, uid types.UID, name types.NamespacedName) *account {
+	acct := a.of(id)
+	acct.mu.Lock()
+	defer acct.mu.Unlock()
+	acct.members[uid] = name
+	return acct
+}
+
+// leave removes a member. The account itself stays while its pacing matters: who deletes and re-creates a resource
+// in a loop must not get a fresh bucket each time.
+func (a *accounts) leave(id accountID, uid types.UID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	acct := a.byID[id]
+	if acct == nil {
+		return
+	}
+	acct.mu.Lock()
+	defer acct.mu.Unlock()
+	delete(acct.members, uid)
+	if len(acct.members) == 0 && len(acct.mints) == 0 && len(acct.forced) == 0 {
+		delete(a.byID, id)
+	}
+}
+
+// observe records an answer and names the members whose Secrets hold another token.
+func (a *account) observe(s sighting) (others []types.NamespacedName) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	changed := a.seen.fingerprint != s.fingerprint
+	a.seen = s
+	if !changed {
+		return nil
+	}
+	for _, name := range a.members {
+		others = append(others, name)
+	}
+	return others
+}
+
+func (a *account) lastSeen() sighting {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.seen
+}
+
+// mintNotBefore is when the next unrequested mint may be made.
+func (a *account) mintNotBefore(now time.Time) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	// A bucket of mintBurst that refills one each mintEvery, computed from its history.
+	level, last := float64(mintBurst), time.Time{}
+	for _, t := range a.mints {
+		if !last.IsZero() {
+			level = min(mintBurst, level+float64(t.Sub(last))/float64(mintEvery))
+		}
+		level, last = level-1, t
+	}
+	if last.IsZero() {
+		return time.Time{}
+	}
+	level += float64(now.Sub(last)) / float64(mintEvery)
+	if level >= 1 {
+		return time.Time{}
+	}
+	return now.Add(time.Duration((1 - level) * float64(mintEvery)))
+}
+
+func (a *account) noteMint(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	// Older mints have been refilled.
+	a.mints = append(slices.DeleteFunc(a.mints, func(t time.Time) bool {
+		return now.Sub(t) > 2*mintBurst*mintEvery
+	}), now)
+}
+
+// refundMint takes the last mint back: WeChat said that there was none.
+func (a *account) refundMint() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if n := len(a.mints); n > 0 {
+		a.mints = a.mints[:n-1]
+	}
+}
+
+// noteDead records that WeChat refuses a Legacy token and tells how many died early within the hour.
+func (a *account) noteDead(fingerprint string, now time.Time, early bool) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.dead == fingerprint {
+		return 0 // another member saw it already
+	}
+	a.dead = fingerprint
+	if !early {
+		return 0
+	}
+	a.early = append(slices.DeleteFunc(a.early, func(t time.Time) bool { return now.Sub(t) > foreignWithin }), now)
+	return len(a.early)
+}
+
+func (a *account) isDead(fingerprint string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return fingerprint != "" && a.dead == fingerprint
+}
+
+func (a *account) want(wanted bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.wanted = wanted
+}
+
+func (a *account) isWanted() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.wanted
+}
+
+func (a *account) noteForced(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.forced = append(recentForced(a.forced, now), now)
+}
+
+// forcedWith are the forced calls of the account, those of one member's status included.
+func (a *account) forcedWith(more []time.Time) []time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := append(slices.Clone(a.forced), more...)
+	slices.SortFunc(all, time.Time.Compare)
+	// Status keeps whole seconds: the same call may be there twice.
+	return slices.CompactFunc(all, func(x, y time.Time) bool { return y.Sub(x) < time.Second })
+}
+
+func recentForced(forced []time.Time, now time.Time) []time.Time {
+	return slices.DeleteFunc(slices.Clone(forced), func(t time.Time) bool { return now.Sub(t) >= 24*time.Hour })
+}
+
+// merged makes the call, or shares the answer to the one that another member is making.
+func (a *account) merged(call func() (wechat.Token, error)) (wechat.Token, error) {
+	answer, err, _ := a.flights.Do("", func() (any, error) { return call() })
+	token, _ := answer.(wechat.Token)
+	return token, err
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+)
+
+// announce sends the events that follow from a change of status, so that a restart repeats none.
+func (p *pass) announce(before, after *v1alpha1.WeChatAppToken) {
+	was := meta.FindStatusCondition(before.Status.Conditions, v1alpha1.ConditionRefreshFailing)
+	is := meta.FindStatusCondition(after.Status.Conditions, v1alpha1.ConditionRefreshFailing)
+	switch {
+	case is != nil && (was == nil || was.Reason != is.Reason):
+		p.event(corev1.EventTypeWarning, v1alpha1.EventRefreshFailed, is.Reason+": "+is.Message)
+	case is == nil && was != nil:
+		p.event(corev1.EventTypeNormal, v1alpha1.EventRecovered, "the cause of "+was.Reason+" is gone")
+	}
+	ready, wasReady := readyCondition(after), readyCondition(before)
+	for reason, event := range map[string]string{
+		v1alpha1.ReasonTargetConflict:  v1alpha1.EventTargetConflict,
+		v1alpha1.ReasonTargetContested: v1alpha1.EventTargetContested,
+	} {
+		if ready.Reason == reason && (wasReady == nil || wasReady.Reason != reason) {
+			p.event(corev1.EventTypeWarning, event, ready.Message)
+		}
+	}
+	handledBefore, handledNow := handledOf(before), handledOf(after)
+	if handledNow.Refresh != handledBefore.Refresh && p.mem.failure == nil && before.Status.ObservedGeneration >= 0 {
+		p.eventRequestDone(refresh.RequestRefresh)
+	}
+	if handledNow.Revoke != handledBefore.Revoke && p.mem.failure == nil && before.Status.ObservedGeneration >= 0 {
+		p.eventRequestDone(refresh.RequestRevoke)
+	}
+}
+
+func handledOf(token *v1alpha1.WeChatAppToken) v1alpha1.HandledRequests {
+	if h := token.Status.HandledRequests; h != nil {
+		return *h
+	}
+	return v1alpha1.HandledRequests{}
+}
+
+func (p *pass) eventRequestDone(kind refresh.RequestKind) {
+	outcome := map[refresh.RequestKind]string{
+		refresh.RequestCheck:   "WeChat was asked about the stored token",
+		refresh.RequestRefresh: "the token was replaced",
+		refresh.RequestRevoke:  "the leaked token was killed by two forced calls, and replaced",
+	}[kind]
+	p.event(corev1.EventTypeNormal, requestEvent(kind), outcome)
+}
+
+func (p *pass) eventRequestFailed(kind refresh.RequestKind, err error) {
+	message := "the API server or the network failed"
+	var refused *wechat.Error
+	if errors.As(err, &refused) {
+		message = refused.Message
+	}
+	p.event(corev1.EventTypeWarning, requestEvent(kind), "the attempt failed; set a new value for another one: "+message)
+}
+
+func (p *pass) eventForeignFetcher(count int) {
+	p.event(corev1.EventTypeWarning, v1alpha1.EventForeignFetcher, fmt.Sprintf(
+		"%d tokens died early within an hour: something else fetches tokens of appid %s with GET /cgi-bin/token; find and stop it, or set spec.mode to Stable, which it does not disturb",
+		count, p.token.Spec.AppID))
+}
+
+func requestEvent(kind refresh.RequestKind) string {
+	switch kind {
+	case refresh.RequestRefresh:
+		return v1alpha1.EventRequestedRefresh
+	case refresh.RequestRevoke:
+		return v1alpha1.EventRequestedRevoke
+	case refresh.RequestCheck:
+	}
+	return v1alpha1.EventRequestedCheck
+}
+
+func (p *pass) event(kind, reason, note string) {
+	ref := &v1alpha1.WeChatAppToken{
+		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.Kind},
+		ObjectMeta: p.token.ObjectMeta,
+	}
+	p.Events.Eventf(ref, nil, kind, reason, "Reconcile", "%s", truncate(note, 1000))
+}

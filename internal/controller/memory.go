@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+)
+
+// settleAfter is how long an own write may stay invisible to the informer before one live GET settles it.
+const settleAfter = 5 * time.Second
+
+// memory is what this process knows of one resource beyond the API server. Losing it costs a call or a GET, never
+// a token. Passes over one resource never overlap; the mutex is for what other resources and events touch.
+type memory struct {
+	mu sync.Mutex
+
+	uid types.UID
+	// inbox holds an issued token until the Secret holds it. The fetcher of a Legacy account puts one here for
+	// each member.
+	inbox *issued
+	// ownTarget is the target as the last own write or live read left it, while the informer may be behind.
+	ownTarget *metav1.PartialObjectMetadata
+	ownAt     time.Time
+	// peer is the account that another member of it found this resource to belong to.
+	peer peer
+
+	// The rest belongs to the passes over the resource.
+	ownStatus   *v1alpha1.WeChatAppToken
+	credentials resolved
+	account     *account
+	accountID   accountID
+	failure     *refresh.Failure
+	// message and requestID belong to failure.
+	message, requestID string
+	failedGeneration   int64
+	failedCredentials  string
+	// reported is the failure that the status speaks of.
+	reported      *v1alpha1.RefreshError
+	reportedClass wechat.Class
+	recalled      bool
+	// handled are the requests that had their attempt, seen or not by the status yet.
+	handled *v1alpha1.HandledRequests
+	seen    bool
+	// stored is the token of the last own write.
+	stored *stored
+	// verified is the target's resourceVersion whose data was read and found right or wrong.
+	verified verification
+	// refusedReferences is the generation whose change of the owner reference the API server refused.
+	refusedReferences int64
+	repairs           repairs
+	forced            []time.Time
+	// askedAt is when the fetcher of the Legacy account was last asked for a token.
+	askedAt time.Time
+	// writtenVersion is the target's resourceVersion after the last own write of this process.
+	writtenVersion string
+	// hadTarget: a target was seen, so that its absence is somebody's deletion.
+	hadTarget bool
+}
+
+// issued is a token on its way to the Secret, with what must be written in the same update.
+type issued struct {
+	wechat.Token
+
+	credentials    string // fingerprint
+	handledRefresh string
+	revoke         *target.Revoke
+	// unseen: nobody of this operator saw WeChat issue it.
+	unseen bool
+}
+
+// verification is what a live read of the target's data showed.
+type verification struct {
+	resourceVersion string
+	tampered        bool
+	// doubtful: the data agrees with the annotations, but this operator does not know the token.
+	doubtful bool
+	// refused tells why the Secret cannot receive a token at all.
+	refused string
+}
+
+// memories are the memories of all resources, by name.
+type memories struct {
+	mu     sync.Mutex
+	byName map[types.NamespacedName]*memory
+}
+
+func newMemories() *memories {
+	return &memories{byName: map[types.NamespacedName]*memory{}}
+}
+
+// of gives the memory of a resource; a fresh one if a resource of that name was replaced by another.
+func (m *memories) of(name types.NamespacedName, uid types.UID) *memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	mem := m.byName[name]
+	if mem == nil || mem.uid != uid {
+		mem = &memory{uid: uid}
+		m.byName[name] = mem
+	}
+	return mem
+}
+
+func (m *memories) find(name types.NamespacedName) *memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.byName[name]
+}
+
+// drop removes the memory and returns it.
+func (m *memories) drop(name types.NamespacedName) *memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	mem := m.byName[name]
+	delete(m.byName, name)
+	return mem
+}
+
+func (r *Reconciler) forget(name types.NamespacedName) {
+	if mem := r.memories.drop(name); mem != nil && mem.account != nil {
+		r.accounts.leave(mem.accountID, mem.uid)
+	}
+}
+
+// freshest gives the resource with the status of the last own write if the cache is behind it.
+func (m *memory) freshest(cached *v1alpha1.WeChatAppToken) *v1alpha1.WeChatAppToken {
+	if m.ownStatus != nil && newer(m.ownStatus.ResourceVersion, cached.ResourceVersion) {
+		return m.ownStatus.DeepCopy()
+	}
+	m.ownStatus = nil
+	return cached.DeepCopy()
+}
+
+// put keeps a token until it is written. The one that WeChat issued later wins.
+func (m *memory) put(token issued) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.inbox == nil || !token.IssuedAt.Before(m.inbox.IssuedAt) {
+		m.inbox = &token
+	}
+}
+
+func (m *memory) unwritten() *issued {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.inbox
+}
+
+// written drops the token from memory, unless another one came meanwhile.
+func (m *memory) written(token *issued) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.inbox == token {
+		m.inbox = nil
+	}
+}
+
+func (m *memory) rememberTarget(own *metav1.PartialObjectMetadata, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ownTarget, m.ownAt = own, now
+}
+
+// ownWrite tells whether the event is only the echo of an own write.
+func (m *memory) ownWrite(resourceVersion string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.ownTarget != nil && m.ownTarget.ResourceVersion == resourceVersion
+}
+
+// targetGone forgets own writes of a Secret that was deleted after them.
+func (m *memory) targetGone(uid types.UID, resourceVersion string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ownTarget != nil && (m.ownTarget.UID == uid || newer(resourceVersion, m.ownTarget.ResourceVersion)) {
+		m.ownTarget = nil
+	}
+}
+
+// freshestTarget chooses between the informer's view (nil for none) and the last own write. unsettled asks for a live
+// read, because the two have disagreed for too long.
+func (m *memory) freshestTarget(cached *metav1.PartialObjectMetadata, now time.Time) (freshest *metav1.PartialObjectMetadata, unsettled bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.ownTarget == nil:
+		return cached, false
+	case cached != nil && !newer(m.ownTarget.ResourceVersion, cached.ResourceVersion):
+		if cached.ResourceVersion != m.ownTarget.ResourceVersion {
+			m.ownTarget = nil
+		}
+		return cached, false
+	}
+	age := now.Sub(m.ownAt)
+	return m.ownTarget, age > settleAfter || age < 0
+}
+
+// newer compares resourceVersions of one kind; what cannot be compared is newer, so that own writes count.
+func newer(a, b string) bool {
+	order, err := resourceversion.CompareResourceVersion(a, b)
+	return err != nil || order > 0
+}
+
+// repairs paces the repair of a target that somebody keeps rewriting.
+type repairs struct {
+	last  time.Time
+	count int
+}
+
+const (
+	repairCalm = 10 * time.Minute
+	repairMax  = time.Minute
+	// contestedAfter is the number of repairs in a row from which the status speaks of it.
+	contestedAfter = 3
+)
+
+func (r *repairs) note(now time.Time) {
+	if now.Sub(r.last) > repairCalm {
+		r.count = 0
+	}
+	r.count++
+	r.last = now
+}
+
+// notBefore is when the next repair may be made: at once the first time, then after 1 s, 2 s and so on.
+func (r *repairs) notBefore() time.Time {
+	if r.count <= 1 {
+		return time.Time{}
+	}
+	return r.last.Add(min(repairMax, time.Second<<min(r.count-2, 10)))
+}
+
+func (r *repairs) contested(now time.Time) bool {
+	return r.count >= contestedAfter && now.Sub(r.last) <= repairCalm
+}
+
+// startTime is set once, by the first pass: a standby that becomes leader starts then.
+type startTime struct {
+	do sync.Once
+	at time.Time
+}
+
+func (s *startTime) once(now time.Time) { s.do.Do(func() { s.at = now }) }

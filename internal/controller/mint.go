@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+)
+
+const (
+	// mintWithin is the time between the mark on the Secret and the start of the mint.
+	mintWithin = 2 * time.Second
+	// askAgainAfter is how long a member waits for the account's fetcher before it asks again.
+	askAgainAfter = 5 * time.Second
+)
+
+// mint gets a new Legacy token: from the account's fetcher if that is another resource, else from WeChat.
+//
+// A mint kills the token before the last one, so its result must not get lost: the Secret is marked, the token minted,
+// and then written with the mark removed in one update. The token stays in memory until it is written.
+func (p *pass) mint(ctx context.Context) error {
+	ok, err := p.needCredentials(ctx)
+	if err != nil || !ok {
+		return err
+	}
+	acct := p.mem.account
+	acct.issuing.Lock()
+	defer acct.issuing.Unlock()
+
+	members, err := p.accountMembers(ctx)
+	if err != nil {
+		return err
+	}
+	if fetcher := electFetcher(members); fetcher.token.UID != p.token.UID {
+		return p.getFrom(ctx, fetcher)
+	}
+	if err := p.rehearse(ctx); err != nil {
+		return p.refusedWrite(ctx, err)
+	}
+	if p.existing != nil {
+		marked, err := p.store.Mark(ctx, p.existing, target.Mint{StartedAt: p.WeChat.Now(), ID: rand.Text()[:8]})
+		if err != nil {
+			return p.refusedWrite(ctx, err)
+		}
+		p.rememberMark(marked.ResourceVersion)
+		p.mem.rememberTarget(marked, p.WeChat.Now())
+		p.setExisting(marked)
+	}
+	return p.fetchLegacy(ctx, acct, members)
+}
+
+// rememberMark keeps what was known of the data: the mark did not touch it.
+func (p *pass) rememberMark(resourceVersion string) {
+	p.mem.verified.resourceVersion = resourceVersion
+	p.mem.writtenVersion = resourceVersion
+}
+
+// rehearse tries the first write of this resource without its effects, so that a Secret that cannot be written costs no
+// mint.
+func (p *pass) rehearse(ctx context.Context) error {
+	if p.existing != nil && p.ownership.Claim == target.Own {
+		return nil
+	}
+	probe := &issued{Token: wechat.Token{Value: wechat.NewSecret("rehearsal"), IssuedAt: p.WeChat.Now(), ExpiresAt: p.WeChat.Now()}}
+	_, want := target.Want(p.token, p.existing, p.ownership.Claim, p.wantedRecord(probe))
+	content := p.content(probe.Value, probe)
+	if p.existing == nil {
+		_, err := p.store.Create(ctx, p.token, want, *content, client.DryRunAll)
+		return err
+	}
+	_, err := p.store.Update(ctx, p.existing, want, content, client.DryRunAll)
+	return err
+}
+
+// fetchLegacy mints and hands the token to every member.
+func (p *pass) fetchLegacy(ctx context.Context, acct *account, members []member) error {
+	now := p.WeChat.Now()
+	asked := p.decision.Reason == refresh.RequestExecutable
+	if !asked {
+		acct.noteMint(now)
+	}
+	token, err := p.WeChat.LegacyToken(ctx, p.credentials.value, now.Add(mintWithin))
+	if err != nil {
+		var refused *wechat.Error
+		if answered := !errors.As(err, &refused) || !refused.MaybeSent; answered && !asked {
+			acct.refundMint()
+		}
+		if errors.Is(err, wechat.ErrStartedTooLate) {
+			return nil // mark again
+		}
+		if asked {
+			return p.failRequest(ctx, err)
+		}
+		return p.failCall(ctx, err)
+	}
+	log.FromContext(ctx).Info("minted a Legacy token", "reason", p.decision.Reason, "fingerprint", token.Value.Fingerprint(), "members", len(members))
+	acct.want(false)
+	p.succeeded(ctx, acct, token)
+	p.handleCheck()
+	own := issued{Token: token, credentials: p.credentials.value.Fingerprint()}
+	for _, m := range members {
+		if m.token.UID != p.token.UID {
+			m.mem.put(own)
+			p.wake.send(ctx, nameOf(m.token))
+		}
+	}
+	switch p.decision.Action {
+	case refresh.Force:
+		own.handledRefresh = p.requested(refresh.RequestRefresh)
+	case refresh.Revoke:
+		own.revoke = p.revokeAfter(token.Value.Fingerprint())
+	case refresh.Wait, refresh.Issue, refresh.Check, refresh.Write:
+	}
+	p.mem.put(own)
+	return nil
+}
+
+// getFrom copies the fetcher's token, if its worth is proven, or asks the fetcher for a new one.
+func (p *pass) getFrom(ctx context.Context, fetcher member) error {
+	status := fetcher.token.Status.Token
+	copyable := status != nil && status.Fingerprint != "" && status.Fingerprint != p.stored.fingerprint &&
+		status.Mode == v1alpha1.ModeLegacy && p.WeChat.Now().Before(status.ExpiresAt.Time) &&
+		!p.mem.account.isDead(status.Fingerprint)
+	if copyable {
+		snapshot, err := p.store.Read(ctx, fetcher.targetName())
+		if client.IgnoreNotFound(err) != nil {
+			return err
+		}
+		value := snapshot.Token(fetcher.token.Spec.Target.AccessTokenKey)
+		// The data is the fetcher's namespace's to edit; its status is not.
+		if err == nil && value.Fingerprint() == status.Fingerprint {
+			p.mem.put(issued{
+				Token:          wechat.Token{Value: value, IssuedAt: status.IssuedAt.Time, ExpiresAt: status.ExpiresAt.Time},
+				credentials:    p.credentials.value.Fingerprint(),
+				handledRefresh: p.requestedOnly(refresh.RequestRefresh),
+			})
+			return nil
+		}
+	}
+	p.mem.account.want(true)
+	p.mem.askedAt = p.WeChat.Now()
+	if p.decision.Reason == refresh.RequestExecutable {
+		p.handle(p.decision.Request, p.requested(p.decision.Request))
+	}
+	p.wake.send(ctx, nameOf(fetcher.token))
+	return nil
+}
+
+// probe asks WeChat about the stored Legacy token, after making sure that it is the one that was written.
+func (p *pass) probe(ctx context.Context) error {
+	ok, err := p.needCredentials(ctx)
+	if err != nil || !ok {
+		return err
+	}
+	snapshot, err := p.store.Read(ctx, p.targetName())
+	if client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	if err != nil || snapshot.Meta.ResourceVersion != p.existing.ResourceVersion {
+		return p.lookAgain(ctx)
+	}
+	value := snapshot.Token(p.token.Spec.Target.AccessTokenKey)
+	if value.Fingerprint() != p.stored.fingerprint || p.refusal(snapshot) != "" {
+		p.judge(snapshot)
+		return nil
+	}
+	err = p.WeChat.ProbeToken(ctx, value)
+	var refused *wechat.Error
+	switch {
+	case err == nil:
+		p.mem.failure = nil
+		p.confirmed()
+	case errors.As(err, &refused) && refused.Reason == wechat.ReasonTokenRejected:
+		p.noteRejected(ctx)
+	case p.mem.verified.doubtful || !p.WeChat.ClockSynced():
+		return p.failCall(ctx, err) // the answer was needed
+	case ctx.Err() != nil:
+		return ctx.Err()
+	default:
+		p.sight() // any other answer says nothing about the token
+	}
+	p.handleCheck()
+	return nil
+}
+
+// confirmed: WeChat accepts the stored token.
+func (p *pass) confirmed() {
+	p.sight()
+	if p.mem.verified.doubtful || p.mem.stored == nil {
+		s := p.stored
+		s.credentials = p.credentials.value.Fingerprint()
+		p.mem.stored = &s
+		p.mem.verified.doubtful = false
+	}
+}
+
+func (p *pass) sight() {
+	p.mem.account.observe(sighting{fingerprint: p.stored.fingerprint, at: p.WeChat.Now(), expiresAt: p.stored.expiresAt})
+}
+
+// noteRejected: WeChat refuses the stored token. If nobody touched the Secret and it should still live, something else
+// fetches for this appid.
+func (p *pass) noteRejected(ctx context.Context) {
+	now := p.WeChat.Now()
+	early := now.Before(p.stored.expiresAt.Add(-time.Minute))
+	count := p.mem.account.noteDead(p.stored.fingerprint, now, early)
+	log.FromContext(ctx).Info("WeChat refuses the stored Legacy token", "fingerprint", p.stored.fingerprint, "early", early, "deathsWithinTheHour", count)
+	if count >= 2 {
+		p.eventForeignFetcher(count)
+	}
+}
+
+// member of a Legacy account.
+type member struct {
+	token    *v1alpha1.WeChatAppToken
+	mem      *memory
+	eligible bool
+}
+
+func (m member) targetName() client.ObjectKey {
+	return client.ObjectKey{Namespace: m.token.Namespace, Name: m.token.TargetName()}
+}
+
+// peer caches to which account another member found a resource to belong.
+type peer struct {
+	version string
+	id      accountID
+}
+
+// accountMembers are the resources of all namespaces that hold the same AppSecret for the same appid, this one first.
+func (p *pass) accountMembers(ctx context.Context) ([]member, error) {
+	list := &v1alpha1.WeChatAppTokenList{}
+	if err := p.Client.List(ctx, list, client.MatchingFields{legacyAppIDIndex: p.token.Spec.AppID}); err != nil {
+		return nil, fmt.Errorf("listing Legacy WeChatAppTokens: %w", err)
+	}
+	members := []member{{token: p.token, mem: p.mem, eligible: true}}
+	for i := range list.Items {
+		item := &list.Items[i]
+		if item.UID == p.token.UID {
+			continue
+		}
+		mem := p.memories.of(nameOf(item), item.UID)
+		id, err := p.accountOf(ctx, item, mem)
+		if err != nil {
+			return nil, err
+		}
+		if id == p.mem.accountID {
+			members = append(members, member{token: item, mem: mem, eligible: eligible(item)})
+		}
+	}
+	return members, nil
+}
+
+// accountOf proves by the live AppSecret to which account a resource belongs.
+func (p *pass) accountOf(ctx context.Context, item *v1alpha1.WeChatAppToken, mem *memory) (accountID, error) {
+	version, err := p.credentialsVersion(ctx, item)
+	if err != nil || version == "" {
+		return accountID{}, err
+	}
+	version += "/" + item.Spec.CredentialsSecretRef.Key
+	mem.mu.Lock()
+	known := mem.peer
+	mem.mu.Unlock()
+	if known.version == version {
+		return known.id, nil
+	}
+	state, err := p.liveCredentials(ctx, item)
+	if err != nil {
+		return accountID{}, err
+	}
+	var id accountID
+	if state.problem == "" {
+		id = accountID{legacy: true, appID: item.Spec.AppID, credentials: state.value.Fingerprint()}
+	}
+	mem.mu.Lock()
+	mem.peer = peer{version: version, id: id}
+	mem.mu.Unlock()
+	return id, nil
+}
+
+// eligible: the resource can be its account's fetcher.
+func eligible(token *v1alpha1.WeChatAppToken) bool {
+	if token.DeletionTimestamp != nil || token.Spec.Suspend || token.Status.ObservedGeneration < 0 {
+		return false
+	}
+	if ready := readyCondition(token); ready != nil {
+		switch ready.Reason {
+		case v1alpha1.ReasonTargetConflict, v1alpha1.ReasonTargetTerminating, v1alpha1.ReasonCredentialsNotFound, v1alpha1.ReasonCredentialsMalformed:
+			return false
+		}
+	}
+	if e := token.Status.LastError; e != nil {
+		switch e.Reason {
+		case v1alpha1.ReasonTargetWriteFailed, v1alpha1.ReasonAppSecretInvalid, v1alpha1.ReasonAppIDInvalid:
+			return false
+		}
+	}
+	return true
+}
+
+// electFetcher picks the oldest eligible member. The first member is the one that asks; it is eligible.
+func electFetcher(members []member) member {
+	chosen := members[0]
+	for _, m := range members[1:] {
+		if m.eligible && older(m.token, chosen.token) {
+			chosen = m
+		}
+	}
+	return chosen
+}

@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+)
+
+// longestLife is the longest life that a token found in a Secret may claim: WeChat's longest, and slack for clocks.
+const longestLife = 4*time.Hour + 5*time.Minute
+
+// stored is the token that the target holds, without its value.
+type stored struct {
+	fingerprint         string
+	mode                v1alpha1.Mode
+	appID               string
+	issuedAt, expiresAt time.Time
+	credentials         string // fingerprint
+	// unseen: nobody of this operator saw WeChat issue it, so it is not handed to others.
+	unseen bool
+}
+
+// loadTarget finds the target Secret's metadata: from the informer, or from the last own write if that is newer.
+func (p *pass) loadTarget(ctx context.Context) error {
+	meta := &metav1.PartialObjectMetadata{}
+	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	var cached *metav1.PartialObjectMetadata
+	err := p.Client.Get(ctx, p.targetName(), meta)
+	switch {
+	case err == nil:
+		cached = meta
+	case !apierrors.IsNotFound(err):
+		return fmt.Errorf("reading metadata of target Secret %s: %w", p.targetName(), err)
+	}
+	now := p.WeChat.Now()
+	existing, unsettled := p.mem.freshestTarget(cached, now)
+	if unsettled {
+		if existing, err = p.liveTarget(ctx); err != nil {
+			return err
+		}
+		p.mem.rememberTarget(existing, now)
+	}
+	if existing == nil && p.mem.hadTarget {
+		p.mem.repairs.note(now) // somebody deleted it
+	}
+	p.mem.hadTarget = existing != nil
+	p.setExisting(existing)
+	return nil
+}
+
+func (p *pass) setExisting(existing *metav1.PartialObjectMetadata) {
+	p.existing, p.record = existing, target.Record{}
+	if existing != nil {
+		p.record = target.DecodeRecord(existing.Annotations)
+	}
+}
+
+// liveTarget reads the target's metadata from the API server; nil when there is none.
+func (p *pass) liveTarget(ctx context.Context) (*metav1.PartialObjectMetadata, error) {
+	meta := &metav1.PartialObjectMetadata{}
+	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	if err := p.Live.Get(ctx, p.targetName(), meta); err != nil {
+		if apierrors.IsNotFound(err) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("reading metadata of target Secret %s: %w", p.targetName(), err)
+	}
+	return target.StripMetadata(meta), nil
+}
+
+func (p *pass) targetName() types.NamespacedName {
+	return types.NamespacedName{Namespace: p.token.Namespace, Name: p.token.TargetName()}
+}
+
+// settleOwnership decides what this resource may do with the Secret.
+func (p *pass) settleOwnership(ctx context.Context) error {
+	others := &neighbours{ctx: ctx, reader: p.Client, token: p.token}
+	p.ownership = target.Settle(p.token, p.existing, others)
+	if others.err != nil {
+		return others.err
+	}
+	if v := p.mem.verified; p.existing != nil && v.refused != "" && v.resourceVersion == p.existing.ResourceVersion {
+		p.ownership = target.Ownership{Claim: target.Conflict, Message: v.refused}
+	}
+	return nil
+}
+
+// loadStored finds out which token the Secret holds. A resourceVersion that is not the last own write's costs one live
+// read; after it the data is known to be right, tampered with, or doubtful.
+func (p *pass) loadStored(ctx context.Context) error {
+	p.stored = stored{}
+	if p.existing == nil || !p.ownership.Writable() || p.ownership.Claim == target.Adopt {
+		return nil
+	}
+	if !p.verifiedAlready() {
+		if err := p.verify(ctx); err != nil || p.existing == nil || !p.ownership.Writable() {
+			return err
+		}
+	}
+	switch known, trusted := p.trusted(); {
+	case p.mem.verified.doubtful:
+		p.stored = recorded(p.record)
+	case trusted:
+		p.stored = known
+	}
+	return nil
+}
+
+// trusted is the token that this operator wrote last: in this process, or by its status, which only the operator
+// may write.
+func (p *pass) trusted() (stored, bool) {
+	if p.mem.stored != nil {
+		return *p.mem.stored, true
+	}
+	t := p.token.Status.Token
+	if t == nil || p.ownership.Claim == target.TakeOver {
+		return stored{}, false
+	}
+	s := recorded(p.record)
+	s.mode, s.issuedAt, s.expiresAt = t.Mode, t.IssuedAt.Time, t.ExpiresAt.Time
+	if t.Fingerprint != "" {
+		s.fingerprint = t.Fingerprint
+	} else {
+		s.unseen = true
+	}
+	return s, true
+}
+
+func recorded(r target.Record) stored {
+	return stored{
+		fingerprint: r.TokenFingerprint, mode: r.Mode, appID: r.AppID,
+		issuedAt: r.IssuedAt, expiresAt: r.ExpiresAt,
+		credentials: r.CredentialsFingerprint, unseen: true,
+	}
+}
+
+// verifiedAlready: the data is what it was when this operator last wrote or read it.
+func (p *pass) verifiedAlready() bool {
+	version := p.existing.ResourceVersion
+	if p.mem.verified.resourceVersion != "" {
+		return p.mem.verified.resourceVersion == version
+	}
+	if p.token.Status.TargetResourceVersion != version || p.ownership.Claim != target.Own {
+		return false
+	}
+	p.mem.verified = verification{resourceVersion: version}
+	return true
+}
+
+// verify reads the Secret and compares its data with the token that ought to be there.
+func (p *pass) verify(ctx context.Context) error {
+	snapshot, err := p.store.Read(ctx, p.targetName())
+	if apierrors.IsNotFound(err) {
+		p.mem.rememberTarget(nil, time.Time{})
+		p.setExisting(nil)
+		return p.settleOwnership(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	p.judge(snapshot)
+	return p.settleOwnership(ctx)
+}
+
+// judge takes the snapshot for the target and notes what its data shows.
+func (p *pass) judge(snapshot target.Snapshot) {
+	now := p.WeChat.Now()
+	p.mem.rememberTarget(snapshot.Meta, now)
+	p.setExisting(snapshot.Meta)
+	v := verification{resourceVersion: snapshot.Meta.ResourceVersion, refused: p.refusal(snapshot)}
+	key := p.token.Spec.Target.AccessTokenKey
+	known, trusted := p.trusted()
+	switch r := p.record; {
+	case trusted && snapshot.Holds(key, known.fingerprint, known.appIDOr(r.AppID), known.expiresAt):
+	case snapshot.Holds(key, r.TokenFingerprint, r.AppID, r.ExpiresAt) && r.ExpiresAt.Before(now.Add(longestLife)):
+		v.doubtful = true
+	default:
+		v.tampered = true
+		p.mem.repairs.note(now)
+	}
+	p.mem.verified = v
+}
+
+func (s stored) appIDOr(recorded string) string {
+	if s.appID != "" {
+		return s.appID
+	}
+	return recorded
+}
+
+func (p *pass) refusal(s target.Snapshot) string {
+	switch {
+	case s.Type != corev1.SecretTypeOpaque:
+		return fmt.Sprintf("Secret %q is of type %q and cannot receive the token: choose another spec.target.name, or delete the Secret", s.Meta.Name, s.Type)
+	case s.Immutable:
+		return fmt.Sprintf("Secret %q is immutable and cannot receive a new token: delete it, and it is made anew", s.Meta.Name)
+	}
+	return ""
+}
+
+// inputs gathers everything that the decision depends on.
+func (p *pass) inputs() refresh.Inputs {
+	now := p.WeChat.Now()
+	in := refresh.Inputs{
+		UID:                string(p.token.UID),
+		Legacy:             p.legacy(),
+		CheckInterval:      p.token.Spec.CheckInterval.Duration,
+		StartedAt:          p.started.at,
+		ClockSynced:        p.WeChat.ClockSynced(),
+		Suspended:          p.token.Spec.Suspend,
+		CredentialsMissing: p.credentials.problem != "",
+		CredentialsChanged: p.credentialsChanged(),
+		Requests:           p.requests(now),
+		Unwritten:          p.mem.unwritten() != nil,
+		Token:              p.tokenInput(),
+		Target: refresh.Target{
+			Denied:          !p.ownership.Writable(),
+			Exists:          p.stored.fingerprint != "",
+			AppIDChanged:    p.stored.appID != p.token.Spec.AppID,
+			ModeChanged:     p.stored.mode != p.token.Spec.Mode,
+			Tampered:        p.existing != nil && p.mem.verified.tampered,
+			Outdated:        p.outdated(),
+			RepairNotBefore: p.mem.repairs.notBefore(),
+			MintStarted:     p.record.Mint.StartedAt,
+		},
+	}
+	if p.mem.failure != nil {
+		f := *p.mem.failure
+		f.Binds = p.mem.failedGeneration == p.token.Generation && p.mem.failedCredentials == p.credentials.version
+		in.Failure = &f
+	}
+	if acct := p.mem.account; acct != nil && in.Legacy {
+		in.MemberWaiting = acct.isWanted()
+		in.MintNotBefore = acct.mintNotBefore(now)
+	}
+	if again := p.mem.askedAt.Add(askAgainAfter); !p.mem.askedAt.IsZero() && again.After(in.MintNotBefore) {
+		in.MintNotBefore = again
+	}
+	return in
+}
+
+// tokenInput describes the stored token, with what WeChat said about it since.
+func (p *pass) tokenInput() refresh.Token {
+	s := p.stored
+	t := refresh.Token{Fingerprint: s.fingerprint, IssuedAt: s.issuedAt, ExpiresAt: s.expiresAt}
+	t.Doubtful = p.existing != nil && p.mem.verified.doubtful
+	if p.mem.account == nil || s.fingerprint == "" {
+		return t
+	}
+	if p.legacy() && p.mem.account.isDead(s.fingerprint) {
+		t.ExpiresAt = s.issuedAt
+		return t
+	}
+	switch seen := p.mem.account.lastSeen(); {
+	case seen.fingerprint == s.fingerprint:
+		t.CheckedAt = seen.at
+		t.ExpiresAt = seen.expiresAt
+	case seen.fingerprint != "" && !p.legacy():
+		t.Doubtful = true // another member was given another token
+	}
+	return t
+}
+
+// credentialsChanged: the AppSecret is another one than the token was issued with. What it was issued with is
+// known from the own write, or else taken from the annotation, unless the Secret is still the one that was used last.
+func (p *pass) credentialsChanged() bool {
+	if !p.credentials.known || p.credentials.problem != "" || p.stored.fingerprint == "" {
+		return false
+	}
+	current := p.credentials.value.Fingerprint()
+	if p.mem.stored != nil {
+		return p.mem.stored.credentials != current
+	}
+	return p.credentials.version != p.token.Status.CredentialsVersion && p.record.CredentialsFingerprint != current
+}
+
+// outdated: labels, annotations or owner reference of the target differ from what is wanted.
+func (p *pass) outdated() bool {
+	if p.existing == nil || p.stored.fingerprint == "" {
+		return false
+	}
+	_, want := target.Want(p.token, p.existing, p.ownership.Claim, p.wantedRecord(nil))
+	return want.Outdated(p.existing) ||
+		want.ReferenceOutdated(p.existing) && p.mem.refusedReferences != p.token.Generation
+}
+
+// neighbours answers ownership's questions from the cache.
+type neighbours struct {
+	ctx    context.Context //nolint:containedctx // lives for one call of Settle, which stays free of I/O types
+	reader client.Reader
+	token  *v1alpha1.WeChatAppToken
+	err    error
+}
+
+func (n *neighbours) ByUID(uid types.UID) (string, bool) {
+	for _, item := range n.list(uidIndex, string(uid)) {
+		return item.Name, true
+	}
+	return "", false
+}
+
+func (n *neighbours) OlderClaimant() (string, bool) {
+	oldest := n.token
+	for _, item := range n.list(targetNameIndex, n.token.TargetName()) {
+		if item.DeletionTimestamp == nil && older(&item, oldest) {
+			oldest = &item
+		}
+	}
+	return oldest.Name, oldest.UID != n.token.UID
+}
+
+func (n *neighbours) list(index, value string) []v1alpha1.WeChatAppToken {
+	list := &v1alpha1.WeChatAppTokenList{}
+	if err := n.reader.List(n.ctx, list, client.InNamespace(n.token.Namespace), client.MatchingFields{index: value}); err != nil {
+		n.err = fmt.Errorf("listing WeChatAppTokens of namespace %s: %w", n.token.Namespace, err)
+	}
+	return list.Items
+}
+
+// older orders resources by age, then by namespace and name.
+func older(a, b *v1alpha1.WeChatAppToken) bool {
+	if !a.CreationTimestamp.Equal(&b.CreationTimestamp) {
+		return a.CreationTimestamp.Before(&b.CreationTimestamp)
+	}
+	if a.Namespace != b.Namespace {
+		return a.Namespace < b.Namespace
+	}
+	return a.Name < b.Name
+}

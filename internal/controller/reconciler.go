@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+)
+
+// +kubebuilder:rbac:groups=wechat.apptoken.dev,resources=wechatapptokens,verbs=get;list;watch
+// +kubebuilder:rbac:groups=wechat.apptoken.dev,resources=wechatapptokens/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// actionsPerPass bounds what one pass does before others get their turn. The longest ordinary way is a mint: ask,
+// issue, write, and decide that all is well.
+const actionsPerPass = 5
+
+// Options of a Reconciler.
+type Options struct {
+	// Client reads WeChatAppTokens and Secret metadata from the cache, and writes.
+	Client client.Client
+	// Live reads from the API server.
+	Live client.Reader
+	// WeChat issues tokens and tells the time.
+	WeChat *wechat.Client
+	Events events.EventRecorder
+	// RequireCredentialsLabel refuses credentials without the label wechat.apptoken.dev/credentials: "true".
+	RequireCredentialsLabel bool
+	// MaxConcurrentReconciles is the number of passes at the same time.
+	MaxConcurrentReconciles int
+}
+
+// Reconciler keeps the target Secret of each WeChatAppToken supplied with a valid token.
+type Reconciler struct {
+	Options
+
+	store    target.Store
+	memories *memories
+	accounts *accounts
+	wake     waker
+	// startedAt is when the first pass of this process began, on the local clock.
+	started *startTime
+}
+
+// New makes a Reconciler.
+func New(opts Options) *Reconciler {
+	return &Reconciler{
+		Options:  opts,
+		store:    target.Store{Client: opts.Client, Live: opts.Live},
+		memories: newMemories(),
+		accounts: newAccounts(),
+		wake:     newWaker(),
+		started:  &startTime{},
+	}
+}
+
+// Reconcile makes one pass over one resource.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	p, err := r.load(ctx, req)
+	if err != nil || p == nil {
+		return ctrl.Result{}, err
+	}
+	if p.token.DeletionTimestamp != nil {
+		return ctrl.Result{}, nil // the garbage collector does the rest
+	}
+	err = p.run(ctx)
+	if statusErr := p.writeStatus(ctx); err == nil {
+		err = statusErr
+	}
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	return p.requeue(), nil
+}
+
+// pass is one pass over one resource. It lives no longer.
+type pass struct {
+	*Reconciler
+
+	token *v1alpha1.WeChatAppToken
+	mem   *memory
+
+	credentials credentialState
+	existing    *metav1.PartialObjectMetadata
+	ownership   target.Ownership
+	record      target.Record
+	stored      stored
+	decision    refresh.Decision
+	handled     v1alpha1.HandledRequests
+	// note is one more thing that people should know, for the condition's message.
+	note string
+}
+
+// load gets the resource and what this process remembers of it; nil when it is gone.
+func (r *Reconciler) load(ctx context.Context, req ctrl.Request) (*pass, error) {
+	r.started.once(r.WeChat.Now())
+	token := &v1alpha1.WeChatAppToken{}
+	if err := r.Client.Get(ctx, req.NamespacedName, token); err != nil {
+		if client.IgnoreNotFound(err) == nil {
+			r.forget(req.NamespacedName)
+			return nil, nil
+		}
+		return nil, fmt.Errorf("reading WeChatAppToken %s: %w", req.NamespacedName, err)
+	}
+	mem := r.memories.of(req.NamespacedName, token.UID)
+	p := &pass{Reconciler: r, token: mem.freshest(token), mem: mem}
+	p.recallHandled()
+	mem.recallFailure(p.token)
+	return p, nil
+}
+
+// run takes the steps until there is nothing to do but wait.
+func (p *pass) run(ctx context.Context) error {
+	for range actionsPerPass {
+		if err := p.observe(ctx); err != nil {
+			return err
+		}
+		p.decision = refresh.Decide(p.WeChat.Now(), p.inputs())
+		if p.decision.Action == refresh.Wait {
+			return nil
+		}
+		log.FromContext(ctx).V(1).Info("acting", "action", p.decision.Action, "reason", p.decision.Reason, "request", p.decision.Request)
+		if err := p.act(ctx); err != nil {
+			return err
+		}
+	}
+	p.decision = refresh.Decision{Action: refresh.Wait, Reason: p.decision.Reason, At: p.WeChat.Now().Add(time.Second), DueAt: p.decision.DueAt}
+	return nil
+}
+
+// observe gathers what the decision needs: credentials, target, ownership, the token that is stored.
+func (p *pass) observe(ctx context.Context) error {
+	if err := p.resolveCredentials(ctx); err != nil {
+		return err
+	}
+	if err := p.loadTarget(ctx); err != nil {
+		return err
+	}
+	if err := p.settleOwnership(ctx); err != nil {
+		return err
+	}
+	return p.loadStored(ctx)
+}
+
+// act carries the decision out. What WeChat or the API server refuse becomes a failure of the resource; an error
+// means that the API server could not be asked.
+func (p *pass) act(ctx context.Context) error {
+	legacy := p.token.Spec.Mode == v1alpha1.ModeLegacy
+	switch p.decision.Action {
+	case refresh.Write:
+		return p.writeTarget(ctx)
+	case refresh.Issue:
+		if legacy {
+			return p.mint(ctx)
+		}
+		return p.issueStable(ctx)
+	case refresh.Check:
+		if legacy {
+			return p.probe(ctx)
+		}
+		return p.issueStable(ctx)
+	case refresh.Force, refresh.Revoke:
+		if legacy {
+			return p.mint(ctx)
+		}
+		return p.force(ctx)
+	case refresh.Wait:
+	}
+	return nil
+}
+
+// requeue turns the decision's time into a timer. Work that a token's life depends on goes before checks.
+func (p *pass) requeue() ctrl.Result {
+	if p.decision.At.IsZero() {
+		return ctrl.Result{}
+	}
+	after := max(p.decision.At.Sub(p.WeChat.Now()), time.Millisecond)
+	priority := 0
+	if !p.decision.DueAt.IsZero() && !p.decision.At.Before(p.decision.DueAt) {
+		priority = dueRotationPriority
+	}
+	return ctrl.Result{RequeueAfter: after, Priority: &priority}
+}
+
+// dueRotationPriority puts due rotations before checks, whose priority is 0, and before the first pass over
+// resources after a start, which controller-runtime gives -100.
+const dueRotationPriority = 10

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+)
+
+// expirySlack is how far the stored expiry may be off before it is written again. Readers have no use for less.
+const expirySlack = 30 * time.Second
+
+// issueStable makes a normal Stable call. It issues, checks and heals alike: WeChat answers with the token that is
+// valid now.
+func (p *pass) issueStable(ctx context.Context) error {
+	ok, err := p.needCredentials(ctx)
+	if err != nil || !ok {
+		return err
+	}
+	acct, credentials := p.mem.account, p.credentials.value
+	token, err := acct.merged(func() (wechat.Token, error) {
+		return p.WeChat.StableToken(ctx, credentials, false)
+	})
+	if err != nil {
+		return p.failCall(ctx, err)
+	}
+	p.succeeded(ctx, acct, token)
+	p.handleCheck()
+	p.take(issued{Token: token, credentials: credentials.Fingerprint()})
+	return nil
+}
+
+// succeeded records an answer and wakes the members of the account whose Secrets hold another token.
+func (p *pass) succeeded(ctx context.Context, acct *account, token wechat.Token) {
+	p.mem.failure = nil
+	others := acct.observe(sighting{fingerprint: token.Value.Fingerprint(), at: token.IssuedAt, expiresAt: token.ExpiresAt})
+	for _, name := range others {
+		if name != nameOf(p.token) {
+			p.wake.send(ctx, name)
+		}
+	}
+}
+
+// take keeps the token for writing if the Secret needs it, and otherwise notes that the stored one is right.
+func (p *pass) take(token issued) {
+	if !p.mustWrite(token) {
+		if p.mem.stored == nil || p.mem.verified.doubtful {
+			s := p.stored
+			s.credentials, s.unseen = token.credentials, false
+			p.mem.stored = &s
+			p.mem.verified.doubtful = false
+		}
+		return
+	}
+	if token.Value.Fingerprint() == p.stored.fingerprint && !p.stored.issuedAt.IsZero() {
+		token.IssuedAt = p.stored.issuedAt
+	}
+	p.mem.put(token)
+}
+
+func (p *pass) mustWrite(token issued) bool {
+	s := p.stored
+	return token.Value.Fingerprint() != s.fingerprint || p.mem.verified.tampered ||
+		s.appID != p.token.Spec.AppID || s.mode != p.token.Spec.Mode || p.credentialsChanged() ||
+		token.ExpiresAt.Sub(s.expiresAt).Abs() > expirySlack || token.handledRefresh != "" || token.revoke != nil
+}
+
+// force carries out a refresh or one of the two calls of a revoke.
+func (p *pass) force(ctx context.Context) error {
+	ok, err := p.needCredentials(ctx)
+	if err != nil || !ok {
+		return err
+	}
+	token := issued{credentials: p.credentials.value.Fingerprint()}
+	switch p.decision.Action {
+	case refresh.Revoke:
+		token.Token, err = p.forcedCall(ctx)
+		token.revoke = p.revokeAfter(token.Value.Fingerprint())
+	default:
+		token.handledRefresh = p.requested(refresh.RequestRefresh)
+		token.Token, err = p.refreshed(ctx)
+	}
+	if err != nil {
+		return p.failRequest(ctx, err)
+	}
+	p.succeeded(ctx, p.mem.account, token.Token)
+	p.mem.put(token)
+	return nil
+}
+
+// refreshed asks WeChat first: if it has another token than the Secret already, perhaps because a crash lost the answer
+// to our own forced call, nothing needs to be forced. Two forced calls in a row would kill a token that pods still use.
+func (p *pass) refreshed(ctx context.Context) (wechat.Token, error) {
+	token, err := p.WeChat.StableToken(ctx, p.credentials.value, false)
+	if err != nil || token.Value.Fingerprint() != p.stored.fingerprint {
+		return token, err
+	}
+	return p.forcedCall(ctx)
+}
+
+func (p *pass) forcedCall(ctx context.Context) (wechat.Token, error) {
+	now := p.WeChat.Now()
+	p.mem.account.noteForced(now)
+	p.mem.forced = append(recentForced(p.mem.forced, now), now)
+	log.FromContext(ctx).Info("forcing a new token on request", "request", p.decision.Request)
+	return p.WeChat.StableToken(ctx, p.credentials.value, true)
+}
+
+// revokeAfter is the progress of a revoke after a forced call that returned a token of this fingerprint. It is done
+// when the second call returned yet another token.
+func (p *pass) revokeAfter(fingerprint string) *target.Revoke {
+	progress := p.record.Revoke
+	if !progress.InProgress() {
+		return &target.Revoke{StartedAt: p.WeChat.Now(), Victim: p.stored.fingerprint, Value: p.requested(refresh.RequestRevoke)}
+	}
+	if fingerprint == p.stored.fingerprint || fingerprint == progress.Victim {
+		progress.StartedAt = p.WeChat.Now() // WeChat did not refresh: once more
+	} else {
+		progress.StartedAt = time.Time{}
+	}
+	return &progress
+}
+
+// failRequest ends a request's one attempt. A revoke that is half done goes on, or the leaked token would live.
+func (p *pass) failRequest(ctx context.Context, err error) error {
+	if !p.record.Revoke.InProgress() {
+		p.handle(p.decision.Request, p.requested(p.decision.Request))
+		p.eventRequestFailed(p.decision.Request, err)
+	}
+	return p.failCall(ctx, err)
+}
+
+// failCall records what WeChat answered. A call that ended because the process does is no failure.
+func (p *pass) failCall(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var refused *wechat.Error
+	if !errors.As(err, &refused) {
+		return err
+	}
+	p.fail(refresh.Failure{
+		Class: refused.Class, Reason: string(refused.Reason), Code: refused.Code, Named: refused.RetryAfter,
+	}, refused.Message, refused.RequestID)
+	return nil
+}
+
+// fail records a failure; the next decision follows its back-off.
+func (p *pass) fail(f refresh.Failure, message, requestID string) {
+	previous := p.mem.failure
+	if previous != nil && (p.mem.failedGeneration != p.token.Generation || p.mem.failedCredentials != p.credentials.version) {
+		previous = nil
+	}
+	next := refresh.Next(previous, f, p.WeChat.Now(), string(p.token.UID))
+	p.mem.failure, p.mem.message, p.mem.requestID = &next, message, requestID
+	p.mem.failedGeneration, p.mem.failedCredentials = p.token.Generation, p.credentials.version
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+)
+
+// Indexes of the WeChatAppToken cache.
+const (
+	uidIndex             = "metadata.uid"
+	credentialsNameIndex = "spec.credentialsSecretRef.name"
+	targetNameIndex      = "targetName"
+	legacyAppIDIndex     = "legacyAppID"
+)
+
+const (
+	// retryBase and retryMax bound the back-off after errors of the API server. A rotation waits for it, so it stays
+	// far below the handover window.
+	retryBase = 100 * time.Millisecond
+	retryMax  = 10 * time.Second
+	// reconcileTimeout bounds one pass: the longest ordinary one makes a few API requests and WeChat calls.
+	reconcileTimeout = 2 * time.Minute
+)
+
+// CacheOptions are what the manager's cache has to hold: WeChatAppTokens without managedFields, and of Opaque Secrets the
+// metadata that decisions need. AppSecrets and tokens are never cached.
+func CacheOptions(selector labels.Selector) map[client.Object]cache.ByObject {
+	return map[client.Object]cache.ByObject{
+		&v1alpha1.WeChatAppToken{}: {Label: selector, Transform: cache.TransformStripManagedFields()},
+		&corev1.Secret{}: {
+			Field: fields.OneTermEqualSelector("type", string(corev1.SecretTypeOpaque)),
+			Transform: func(in any) (any, error) {
+				if m, ok := in.(*metav1.PartialObjectMetadata); ok {
+					return target.StripMetadata(m), nil
+				}
+				return nil, fmt.Errorf("refusing to cache a %T: Secrets are cached as metadata only", in)
+			},
+		},
+	}
+}
+
+// CacheSynced is a readiness check: the process can decide from its caches.
+func CacheSynced(c cache.Cache) func(*http.Request) error {
+	return func(req *http.Request) error {
+		ctx, cancel := context.WithTimeout(req.Context(), time.Second)
+		defer cancel()
+		if !c.WaitForCacheSync(ctx) {
+			return errors.New("the caches are not filled yet")
+		}
+		return nil
+	}
+}
+
+// SetupWithManager registers the indexes and watches.
+func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
+	if err := r.addIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
+	warm := true // a standby fills its caches and queue, so that it leads at once
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("wechatapptoken").
+		For(&v1alpha1.WeChatAppToken{}, builder.WithPredicates(specOrRequestChanged())).
+		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.concernedBy), builder.WithPredicates(r.secretChanged())).
+		WatchesRawSource(source.Channel(r.wake.events, &handler.EnqueueRequestForObject{})).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: r.MaxConcurrentReconciles,
+			ReconciliationTimeout:   reconcileTimeout,
+			EnableWarmup:            &warm,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](retryBase, retryMax),
+		}).
+		Complete(r)
+}
+
+func (r *Reconciler) addIndexes(ctx context.Context, indexer client.FieldIndexer) error {
+	for name, value := range map[string]func(*v1alpha1.WeChatAppToken) string{
+		uidIndex:             func(t *v1alpha1.WeChatAppToken) string { return string(t.UID) },
+		credentialsNameIndex: func(t *v1alpha1.WeChatAppToken) string { return t.Spec.CredentialsSecretRef.Name },
+		targetNameIndex:      func(t *v1alpha1.WeChatAppToken) string { return t.TargetName() },
+		legacyAppIDIndex: func(t *v1alpha1.WeChatAppToken) string {
+			if t.Spec.Mode == v1alpha1.ModeLegacy {
+				return t.Spec.AppID
+			}
+			return ""
+		},
+	} {
+		extract := func(o client.Object) []string {
+			token, ok := o.(*v1alpha1.WeChatAppToken)
+			if !ok || value(token) == "" {
+				return nil
+			}
+			return []string{value(token)}
+		}
+		if err := indexer.IndexField(ctx, &v1alpha1.WeChatAppToken{}, name, extract); err != nil {
+			return fmt.Errorf("indexing WeChatAppTokens by %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// specOrRequestChanged lets through what a person or pipeline asked for, and not the operator's own status writes or
+// labels that GitOps tools move about.
+func specOrRequestChanged() predicate.Predicate {
+	return predicate.Funcs{
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			if e.ObjectOld == nil || e.ObjectNew == nil {
+				return false
+			}
+			if e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || e.ObjectOld.GetUID() != e.ObjectNew.GetUID() {
+				return true
+			}
+			was, is := e.ObjectOld.GetAnnotations(), e.ObjectNew.GetAnnotations()
+			for _, key := range [...]string{v1alpha1.AnnotationCheckRequestedAt, v1alpha1.AnnotationRefreshRequestedAt, v1alpha1.AnnotationRevokeRequestedAt} {
+				if was[key] != is[key] {
+					return true
+				}
+			}
+			return false
+		},
+	}
+}
+
+// secretChanged drops events that say nothing new, and lets a deletion end the memory of own writes.
+func (r *Reconciler) secretChanged() predicate.Predicate {
+	return predicate.Funcs{
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			return e.ObjectOld.GetResourceVersion() != e.ObjectNew.GetResourceVersion()
+		},
+		DeleteFunc: func(e event.DeleteEvent) bool {
+			for _, name := range r.using(context.Background(), targetNameIndex, e.Object) {
+				if mem := r.memories.find(name); mem != nil {
+					mem.targetGone(e.Object.GetUID(), e.Object.GetResourceVersion())
+				}
+			}
+			return true
+		},
+	}
+}
+
+// concernedBy names the resources that use the Secret as credentials or target. The echo of an own write concerns
+// nobody.
+func (r *Reconciler) concernedBy(ctx context.Context, secret client.Object) []reconcile.Request {
+	var out []reconcile.Request
+	for _, name := range r.using(ctx, credentialsNameIndex, secret) {
+		out = append(out, reconcile.Request{NamespacedName: name})
+	}
+	for _, name := range r.using(ctx, targetNameIndex, secret) {
+		if mem := r.memories.find(name); mem == nil || !mem.ownWrite(secret.GetResourceVersion()) {
+			out = append(out, reconcile.Request{NamespacedName: name})
+		}
+	}
+	return out
+}
+
+func (r *Reconciler) using(ctx context.Context, index string, secret client.Object) []types.NamespacedName {
+	list := &v1alpha1.WeChatAppTokenList{}
+	if err := r.Client.List(ctx, list, client.InNamespace(secret.GetNamespace()), client.MatchingFields{index: secret.GetName()}); err != nil {
+		return nil // a cache that is shutting down
+	}
+	out := make([]types.NamespacedName, 0, len(list.Items))
+	for i := range list.Items {
+		out = append(out, nameOf(&list.Items[i]))
+	}
+	return out
+}
+
+// waker lets one resource's pass start another's.
+type waker struct {
+	events chan event.GenericEvent
+}
+
+func newWaker() waker {
+	return waker{events: make(chan event.GenericEvent, 1024)}
+}
+
+func (w waker) send(ctx context.Context, name types.NamespacedName) {
+	token := &v1alpha1.WeChatAppToken{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}}
+	select {
+	case w.events <- event.GenericEvent{Object: token}:
+	case <-ctx.Done():
+	}
+}

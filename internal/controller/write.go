@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+)
+
+// writeTarget stores the token that waits to be written, if any, with the metadata that goes with it.
+func (p *pass) writeTarget(ctx context.Context) error {
+	token := p.mem.unwritten()
+	if token != nil && p.supersededBySecret(token) {
+		p.mem.written(token)
+		return nil
+	}
+	record, want := target.Want(p.token, p.existing, p.ownership.Claim, p.wantedRecord(token))
+	written, err := p.write(ctx, want, token)
+	if err != nil {
+		return p.refusedWrite(ctx, err)
+	}
+	p.wrote(written, record, token)
+	return p.writeReference(ctx, want)
+}
+
+// write makes the one request that the situation needs.
+func (p *pass) write(ctx context.Context, want target.Desired, token *issued) (*metav1.PartialObjectMetadata, error) {
+	var content *target.Content
+	if token != nil {
+		content = p.content(token.Value, token)
+	}
+	switch {
+	case p.existing == nil && content == nil:
+		return nil, errors.New("there is no target Secret and no token to make one from")
+	case p.existing == nil:
+		return p.store.Create(ctx, p.token, want, *content)
+	case content == nil && !want.Outdated(p.existing):
+		return p.existing, nil // only the owner reference differs
+	default:
+		return p.store.Update(ctx, p.existing, want, content)
+	}
+}
+
+func (p *pass) content(value wechat.Secret, token *issued) *target.Content {
+	return &target.Content{
+		AccessTokenKey: p.token.Spec.Target.AccessTokenKey,
+		Token:          value,
+		ExpiresAt:      token.ExpiresAt,
+		AppID:          p.token.Spec.AppID,
+	}
+}
+
+// wantedRecord is what the annotations ought to say, with this token or with the one that is stored.
+func (p *pass) wantedRecord(token *issued) target.Record {
+	record := p.record
+	record.AppID = p.token.Spec.AppID
+	if token == nil {
+		record.IssuedAt, record.ExpiresAt = p.stored.issuedAt, p.stored.expiresAt
+		record.TokenFingerprint, record.Mode, record.AppID = p.stored.fingerprint, p.stored.mode, p.stored.appID
+		if p.mem.stored != nil {
+			record.CredentialsFingerprint = p.mem.stored.credentials
+		}
+		return record
+	}
+	record.Mode = p.token.Spec.Mode
+	record.IssuedAt, record.ExpiresAt = token.IssuedAt, token.ExpiresAt
+	record.TokenFingerprint = token.Value.Fingerprint()
+	record.CredentialsFingerprint = token.credentials
+	record.Mint = target.Mint{}
+	if token.handledRefresh != "" {
+		record.HandledRefresh = token.handledRefresh
+	}
+	if token.revoke != nil {
+		record.Revoke = *token.revoke
+	}
+	return record
+}
+
+// supersededBySecret: the Secret already holds a token that was issued later, perhaps by a leader that was thought
+// to be gone. In Legacy mode the later mint is the one that lives.
+func (p *pass) supersededBySecret(token *issued) bool {
+	return p.existing != nil && p.mem.verified.doubtful && p.legacy() && p.record.IssuedAt.After(token.IssuedAt)
+}
+
+// wrote remembers an own write.
+func (p *pass) wrote(written *metav1.PartialObjectMetadata, record target.Record, token *issued) {
+	p.mem.rememberTarget(written, p.WeChat.Now())
+	p.mem.verified = verification{resourceVersion: written.ResourceVersion, doubtful: token == nil && p.mem.verified.doubtful}
+	p.mem.writtenVersion = written.ResourceVersion
+	if token != nil {
+		s := recorded(record)
+		s.unseen = token.unseen
+		p.mem.stored = &s
+		p.mem.written(token)
+		if token.revoke != nil && !token.revoke.InProgress() {
+			p.handle(refresh.RequestRevoke, token.revoke.Value)
+		}
+		if token.handledRefresh != "" {
+			p.handle(refresh.RequestRefresh, token.handledRefresh)
+		}
+	}
+	if f := p.mem.failure; f != nil && f.OfWrite {
+		p.mem.failure = nil
+	}
+	p.setExisting(written)
+}
+
+// writeReference sets or removes the owner reference. It is a request of its own, because clusters with the admission
+// plugin OwnerReferencesPermissionEnforcement refuse it to accounts that may not delete Secrets.
+func (p *pass) writeReference(ctx context.Context, want target.Desired) error {
+	if !want.ReferenceOutdated(p.existing) || p.mem.refusedReferences == p.token.Generation {
+		return nil
+	}
+	written, err := p.store.UpdateReferences(ctx, p.existing, want)
+	if apierrors.IsForbidden(err) {
+		p.mem.refusedReferences = p.token.Generation
+		log.FromContext(ctx).Info("the API server refused to change the owner reference of the target Secret", "error", err.Error())
+		return nil
+	}
+	if err != nil {
+		return p.refusedWrite(ctx, err)
+	}
+	p.mem.rememberTarget(written, p.WeChat.Now())
+	p.mem.verified.resourceVersion = written.ResourceVersion
+	p.mem.writtenVersion = written.ResourceVersion
+	p.setExisting(written)
+	return nil
+}
+
+// refusedWrite sorts the API server's refusals: what a fresh look settles, what somebody must act on, and what comes
+// right by trying again, which alone is returned as an error.
+func (p *pass) refusedWrite(ctx context.Context, err error) error {
+	switch {
+	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err):
+		if apierrors.IsNotFound(err) && p.existing == nil {
+			return p.failWrite(err) // the namespace is gone
+		}
+		return p.lookAgain(ctx)
+	case apierrors.IsInvalid(err) && p.existing != nil:
+		if lookErr := p.lookAgain(ctx); lookErr != nil {
+			return lookErr
+		}
+		if p.mem.verified.refused != "" {
+			return nil // immutable: the ownership says so
+		}
+		return p.failWrite(err)
+	case isRefusal(err):
+		return p.failWrite(err)
+	}
+	return err
+}
+
+// lookAgain reads the target from the API server; the next decision judges it anew.
+func (p *pass) lookAgain(ctx context.Context) error {
+	p.mem.verified = verification{}
+	snapshot, err := p.store.Read(ctx, p.targetName())
+	switch {
+	case apierrors.IsNotFound(err):
+		p.mem.rememberTarget(nil, p.WeChat.Now())
+		return nil
+	case err != nil:
+		return err
+	}
+	p.judge(snapshot)
+	return nil
+}
+
+func (p *pass) failWrite(err error) error {
+	message := fmt.Sprintf("the API server refuses to write Secret %q: %s", p.token.TargetName(), refusalMessage(err))
+	p.fail(refresh.Failure{Class: wechat.ClassAction, Reason: v1alpha1.ReasonTargetWriteFailed, OfWrite: true}, message, "")
+	return nil
+}
+
+// isRefusal: a person must act, because the API server, its admission or a quota said no.
+func isRefusal(err error) bool {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return false
+	}
+	switch status.Status().Code {
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusUnprocessableEntity, http.StatusRequestEntityTooLarge:
+		return true
+	}
+	return false
+}
+
+// refusalMessage is the API server's word, without the data that it may quote.
+func refusalMessage(err error) string {
+	switch {
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return "its namespace is being deleted"
+	case apierrors.IsForbidden(err):
+		return "forbidden; look for a ResourceQuota, an admission policy, or missing permissions of the operator's ServiceAccount"
+	case apierrors.IsInvalid(err):
+		return "the result would be invalid; look at spec.target"
+	default:
+		return "rejected (" + string(apierrors.ReasonForError(err)) + "); look for an admission webhook or policy"
+	}
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package refresh
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+)
+
+const (
+	// ReportAfter is how long a transient failure lasts before it is reported, unless the handover
+	// window is reached earlier.
+	ReportAfter = 60 * time.Second
+	// HandoverRetry is the longest back-off inside the handover window, which begins when the token is
+	// due and ends with its expiry.
+	HandoverRetry = 10 * time.Second
+	// RejectionsUntilAction is the attempt from which an unknown errcode is somebody's to look at.
+	RejectionsUntilAction = 3
+
+	minRetry = 100 * time.Millisecond
+)
+
+// Failure is a failed attempt and what follows from it.
+type Failure struct {
+	Class  wechat.Class
+	Reason string
+	// Code is WeChat's errcode; 0 when WeChat gave none.
+	Code int
+	// OfWrite: the API server refused the write of the target Secret. No call to WeChat failed.
+	OfWrite bool
+	// Binds: spec and credentials are those that failed, so the back-off holds.
+	Binds bool
+	// Named is the time that WeChat itself set for the next attempt; 0 for none.
+	Named time.Duration
+	// First and Time are the first and the last attempt that failed in a row; Attempts is their number.
+	First, Time time.Time
+	Attempts    int
+	// RetryAt is when the next attempt is due, before the handover window shortens it.
+	RetryAt time.Time
+}
+
+// Next makes the failure of this attempt, given the one before it (nil after a success, or when spec
+// or credentials changed meanwhile). seed belongs to the resource.
+func Next(previous *Failure, this Failure, now time.Time, seed string) Failure {
+	this.First, this.Time, this.Attempts, this.Binds = now, now, 1, true
+	if previous != nil {
+		this.First = previous.First
+		if previous.Reason == this.Reason {
+			this.Attempts = previous.Attempts + 1
+		}
+	}
+	if this.Reason == string(wechat.ReasonRequestRejected) && this.Attempts >= RejectionsUntilAction {
+		this.Class = wechat.ClassAction
+	}
+	this.RetryAt = now.Add(Backoff(this, seed))
+	return this
+}
+
+// Backoff is the time from a failure to the next attempt.
+func Backoff(f Failure, seed string) time.Duration {
+	u := unit(seed, strconv.FormatInt(f.Time.UnixNano(), 36), strconv.Itoa(f.Attempts))
+	switch {
+	case f.Named > 0:
+		return f.Named
+	case f.Class == wechat.ClassLimited && f.Reason == string(wechat.ReasonDailyQuotaExhausted):
+		return 30 * time.Minute
+	case f.Class == wechat.ClassLimited:
+		return time.Duration((60 + 30*u) * float64(time.Second))
+	case f.Class == wechat.ClassAction:
+		return actionBackoff(f)
+	}
+	ceiling := min(60, math.Pow(2, float64(min(f.Attempts-1, 6))))
+	return max(minRetry, time.Duration(u*ceiling*float64(time.Second)))
+}
+
+// actionBackoff: two quick attempts, because WeChat's console takes a moment to take effect, then
+// patience. Allowlists and confirmations heal by themselves minutes after somebody acted.
+func actionBackoff(f Failure) time.Duration {
+	first := [...]time.Duration{5 * time.Second, 15 * time.Second}
+	if f.Attempts <= len(first) {
+		return first[max(f.Attempts, 1)-1]
+	}
+	n := min(f.Attempts-len(first)-1, 8)
+	switch wechat.Reason(f.Reason) {
+	case wechat.ReasonIPNotAllowed, wechat.ReasonAdminConfirmationRequired:
+		return min(10*time.Minute, 2*time.Minute<<n)
+	default:
+		return min(time.Hour, 10*time.Minute<<n)
+	}
+}
+
+// retryAt shortens RetryAt inside the handover window, from dueAt to expiresAt, except where WeChat
+// asked for patience.
+func (f *Failure) retryAt(dueAt, expiresAt time.Time) time.Time {
+	patient := f.Named > 0 || f.Class == wechat.ClassLimited
+	if patient || dueAt.IsZero() || !f.Time.Before(expiresAt) {
+		return f.RetryAt
+	}
+	return earliest(f.RetryAt, later(dueAt, f.Time.Add(HandoverRetry)))
+}
+
+// EffectiveRetryAt is when the next attempt follows, given the token that is stored.
+func (f *Failure) EffectiveRetryAt(dueAt time.Time, token Token) time.Time {
+	return f.retryAt(dueAt, token.ExpiresAt)
+}
+
+// Reportable tells whether status may speak of the failure: one that ends by itself gets a minute
+// first, unless the token is due or there is none.
+func (f *Failure) Reportable(now, dueAt time.Time) bool {
+	return f.Class != wechat.ClassTransient || dueAt.IsZero() || !now.Before(dueAt) ||
+		now.Sub(f.First) >= ReportAfter
+}
+
+func nthOldest(times []time.Time, n int) time.Time {
+	slices.SortFunc(times, time.Time.Compare)
+	return times[n-1]
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+)
+
+// Desired is what the metadata of a target Secret ought to be.
+type Desired struct {
+	labels, annotations keys
+	// reference is the owner reference that ought to be there; nil for none.
+	reference *metav1.OwnerReference
+}
+
+// keys to set, and keys that the operator set earlier and that ought to go.
+type keys struct {
+	set  map[string]string
+	drop []string
+}
+
+// Want completes the record with what the spec says about ownership and metadata, given the Secret as it is
+// (nil for none).
+func Want(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetadata, claim Claim, record Record) (Record, Desired) {
+	previous := Applied{}
+	if existing != nil {
+		previous = DecodeRecord(existing.Annotations).Applied
+	}
+	spec := owner.Spec.Target
+	record.OwnerUID, record.OwnerName = owner.UID, owner.Name
+	record.Applied = Applied{
+		Labels:      slices.Sorted(maps.Keys(spec.Labels)),
+		Annotations: slices.Sorted(maps.Keys(spec.Annotations)),
+		Adopted:     claim == Adopt || claim == Own && previous.Adopted,
+	}
+	record.DeletionPolicy = spec.DeletionPolicy
+	if record.Applied.Adopted {
+		record.DeletionPolicy = v1alpha1.DeletionRetain // it was never ours to delete
+	}
+	d := Desired{labels: wanted(previous.Labels, spec.Labels), annotations: wanted(previous.Annotations, spec.Annotations)}
+	d.labels.set[v1alpha1.LabelManagedBy] = v1alpha1.ManagedByValue
+	for k, v := range record.Encode() {
+		if v == "" {
+			d.annotations.drop = append(d.annotations.drop, k)
+		} else {
+			d.annotations.set[k] = v
+		}
+	}
+	if record.DeletionPolicy == v1alpha1.DeletionDelete {
+		d.reference = ownerReference(owner)
+	}
+	return record, d
+}
+
+// Outdated tells whether labels or annotations of the Secret differ from what is wanted.
+func (d Desired) Outdated(existing *metav1.PartialObjectMetadata) bool {
+	return d.labels.differ(existing.Labels) || d.annotations.differ(existing.Annotations)
+}
+
+func (k keys) differ(have map[string]string) bool {
+	for key, want := range k.set {
+		if got, found := have[key]; !found || got != want {
+			return true
+		}
+	}
+	return slices.ContainsFunc(k.drop, func(key string) bool { _, found := have[key]; return found })
+}
+
+// patch is a JSON merge patch of the keys.
+func (k keys) patch() map[string]any {
+	out := make(map[string]any, len(k.set)+len(k.drop))
+	for key, v := range k.set {
+		out[key] = v
+	}
+	for _, key := range k.drop {
+		out[key] = nil
+	}
+	return out
+}
+
+// ReferenceOutdated tells whether the owner reference is missing, left over or for another resource.
+func (d Desired) ReferenceOutdated(existing *metav1.PartialObjectMetadata) bool {
+	return !slices.EqualFunc(existing.OwnerReferences, d.references(existing), func(a, b metav1.OwnerReference) bool {
+		return a.UID == b.UID && a.Kind == b.Kind && a.Name == b.Name && a.APIVersion == b.APIVersion
+	})
+}
+
+// references are the Secret's owner references with ours as wanted and those of others as they are.
+func (d Desired) references(existing *metav1.PartialObjectMetadata) []metav1.OwnerReference {
+	var out []metav1.OwnerReference
+	kept := false
+	for _, ref := range existing.OwnerReferences {
+		switch {
+		case !isOwnKind(ref):
+			out = append(out, ref)
+		case d.reference != nil && ref.UID == d.reference.UID:
+			out, kept = append(out, ref), true
+		}
+	}
+	if d.reference != nil && !kept {
+		out = append(out, *d.reference)
+	}
+	return out
+}
+
+func ownerReference(owner *v1alpha1.WeChatAppToken) *metav1.OwnerReference {
+	controller := true
+	return &metav1.OwnerReference{
+		APIVersion: v1alpha1.GroupVersion.String(),
+		Kind:       v1alpha1.Kind,
+		Name:       owner.Name,
+		UID:        owner.UID,
+		Controller: &controller,
+		// No blockOwnerDeletion: it needs a permission on finalizers, and nothing here is worth waiting for.
+	}
+}
+
+func wanted[V ~string](previous []string, spec map[string]V) keys {
+	k := keys{set: make(map[string]string, len(spec)+16)}
+	for key, v := range spec {
+		k.set[key] = string(v)
+	}
+	for _, key := range previous {
+		// The list is read from an annotation that others may edit: it must not remove the operator's own keys.
+		if _, still := spec[key]; !still && !strings.HasPrefix(key, v1alpha1.AnnotationPrefix) {
+			k.drop = append(k.drop, key)
+		}
+	}
+	return k
+}
+
+func groupOf(apiVersion string) string {
+	group, _, _ := strings.Cut(apiVersion, "/")
+	return group
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+)
+
+// Claim is what a resource may do with its target Secret.
+type Claim string
+
+const (
+	// Create: there is no Secret, and no older resource wants it.
+	Create Claim = "Create"
+	// Own: the Secret carries the resource's UID.
+	Own Claim = "Own"
+	// Adopt: its owner consented; it never gets an owner reference.
+	Adopt Claim = "Adopt"
+	// TakeOver: a resource of the same name and appid that is gone left it with Retain; its token is kept.
+	TakeOver Claim = "TakeOver"
+	// Conflict: it is somebody else's.
+	Conflict Claim = "Conflict"
+	// Terminating: it waits to be collected.
+	Terminating Claim = "Terminating"
+)
+
+// Ownership is a claim, and for people why it is refused and what to do.
+type Ownership struct {
+	Claim   Claim
+	Message string
+}
+
+// Writable tells whether the resource may write the Secret.
+func (o Ownership) Writable() bool { return o.Claim != Conflict && o.Claim != Terminating }
+
+// Neighbours are the other resources of the namespace, as far as ownership needs them.
+type Neighbours interface {
+	// ByUID names the live resource with that UID.
+	ByUID(types.UID) (name string, live bool)
+	// OlderClaimant names the oldest resource that wants the same target, if it is older than this one.
+	OlderClaimant() (name string, found bool)
+}
+
+// Settle decides whose the Secret is. existing is nil when there is none. While a Secret exists, the
+// resource whose UID it carries keeps it; age decides only when none exists.
+func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetadata, others Neighbours) Ownership {
+	name := owner.TargetName()
+	if name == owner.Spec.CredentialsSecretRef.Name {
+		return conflict("Secret %q holds the credentials and cannot receive the token: set spec.target.name to another name", name)
+	}
+	if existing == nil {
+		if older, found := others.OlderClaimant(); found {
+			return conflict("Secret %q belongs to the older WeChatAppToken %q: choose another spec.target.name, or delete one of the two", name, older)
+		}
+		return Ownership{Claim: Create}
+	}
+	if existing.DeletionTimestamp != nil {
+		return Ownership{Terminating, fmt.Sprintf("Secret %q is being deleted; it is made anew once it is gone", name)}
+	}
+	record := DecodeRecord(existing.Annotations)
+	holder := record.OwnerUID
+	if holder == "" {
+		holder = referencedOwner(existing) // the annotations were stripped by hand
+	}
+	switch {
+	case holder == owner.UID:
+		return Ownership{Claim: Own}
+	case existing.Annotations[v1alpha1.AnnotationAdopt] == owner.Name && holder == "":
+		return Ownership{Claim: Adopt}
+	case holder == "":
+		return conflict("Secret %q exists and was not made by this WeChatAppToken: choose another spec.target.name, delete the Secret, or let its owner consent with the annotation %s: %q",
+			name, v1alpha1.AnnotationAdopt, owner.Name)
+	}
+	if other, live := others.ByUID(holder); live {
+		return conflict("Secret %q belongs to the WeChatAppToken %q: choose another spec.target.name, or delete one of the two", name, other)
+	}
+	switch {
+	case referencedOwner(existing) != "":
+		return Ownership{Terminating, fmt.Sprintf("Secret %q belonged to a WeChatAppToken that is gone and waits to be collected; it is made anew then", name)}
+	case existing.Annotations[v1alpha1.AnnotationAdopt] == owner.Name:
+		return Ownership{Claim: Adopt}
+	case record.DeletionPolicy == v1alpha1.DeletionRetain && record.OwnerName == owner.Name && record.AppID == owner.Spec.AppID:
+		return Ownership{Claim: TakeOver}
+	}
+	return conflict("Secret %q was left by the WeChatAppToken %q for appid %q: choose another spec.target.name, delete the Secret, or consent with the annotation %s: %q",
+		name, record.OwnerName, record.AppID, v1alpha1.AnnotationAdopt, owner.Name)
+}
+
+func conflict(format string, args ...any) Ownership {
+	return Ownership{Conflict, fmt.Sprintf(format, args...)}
+}
+
+// referencedOwner is the UID of the WeChatAppToken in the owner references; "" without one.
+func referencedOwner(existing *metav1.PartialObjectMetadata) types.UID {
+	for _, ref := range existing.OwnerReferences {
+		if isOwnKind(ref) {
+			return ref.UID
+		}
+	}
+	return ""
+}
+
+func isOwnKind(ref metav1.OwnerReference) bool {
+	return ref.Kind == v1alpha1.Kind && groupOf(ref.APIVersion) == v1alpha1.GroupName
+}

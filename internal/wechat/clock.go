@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wechat
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// ignoredOffset: below it the local clock counts as right. Date has whole seconds and the way takes
+// time, so smaller differences are noise.
+const ignoredOffset = 5 * time.Second
+
+// dateTruncation is what Date, cut to whole seconds, is behind on average.
+const dateTruncation = 500 * time.Millisecond
+
+// clock knows WeChat's time. It is safe for concurrent use.
+//
+// The local wall clock may be set back, and the monotonic clock stands still while a virtual machine
+// sleeps. Elapsed time is therefore the larger of both: the result may be ahead of the truth until the
+// next answer, which costs a call too early, but not behind it, which would cost a token.
+type clock struct {
+	wall   func() time.Time
+	anchor atomic.Pointer[anchor]
+}
+
+// instant is one moment on both local clocks.
+type instant struct {
+	wall time.Time // no monotonic reading
+	mono time.Time // only its monotonic reading is used
+}
+
+type anchor struct {
+	instant
+	wechat time.Time
+}
+
+func newClock(wall func() time.Time) *clock {
+	if wall == nil {
+		wall = time.Now
+	}
+	return &clock{wall: wall}
+}
+
+// mark is this moment.
+func (c *clock) mark() instant {
+	// Round(0) strips the monotonic reading, without which Sub compares the wall clock.
+	return instant{wall: c.wall().Round(0).UTC(), mono: time.Now()}
+}
+
+// between is the time from one moment to a later one.
+func between(from, to instant) time.Duration {
+	return max(to.wall.Sub(from.wall), to.mono.Sub(from.mono))
+}
+
+// now is WeChat's time, or the local wall clock before the first answer.
+func (c *clock) now() time.Time { return c.at(c.mark()) }
+
+// at is WeChat's time at a moment after the last answer.
+func (c *clock) at(m instant) time.Time {
+	a := c.anchor.Load()
+	if a == nil {
+		return m.wall
+	}
+	return a.wechat.Add(between(a.instant, m))
+}
+
+func (c *clock) synced() bool { return c.anchor.Load() != nil }
+
+// learn takes the Date of an answer. WeChat is taken to have written it half-way between started and
+// received.
+func (c *clock) learn(date time.Time, started, received instant) {
+	wechat := date.Add(dateTruncation + between(started, received)/2).UTC()
+	if offset := wechat.Sub(received.wall); offset.Abs() < ignoredOffset {
+		wechat = received.wall
+	}
+	c.anchor.Store(&anchor{instant: received, wechat: wechat})
+}

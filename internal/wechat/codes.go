@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wechat
+
+import "time"
+
+// outcome is what an errcode means, and what to tell a person about it.
+type outcome struct {
+	code   int
+	class  Class
+	reason Reason
+	// retryAfter is the time that WeChat documents for a block.
+	retryAfter time.Duration
+	// what happened; {address} stands for the caller's address.
+	what string
+	// next says what to do.
+	next string
+}
+
+// The texts that several codes share.
+const (
+	whatAddress = "WeChat does not allow calls from {address} for this account."
+	nextAddress = "Add the address to the IP allowlist of the account in WeChat's console; it works some minutes later."
+	whatConfirm = "The account's administrator has to confirm that {address} may use its AppSecret."
+	nextConfirm = "Confirm the message that WeChat sent to the administrator, or put the address on the account's IP allowlist."
+	whatSecret  = "WeChat says that the AppSecret is wrong for this appid."
+	nextSecret  = "Compare appid and AppSecret with WeChat's console, and write the current AppSecret into the credentials Secret."
+	nextAccount = "Look at the account's notices in WeChat's console, or appeal to WeChat there."
+	nextWait    = "The operator tries again by itself."
+)
+
+// tokenCodes has every errcode that is known for the two token endpoints. Sources: the tables of error
+// codes on the pages named in the package comment, WeChat's global list
+// (https://developers.weixin.qq.com/doc/oplatform/developers/errCode/errCode.html), and for 89502,
+// 89504 and 89505 the list of the SDK WxJava.
+var tokenCodes = [...]outcome{
+	{code: -1, class: ClassTransient, reason: ReasonSystemBusy,
+		what: "WeChat is busy.", next: nextWait},
+
+	{code: 45011, class: ClassLimited, reason: ReasonRateLimited,
+		what: "Too many calls for this account within a minute.", next: nextWait},
+	{code: 45009, class: ClassLimited, reason: ReasonDailyQuotaExhausted,
+		what: "The account's calls for today are used up.",
+		next: "Find out what else fetches tokens for this appid; the quota can be cleared in WeChat's console."},
+	{code: 89507, class: ClassLimited, reason: ReasonIPBlocked, retryAfter: time.Hour,
+		what: "The account's administrator refused {address}, and WeChat blocks it for an hour.", next: nextConfirm},
+	{code: 89506, class: ClassLimited, reason: ReasonIPBlocked, retryAfter: 24 * time.Hour,
+		what: "The account's administrator refused {address} twice, and WeChat blocks it for 24 hours.", next: nextConfirm},
+
+	{code: 40001, class: ClassAction, reason: ReasonAppSecretInvalid, what: whatSecret, next: nextSecret},
+	{code: 40125, class: ClassAction, reason: ReasonAppSecretInvalid, what: whatSecret, next: nextSecret},
+	{code: 40013, class: ClassAction, reason: ReasonAppIDInvalid,
+		what: "WeChat does not know this appid.",
+		next: "Compare spec.appID with WeChat's console: lower case, no other characters."},
+	{code: 40164, class: ClassAction, reason: ReasonIPNotAllowed, what: whatAddress, next: nextAddress},
+	{code: 61004, class: ClassAction, reason: ReasonIPNotAllowed, what: whatAddress, next: nextAddress},
+	{code: 45035, class: ClassAction, reason: ReasonIPNotAllowed, what: whatAddress, next: nextAddress},
+	{code: 89501, class: ClassAction, reason: ReasonAdminConfirmationRequired, what: whatConfirm, next: nextConfirm},
+	{code: 89502, class: ClassAction, reason: ReasonAdminConfirmationRequired, what: whatConfirm, next: nextConfirm},
+	{code: 89503, class: ClassAction, reason: ReasonAdminConfirmationRequired, what: whatConfirm, next: nextConfirm},
+	{code: 89504, class: ClassAction, reason: ReasonAdminConfirmationRequired, what: whatConfirm, next: nextConfirm},
+	{code: 89505, class: ClassAction, reason: ReasonAdminConfirmationRequired, what: whatConfirm, next: nextConfirm},
+	{code: 40243, class: ClassAction, reason: ReasonAppSecretFrozen,
+		what: "The AppSecret is frozen.",
+		next: "Unfreeze it in WeChat's console; it works about ten minutes later."},
+	{code: 50002, class: ClassAction, reason: ReasonAccountRestricted,
+		what: "WeChat restricts the account; it may be frozen or deregistered.", next: nextAccount},
+	{code: 50004, class: ClassAction, reason: ReasonAccountRestricted,
+		what: "WeChat forbids the account to fetch access tokens.", next: nextAccount},
+	{code: 50007, class: ClassAction, reason: ReasonAccountRestricted,
+		what: "WeChat has frozen the account.", next: nextAccount},
+	{code: 48004, class: ClassAction, reason: ReasonAccountRestricted,
+		what: "WeChat has banned the account from this interface for a violation of its rules.", next: nextAccount},
+	{code: 61024, class: ClassAction, reason: ReasonUnsupportedAccount,
+		what: "This appid is a third-party platform, whose tokens come from another interface.",
+		next: "Use the appid of a mini program, an official account or another account that has an AppSecret of its own."},
+}
+
+// probeCodes are the codes that mean something else when a token is asked about.
+var probeCodes = [...]outcome{
+	{code: 40001, class: ClassTransient, reason: ReasonTokenRejected, what: whatRejected, next: nextRejected},
+	{code: 40014, class: ClassTransient, reason: ReasonTokenRejected, what: whatRejected, next: nextRejected},
+	{code: 42001, class: ClassTransient, reason: ReasonTokenRejected, what: whatRejected, next: nextRejected},
+}
+
+const (
+	whatRejected = "WeChat no longer accepts the access token."
+	nextRejected = "The operator replaces it."
+
+	whatUnknown = "WeChat refused the request with an errcode that the operator does not know"
+	nextUnknown = "Look the code up in WeChat's list of return codes."
+)

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wechat
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"time"
+)
+
+const (
+	// maxBody is the largest answer that is read, in bytes. A real one has some hundred.
+	maxBody = 64 << 10
+	// maxLife is the longest life of a token that is believed: twice what WeChat documents.
+	maxLife = 4 * time.Hour
+)
+
+// answer is a decoded answer of WeChat: an errcode other than 0, or what was asked for.
+type answer struct {
+	code   int
+	errmsg string // untrusted, never shown as it is
+	token  Secret
+	// life is expires_in, more than 0 and at most maxLife when there is a token.
+	life time.Duration
+}
+
+// malformed says in fixed words why an answer is not WeChat's. It quotes nothing of it.
+type malformed string
+
+func (m malformed) Error() string { return string(m) }
+
+const (
+	errTooLarge   malformed = "it is larger than 64 KiB"
+	errEmpty      malformed = "it is empty"
+	errHTML       malformed = "it is a web page"
+	errNotJSON    malformed = "it is no JSON object, or was cut"
+	errDuplicate  malformed = "it names a field twice"
+	errErrcode    malformed = "its errcode is not an integer"
+	errNoToken    malformed = "it has neither an access_token nor an errcode"
+	errTokenChars malformed = "its access_token has characters that no token has"
+	errExpiresIn  malformed = "its expires_in is not a positive integer"
+	errNoIPList   malformed = "it has neither an ip_list nor an errcode"
+)
+
+// decodeToken decodes an answer of one of the two token endpoints.
+func decodeToken(body []byte) (answer, error) {
+	fields, a, err := decodeCommon(body)
+	if err != nil || a.code != 0 {
+		return a, err
+	}
+	var token string
+	if json.Unmarshal(fields["access_token"], &token) != nil || token == "" {
+		return answer{}, errNoToken
+	}
+	for i := range len(token) {
+		if token[i] <= ' ' || token[i] > '~' {
+			return answer{}, errTokenChars
+		}
+	}
+	life, ok := lifetime(fields["expires_in"])
+	if !ok {
+		return answer{}, errExpiresIn
+	}
+	return answer{token: NewSecret(token), life: life}, nil
+}
+
+// decodeProbe decodes an answer of get_api_domain_ip.
+func decodeProbe(body []byte) (answer, error) {
+	fields, a, err := decodeCommon(body)
+	if err != nil || a.code != 0 {
+		return a, err
+	}
+	if list := fields["ip_list"]; len(list) == 0 || list[0] != '[' {
+		return answer{}, errNoIPList
+	}
+	return a, nil
+}
+
+// decodeCommon reads what all answers share. An errcode other than 0 is the whole answer.
+func decodeCommon(body []byte) (map[string]json.RawMessage, answer, error) {
+	fields, err := members(body)
+	if err != nil {
+		return nil, answer{}, err
+	}
+	raw, ok := fields["errcode"]
+	if !ok {
+		return fields, answer{}, nil
+	}
+	// 32 bits, as the field of the status that stores it.
+	code, err := strconv.ParseInt(string(raw), 10, 32)
+	if err != nil {
+		return nil, answer{}, errErrcode
+	}
+	a := answer{code: int(code)}
+	if code != 0 {
+		// Anything but a string leaves them empty. A token beside an errcode is not used, but errmsg
+		// could repeat it.
+		var token string
+		_ = json.Unmarshal(fields["errmsg"], &a.errmsg)
+		_ = json.Unmarshal(fields["access_token"], &token)
+		a.token = NewSecret(token)
+	}
+	return fields, a, nil
+}
+
+// members splits a JSON object. Unmarshal into a struct would match names in any case and let the last
+// of two win, so that an answer could be read in two ways.
+func members(body []byte) (map[string]json.RawMessage, error) {
+	body = bytes.TrimSpace(body)
+	switch {
+	case len(body) > maxBody:
+		return nil, errTooLarge
+	case len(body) == 0:
+		return nil, errEmpty
+	case body[0] == '<':
+		return nil, errHTML
+	case body[0] != '{' || !json.Valid(body):
+		return nil, errNotJSON
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	if _, err := dec.Token(); err != nil { // the brace
+		return nil, errNotJSON
+	}
+	fields := make(map[string]json.RawMessage)
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return nil, errNotJSON
+		}
+		key, _ := name.(string)
+		if _, twice := fields[key]; twice {
+			return nil, errDuplicate
+		}
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return nil, errNotJSON
+		}
+		fields[key] = value
+	}
+	return fields, nil
+}
+
+// lifetime reads a positive JSON integer of any size as seconds.
+func lifetime(raw json.RawMessage) (time.Duration, bool) {
+	for _, c := range raw {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+	}
+	if len(raw) > 9 { // JSON has no leading zeros, so this is large
+		return maxLife, true
+	}
+	seconds, err := strconv.Atoi(string(raw))
+	if err != nil || seconds <= 0 {
+		return 0, false
+	}
+	return min(time.Duration(seconds)*time.Second, maxLife), true
+}
