@@ -50,8 +50,9 @@ const (
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Next refresh",type=string,priority=1,JSONPath=`.status.nextRefreshAt`
 // +kubebuilder:printcolumn:name="Suspended",type=boolean,priority=1,JSONPath=`.spec.suspend`
-// +kubebuilder:validation:XValidation:rule="self.spec.credentialsSecretRef.name != (has(self.spec.target.name) ? self.spec.target.name : self.metadata.name)",message="the target Secret must not be the credentials Secret: set spec.target.name to another name"
-// +kubebuilder:validation:XValidation:rule="(has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) == (has(oldSelf.spec.target.name) ? oldSelf.spec.target.name : oldSelf.metadata.name)",message="spec.target.name is immutable, because pods mount the Secret by its name: create a second WeChatAppToken with the new name, move the pods, then delete this one"
+// +kubebuilder:validation:XValidation:rule="self.spec.credentialsSecretRef.name != (has(self.spec.target.name) ? self.spec.target.name : self.metadata.name)",fieldPath=".spec.target.name",message="the target Secret must not be the credentials Secret: set spec.target.name to another name"
+// +kubebuilder:validation:XValidation:rule="(has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) == (has(oldSelf.spec.target.name) ? oldSelf.spec.target.name : oldSelf.metadata.name)",fieldPath=".spec.target.name",message="spec.target.name is immutable, because pods mount the Secret by its name: create a second WeChatAppToken with the new name, move the pods, then delete this one"
+// +kubebuilder:validation:XValidation:rule="self.spec.target.accessTokenKey == oldSelf.spec.target.accessTokenKey",fieldPath=".spec.target.accessTokenKey",message="spec.target.accessTokenKey is immutable, because pods read the file of that name: create a second WeChatAppToken with the new key, move the pods, then delete this one"
 type WeChatAppToken struct {
 	metav1.TypeMeta `json:",inline"`
 
@@ -132,7 +133,6 @@ type LabelValue string
 type AnnotationValue string
 
 // TargetSpec describes the Secret that receives the token.
-// +kubebuilder:validation:XValidation:rule="self.accessTokenKey == oldSelf.accessTokenKey",message="spec.target.accessTokenKey is immutable, because pods read the file of that name: create a second WeChatAppToken with the new key, move the pods, then delete this one"
 type TargetSpec struct {
 	// name of the Secret; by default the name of this WeChatAppToken. Immutable. An existing Secret is
 	// written only if it carries the annotation wechat.apptoken.dev/adopt with the name of this

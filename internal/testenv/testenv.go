@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package testenv starts a real etcd and kube-apiserver with the WeChatAppToken CRD, for tests and the demo. The binaries
+// come from KUBEBUILDER_ASSETS.
+package testenv
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/yaml"
+)
+
+// Environment is a running control plane. It has no controllers: nothing collects garbage or ends namespaces.
+type Environment struct {
+	Config *rest.Config
+	// KubeConfig is a file's worth of access for other processes.
+	KubeConfig []byte
+
+	env *envtest.Environment
+	dir string
+}
+
+// auditPolicy records who asked for what; bodies would hold tokens.
+const auditPolicy = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+`
+
+// Start starts the control plane. The admission plugin OwnerReferencesPermissionEnforcement is on, as on OpenShift.
+func Start() (*Environment, error) {
+	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
+		return nil, errors.New("KUBEBUILDER_ASSETS is not set: run this by make, or set it to a folder with etcd, kube-apiserver and kubectl")
+	}
+	dir, err := os.MkdirTemp("", "wechat-token-operator-")
+	if err != nil {
+		return nil, fmt.Errorf("making a folder for the control plane: %w", err)
+	}
+	e := &Environment{dir: dir, env: &envtest.Environment{
+		CRDDirectoryPaths:     []string{filepath.Join(repository(), "config", "crd", "bases")},
+		ErrorIfCRDPathMissing: true,
+	}}
+	policy := filepath.Join(dir, "audit-policy.yaml")
+	if err := os.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("writing the audit policy: %w", err), os.RemoveAll(dir))
+	}
+	e.env.ControlPlane.GetAPIServer().Configure().
+		Append("enable-admission-plugins", "OwnerReferencesPermissionEnforcement").
+		Set("audit-policy-file", policy).
+		Set("audit-log-path", e.auditLog()).
+		Set("audit-log-mode", "blocking")
+	// The data is thrown away: waiting for the disk only makes tests slow.
+	e.env.ControlPlane.Etcd = &envtest.Etcd{}
+	e.env.ControlPlane.Etcd.Configure().Append("unsafe-no-fsync", "true")
+	if e.Config, err = e.env.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("starting the control plane: %w", err), e.Stop())
+	}
+	e.KubeConfig = e.env.KubeConfig
+	if err := e.installRole(); err != nil {
+		return nil, errors.Join(err, e.Stop())
+	}
+	return e, nil
+}
+
+// Operator makes a user that may do what the operator's role in config/rbac allows, and no more. Its requests carry the
+// name as User-Agent.
+func (e *Environment) Operator(name string) (*rest.Config, error) {
+	user, err := e.env.AddUser(envtest.User{Name: name, Groups: []string{operatorGroup}}, nil)
+	if err != nil {
+		return nil, fmt.Errorf("adding the user %s: %w", name, err)
+	}
+	config := rest.CopyConfig(user.Config())
+	config.UserAgent = name
+	config.QPS = -1
+	return config, nil
+}
+
+// operatorGroup is bound to the operator's role.
+const operatorGroup = "operators"
+
+// installRole applies the generated role and binds it to a group, in place of the ServiceAccount.
+func (e *Environment) installRole() error {
+	role := &rbacv1.ClusterRole{}
+	raw, err := os.ReadFile(filepath.Join(repository(), "config", "rbac", "role.yaml"))
+	if err != nil {
+		return fmt.Errorf("reading the operator's role: %w", err)
+	}
+	if err := yaml.UnmarshalStrict(raw, role); err != nil {
+		return fmt.Errorf("decoding the operator's role: %w", err)
+	}
+	c, err := client.New(e.Config, client.Options{})
+	if err != nil {
+		return fmt.Errorf("connecting to the control plane: %w", err)
+	}
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: operatorGroup}},
+	}
+	ctx := context.Background()
+	if err := errors.Join(c.Create(ctx, role), c.Create(ctx, binding)); err != nil {
+		return fmt.Errorf("installing the operator's role: %w", err)
+	}
+	return nil
+}
+
+// Stop ends the control plane and removes its files.
+func (e *Environment) Stop() error {
+	return errors.Join(e.env.Stop(), os.RemoveAll(e.dir))
+}
+
+func (e *Environment) auditLog() string { return filepath.Join(e.dir, "audit.log") }
+
+// Request is one request that the API server answered.
+type Request struct {
+	Verb      string `json:"verb"`
+	UserAgent string `json:"userAgent"`
+	User      struct {
+		Username string `json:"username"`
+	} `json:"user"`
+	Object struct {
+		Resource    string `json:"resource"`
+		Subresource string `json:"subresource"`
+		Namespace   string `json:"namespace"`
+		Name        string `json:"name"`
+	} `json:"objectRef"`
+	Status struct {
+		Code int `json:"code"`
+	} `json:"responseStatus"`
+	URI       string `json:"requestURI"`
+	Timestamp string `json:"requestReceivedTimestamp"`
+}
+
+// Requests are all requests so far that keep accepts, in the order of their answers.
+func (e *Environment) Requests(keep func(Request) bool) ([]Request, error) {
+	file, err := os.Open(e.auditLog())
+	if err != nil {
+		return nil, fmt.Errorf("opening the audit log: %w", err)
+	}
+	defer file.Close() //nolint:errcheck // read only
+	var out []Request
+	lines := bufio.NewScanner(file)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var r Request
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			return nil, fmt.Errorf("reading the audit log: %w", err)
+		}
+		if keep(r) {
+			out = append(out, r)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("reading the audit log: %w", err)
+	}
+	return out, nil
+}
+
+// repository is the root of the source tree that this package was built from.
+func repository() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..")
+}
