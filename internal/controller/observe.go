@@ -215,6 +215,7 @@ func (p *pass) inputs() refresh.Inputs {
 	now := p.WeChat.Now()
 	in := refresh.Inputs{
 		UID:                string(p.token.UID),
+		Deleting:           p.deleted,
 		Legacy:             p.legacy(),
 		CheckInterval:      p.token.Spec.CheckInterval.Duration,
 		StartedAt:          p.started.at,

@@ -102,6 +102,8 @@ type pass struct {
 	handled     v1alpha1.HandledRequests
 	// note is one more thing that people should know, for the condition's message.
 	note string
+	// deleted: the resource was deleted while the pass went on.
+	deleted bool
 }
 
 // load gets the resource and what this process remembers of it; nil when it is gone.

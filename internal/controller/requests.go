@@ -3,6 +3,7 @@
 package controller
 
 import (
+	"slices"
 	"time"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -110,6 +111,10 @@ func (p *pass) forcedRefreshes(now time.Time) []time.Time {
 	if p.mem.forced == nil {
 		for _, t := range p.token.Status.ForcedRefreshes {
 			p.mem.forced = append(p.mem.forced, t.Time)
+		}
+		// A crash may have left it out of the status.
+		if r := p.record.Revoke; r.InProgress() && !slices.ContainsFunc(p.mem.forced, r.StartedAt.Truncate(time.Second).Equal) {
+			p.mem.forced = append(p.mem.forced, r.StartedAt)
 		}
 	}
 	return recentForced(p.mem.forced, now)

@@ -22,8 +22,8 @@ import (
 
 // writeStatus is the one place where status is written, and only when it says something else than the last write.
 func (p *pass) writeStatus(ctx context.Context) error {
-	if p.decision.Reason == "" {
-		return nil // nothing was decided: the API server could not be asked
+	if p.decision.Reason == "" || p.deleted {
+		return nil // nothing was decided, as the API server could not be asked, or there is nothing left to write to
 	}
 	next := p.token.DeepCopy()
 	next.Status = p.status()

@@ -86,6 +86,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		Named("wechatapptoken").
 		For(&v1alpha1.WeChatAppToken{}, builder.WithPredicates(specOrRequestChanged())).
 		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.concernedBy), builder.WithPredicates(r.secretChanged())).
+		Watches(&v1alpha1.WeChatAppToken{}, handler.Funcs{DeleteFunc: r.wakeRivals}).
 		WatchesRawSource(source.Channel(r.wake.events, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: r.MaxConcurrentReconciles,
@@ -174,6 +175,18 @@ func (r *Reconciler) concernedBy(ctx context.Context, secret client.Object) []re
 		}
 	}
 	return out
+}
+
+// wakeRivals starts the resources that wanted the target of one that is gone.
+func (r *Reconciler) wakeRivals(ctx context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+	gone, ok := e.Object.(*v1alpha1.WeChatAppToken)
+	if !ok {
+		return
+	}
+	wanted := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: gone.Namespace, Name: gone.TargetName()}}
+	for _, name := range r.using(ctx, targetNameIndex, wanted) {
+		queue.Add(reconcile.Request{NamespacedName: name})
+	}
 }
 
 func (r *Reconciler) using(ctx context.Context, index string, secret client.Object) []types.NamespacedName {

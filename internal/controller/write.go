@@ -21,6 +21,9 @@ import (
 
 // writeTarget stores the token that waits to be written, if any, with the metadata that goes with it.
 func (p *pass) writeTarget(ctx context.Context) error {
+	if gone, err := p.gone(ctx); gone || err != nil {
+		return err
+	}
 	token := p.mem.unwritten()
 	if token != nil && p.supersededBySecret(token) {
 		p.mem.written(token)
@@ -33,6 +36,22 @@ func (p *pass) writeTarget(ctx context.Context) error {
 	}
 	p.wrote(written, record, token)
 	return p.writeReference(ctx, want)
+}
+
+// gone tells whether the resource was deleted since the pass began, perhaps while WeChat took its time: a Secret made
+// now would belong to nobody. The next decision has nothing to do.
+func (p *pass) gone(ctx context.Context) (bool, error) {
+	now := &v1alpha1.WeChatAppToken{}
+	err := p.Client.Get(ctx, nameOf(p.token), now)
+	switch {
+	case apierrors.IsNotFound(err):
+		p.deleted = true
+	case err != nil:
+		return false, fmt.Errorf("reading WeChatAppToken %s: %w", nameOf(p.token), err)
+	default:
+		p.deleted = now.UID != p.token.UID || now.DeletionTimestamp != nil
+	}
+	return p.deleted, nil
 }
 
 // write makes the one request that the situation needs.

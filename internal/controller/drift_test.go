@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
+)
+
+// Edits of the Secret by hand are repaired at once, and nothing of anybody else's is lost.
+func TestTampering(t *testing.T) {
+	for name, edit := range map[string]func(*corev1.Secret){
+		"the token":             func(s *corev1.Secret) { s.Data["access_token"] = []byte("mine") },
+		"the token is emptied":  func(s *corev1.Secret) { s.Data["access_token"] = nil },
+		"the token is removed":  func(s *corev1.Secret) { delete(s.Data, "access_token") },
+		"expires_at":            func(s *corev1.Secret) { s.Data["expires_at"] = []byte("2099-01-01T00:00:00Z") },
+		"app_id":                func(s *corev1.Secret) { delete(s.Data, "app_id") },
+		"all data":              func(s *corev1.Secret) { s.Data = nil },
+		"the label":             func(s *corev1.Secret) { delete(s.Labels, v1alpha1.LabelManagedBy) },
+		"the expiry annotation": func(s *corev1.Secret) { s.Annotations[v1alpha1.AnnotationExpiresAt] = "2099-01-01T00:00:00Z" },
+		"a broken annotation":   func(s *corev1.Secret) { s.Annotations[v1alpha1.AnnotationIssuedAt] = "yesterday" },
+		"all annotations":       func(s *corev1.Secret) { s.Annotations = nil },
+		"token and annotations": func(s *corev1.Secret) {
+			s.Data["access_token"] = []byte("mine")
+			delete(s.Annotations, v1alpha1.AnnotationTokenFingerprint)
+			delete(s.Annotations, v1alpha1.AnnotationAppID)
+		},
+	} {
+		for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+			t.Run(fmt.Sprintf("%s/%s", name, mode), func(t *testing.T) {
+				w := newWorld(t)
+				w.startOperator()
+				w.createCredentials(appSecret)
+				w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = mode })
+				w.eventuallyReady("shop")
+				w.updateSecret("shop", func(s *corev1.Secret) {
+					s.Data["theirs"] = []byte("stays")
+					s.Labels["theirs"], s.Annotations["theirs"] = "stays", "stays"
+				})
+				before := w.secret("shop")
+				w.updateSecret("shop", edit)
+				w.Eventually(func(g gomega.Gomega) {
+					now := w.secret("shop")
+					g.Expect(w.wechat.Valid(string(now.Data["access_token"]))).To(gomega.BeTrue())
+					g.Expect(string(now.Data["expires_at"])).To(gomega.Equal(now.Annotations[v1alpha1.AnnotationExpiresAt]))
+					g.Expect(string(now.Data["app_id"])).To(gomega.Equal(appID))
+					g.Expect(now.Labels).To(gomega.HaveKey(v1alpha1.LabelManagedBy))
+					for key := range before.Annotations {
+						if strings.HasPrefix(key, v1alpha1.AnnotationPrefix) {
+							g.Expect(now.Annotations).To(gomega.HaveKey(key))
+						}
+					}
+					g.Expect(now.ResourceVersion).To(gomega.Equal(w.token("shop").Status.TargetResourceVersion))
+				}, 3*time.Second).Should(gomega.Succeed())
+				now := w.secret("shop")
+				if name != "all data" && string(now.Data["theirs"]) != "stays" || now.Labels["theirs"] != "stays" {
+					t.Error("what others put there is gone")
+				}
+				if mode == v1alpha1.ModeStable && string(now.Data["access_token"]) != string(before.Data["access_token"]) {
+					t.Error("the token is another one, although WeChat still has it")
+				}
+				w.Consistently(func() string { return w.secret("shop").ResourceVersion }, time.Second).Should(gomega.Equal(now.ResourceVersion))
+			})
+		}
+	}
+}
+
+func TestTargetDeleted(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop")
+	value := w.eventuallyReady("shop")
+	uid := w.secret("shop").UID
+	w.must(w.Delete(w.Context(), w.secret("shop")))
+	w.Eventually(func() string { return w.value("shop") }, 2*time.Second).Should(gomega.Equal(value))
+	if w.secret("shop").UID == uid {
+		t.Error("the Secret was not deleted")
+	}
+	w.eventuallyReady("shop")
+}
+
+// The labels and annotations of the spec are on the Secret, those that the spec dropped are not, and no call is made.
+func TestMetadataOfTheSpec(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop", func(t *v1alpha1.WeChatAppToken) {
+		t.Labels = map[string]string{"resource": "own"}
+		t.Spec.Target.Labels = map[string]v1alpha1.LabelValue{"team": "a", "gone": "soon"}
+		t.Spec.Target.Annotations = map[string]v1alpha1.AnnotationValue{"note": "a", "gone": "soon"}
+	})
+	w.eventuallyReady("shop")
+	w.updateSecret("shop", func(s *corev1.Secret) { s.Labels["theirs"] = "stays" })
+	w.update("shop", func(t *v1alpha1.WeChatAppToken) {
+		t.Spec.Target.Labels = map[string]v1alpha1.LabelValue{"team": "b"}
+		t.Spec.Target.Annotations = map[string]v1alpha1.AnnotationValue{"note": "b"}
+	})
+	w.Eventually(func(g gomega.Gomega) {
+		s := w.secret("shop")
+		g.Expect(s.Labels).To(gomega.Equal(map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue, "team": "b", "theirs": "stays"}))
+		g.Expect(s.Annotations).To(gomega.HaveKeyWithValue("note", "b"))
+		g.Expect(s.Annotations).NotTo(gomega.HaveKey("gone"))
+	}, 2*time.Second).Should(gomega.Succeed())
+	// Edited by hand, it comes back.
+	w.updateSecret("shop", func(s *corev1.Secret) { s.Labels["team"] = "c" })
+	w.Eventually(func() string { return w.secret("shop").Labels["team"] }, 2*time.Second).Should(gomega.Equal("b"))
+	if n := w.calls(wechattest.EndpointStable); n != 1 {
+		t.Errorf("%d calls, want 1", n)
+	}
+}
+
+// A Secret that somebody keeps rewriting is repaired ever more slowly, and the status says so.
+func TestContestedTarget(t *testing.T) {
+	w := newWorld(t)
+	o := w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop")
+	w.eventuallyReady("shop")
+	const duration = 12 * time.Second
+	patch := []byte(`{"data":{"access_token":"bWluZQ=="}}`)
+	for end := time.Now().Add(duration); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		w.must(w.Patch(w.Context(), w.secret("shop"), client.RawPatch(types.MergePatchType, patch)))
+	}
+	w.eventuallyReason("shop", v1alpha1.ReasonTargetContested)
+	// At once, then after 1, 2, 4 and 8 s; the issue itself is a POST.
+	if n := w.requests(o)["patch secrets"]; n > 6 {
+		t.Errorf("%d repairs in %s", n, duration)
+	}
+	if n := w.requests(o)["patch wechatapptokens/status"]; n > 15 {
+		t.Errorf("%d status writes in %s", n, duration)
+	}
+	if n := w.calls(wechattest.EndpointStable); n > 7 {
+		t.Errorf("%d calls in %s", n, duration)
+	}
+	w.eventuallyReady("shop")
+	w.Eventually(func() []string { return w.events("shop") }).Should(gomega.ContainElement(v1alpha1.EventTargetContested))
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
+)
+
+// A Legacy token is minted once, after a rehearsal of the write, and replaced while the one before is still valid.
+func TestLegacyIssueAndRotation(t *testing.T) {
+	w := newWorld(t, func(o *wechattest.Options) { o.Life = 12 * time.Second })
+	o := w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop", legacy)
+	value := w.eventuallyReady("shop")
+	w.Eventually(func() map[string]int { return w.requests(o) }).Should(gomega.Equal(map[string]int{
+		"get secrets": 1, "create secrets": 2, "patch wechatapptokens/status": 1, // one create is the rehearsal
+	}))
+	before := w.requests(o)
+	for range 2 {
+		w.Eventually(func(g gomega.Gomega) {
+			now := w.value("shop")
+			if !w.wechat.Valid(now) {
+				gomega.StopTrying("the Secret holds a token that WeChat does not accept").Now()
+			}
+			g.Expect(now).NotTo(gomega.Equal(value))
+			value = now
+		}).Should(gomega.Succeed())
+	}
+	// The mark, the token and the status, each time.
+	w.Eventually(func() map[string]int { return minus(w.requests(o), before) }).Should(gomega.Equal(map[string]int{
+		"patch secrets": 4, "patch wechatapptokens/status": 2,
+	}))
+	if n := w.calls(wechattest.EndpointLegacy); n != 3 {
+		t.Errorf("%d mints, want 3", n)
+	}
+	if mark := w.secret("shop").Annotations[v1alpha1.AnnotationMintStarted]; mark != "" {
+		t.Errorf("the mark %q was left", mark)
+	}
+}
+
+// Resources of one account, in any namespace, share the token of one mint; who does not hold the AppSecret gets nothing.
+func TestLegacyAccountIsShared(t *testing.T) {
+	w := newWorld(t)
+	other := w.newNamespace()
+	w.startOperator(other)
+	w.createCredentials(appSecret)
+	w.createToken("first", legacy)
+	value := w.eventuallyReady("first")
+	w.createToken("second", legacy)
+	w.eventuallyReady("second")
+
+	there := *w
+	there.namespace = other
+	there.createCredentials(appSecret)
+	there.createToken("third", legacy)
+	there.eventuallyReady("third")
+
+	there.createSecret("wrong", map[string]string{"appSecret": newAppSecret})
+	there.createToken("thief", legacy, func(t *v1alpha1.WeChatAppToken) { t.Spec.CredentialsSecretRef.Name = "wrong" })
+	there.eventuallyReason("thief", v1alpha1.ReasonAppSecretInvalid)
+	if there.value("thief") != "" {
+		t.Error("a token was handed to a resource without the AppSecret")
+	}
+
+	for name, got := range map[string]string{"second": w.value("second"), "third": there.value("third")} {
+		if got != value {
+			t.Errorf("%s holds another token", name)
+		}
+	}
+	if n := len(w.wechat.Tokens(appID)); n != 1 {
+		t.Errorf("%d tokens were minted, want 1", n)
+	}
+
+	// A request of one member is carried out once, and everybody has the token.
+	there.update("third", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
+	value = there.eventuallyAnother("third", value)
+	w.Eventually(func() []string { return []string{w.value("first"), w.value("second"), there.value("third")} }).
+		Should(gomega.HaveEach(value))
+	w.Eventually(func() string { return there.handled("third").Refresh }).Should(gomega.Equal("1"))
+	if n := len(w.wechat.Tokens(appID)); n != 2 {
+		t.Errorf("%d tokens were minted, want 2", n)
+	}
+}
+
+// A rival's mint kills the token sooner or later. It is noticed by the next check, and from the second time on the
+// status says who must act.
+func TestForeignFetcher(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop", legacy)
+	value := w.eventuallyReady("shop")
+	for range 2 {
+		w.wechat.RivalMint(appID)
+		w.wechat.RivalMint(appID) // two in a row kill ours at once
+		if w.wechat.Valid(value) {
+			t.Fatal("the rival's mints did not kill the token")
+		}
+		value = w.eventuallyAnotherWithin(40*time.Second, "shop", value)
+	}
+	w.Eventually(func() []string { return w.events("shop") }).Should(gomega.ContainElement(v1alpha1.EventForeignFetcher))
+	if n := w.calls(wechattest.EndpointLegacy); n != 3 {
+		t.Errorf("%d mints, want 3", n)
+	}
+}
+
+// A mark without a result means that a mint's answer was lost: it is repeated, once.
+func TestMintLostInACrash(t *testing.T) {
+	w := newWorld(t)
+	o := w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop", legacy)
+	value := w.eventuallyReady("shop")
+	w.Eventually(func() string { return w.token("shop").Status.TargetResourceVersion }).Should(gomega.Equal(w.secret("shop").ResourceVersion))
+	o.stop()
+	w.updateSecret("shop", func(s *corev1.Secret) {
+		s.Annotations[v1alpha1.AnnotationMintStarted] = w.clock.now().UTC().Format(time.RFC3339Nano) + "/abcdefgh"
+	})
+	w.wechat.RivalMint(appID) // the mint whose answer was lost
+	w.startOperator()
+	w.eventuallyAnother("shop", value)
+	w.eventuallyReady("shop")
+	w.Consistently(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(2))
+	if mark := w.secret("shop").Annotations[v1alpha1.AnnotationMintStarted]; mark != "" {
+		t.Errorf("the mark %q was left", mark)
+	}
+}
+
+// An errcode says that nothing was minted: the mark that is left then causes no second mint, not even after a restart.
+func TestMintRefused(t *testing.T) {
+	w := newWorld(t)
+	o := w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop", legacy)
+	value := w.eventuallyReady("shop")
+	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Errcode: 40164})
+	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
+	w.Eventually(func() string { return w.condition("shop", v1alpha1.ConditionRefreshFailing).Reason }).
+		Should(gomega.Equal(v1alpha1.ReasonIPNotAllowed))
+	w.wechat.ClearFaults()
+	o.stop()
+	w.startOperator()
+	w.Consistently(func() string { return w.value("shop") }, 4*time.Second).Should(gomega.Equal(value))
+	if n := len(w.wechat.Tokens(appID)); n != 1 {
+		t.Errorf("%d tokens were minted, want 1", n)
+	}
+}
+
+// An operator whose WeChat answers are cut mints at most three times in five minutes.
+func TestMintsArePaced(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.wechat.Inject(wechattest.Fault{Cut: wechattest.CutAfter})
+	w.createToken("shop", legacy)
+	w.eventuallyReason("shop", v1alpha1.ReasonUnreachable)
+	w.Consistently(func() int { return len(w.wechat.Tokens(appID)) }, 15*time.Second).Should(gomega.BeNumerically("<=", 3))
+	if n := len(w.wechat.Tokens(appID)); n != 3 {
+		t.Errorf("%d mints, want the 3 of the bucket", n)
+	}
+}

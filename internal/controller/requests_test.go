@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
+)
+
+func (w *world) handled(name string) v1alpha1.HandledRequests {
+	w.Helper()
+	if h := w.token(name).Status.HandledRequests; h != nil {
+		return *h
+	}
+	return v1alpha1.HandledRequests{}
+}
+
+func (w *world) forcedCalls() (n int) {
+	for _, c := range w.wechat.Calls(wechattest.Filter{Endpoint: wechattest.EndpointStable}) {
+		if c.Forced {
+			n++
+		}
+	}
+	return n
+}
+
+// A value that came with the resource is a replay by GitOps or a backup: recorded, not carried out.
+func TestRequestsThatCameWithTheResource(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "old"), annotated(v1alpha1.AnnotationRevokeRequestedAt, "old"))
+	w.eventuallyReady("shop")
+	w.Eventually(func() v1alpha1.HandledRequests { return w.handled("shop") }).
+		Should(gomega.Equal(v1alpha1.HandledRequests{Refresh: "old", Revoke: "old"}))
+	if n := w.forcedCalls(); n != 0 {
+		t.Errorf("%d forced calls", n)
+	}
+	if events := w.events("shop"); len(events) != 0 {
+		t.Errorf("events: %v", events)
+	}
+}
+
+// A refresh replaces the token once for each value, and leaves the one before alive for those who still use it.
+func TestRefreshRequest(t *testing.T) {
+	w := newWorld(t)
+	o := w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop")
+	value := w.eventuallyReady("shop")
+	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
+	w.eventuallyAnother("shop", value)
+	w.Eventually(func() string { return w.handled("shop").Refresh }).Should(gomega.Equal("1"))
+	if !w.wechat.Valid(value) {
+		t.Error("one forced refresh killed the token that pods still use")
+	}
+	if got := w.secret("shop").Annotations[v1alpha1.AnnotationHandledRefresh]; got != "1" {
+		t.Errorf("the Secret says that %q was handled", got)
+	}
+	if n := len(w.token("shop").Status.ForcedRefreshes); n != 1 {
+		t.Errorf("%d forced refreshes in the status", n)
+	}
+	w.Eventually(func() []string { return w.events("shop") }).Should(gomega.ConsistOf(v1alpha1.EventRequestedRefresh))
+
+	// A restart does not force again, even if the status was not written.
+	o.stop()
+	t1 := w.token("shop")
+	t1.Status.HandledRequests, t1.Status.ForcedRefreshes = nil, nil
+	w.must(w.Client.Status().Update(w.Context(), t1))
+	w.startOperator()
+	w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, "1"))
+	w.Eventually(func() v1alpha1.HandledRequests { return w.handled("shop") }).
+		Should(gomega.Equal(v1alpha1.HandledRequests{Check: "1", Refresh: "1"}))
+	if n := w.forcedCalls(); n != 1 {
+		t.Errorf("%d forced calls, want 1", n)
+	}
+}
+
+// If WeChat has another token already, a refresh only fetches it: two forced calls in a row would be a revoke.
+func TestRefreshRequestAfterSomebodyElses(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop")
+	value := w.eventuallyReady("shop")
+	w.wechat.RivalForceRefresh(appID)
+	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
+	w.eventuallyAnother("shop", value)
+	w.Eventually(func() string { return w.handled("shop").Refresh }).Should(gomega.Equal("1"))
+	if n := w.forcedCalls(); n != 0 {
+		t.Errorf("%d forced calls", n)
+	}
+}
+
+// A forced refresh by somebody else is noticed by the next check.
+func TestForcedRefreshBySomebodyElse(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop")
+	w.eventuallyReady("shop")
+	rivals := w.wechat.RivalForceRefresh(appID)
+	w.Eventually(func() string { return w.value("shop") }, 40*time.Second).Should(gomega.Equal(rivals.Token))
+	w.eventuallyReady("shop")
+}
+
+// A revoke kills the leaked token by two forced calls at least 30 s apart, also when the operator restarts between them.
+func TestRevokeRequest(t *testing.T) {
+	w := newWorld(t)
+	o := w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop")
+	leaked := w.eventuallyReady("shop")
+	w.update("shop", annotated(v1alpha1.AnnotationRevokeRequestedAt, "leak"))
+	between := w.eventuallyAnother("shop", leaked)
+	o.stop()
+	w.startOperator()
+	w.Eventually(func() bool { return w.wechat.Valid(leaked) }, time.Minute).Should(gomega.BeFalse())
+	w.Eventually(func() string { return w.handled("shop").Revoke }).Should(gomega.Equal("leak"))
+	last := w.eventuallyReady("shop")
+	if last == between || last == leaked {
+		t.Error("the Secret does not hold a third token")
+	}
+	if n := w.forcedCalls(); n != 2 {
+		t.Errorf("%d forced calls, want 2", n)
+	}
+	if n := len(w.token("shop").Status.ForcedRefreshes); n != 2 {
+		t.Errorf("%d forced refreshes in the status", n)
+	}
+	if got := w.secret("shop").Annotations[v1alpha1.AnnotationRevoke]; !strings.HasPrefix(got, "done/") {
+		t.Errorf("progress on the Secret: %q", got)
+	}
+	w.Eventually(func() []string { return w.events("shop") }).Should(gomega.ConsistOf(v1alpha1.EventRequestedRevoke))
+}
+
+// A revoke in Legacy mode is two mints.
+func TestRevokeRequestLegacy(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop", legacy)
+	leaked := w.eventuallyReady("shop")
+	w.update("shop", annotated(v1alpha1.AnnotationRevokeRequestedAt, "leak"))
+	w.Eventually(func() bool { return w.wechat.Valid(leaked) }, time.Minute).Should(gomega.BeFalse())
+	w.eventuallyAnother("shop", leaked)
+	w.Eventually(func() string { return w.handled("shop").Revoke }).Should(gomega.Equal("leak"))
+	w.Consistently(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(3))
+}
+
+// Each value makes one attempt, through any back-off, and its outcome is told.
+func TestRequestThatFails(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop")
+	value := w.eventuallyReady("shop")
+	w.wechat.Inject(wechattest.Fault{Errcode: 40243})
+	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
+	w.Eventually(func() string { return w.handled("shop").Refresh }).Should(gomega.Equal("1"))
+	w.Eventually(func() string { return w.condition("shop", v1alpha1.ConditionRefreshFailing).Reason }).
+		Should(gomega.Equal(v1alpha1.ReasonAppSecretFrozen))
+	w.Eventually(func() []string { return w.events("shop") }).Should(gomega.ContainElement(v1alpha1.EventRequestedRefresh))
+	w.wechat.ClearFaults()
+	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "2"))
+	w.eventuallyAnother("shop", value)
+	w.Eventually(func() metav1.Condition { return w.condition("shop", v1alpha1.ConditionRefreshFailing) }).Should(gomega.BeZero())
+}
+
+// A value that is too long is refused in the status, not carried out.
+func TestRequestWithALongValue(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop")
+	w.eventuallyReady("shop")
+	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, strings.Repeat("x", 65)))
+	w.Eventually(func() string { return w.condition("shop", v1alpha1.ConditionReady).Message }).
+		Should(gomega.ContainSubstring("longer than 64 characters"))
+	if n := w.forcedCalls(); n != 0 {
+		t.Errorf("%d forced calls", n)
+	}
+}

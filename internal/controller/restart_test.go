@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
+)
+
+// A restart costs the spread-out checks and nothing else. What was tampered with, and whose credentials were changed
+// while the operator was down, is found at once and does not wait for the checks.
+func TestRestart(t *testing.T) {
+	const (
+		resources      = 200
+		tampered       = 3 // from the start of the list
+		newCredentials = 3 // after them
+	)
+	w := newWorld(t, func(o *wechattest.Options) { o.AutoApps = true })
+	first := w.startOperator()
+	name := func(i int) string { return fmt.Sprintf("shop-%03d", i) }
+	app := func(i int) string { return fmt.Sprintf("wx%016d", i) }
+	credentials := func(i int) string { return fmt.Sprintf("credentials-%03d", i) }
+	for i := range resources {
+		w.createSecret(credentials(i), map[string]string{"appSecret": appSecret})
+		w.createToken(name(i), func(t *v1alpha1.WeChatAppToken) {
+			t.Spec.AppID = app(i)
+			t.Spec.CredentialsSecretRef.Name = credentials(i)
+			t.Spec.CheckInterval.Duration = time.Hour
+		})
+	}
+	for i := range resources {
+		w.eventuallyReady(name(i))
+	}
+	w.Eventually(func() int { return w.requests(first)["patch wechatapptokens/status"] }).Should(gomega.Equal(resources))
+	first.stop()
+
+	for i := range tampered {
+		w.updateSecret(name(i), func(s *corev1.Secret) { s.Data["access_token"] = []byte("mine") })
+	}
+	for i := tampered; i < tampered+newCredentials; i++ {
+		w.wechat.SetSecret(app(i), newAppSecret)
+		w.updateSecret(credentials(i), func(s *corev1.Secret) { s.Data["appSecret"] = []byte(newAppSecret) })
+	}
+	issuedBefore := len(w.wechat.Tokens(""))
+	start := time.Now()
+	second := w.startOperator()
+
+	w.Eventually(func(g gomega.Gomega) {
+		for i := range tampered {
+			g.Expect(w.wechat.Valid(w.value(name(i)))).To(gomega.BeTrue(), name(i))
+		}
+		for i := tampered; i < tampered+newCredentials; i++ {
+			calls := w.wechat.Calls(wechattest.Filter{AppID: app(i), Since: start})
+			g.Expect(calls).NotTo(gomega.BeEmpty(), name(i))
+		}
+	}, 10*time.Second).Should(gomega.Succeed())
+
+	urgent := map[string]bool{}
+	for i := range tampered + newCredentials {
+		urgent[app(i)] = true
+	}
+	checks := func() (all, early int) {
+		for _, c := range w.wechat.Calls(wechattest.Filter{Since: start}) {
+			if urgent[c.AppID] {
+				continue
+			}
+			all++
+			if c.At.Sub(start) < 9*time.Second {
+				early++
+			}
+		}
+		return all, early
+	}
+	w.Eventually(func() int { all, _ := checks(); return all }, 60*time.Second).Should(gomega.Equal(resources - len(urgent)))
+	took := time.Since(start)
+	all, early := checks()
+	t.Logf("%d first checks within %s, %d of them in the first 9 s", all, took.Round(time.Second), early)
+	if early > 40 {
+		t.Errorf("%d checks in the first 9 s, want at most 40", early)
+	}
+	if took > 50*time.Second {
+		t.Errorf("the first checks took %s, want 45 s and a little for the start", took)
+	}
+	if n := len(w.wechat.Tokens("")); n != issuedBefore {
+		t.Errorf("%d new tokens", n-issuedBefore)
+	}
+
+	reads, err := env.Requests(func(r testenv.Request) bool {
+		return r.UserAgent == second.name && r.Verb == "get" && r.Object.Resource == "secrets"
+	})
+	w.must(err)
+	targets := map[string]bool{}
+	for i := range resources {
+		targets[name(i)] = true
+	}
+	for i := range tampered {
+		delete(targets, name(i)) // verified by one GET
+	}
+	for _, r := range reads {
+		if targets[r.Object.Name] {
+			t.Errorf("target Secret %s was read after a restart", r.Object.Name)
+		}
+	}
+}
+
+// A crash between the write of the Secret and that of the status loses nothing and repeats nothing.
+func TestCrashBeforeTheStatusWrite(t *testing.T) {
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		t.Run(string(mode), func(t *testing.T) {
+			w := newWorld(t)
+			o := w.startOperator()
+			w.createCredentials(appSecret)
+			w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = mode })
+			value := w.eventuallyReady("shop")
+			o.stop()
+			token := w.token("shop")
+			token.Status = v1alpha1.WeChatAppTokenStatus{ObservedGeneration: -1}
+			w.must(w.Client.Status().Update(w.Context(), token))
+			w.startOperator()
+			w.eventuallyReady("shop")
+			if w.value("shop") != value || len(w.wechat.Tokens(appID)) != 1 {
+				t.Errorf("the token was replaced; %d were issued", len(w.wechat.Tokens(appID)))
+			}
+		})
+	}
+}
