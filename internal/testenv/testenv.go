@@ -78,14 +78,35 @@ func Start() (*Environment, error) {
 // Operator makes a user that may do what the operator's role in config/rbac allows, and no more. Its requests carry the
 // name as User-Agent.
 func (e *Environment) Operator(name string) (*rest.Config, error) {
-	user, err := e.env.AddUser(envtest.User{Name: name, Groups: []string{operatorGroup}}, nil)
+	user, err := e.addOperator(name)
 	if err != nil {
-		return nil, fmt.Errorf("adding the user %s: %w", name, err)
+		return nil, err
 	}
 	config := rest.CopyConfig(user.Config())
 	config.UserAgent = name
 	config.QPS = -1
 	return config, nil
+}
+
+// OperatorKubeConfig is Operator for another process, which sets its own User-Agent.
+func (e *Environment) OperatorKubeConfig(name string) ([]byte, error) {
+	user, err := e.addOperator(name)
+	if err != nil {
+		return nil, err
+	}
+	config, err := user.KubeConfig()
+	if err != nil {
+		return nil, fmt.Errorf("writing the kubeconfig of %s: %w", name, err)
+	}
+	return config, nil
+}
+
+func (e *Environment) addOperator(name string) (*envtest.AuthenticatedUser, error) {
+	user, err := e.env.AddUser(envtest.User{Name: name, Groups: []string{operatorGroup}}, nil)
+	if err != nil {
+		return nil, fmt.Errorf("adding the user %s: %w", name, err)
+	}
+	return user, nil
 }
 
 // operatorGroup is bound to the operator's role.

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command demo shows the operator's main job on a control plane of its own: a real etcd and kube-apiserver, a stand-in for
+// WeChat whose tokens live for seconds, and the operator's binary. Each figure that it prints is read from the
+// stand-in's ledger, the API server's audit log or the Secret. What does not happen ends it with exit code 1.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/go-logr/logr"
+	ctrl "sigs.k8s.io/controller-runtime"
+)
+
+type options struct {
+	operator string
+	sample   string
+	keep     bool
+	out      io.Writer
+}
+
+func main() {
+	opts := options{out: os.Stdout}
+	assets := flag.String("assets", os.Getenv("KUBEBUILDER_ASSETS"), "Folder with etcd, kube-apiserver and kubectl.")
+	flag.StringVar(&opts.operator, "operator", "bin/operator", "The operator's binary.")
+	flag.StringVar(&opts.sample, "sample", "config/samples/wechat_v1alpha1_wechatapptoken.yaml", "The Secret and the WeChatAppToken to apply.")
+	flag.BoolVar(&opts.keep, "keep", false, "Leave everything running until Ctrl-C.")
+	flag.Parse()
+	// The control plane finds its binaries by this variable.
+	if err := os.Setenv("KUBEBUILDER_ASSETS", *assets); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	ctrl.SetLogger(logr.Discard())
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, opts)
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "\nThe demo failed: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// run tells the story, and cleans up behind it.
+func run(ctx context.Context, opts options) (err error) {
+	dir, err := os.MkdirTemp("", "wechat-token-operator-demo-")
+	if err != nil {
+		return fmt.Errorf("making a folder: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	s := newStage(opts, dir)
+	defer func() { err = errors.Join(err, s.close()) }()
+	if err := s.story(ctx); err != nil {
+		s.explain()
+		return err
+	}
+	if opts.keep {
+		return s.wait(ctx, filepath.Join(dir, "kubeconfig"))
+	}
+	return nil
+}
