@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
@@ -42,10 +43,12 @@ type account struct {
 	seen sighting
 	// dead is the fingerprint of a Legacy token that WeChat refused.
 	dead string
-	// mints are the times of the last unrequested mints; early those of tokens that died early.
-	mints, early []time.Time
-	wanted       bool
-	forced       []time.Time
+	// mints is the bucket of unrequested Legacy mints.
+	mints *rate.Limiter
+	// early are the times at which tokens died early.
+	early  []time.Time
+	wanted bool
+	forced []time.Time
 }
 
 // sighting: at this time WeChat confirmed the token of this fingerprint.
@@ -68,7 +71,10 @@ func (a *accounts) of(id accountID) *account {
 	defer a.mu.Unlock()
 	acct := a.byID[id]
 	if acct == nil {
-		acct = &account{members: map[types.UID]types.NamespacedName{}}
+		acct = &account{
+			members: map[types.UID]types.NamespacedName{},
+			mints:   rate.NewLimiter(rate.Every(mintEvery), mintBurst),
+		}
 		a.byID[id] = acct
 	}
 	return acct
@@ -84,7 +90,7 @@ func (a *accounts) join(id accountID, uid types.UID, name types.NamespacedName) 
 
 // leave removes a member. The account itself stays while its pacing matters: who deletes and re-creates a resource
 // in a loop must not get a fresh bucket each time.
-func (a *accounts) leave(id accountID, uid types.UID) {
+func (a *accounts) leave(id accountID, uid types.UID, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	acct := a.byID[id]
@@ -94,7 +100,7 @@ func (a *accounts) leave(id accountID, uid types.UID) {
 	acct.mu.Lock()
 	defer acct.mu.Unlock()
 	delete(acct.members, uid)
-	if len(acct.members) == 0 && len(acct.mints) == 0 && len(acct.forced) == 0 {
+	if len(acct.members) == 0 && acct.mints.TokensAt(now) >= mintBurst && len(recentForced(acct.forced, now)) == 0 {
 		delete(a.byID, id)
 	}
 }
@@ -120,44 +126,19 @@ func (a *account) lastSeen() sighting {
 	return a.seen
 }
 
-// mintNotBefore is when the next unrequested mint may be made.
+// mintNotBefore is when the next unrequested mint may be made; zero for now.
 func (a *account) mintNotBefore(now time.Time) time.Time {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	// A bucket of mintBurst that refills one each mintEvery, computed from its history.
-	level, last := float64(mintBurst), time.Time{}
-	for _, t := range a.mints {
-		if !last.IsZero() {
-			level = min(mintBurst, level+float64(t.Sub(last))/float64(mintEvery))
-		}
-		level, last = level-1, t
-	}
-	if last.IsZero() {
+	missing := 1 - a.mints.TokensAt(now)
+	if missing <= 0 {
 		return time.Time{}
 	}
-	level += float64(now.Sub(last)) / float64(mintEvery)
-	if level >= 1 {
-		return time.Time{}
-	}
-	return now.Add(time.Duration((1 - level) * float64(mintEvery)))
+	return now.Add(time.Duration(missing * float64(mintEvery)))
 }
 
-func (a *account) noteMint(now time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	// Older mints have been refilled.
-	a.mints = append(slices.DeleteFunc(a.mints, func(t time.Time) bool {
-		return now.Sub(t) > 2*mintBurst*mintEvery
-	}), now)
-}
-
-// refundMint takes the last mint back: WeChat said that there was none.
-func (a *account) refundMint() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if n := len(a.mints); n > 0 {
-		a.mints = a.mints[:n-1]
-	}
+// noteMint takes a mint out of the bucket. undo puts it back, when WeChat said that there was none.
+func (a *account) noteMint(now time.Time) (undo func()) {
+	taken := a.mints.ReserveN(now, 1)
+	return func() { taken.CancelAt(now) }
 }
 
 // noteDead records that WeChat refuses a Legacy token and tells how many died early within the hour.

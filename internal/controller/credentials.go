@@ -157,7 +157,7 @@ func (p *pass) joinAccount(c wechat.Credentials) {
 
 func (p *pass) leaveAccount() {
 	if p.mem.account != nil {
-		p.accounts.leave(p.mem.accountID, p.token.UID)
+		p.accounts.leave(p.mem.accountID, p.token.UID, p.WeChat.Now())
 		p.mem.account = nil
 	}
 }

@@ -127,7 +127,7 @@ func (m *memories) drop(name types.NamespacedName) *memory {
 
 func (r *Reconciler) forget(name types.NamespacedName) {
 	if mem := r.memories.drop(name); mem != nil && mem.account != nil {
-		r.accounts.leave(mem.accountID, mem.uid)
+		r.accounts.leave(mem.accountID, mem.uid, r.WeChat.Now())
 	}
 }
 

@@ -87,14 +87,15 @@ func (p *pass) rehearse(ctx context.Context) error {
 func (p *pass) fetchLegacy(ctx context.Context, acct *account, members []member) error {
 	now := p.WeChat.Now()
 	asked := p.decision.Reason == refresh.RequestExecutable
+	undo := func() {}
 	if !asked {
-		acct.noteMint(now)
+		undo = acct.noteMint(now)
 	}
 	token, err := p.WeChat.LegacyToken(ctx, p.credentials.value, now.Add(mintWithin))
 	if err != nil {
 		var refused *wechat.Error
-		if answered := !errors.As(err, &refused) || !refused.MaybeSent; answered && !asked {
-			acct.refundMint()
+		if !errors.As(err, &refused) || !refused.MaybeSent {
+			undo()
 		}
 		if errors.Is(err, wechat.ErrStartedTooLate) {
 			return nil // mark again

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+)
+
+func secretAt(version string) *metav1.PartialObjectMetadata {
+	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{UID: "a", ResourceVersion: version}}
+}
+
+func TestFreshestTarget(t *testing.T) {
+	now := time.Unix(1_000, 0)
+	for name, tc := range map[string]struct {
+		own, cached *metav1.PartialObjectMetadata
+		age         time.Duration
+		want        string // resourceVersion, "" for none
+		unsettled   bool
+	}{
+		"nothing is known":                    {nil, nil, 0, "", false},
+		"never written here":                  {nil, secretAt("7"), 0, "7", false},
+		"the informer has the own write":      {secretAt("7"), secretAt("7"), time.Hour, "7", false},
+		"the informer is ahead":               {secretAt("9"), secretAt("10"), 0, "10", false},
+		"the informer is behind":              {secretAt("10"), secretAt("9"), time.Second, "10", false},
+		"the informer has not seen it at all": {secretAt("10"), nil, time.Second, "10", false},
+		"behind for too long":                 {secretAt("10"), secretAt("9"), settleAfter + 1, "10", true},
+		"unseen for too long":                 {secretAt("10"), nil, settleAfter + 1, "10", true},
+		"the clock went back":                 {secretAt("10"), nil, -time.Second, "10", true},
+		"versions that cannot be compared":    {secretAt("x"), secretAt("9"), time.Second, "x", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &memory{}
+			m.rememberTarget(tc.own, now.Add(-tc.age))
+			got, unsettled := m.freshestTarget(tc.cached, now)
+			version := ""
+			if got != nil {
+				version = got.ResourceVersion
+			}
+			if version != tc.want || unsettled != tc.unsettled {
+				t.Errorf("got %q, unsettled %t", version, unsettled)
+			}
+		})
+	}
+}
+
+// A Secret that was deleted after the own write must not live on in memory.
+func TestTargetGone(t *testing.T) {
+	for name, tc := range map[string]struct {
+		uid, version string
+		forgotten    bool
+	}{
+		"the same Secret":           {"a", "11", true},
+		"one made later":            {"b", "12", true},
+		"one that was there before": {"b", "9", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &memory{}
+			m.rememberTarget(secretAt("10"), time.Time{})
+			gone := secretAt(tc.version)
+			gone.UID = "a"
+			if tc.uid != "a" {
+				gone.UID = "b"
+			}
+			m.targetGone(gone.UID, gone.ResourceVersion)
+			if (m.ownTarget == nil) != tc.forgotten {
+				t.Errorf("forgotten: %t", m.ownTarget == nil)
+			}
+		})
+	}
+}
+
+// The token that WeChat issued later wins, whoever comes last.
+func TestInbox(t *testing.T) {
+	at := func(second int64, value string) issued {
+		return issued{Token: wechat.Token{Value: wechat.NewSecret(value), IssuedAt: time.Unix(second, 0)}}
+	}
+	m := &memory{}
+	m.put(at(10, "first"))
+	m.put(at(5, "older"))
+	if got := m.unwritten(); got.Value != wechat.NewSecret("first") {
+		t.Error("an older token displaced a newer one")
+	}
+	writing := m.unwritten()
+	m.put(at(11, "second"))
+	m.written(writing)
+	if got := m.unwritten(); got == nil || got.Value != wechat.NewSecret("second") {
+		t.Error("a token that came during the write was lost")
+	}
+	m.written(m.unwritten())
+	if m.unwritten() != nil {
+		t.Error("a written token was kept")
+	}
+}
+
+func TestRepairs(t *testing.T) {
+	start := time.Unix(1_000, 0)
+	r := repairs{}
+	if !r.notBefore().IsZero() {
+		t.Error("the first repair waits")
+	}
+	now := start
+	for i, want := range []time.Duration{0, 1, 2, 4, 8, 16, 32, 60, 60} {
+		r.note(now)
+		var wait time.Duration
+		if at := r.notBefore(); !at.IsZero() {
+			wait = at.Sub(now)
+		}
+		if wait != want*time.Second {
+			t.Errorf("repair %d waits %s, want %d s", i+1, wait, want)
+		}
+		if got, want := r.contested(now), i+1 >= contestedAfter; got != want {
+			t.Errorf("contested after %d: %t", i+1, got)
+		}
+		now = now.Add(wait)
+	}
+	if r.contested(now.Add(repairCalm + 1)) {
+		t.Error("contested although it has been calm")
+	}
+	r.note(now.Add(repairCalm + 1))
+	if !r.notBefore().IsZero() {
+		t.Error("a repair waits because of long ago")
+	}
+}
+
+// Mints that nobody asked for: a burst of three, then one in five minutes.
+func TestMintBucket(t *testing.T) {
+	a := newAccounts().of(accountID{})
+	now := time.Unix(1_000, 0)
+	wait := func() time.Duration {
+		at := a.mintNotBefore(now)
+		if at.IsZero() {
+			return 0
+		}
+		return at.Sub(now)
+	}
+	var undo func()
+	for i := range mintBurst {
+		if wait() != 0 {
+			t.Fatalf("mint %d of the burst waits", i+1)
+		}
+		undo = a.noteMint(now)
+	}
+	if got := wait(); (got - mintEvery).Abs() > time.Second {
+		t.Errorf("the next one waits %s, want %s", got, mintEvery)
+	}
+	undo()
+	if wait() != 0 {
+		t.Error("a mint that did not happen counts")
+	}
+	a.noteMint(now)
+	// A day of one after the other, as fast as allowed.
+	mints := mintBurst
+	for end := now.Add(24 * time.Hour); now.Before(end); now = now.Add(time.Second) {
+		if wait() == 0 {
+			a.noteMint(now)
+			mints++
+		}
+	}
+	if mints < 280 || mints > 300 {
+		t.Errorf("%d mints in a day, want 3 and one in five minutes", mints)
+	}
+}
+
+func TestEarlyDeaths(t *testing.T) {
+	a := &account{}
+	now := time.Unix(100_000, 0)
+	for i, tc := range []struct {
+		token string
+		early bool
+		after time.Duration
+		want  int
+	}{
+		{"a", true, 0, 1},
+		{"a", true, time.Second, 0}, // another member saw the same
+		{"b", false, time.Minute, 0},
+		{"c", true, 30 * time.Minute, 2},
+		{"d", true, 2 * time.Hour, 1}, // the others are long ago
+	} {
+		if got := a.noteDead(tc.token, now.Add(tc.after), tc.early); got != tc.want {
+			t.Errorf("step %d: %d, want %d", i, got, tc.want)
+		}
+	}
+	if !a.isDead("d") || a.isDead("a") || a.isDead("") {
+		t.Error("the wrong token is dead")
+	}
+}
