@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wechattest
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+const (
+	grantType = "client_credential"
+	// ticketLife is how long a ticket lives. WeChat answers it as expires_in with each call, also when the
+	// ticket is an hour old.
+	ticketLife = 2 * time.Hour
+	// maxScene is the longest scene of a mini program code, in characters:
+	// https://developers.weixin.qq.com/miniprogram/dev/server/API/qrcode-link/qr-code/api_getunlimitedqrcode.html
+	maxScene = 32
+)
+
+// answer processes a call. The caller holds the lock.
+func (s *Server) answer(q request) reply {
+	switch q.endpoint {
+	case "":
+		return reply{status: http.StatusNotFound, contentType: "text/plain", body: []byte("not found\n")}
+	case EndpointStable, EndpointLegacy:
+		return s.answerFetch(q)
+	default:
+		return s.answerBearer(q)
+	}
+}
+
+// answerBearer answers a call that carries a token.
+func (s *Server) answerBearer(q request) reply {
+	now := s.now()
+	t, code := s.checkToken(q, now)
+	if code != 0 {
+		return q.fail(code, "", now)
+	}
+	switch q.endpoint {
+	case EndpointCallbackIP:
+		return success([]byte(`{"ip_list":["203.0.113.16","203.0.113.17","198.51.100.0/25"]}`))
+	case EndpointTicket:
+		return s.answerTicket(q, s.account(t.AppID), now)
+	case EndpointCode:
+		return q.answerCode(now)
+	default:
+		return success([]byte(`{"ip_list":["203.0.113.32","203.0.113.33","203.0.113.34"]}`))
+	}
+}
+
+func success(body []byte) reply {
+	return reply{status: http.StatusOK, contentType: jsonType, body: body}
+}
+
+// answerFetch answers the two token endpoints.
+func (s *Server) answerFetch(q request) reply {
+	now := s.now()
+	mode := Stable
+	if q.endpoint == EndpointLegacy {
+		mode = Legacy
+	}
+	if code := q.malformed(mode); code != 0 {
+		return q.fail(code, "", now)
+	}
+	a, code := s.admit(q, mode, now)
+	if code != 0 {
+		return q.fail(code, "", now)
+	}
+	var t *IssuedToken
+	minted := true
+	switch {
+	case mode == Legacy:
+		t = s.legacyToken(a, now, byCall)
+	case q.force:
+		t, minted, code = s.forcedToken(a, now)
+	default:
+		t, minted = s.stableToken(a, now)
+	}
+	if code != 0 {
+		return q.fail(code, "", now)
+	}
+	body := append(append([]byte(`{"access_token":"`), t.Token...), `","expires_in":`...)
+	ok := success(append(strconv.AppendInt(body, int64(t.ExpiresAt.Sub(now)/time.Second), 10), '}'))
+	ok.minted = minted
+	return ok
+}
+
+// malformed is the errcode of a request that names no account, or not in the right way.
+func (q *request) malformed(mode Mode) int {
+	switch {
+	case mode == Stable && q.method != http.MethodPost:
+		return codeWantPOST
+	case mode == Legacy && q.method != http.MethodGet:
+		return codeWantGET
+	case q.problem != 0:
+		return q.problem
+	case q.appID == "":
+		return codeAppIDMissing
+	case q.secret == "":
+		return codeAppSecretMissing
+	case q.grantType != grantType:
+		return codeInvalidGrantType
+	}
+	return 0
+}
+
+// checkToken finds the token of a call, or the errcode for a bad one.
+func (s *Server) checkToken(q request, now time.Time) (*IssuedToken, int) {
+	want, code := http.MethodGet, codeWantGET
+	if q.endpoint == EndpointCode {
+		want, code = http.MethodPost, codeWantPOST
+	}
+	t, issued := s.ledger.byValue[q.token]
+	switch {
+	case q.method != want:
+		return nil, code
+	case q.token == "":
+		return nil, codeTokenMissing
+	case !issued || now.Before(t.IssuedAt):
+		return nil, codeInvalidToken
+	case t.validAt(now):
+		return t, 0
+	case t.end().Before(t.ExpiresAt):
+		return nil, codeInvalidCredential // replaced
+	}
+	return nil, codeTokenExpired
+}
+
+// ticket is for jsapi or wx_card.
+type ticket struct {
+	value   string
+	expires time.Time
+}
+
+// answerTicket gives the same ticket until it expires.
+func (s *Server) answerTicket(q request, a *account, now time.Time) reply {
+	kind := q.query.Get("type")
+	if kind != "jsapi" && kind != "wx_card" {
+		return q.fail(codeInvalidArgs, "", now)
+	}
+	if a.tickets == nil {
+		a.tickets = make(map[string]ticket)
+	}
+	t := a.tickets[kind]
+	if !now.Before(t.expires) {
+		raw := make([]byte, 64)
+		_, _ = rand.Read(raw) // it never fails
+		t = ticket{value: base64.RawURLEncoding.EncodeToString(raw), expires: now.Add(ticketLife)}
+		a.tickets[kind] = t
+	}
+	return success([]byte(`{"errcode":0,"errmsg":"ok","ticket":"` + t.value + `","expires_in":7200}`))
+}
+
+// answerCode checks what a mini program code is asked for.
+func (q *request) answerCode(now time.Time) reply {
+	var fields struct {
+		Scene string `json:"scene"`
+		Page  string `json:"page"`
+	}
+	if json.Unmarshal(q.body, &fields) != nil {
+		return q.fail(codeNotJSON, "", now)
+	}
+	if n := utf8.RuneCountInString(fields.Scene); n == 0 || n > maxScene {
+		return q.fail(codeInvalidScene, "", now)
+	}
+	return reply{status: http.StatusOK, contentType: "image/png", scene: fields.Scene}
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wechattest
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// WeChat's quotas for a normal account:
+// https://developers.weixin.qq.com/doc/offiaccount/Message_Management/API_Call_Limits.html and the page
+// of stable_token.
+const (
+	defaultDailyLegacy = 2_000
+	defaultDailyStable = 500_000
+	defaultMinute      = 10_000
+)
+
+// App is an account at WeChat.
+type App struct {
+	ID string `json:"id"`
+	// Secret is the AppSecret. With Options.AutoApps an empty one becomes the first that is seen.
+	Secret string `json:"secret"`
+	// Life is how long its tokens live; default Options.Life.
+	Life time.Duration `json:"life,omitempty"`
+	// DailyLegacyQuota and DailyStableQuota are calls a day; default 2,000 and 500,000.
+	DailyLegacyQuota int `json:"dailyLegacyQuota,omitempty"`
+	DailyStableQuota int `json:"dailyStableQuota,omitempty"`
+	// MinuteQuota is calls a minute of each of the two endpoints; default 10,000.
+	MinuteQuota int `json:"minuteQuota,omitempty"`
+	// AllowedIPs are addresses, CIDR blocks, or of the form 203.0.113.*; empty allows all. An entry of
+	// another form allows nothing.
+	AllowedIPs []string `json:"allowedIPs,omitempty"`
+	// Frozen is a frozen AppSecret: 40243.
+	Frozen bool `json:"frozen,omitempty"`
+	// NeedsAdminConfirmation is a call that the administrator has to confirm: 89503.
+	NeedsAdminConfirmation bool `json:"needsAdminConfirmation,omitempty"`
+}
+
+// account is an App and what happened to it.
+type account struct {
+	App
+	allowed []netip.Prefix
+	issued  []*IssuedToken
+
+	// stable and legacy are the newest tokens. legacyBefore is the one that legacy replaced, forcedOut the
+	// one that the last forced refresh replaced.
+	stable, legacy, legacyBefore, forcedOut *IssuedToken
+	// forcedAt are the times of the forced refreshes that count.
+	forcedAt []time.Time
+
+	stableUse, legacyUse usage
+	tickets              map[string]ticket
+}
+
+// account finds an account, or opens one.
+func (s *Server) account(appID string) *account {
+	a, ok := s.apps[appID]
+	if !ok {
+		a = &account{App: App{ID: appID}}
+		s.apps[appID] = a
+	}
+	return a
+}
+
+// SetApp adds an account, or replaces what is known of it: its tokens and used quotas stay.
+func (s *Server) SetApp(a App) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := s.account(a.ID)
+	known.App = a
+	known.allowed = known.allowed[:0]
+	for _, entry := range a.AllowedIPs {
+		if prefix, ok := parseAllowed(entry); ok {
+			known.allowed = append(known.allowed, prefix)
+		}
+	}
+}
+
+// SetSecret gives an account another AppSecret. The one before is wrong at once; its tokens live on.
+func (s *Server) SetSecret(appID, secret string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.account(appID).Secret = secret
+}
+
+// parseAllowed reads an entry of an IP allowlist.
+func parseAllowed(entry string) (netip.Prefix, bool) {
+	if head, ok := strings.CutSuffix(entry, ".*"); ok {
+		entry = head + ".0/24"
+	}
+	if !strings.Contains(entry, "/") {
+		ip, err := netip.ParseAddr(entry)
+		if err != nil {
+			return netip.Prefix{}, false
+		}
+		ip = ip.Unmap()
+		return netip.PrefixFrom(ip, ip.BitLen()), true
+	}
+	prefix, err := netip.ParsePrefix(entry)
+	return prefix, err == nil
+}
+
+// allows reports whether an address may use the AppSecret.
+func (a *account) allows(ip netip.Addr) bool {
+	if len(a.AllowedIPs) == 0 {
+		return true
+	}
+	for _, prefix := range a.allowed {
+		if prefix.Contains(ip) {
+			return true
+		}
+	}
+	return false
+}
+
+// admit checks a call that carries the AppSecret; 0 lets it in, and counts it.
+func (s *Server) admit(q request, mode Mode, now time.Time) (*account, int) {
+	a, ok := s.apps[q.appID]
+	if !ok && s.options.AutoApps && IsAppID(q.appID) {
+		a, ok = s.account(q.appID), true
+	}
+	if !ok {
+		return nil, codeInvalidAppID
+	}
+	if a.Secret == "" && s.options.AutoApps {
+		a.Secret = q.secret
+	}
+	switch {
+	case q.secret != a.Secret && mode == Legacy:
+		return nil, codeInvalidCredential
+	case q.secret != a.Secret:
+		return nil, codeInvalidAppSecret
+	case !a.allows(q.ip):
+		return nil, codeIPNotAllowed
+	case a.Frozen:
+		return nil, codeAppSecretFrozen
+	case a.NeedsAdminConfirmation:
+		return nil, codeAdminConfirmation
+	}
+	return a, a.spend(mode, now)
+}
+
+// spend counts a call, or says which quota is used up.
+func (a *account) spend(mode Mode, now time.Time) int {
+	u, daily := &a.stableUse, orDefault(a.DailyStableQuota, defaultDailyStable)
+	if mode == Legacy {
+		u, daily = &a.legacyUse, orDefault(a.DailyLegacyQuota, defaultDailyLegacy)
+	}
+	u.roll(now)
+	switch {
+	case u.inMinute >= orDefault(a.MinuteQuota, defaultMinute):
+		return codeMinuteQuota
+	case u.inDay >= daily:
+		return codeDailyQuota
+	}
+	u.count(now)
+	return 0
+}
+
+func orDefault(n, otherwise int) int {
+	if n > 0 {
+		return n
+	}
+	return otherwise
+}
+
+// usage counts calls of one endpoint.
+type usage struct {
+	minute, day     int64 // which ones the counters are about
+	inMinute, inDay int
+}
+
+// roll starts new counters with a new minute or day.
+func (u *usage) roll(now time.Time) {
+	const beijing = 8 * 60 // minutes; WeChat's days are taken to be Beijing's
+	minute := now.Unix() / 60
+	day := (minute + beijing) / (24 * 60)
+	if minute != u.minute {
+		u.minute, u.inMinute = minute, 0
+	}
+	if day != u.day {
+		u.day, u.inDay = day, 0
+	}
+}
+
+func (u *usage) count(now time.Time) {
+	u.roll(now)
+	u.inMinute++
+	u.inDay++
+}
+
+// IsAppID reports whether an appid has the right form, ^wx[0-9a-z]{16}$.
+func IsAppID(id string) bool {
+	if len(id) != 18 || !strings.HasPrefix(id, "wx") {
+		return false
+	}
+	return strings.Trim(id, "0123456789abcdefghijklmnopqrstuvwxyz") == ""
+}

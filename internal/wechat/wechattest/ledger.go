@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wechattest
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"time"
+)
+
+// Mode is a kind of token. The two kinds know nothing of each other.
+type Mode string
+
+// The kinds of token.
+const (
+	Stable Mode = "Stable"
+	Legacy Mode = "Legacy"
+)
+
+// By whom a token was fetched.
+const (
+	byCall  = "call"
+	byRival = "rival"
+)
+
+// IssuedToken is a line of the ledger. Its times are the server's clock.
+type IssuedToken struct {
+	Token     string    `json:"token"`
+	AppID     string    `json:"appID"`
+	Mode      Mode      `json:"mode"`
+	IssuedAt  time.Time `json:"issuedAt"`
+	ExpiresAt time.Time `json:"expiresAt"`
+	// DiedAt is when a replaced token stopped, or will stop, being valid; zero when that is ExpiresAt.
+	DiedAt time.Time `json:"diedAt,omitzero"`
+	// By is "call", or "rival" for RivalForceRefresh and RivalMint.
+	By string `json:"by"`
+	// Forced says that a forced refresh made the token.
+	Forced bool `json:"forced,omitempty"`
+}
+
+func (t *IssuedToken) validAt(at time.Time) bool {
+	return !at.Before(t.IssuedAt) && at.Before(t.end())
+}
+
+// end is when the token stops being valid.
+func (t *IssuedToken) end() time.Time {
+	if !t.DiedAt.IsZero() && t.DiedAt.Before(t.ExpiresAt) {
+		return t.DiedAt
+	}
+	return t.ExpiresAt
+}
+
+// endBy ends the token at a time, if it does not end before.
+func (t *IssuedToken) endBy(at time.Time) {
+	if at.Before(t.end()) {
+		t.DiedAt = at
+	}
+}
+
+// window is the token's rotation window, see the package comment.
+func (t *IssuedToken) window() time.Duration { return windowOf(t.ExpiresAt.Sub(t.IssuedAt)) }
+
+func windowOf(life time.Duration) time.Duration {
+	if life > maxWindow {
+		return maxWindow
+	}
+	return wholeSeconds(life * 3 / 5)
+}
+
+// wholeSeconds rounds up.
+func wholeSeconds(d time.Duration) time.Duration {
+	return (d + time.Second - 1).Truncate(time.Second)
+}
+
+// ledger holds all tokens ever issued; none is forgotten.
+type ledger struct {
+	byValue map[string]*IssuedToken
+	order   []*IssuedToken
+}
+
+func newLedger() ledger { return ledger{byValue: make(map[string]*IssuedToken)} }
+
+func (l *ledger) add(t IssuedToken) *IssuedToken {
+	t.Token = newTokenValue()
+	l.byValue[t.Token] = &t
+	l.order = append(l.order, &t)
+	return &t
+}
+
+// newTokenValue looks like WeChat's: a number, an underscore, and URL-safe characters, 136 to 150 in all.
+func newTokenValue() string {
+	raw := make([]byte, 112)
+	_, _ = rand.Read(raw) // it never fails
+	length := 133 + int(raw[0])%15
+	return "92_" + base64.RawURLEncoding.EncodeToString(raw[1:])[:length]
+}
+
+// Valid reports whether WeChat would accept the token now.
+func (s *Server) Valid(token string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.validAt(token, s.now())
+}
+
+// ValidAt reports whether the token was, or as things stand will be, valid at t on the server's clock:
+// IssuedAt <= t < the earlier of ExpiresAt and DiedAt.
+func (s *Server) ValidAt(token string, t time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.validAt(token, t)
+}
+
+func (s *Server) validAt(token string, t time.Time) bool {
+	issued, ok := s.ledger.byValue[token]
+	return ok && issued.validAt(t)
+}
+
+// Tokens lists the tokens of an appid, or all with "", in the order of issue.
+func (s *Server) Tokens(appID string) []IssuedToken {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	issued := s.ledger.order
+	if appID != "" {
+		a, ok := s.apps[appID]
+		if !ok {
+			return nil
+		}
+		issued = a.issued
+	}
+	list := make([]IssuedToken, len(issued))
+	for i, t := range issued {
+		list[i] = *t
+	}
+	return list
+}
+
+// Current is the newest token of an appid, valid or not; false when there is none.
+func (s *Server) Current(appID string, mode Mode) (IssuedToken, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a, ok := s.apps[appID]
+	if !ok {
+		return IssuedToken{}, false
+	}
+	newest := a.stable
+	if mode == Legacy {
+		newest = a.legacy
+	}
+	if newest == nil {
+		return IssuedToken{}, false
+	}
+	return *newest, true
+}

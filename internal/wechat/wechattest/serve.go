@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wechattest
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+const jsonType = "application/json; encoding=utf-8" // as WeChat writes it
+
+// connKey finds the connection in the context of a request.
+type connKey struct{}
+
+// reply is an answer before it is sent.
+type reply struct {
+	status      int
+	contentType string
+	body        []byte
+	errcode     int
+	minted      bool
+	// scene asks for a picture as the body.
+	scene string
+}
+
+// exchange is a call under way.
+type exchange struct {
+	request
+	number  int // of its Call
+	fault   Fault
+	faulted bool
+}
+
+// serve answers a request, or panics with http.ErrAbortHandler, which cuts it.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	if !s.enter() {
+		panic(http.ErrAbortHandler)
+	}
+	defer s.inFlight.Done()
+	q, err := readRequest(r)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	x := s.begin(q)
+	if s.options.OnCall != nil {
+		defer func() { s.options.OnCall(s.update(x.number, func(*Call) {})) }()
+	}
+	if !s.exchange(w, r, x) {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// begin writes the call down and finds the fault that it meets.
+func (s *Server) begin(q request) exchange {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t, ok := s.ledger.byValue[q.token]; ok {
+		q.appID = t.AppID
+	}
+	x := exchange{request: q}
+	x.fault, x.faulted = s.takeFault(q.appID, q.endpoint)
+	x.number = s.calls.add(Call{
+		At: time.Now(), Clock: s.now(), Endpoint: q.endpoint, AppID: q.appID,
+		Forced: q.force, Fault: x.faulted, RemoteAddr: q.remote,
+	})
+	return x
+}
+
+// exchange processes a call and answers it; false means that it is to be cut.
+func (s *Server) exchange(w http.ResponseWriter, r *http.Request, x exchange) bool {
+	switch {
+	case !s.wait(r, x.fault.Delay):
+		return false
+	case x.fault.Hang:
+		s.hang(r)
+		return false
+	case x.fault.Cut == CutBefore:
+		cut(r, true)
+		return false
+	}
+	a := s.process(x)
+	if a.scene != "" {
+		a.body = codePNG(a.scene) // outside of the lock: it takes time
+	}
+	switch {
+	case !s.wait(r, x.fault.DelayAnswer):
+		return false
+	case x.fault.Cut == CutAfter:
+		cut(r, true)
+		return false
+	}
+	return s.send(w, r, x, a)
+}
+
+// process makes the answer, and writes its outcome down in the same moment as the token.
+func (s *Server) process(x exchange) reply {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var a reply
+	if x.fault.answers() {
+		a = x.fault.reply(x.request, s.now())
+	} else {
+		a = s.answer(x.request)
+	}
+	s.calls.update(x.number, func(c *Call) { c.Errcode, c.Minted = a.errcode, a.minted })
+	return a
+}
+
+// wait lets real time pass; false when nobody waits for the answer any more.
+func (s *Server) wait(r *http.Request, d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-r.Context().Done():
+	case <-s.done:
+	}
+	return false
+}
+
+func (s *Server) hang(r *http.Request) {
+	select {
+	case <-r.Context().Done():
+	case <-s.done:
+	}
+}
+
+// cut ends the connection of a request: with reset at once, else after what was sent. HTTP/2 has other
+// calls on the same connection, so there the panic that follows ends the stream alone.
+func cut(r *http.Request, reset bool) {
+	conn, ok := r.Context().Value(connKey{}).(net.Conn)
+	if !ok || r.ProtoMajor != 1 {
+		return
+	}
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok && reset {
+		_ = tcp.SetLinger(0)
+	}
+	_ = conn.Close()
+}
+
+// send writes an answer; false means that it did not get through.
+func (s *Server) send(w http.ResponseWriter, r *http.Request, x exchange, a reply) bool {
+	if a.status < http.StatusOK || a.status > 999 {
+		a.status = http.StatusInternalServerError // net/http sends no other as an answer
+	}
+	if a.status == http.StatusNoContent || a.status == http.StatusNotModified {
+		a.body = nil
+	}
+	halved := x.fault.Cut == CutBody
+	// Marked before it is sent, so that who has the answer finds the call finished.
+	s.update(x.number, func(c *Call) { c.HTTPStatus, c.Finished = a.status, !halved })
+	h := w.Header()
+	h.Set("Date", s.Now().Format(http.TimeFormat))
+	h.Set("Content-Type", a.contentType)
+	if a.body != nil {
+		h.Set("Content-Length", strconv.Itoa(len(a.body)))
+	}
+	w.WriteHeader(a.status)
+	part := a.body
+	if halved {
+		part = part[:len(part)/2]
+	}
+	_, err := w.Write(part)
+	if err == nil {
+		err = http.NewResponseController(w).Flush()
+	}
+	switch {
+	case halved:
+		cut(r, false)
+		return false
+	case err != nil:
+		s.update(x.number, func(c *Call) { c.Finished = false })
+		return false
+	}
+	return true
+}
