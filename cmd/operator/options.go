@@ -51,20 +51,25 @@ type options struct {
 
 func (o *options) bind(fs *flag.FlagSet) {
 	fs.StringVar(&o.wechatEndpoints, "wechat-endpoints", wechat.DefaultEndpoints,
-		"Base URLs of WeChat's API, separated by commas; the next one is tried when one cannot be reached. https only, except for loopback addresses.")
-	fs.StringVar(&o.wechatCAFile, "wechat-ca-file", "", "PEM file with certificate authorities to trust for WeChat's API besides the system's, for a TLS-inspecting proxy.")
+		"Base URLs of WeChat's API, separated by commas; the next one is tried when one cannot be reached. "+
+			"https only, except for loopback addresses.")
+	fs.StringVar(&o.wechatCAFile, "wechat-ca-file", "",
+		"PEM file with certificate authorities to trust for WeChat's API besides the system's, for a TLS-inspecting proxy.")
 	fs.DurationVar(&o.wechatTimeout, "wechat-timeout", 5*time.Second, "Time that one attempt at one WeChat endpoint may take.")
 	fs.IntVar(&o.wechatMaxInFlight, "wechat-max-in-flight", 64, "Most calls to WeChat at the same time.")
 	fs.StringVar(&o.namespaces, "namespaces", "", "Namespaces to serve, separated by commas. Empty: all.")
 	fs.StringVar(&o.watchLabelSelector, "watch-label-selector", "",
-		"Serve only WeChatAppTokens that match this label selector, to split them over several operators. All resources of one Legacy account must be in one of them.")
+		"Serve only WeChatAppTokens that match this label selector, to split them over several operators. "+
+			"All resources of one Legacy account must be in one of them.")
 	fs.IntVar(&o.maxConcurrentReconciles, "max-concurrent-reconciles", 64, "Most resources worked on at the same time.")
 	fs.BoolVar(&o.requireCredentialsLabel, "require-credentials-label", false,
 		`Use only credentials Secrets that carry the label wechat.apptoken.dev/credentials: "true".`)
-	fs.Float64Var(&o.kubeAPIQPS, "kube-api-qps", -1, "Requests per second to the API server. -1: no limit; the API server's priority and fairness sets it.")
+	fs.Float64Var(&o.kubeAPIQPS, "kube-api-qps", -1,
+		"Requests per second to the API server. -1: no limit; the API server's priority and fairness sets it.")
 	fs.IntVar(&o.kubeAPIBurst, "kube-api-burst", 0, "Burst of requests to the API server; used with a positive --kube-api-qps.")
 	fs.BoolVar(&o.leaderElect, "leader-elect", false, "Elect a leader, so that several replicas can run.")
-	fs.StringVar(&o.leaderElectionID, "leader-election-id", "", "Name of the Lease. Default: made from --namespaces and --watch-label-selector.")
+	fs.StringVar(&o.leaderElectionID, "leader-election-id", "",
+		"Name of the Lease. Default: made from --namespaces and --watch-label-selector.")
 	fs.StringVar(&o.leaderElectionNamespace, "leader-election-namespace", "", "Namespace of the Lease. Default: the operator's own.")
 	fs.StringVar(&o.metricsBindAddress, "metrics-bind-address", "0", `Address of the metrics endpoint, such as :8443. "0": none.`)
 	fs.BoolVar(&o.metricsSecure, "metrics-secure", true, "Serve metrics over HTTPS, to callers that the API server authorizes.")

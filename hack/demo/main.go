@@ -59,7 +59,7 @@ func run(ctx context.Context, opts options) (err error) {
 	s := newStage(opts, dir)
 	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.story(ctx); err != nil {
-		s.explain()
+		s.explain(context.WithoutCancel(ctx))
 		return err
 	}
 	if opts.keep {

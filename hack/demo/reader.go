@@ -24,8 +24,8 @@ type reader struct {
 
 const lookEvery = 50 * time.Millisecond
 
-func startReader(c client.Client, wechat *wechattest.Server, key client.ObjectKey, dataKey string) *reader {
-	ctx, cancel := context.WithCancel(context.Background())
+func startReader(ctx context.Context, c client.Client, wechat *wechattest.Server, key client.ObjectKey, dataKey string) *reader {
+	ctx, cancel := context.WithCancel(ctx)
 	r := &reader{}
 	done := make(chan struct{})
 	go func() {

@@ -80,7 +80,7 @@ func (s *stage) close() error {
 
 // startControlPlane starts etcd and the API server with the CRD.
 func (s *stage) startControlPlane(ctx context.Context) (err error) {
-	if s.env, err = testenv.Start(); err != nil {
+	if s.env, err = testenv.Start(ctx); err != nil {
 		return err
 	}
 	scheme := runtime.NewScheme()
@@ -138,12 +138,13 @@ func (s *stage) startOperator(ctx context.Context) error {
 	}
 	s.exited = make(chan error, 1)
 	go func(process *exec.Cmd, exited chan<- error) { exited <- process.Wait() }(s.process, s.exited)
+	probe := &http.Client{Timeout: time.Second}
 	return s.eventually(ctx, 20*time.Second, "the operator is ready", func() (bool, string) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+probes+"/readyz", nil)
 		if err != nil {
 			return false, err.Error()
 		}
-		res, err := http.DefaultClient.Do(req)
+		res, err := probe.Do(req)
 		if err != nil {
 			return false, "its probe does not answer"
 		}

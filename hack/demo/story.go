@@ -14,7 +14,7 @@ import (
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
@@ -98,7 +98,7 @@ func (s *stage) issue(ctx context.Context) error {
 		return err
 	}
 	s.step("token issued and Secret written: WeChat accepts it %s after the sample was applied", since(applied))
-	s.reader = startReader(s.client, s.wechat, s.targetKey(), s.token.Spec.Target.AccessTokenKey)
+	s.reader = startReader(ctx, s.client, s.wechat, s.targetKey(), s.token.Spec.Target.AccessTokenKey)
 	if _, err := s.kubectl(ctx, "wait", "--for=condition=Ready", "--timeout=10s", "wechatapptoken/"+s.token.Name); err != nil {
 		return err
 	}
@@ -186,12 +186,12 @@ func (s *stage) surviveOutage(ctx context.Context) error {
 		if err := s.reload(ctx); err != nil {
 			return false, err.Error()
 		}
-		return meta.IsStatusConditionTrue(s.token.Status.Conditions, v1alpha1.ConditionRefreshFailing), "no condition RefreshFailing"
+		return apimeta.IsStatusConditionTrue(s.token.Status.Conditions, v1alpha1.ConditionRefreshFailing), "no condition RefreshFailing"
 	})
 	if err != nil {
 		return err
 	}
-	failing := meta.FindStatusCondition(s.token.Status.Conditions, v1alpha1.ConditionRefreshFailing)
+	failing := apimeta.FindStatusCondition(s.token.Status.Conditions, v1alpha1.ConditionRefreshFailing)
 	s.step("RefreshFailing (%s), and Ready: the Secret keeps its token", failing.Reason)
 	err = s.eventually(ctx, tokenLife, "WeChat has answered errcode -1 twice", func() (bool, string) {
 		return s.failures(begin) >= cuts+2, fmt.Sprintf("%d failed calls", s.failures(begin))
@@ -213,7 +213,7 @@ func (s *stage) surviveOutage(ctx context.Context) error {
 		if err := s.reload(ctx); err != nil {
 			return false, err.Error()
 		}
-		return meta.FindStatusCondition(s.token.Status.Conditions, v1alpha1.ConditionRefreshFailing) == nil, "it is still there"
+		return apimeta.FindStatusCondition(s.token.Status.Conditions, v1alpha1.ConditionRefreshFailing) == nil, "it is still there"
 	})
 }
 
@@ -249,11 +249,11 @@ func (s *stage) summarize(context.Context) error {
 }
 
 // explain shows the resource when the story ended badly.
-func (s *stage) explain() {
+func (s *stage) explain(ctx context.Context) {
 	if s.env == nil || s.token == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if out, err := s.kubectl(ctx, "describe", "wechatapptoken", s.token.Name); err == nil {
 		s.say("\n%s", out)

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -89,8 +89,9 @@ func (s situation) unready() verdict {
 		return verdict{reason: s.reported.Reason, message: s.reported.Message, progress: v1alpha1.ConditionReconciling}
 	case s.contested:
 		return verdict{
-			reason:   v1alpha1.ReasonTargetContested,
-			message:  fmt.Sprintf("somebody keeps changing Secret %q: find out who from its managedFields; it is repaired ever more slowly", s.secret),
+			reason: v1alpha1.ReasonTargetContested,
+			message: fmt.Sprintf("somebody keeps changing Secret %q: find out who from its managedFields; it is repaired ever more slowly",
+				s.secret),
 			progress: v1alpha1.ConditionReconciling,
 		}
 	case s.waiting:
@@ -100,7 +101,11 @@ func (s situation) unready() verdict {
 			progress: v1alpha1.ConditionReconciling,
 		}
 	}
-	return verdict{reason: s.absence(), message: fmt.Sprintf("Secret %q holds no valid token yet", s.secret), progress: v1alpha1.ConditionReconciling}
+	return verdict{
+		reason:   s.absence(),
+		message:  fmt.Sprintf("Secret %q holds no valid token yet", s.secret),
+		progress: v1alpha1.ConditionReconciling,
+	}
 }
 
 func (s situation) absence() string {
@@ -122,20 +127,20 @@ func (p *pass) conditions(now time.Time) []metav1.Condition {
 		if status {
 			c.Status = metav1.ConditionTrue
 		}
-		meta.SetStatusCondition(&conditions, c)
+		apimeta.SetStatusCondition(&conditions, c)
 	}
 	set(v1alpha1.ConditionReady, v.ready, v.reason, v.message)
 	for _, kind := range [...]string{v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled} {
 		if v.progress == kind {
 			set(kind, true, v.reason, v.message)
 		} else {
-			meta.RemoveStatusCondition(&conditions, kind)
+			apimeta.RemoveStatusCondition(&conditions, kind)
 		}
 	}
 	if v.failing != "" {
 		set(v1alpha1.ConditionRefreshFailing, true, v.failing, v.failingMessage)
 	} else {
-		meta.RemoveStatusCondition(&conditions, v1alpha1.ConditionRefreshFailing)
+		apimeta.RemoveStatusCondition(&conditions, v1alpha1.ConditionRefreshFailing)
 	}
 	slices.SortFunc(conditions, func(a, b metav1.Condition) int { return cmp.Compare(a.Type, b.Type) })
 	return conditions
@@ -160,7 +165,8 @@ func (p *pass) situation(now time.Time) situation {
 		note:           p.note,
 	}
 	if p.mem.refusedReferences == p.token.Generation {
-		s.note = "spec.target.deletionPolicy has no effect, because this cluster lets only accounts that may delete Secrets change an owner reference: edit metadata.ownerReferences of the Secret by hand"
+		s.note = "spec.target.deletionPolicy has no effect, because this cluster lets only accounts that may delete Secrets " +
+			"change an owner reference: edit metadata.ownerReferences of the Secret by hand"
 	}
 	return s
 }

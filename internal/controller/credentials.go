@@ -116,7 +116,8 @@ func (r *Reconciler) liveCredentials(ctx context.Context, token *v1alpha1.WeChat
 	secret := &corev1.Secret{}
 	err := r.Live.Get(ctx, types.NamespacedName{Namespace: token.Namespace, Name: ref.Name}, secret)
 	if apierrors.IsNotFound(err) {
-		return refuseCredentials("", v1alpha1.ReasonCredentialsNotFound, "Secret %q does not exist: create it with the AppSecret under the key %q", ref.Name, ref.Key), nil
+		return refuseCredentials("", v1alpha1.ReasonCredentialsNotFound,
+			"Secret %q does not exist: create it with the AppSecret under the key %q", ref.Name, ref.Key), nil
 	}
 	if err != nil {
 		return credentialState{}, fmt.Errorf("reading credentials Secret %s/%s: %w", token.Namespace, ref.Name, err)
@@ -126,13 +127,17 @@ func (r *Reconciler) liveCredentials(ctx context.Context, token *v1alpha1.WeChat
 	appSecret := strings.TrimSpace(string(value))
 	switch {
 	case secret.Type != corev1.SecretTypeOpaque:
-		return refuseCredentials(version, v1alpha1.ReasonCredentialsNotFound, "Secret %q is of type %q: put the AppSecret into a Secret of type Opaque", ref.Name, secret.Type), nil
+		return refuseCredentials(version, v1alpha1.ReasonCredentialsNotFound,
+			"Secret %q is of type %q: put the AppSecret into a Secret of type Opaque", ref.Name, secret.Type), nil
 	case r.RequireCredentialsLabel && secret.Labels[v1alpha1.LabelCredentials] != "true":
-		return refuseCredentials(version, v1alpha1.ReasonCredentialsNotFound, "Secret %q lacks the label %s: \"true\", which this operator requires: its owner must add it", ref.Name, v1alpha1.LabelCredentials), nil
+		return refuseCredentials(version, v1alpha1.ReasonCredentialsNotFound,
+			"Secret %q lacks the label %s: \"true\", which this operator requires: its owner must add it", ref.Name, v1alpha1.LabelCredentials), nil
 	case !found:
-		return refuseCredentials(version, v1alpha1.ReasonCredentialsNotFound, "Secret %q has no key %q: add it with the AppSecret, or set spec.credentialsSecretRef.key", ref.Name, ref.Key), nil
+		return refuseCredentials(version, v1alpha1.ReasonCredentialsNotFound,
+			"Secret %q has no key %q: add it with the AppSecret, or set spec.credentialsSecretRef.key", ref.Name, ref.Key), nil
 	case !appSecretPattern.MatchString(appSecret):
-		return refuseCredentials(version, v1alpha1.ReasonCredentialsMalformed, "key %q of Secret %q is no AppSecret: it must be 16 to 128 letters and digits; copy it from WeChat's console again", ref.Key, ref.Name), nil
+		return refuseCredentials(version, v1alpha1.ReasonCredentialsMalformed,
+			"key %q of Secret %q is no AppSecret: it must be 16 to 128 letters and digits; copy it from WeChat's console again", ref.Key, ref.Name), nil
 	}
 	return credentialState{
 		version: version,

@@ -7,7 +7,7 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -17,28 +17,37 @@ import (
 
 // announce sends the events that follow from a change of status, so that a restart repeats none.
 func (p *pass) announce(before, after *v1alpha1.WeChatAppToken) {
-	was := meta.FindStatusCondition(before.Status.Conditions, v1alpha1.ConditionRefreshFailing)
-	is := meta.FindStatusCondition(after.Status.Conditions, v1alpha1.ConditionRefreshFailing)
+	was := apimeta.FindStatusCondition(before.Status.Conditions, v1alpha1.ConditionRefreshFailing)
+	is := apimeta.FindStatusCondition(after.Status.Conditions, v1alpha1.ConditionRefreshFailing)
 	switch {
 	case is != nil && (was == nil || was.Reason != is.Reason):
 		p.event(corev1.EventTypeWarning, v1alpha1.EventRefreshFailed, is.Reason+": "+is.Message)
 	case is == nil && was != nil:
 		p.event(corev1.EventTypeNormal, v1alpha1.EventRecovered, "the cause of "+was.Reason+" is gone")
 	}
-	ready, wasReady := readyCondition(after), readyCondition(before)
-	for reason, event := range map[string]string{
-		v1alpha1.ReasonTargetConflict:  v1alpha1.EventTargetConflict,
-		v1alpha1.ReasonTargetContested: v1alpha1.EventTargetContested,
-	} {
-		if ready.Reason == reason && (wasReady == nil || wasReady.Reason != reason) {
-			p.event(corev1.EventTypeWarning, event, ready.Message)
-		}
+	p.announceTarget(readyCondition(before), readyCondition(after))
+	if before.Status.ObservedGeneration >= 0 && p.mem.failure == nil {
+		p.announceRequests(handledOf(before), handledOf(after))
 	}
-	handledBefore, handledNow := handledOf(before), handledOf(after)
-	if handledNow.Refresh != handledBefore.Refresh && p.mem.failure == nil && before.Status.ObservedGeneration >= 0 {
+}
+
+func (p *pass) announceTarget(was, is *metav1.Condition) {
+	if was != nil && was.Reason == is.Reason {
+		return
+	}
+	switch is.Reason {
+	case v1alpha1.ReasonTargetConflict:
+		p.event(corev1.EventTypeWarning, v1alpha1.EventTargetConflict, is.Message)
+	case v1alpha1.ReasonTargetContested:
+		p.event(corev1.EventTypeWarning, v1alpha1.EventTargetContested, is.Message)
+	}
+}
+
+func (p *pass) announceRequests(was, is v1alpha1.HandledRequests) {
+	if is.Refresh != was.Refresh {
 		p.eventRequestDone(refresh.RequestRefresh)
 	}
-	if handledNow.Revoke != handledBefore.Revoke && p.mem.failure == nil && before.Status.ObservedGeneration >= 0 {
+	if is.Revoke != was.Revoke {
 		p.eventRequestDone(refresh.RequestRevoke)
 	}
 }
@@ -61,8 +70,7 @@ func (p *pass) eventRequestDone(kind refresh.RequestKind) {
 
 func (p *pass) eventRequestFailed(kind refresh.RequestKind, err error) {
 	message := "the API server or the network failed"
-	var refused *wechat.Error
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*wechat.Error](err); ok {
 		message = refused.Message
 	}
 	p.event(corev1.EventTypeWarning, requestEvent(kind), "the attempt failed; set a new value for another one: "+message)
@@ -70,7 +78,8 @@ func (p *pass) eventRequestFailed(kind refresh.RequestKind, err error) {
 
 func (p *pass) eventForeignFetcher(count int) {
 	p.event(corev1.EventTypeWarning, v1alpha1.EventForeignFetcher, fmt.Sprintf(
-		"%d tokens died early within an hour: something else fetches tokens of appid %s with GET /cgi-bin/token; find and stop it, or set spec.mode to Stable, which it does not disturb",
+		"%d tokens died early within an hour: something else fetches tokens of appid %s with GET /cgi-bin/token; "+
+			"find and stop it, or set spec.mode to Stable, which it does not disturb",
 		count, p.token.Spec.AppID))
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -110,7 +110,7 @@ func (w *world) value(secret string) string {
 // condition is a condition of the resource; one with an empty type when it is absent.
 func (w *world) condition(name, kind string) metav1.Condition {
 	w.Helper()
-	if c := meta.FindStatusCondition(w.token(name).Status.Conditions, kind); c != nil {
+	if c := apimeta.FindStatusCondition(w.token(name).Status.Conditions, kind); c != nil {
 		return *c
 	}
 	return metav1.Condition{}

@@ -188,7 +188,9 @@ func (m *memory) targetGone(uid types.UID, resourceVersion string) {
 
 // freshestTarget chooses between the informer's view (nil for none) and the last own write. unsettled asks for a live
 // read, because the two have disagreed for too long.
-func (m *memory) freshestTarget(cached *metav1.PartialObjectMetadata, now time.Time) (freshest *metav1.PartialObjectMetadata, unsettled bool) {
+func (m *memory) freshestTarget(cached *metav1.PartialObjectMetadata, now time.Time) (
+	freshest *metav1.PartialObjectMetadata, unsettled bool,
+) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {

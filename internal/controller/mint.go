@@ -105,7 +105,8 @@ func (p *pass) fetchLegacy(ctx context.Context, acct *account, members []member)
 		}
 		return p.failCall(ctx, err)
 	}
-	log.FromContext(ctx).Info("minted a Legacy token", "reason", p.decision.Reason, "fingerprint", token.Value.Fingerprint(), "members", len(members))
+	log.FromContext(ctx).Info("minted a Legacy token",
+		"reason", p.decision.Reason, "fingerprint", token.Value.Fingerprint(), "members", len(members))
 	acct.want(false)
 	p.succeeded(ctx, acct, token)
 	p.handleCheck()
@@ -216,7 +217,8 @@ func (p *pass) noteRejected(ctx context.Context) {
 	now := p.WeChat.Now()
 	early := now.Before(p.stored.expiresAt.Add(-time.Minute))
 	count := p.mem.account.noteDead(p.stored.fingerprint, now, early)
-	log.FromContext(ctx).Info("WeChat refuses the stored Legacy token", "fingerprint", p.stored.fingerprint, "early", early, "deathsWithinTheHour", count)
+	log.FromContext(ctx).Info("WeChat refuses the stored Legacy token",
+		"fingerprint", p.stored.fingerprint, "early", early, "deathsWithinTheHour", count)
 	if count >= 2 {
 		p.eventForeignFetcher(count)
 	}
@@ -297,7 +299,8 @@ func eligible(token *v1alpha1.WeChatAppToken) bool {
 	}
 	if ready := readyCondition(token); ready != nil {
 		switch ready.Reason {
-		case v1alpha1.ReasonTargetConflict, v1alpha1.ReasonTargetTerminating, v1alpha1.ReasonCredentialsNotFound, v1alpha1.ReasonCredentialsMalformed:
+		case v1alpha1.ReasonTargetConflict, v1alpha1.ReasonTargetTerminating,
+			v1alpha1.ReasonCredentialsNotFound, v1alpha1.ReasonCredentialsMalformed:
 			return false
 		}
 	}

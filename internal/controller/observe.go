@@ -203,7 +203,8 @@ func (s stored) appIDOr(recorded string) string {
 func (p *pass) refusal(s target.Snapshot) string {
 	switch {
 	case s.Type != corev1.SecretTypeOpaque:
-		return fmt.Sprintf("Secret %q is of type %q and cannot receive the token: choose another spec.target.name, or delete the Secret", s.Meta.Name, s.Type)
+		return fmt.Sprintf("Secret %q is of type %q and cannot receive the token: choose another spec.target.name, or delete the Secret",
+			s.Meta.Name, s.Type)
 	case s.Immutable:
 		return fmt.Sprintf("Secret %q is immutable and cannot receive a new token: delete it, and it is made anew", s.Meta.Name)
 	}

@@ -139,7 +139,7 @@ func (p *pass) run(ctx context.Context) error {
 			return err
 		}
 	}
-	p.decision = refresh.Decision{Action: refresh.Wait, Reason: p.decision.Reason, At: p.WeChat.Now().Add(time.Second), DueAt: p.decision.DueAt}
+	p.decision.Action, p.decision.At = refresh.Wait, p.WeChat.Now().Add(time.Second)
 	return nil
 }
 

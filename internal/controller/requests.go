@@ -17,7 +17,7 @@ func (p *pass) recallHandled() {
 		p.handled = *h
 	}
 	if p.token.Status.ObservedGeneration < 0 && !p.mem.seen {
-		for _, kind := range [...]refresh.RequestKind{refresh.RequestCheck, refresh.RequestRefresh, refresh.RequestRevoke} {
+		for _, kind := range refresh.RequestKinds() {
 			p.handle(kind, p.requested(kind))
 		}
 	}
@@ -27,14 +27,20 @@ func (p *pass) recallHandled() {
 	p.mem.seen = true
 }
 
-// requested is the value of the request annotation, cut to the length that is carried out.
+// requested is the value of the request annotation.
 func (p *pass) requested(kind refresh.RequestKind) string {
-	key := map[refresh.RequestKind]string{
-		refresh.RequestCheck:   v1alpha1.AnnotationCheckRequestedAt,
-		refresh.RequestRefresh: v1alpha1.AnnotationRefreshRequestedAt,
-		refresh.RequestRevoke:  v1alpha1.AnnotationRevokeRequestedAt,
-	}[kind]
-	return p.token.Annotations[key]
+	return p.token.Annotations[requestAnnotation(kind)]
+}
+
+func requestAnnotation(kind refresh.RequestKind) string {
+	switch kind {
+	case refresh.RequestRefresh:
+		return v1alpha1.AnnotationRefreshRequestedAt
+	case refresh.RequestRevoke:
+		return v1alpha1.AnnotationRevokeRequestedAt
+	case refresh.RequestCheck:
+	}
+	return v1alpha1.AnnotationCheckRequestedAt
 }
 
 // requestedOnly is the value if this is the request that is being carried out.

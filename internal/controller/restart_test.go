@@ -9,6 +9,7 @@ import (
 
 	"github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
@@ -130,5 +131,61 @@ func TestCrashBeforeTheStatusWrite(t *testing.T) {
 				t.Errorf("the token was replaced; %d were issued", len(w.wechat.Tokens(appID)))
 			}
 		})
+	}
+}
+
+// A restart shortly before the token's end replaces it at once, while it is still valid.
+func TestRestartInTheHandoverWindow(t *testing.T) {
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		t.Run(string(mode), func(t *testing.T) {
+			w := newWorld(t)
+			o := w.startOperator()
+			w.createCredentials(appSecret)
+			w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = mode })
+			value := w.eventuallyReady("shop")
+			o.stop()
+			w.clock.advance(2*time.Hour - 200*time.Second)
+			w.startOperator()
+			w.eventuallyAnotherWithin(3*time.Second, "shop", value)
+			if !w.wechat.Valid(value) {
+				t.Error("the token before is not valid any more")
+			}
+			w.Eventually(func() int { return len(w.wechat.Tokens(appID)) }).Should(gomega.Equal(2))
+		})
+	}
+}
+
+// An operator whose local clock is hours off stores WeChat's time, and takes no token for expired that is not.
+func TestWrongLocalClock(t *testing.T) {
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		for _, offset := range []time.Duration{-5 * time.Hour, 5 * time.Hour} {
+			t.Run(fmt.Sprintf("%s/%s", mode, offset), func(t *testing.T) {
+				w := newWorld(t)
+				w.wechat.Advance(offset)
+				o := w.startOperator()
+				w.createCredentials(appSecret)
+				w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = mode })
+				value := w.eventuallyReady("shop")
+				issued := w.wechat.Tokens(appID)[0]
+				if off := w.token("shop").Status.Token.ExpiresAt.Sub(issued.ExpiresAt); off.Abs() > 5*time.Second {
+					t.Errorf("the stored expiry is off by %s", off)
+				}
+				o.stop()
+				o = w.startOperator()
+				// The first answer tells the time.
+				w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, "now"))
+				w.Eventually(func() string { return w.handled("shop").Check }).Should(gomega.Equal("now"))
+				w.Consistently(func() string { return w.value("shop") }, time.Second).Should(gomega.Equal(value))
+				if ready := w.condition("shop", v1alpha1.ConditionReady); ready.Status != metav1.ConditionTrue {
+					t.Errorf("Ready: %+v", ready)
+				}
+				if n := len(w.wechat.Tokens(appID)); n != 1 {
+					t.Errorf("%d tokens were issued, want 1", n)
+				}
+				if n := w.requests(o)["patch secrets"]; n != 0 {
+					t.Errorf("the restart wrote the Secret %d times", n)
+				}
+			})
+		}
 	}
 }

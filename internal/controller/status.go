@@ -10,7 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/api/meta"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -168,5 +168,5 @@ func classOf(e *v1alpha1.RefreshError) wechat.Class {
 }
 
 func readyCondition(token *v1alpha1.WeChatAppToken) *metav1.Condition {
-	return meta.FindStatusCondition(token.Status.Conditions, v1alpha1.ConditionReady)
+	return apimeta.FindStatusCondition(token.Status.Conditions, v1alpha1.ConditionReady)
 }

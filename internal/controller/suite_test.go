@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 	os.Exit(func() int {
 		ctrl.SetLogger(logr.Discard())
 		var err error
-		if env, err = testenv.Start(); err != nil {
+		if env, err = testenv.Start(context.Background()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}

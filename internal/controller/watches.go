@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
@@ -135,8 +136,8 @@ func specOrRequestChanged() predicate.Predicate {
 				return true
 			}
 			was, is := e.ObjectOld.GetAnnotations(), e.ObjectNew.GetAnnotations()
-			for _, key := range [...]string{v1alpha1.AnnotationCheckRequestedAt, v1alpha1.AnnotationRefreshRequestedAt, v1alpha1.AnnotationRevokeRequestedAt} {
-				if was[key] != is[key] {
+			for _, kind := range refresh.RequestKinds() {
+				if key := requestAnnotation(kind); was[key] != is[key] {
 					return true
 				}
 			}

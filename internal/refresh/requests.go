@@ -24,6 +24,11 @@ const (
 	RequestRevoke  RequestKind = "revoke"
 )
 
+// RequestKinds are all of them, the most urgent first.
+func RequestKinds() [3]RequestKind {
+	return [...]RequestKind{RequestRevoke, RequestRefresh, RequestCheck}
+}
+
 func (k RequestKind) action() Action {
 	switch k {
 	case RequestRevoke:
@@ -47,7 +52,11 @@ type Requests struct {
 
 // executableRequest picks the request that can be carried out now: the most urgent first.
 func (p *plan) executableRequest() (RequestKind, bool) {
-	for _, kind := range [...]RequestKind{RequestRevoke, RequestRefresh, RequestCheck} {
+	if p.in.Unwritten {
+		// It may be the very token that was asked for: the request is handled once the Secret holds it.
+		return "", false
+	}
+	for _, kind := range RequestKinds() {
 		if at, made := p.executableAt(kind); made && !p.now.Before(at) {
 			return kind, true
 		}
@@ -58,7 +67,7 @@ func (p *plan) executableRequest() (RequestKind, bool) {
 // requestAt is the earliest moment at which a request that waits can be carried out.
 func (p *plan) requestAt() time.Time {
 	var next time.Time
-	for _, kind := range [...]RequestKind{RequestRevoke, RequestRefresh, RequestCheck} {
+	for _, kind := range RequestKinds() {
 		if at, made := p.executableAt(kind); made {
 			next = earliest(next, at)
 		}
@@ -70,7 +79,11 @@ func (p *plan) executableAt(kind RequestKind) (at time.Time, made bool) {
 	r := p.in.Requests
 	switch {
 	case kind == RequestRevoke && !r.RevokeStarted.IsZero():
-		return later(later(r.RevokeStarted.Add(RevokeSpacing), p.forcedAt(1)), p.retryAt), true
+		next := r.RevokeStarted.Add(RevokeSpacing)
+		if r.RevokeStarted.After(p.now.Add(RevokeSpacing)) {
+			next = time.Time{} // no clock is that wrong: somebody edited the Secret, and must not stop a revoke so
+		}
+		return later(later(next, p.forcedAt(1)), p.retryAt), true
 	case kind == RequestRevoke && r.Revoke:
 		return p.forcedAt(2), true
 	case kind == RequestRefresh && r.Refresh && r.RevokeStarted.IsZero():

@@ -41,7 +41,7 @@ rules:
 `
 
 // Start starts the control plane. The admission plugin OwnerReferencesPermissionEnforcement is on, as on OpenShift.
-func Start() (*Environment, error) {
+func Start(ctx context.Context) (*Environment, error) {
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
 		return nil, errors.New("KUBEBUILDER_ASSETS is not set: run this by make, or set it to a folder with etcd, kube-apiserver and kubectl")
 	}
@@ -69,7 +69,7 @@ func Start() (*Environment, error) {
 		return nil, errors.Join(fmt.Errorf("starting the control plane: %w", err), e.Stop())
 	}
 	e.KubeConfig = e.env.KubeConfig
-	if err := e.installRole(); err != nil {
+	if err := e.installRole(ctx); err != nil {
 		return nil, errors.Join(err, e.Stop())
 	}
 	return e, nil
@@ -113,7 +113,7 @@ func (e *Environment) addOperator(name string) (*envtest.AuthenticatedUser, erro
 const operatorGroup = "operators"
 
 // installRole applies the generated role and binds it to a group, in place of the ServiceAccount.
-func (e *Environment) installRole() error {
+func (e *Environment) installRole(ctx context.Context) error {
 	role := &rbacv1.ClusterRole{}
 	raw, err := os.ReadFile(filepath.Join(repository(), "config", "rbac", "role.yaml"))
 	if err != nil {
@@ -131,7 +131,6 @@ func (e *Environment) installRole() error {
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
 		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: operatorGroup}},
 	}
-	ctx := context.Background()
 	if err := errors.Join(c.Create(ctx, role), c.Create(ctx, binding)); err != nil {
 		return fmt.Errorf("installing the operator's role: %w", err)
 	}

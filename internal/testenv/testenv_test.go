@@ -11,7 +11,7 @@ import (
 )
 
 func TestOperatorUserHasTheOperatorsRole(t *testing.T) {
-	env, err := Start()
+	env, err := Start(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
