@@ -8,6 +8,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	stdlog "log"
 	"os"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -50,6 +53,9 @@ func main() {
 	}
 	logger := zap.New(zap.UseFlagOptions(&opts.zap))
 	ctrl.SetLogger(logger)
+	klog.SetLogger(logger.WithName("client-go"))
+	// net/http quotes there what a server sends behind an answer, which could be a token.
+	stdlog.SetOutput(io.Discard)
 	if err := run(ctrl.SetupSignalHandler(), opts, logger); err != nil {
 		logger.Error(err, "the operator stops")
 		os.Exit(1)

@@ -32,8 +32,8 @@ const (
 	Suspended          Reason = "Suspended"
 	CredentialsMissing Reason = "CredentialsMissing"
 	NotOwner           Reason = "NotOwner"
-	RequestExecutable  Reason = "RequestExecutable"
 	TokenUnwritten     Reason = "TokenUnwritten"
+	RequestExecutable  Reason = "RequestExecutable"
 	TargetMissing      Reason = "TargetMissing"
 	AppIDChanged       Reason = "AppIDChanged"
 	CredentialsChanged Reason = "CredentialsChanged"
@@ -95,7 +95,7 @@ type Target struct {
 	Tampered bool
 	// Outdated: labels, annotations or owner references differ from what is wanted.
 	Outdated bool
-	// RepairNotBefore paces repairs of a Secret that somebody keeps rewriting.
+	// RepairNotBefore paces repairs of a Secret that somebody keeps rewriting or deleting.
 	RepairNotBefore time.Time
 	// MintStarted is the time of a Legacy mint whose result was never written; zero for none.
 	MintStarted time.Time
@@ -140,8 +140,8 @@ func Decide(now time.Time, in Inputs) Decision {
 		{Suspended, Wait, in.Suspended},
 		{CredentialsMissing, Wait, in.CredentialsMissing},
 		{NotOwner, Wait, in.Target.Denied},
-		{RequestExecutable, request.action(), executable},
 		{TokenUnwritten, Write, in.Unwritten},
+		{RequestExecutable, request.action(), executable},
 		{TargetMissing, Issue, !in.Target.Exists},
 		{AppIDChanged, Issue, in.Target.AppIDChanged},
 		{CredentialsChanged, Issue, in.CredentialsChanged},
@@ -211,7 +211,13 @@ func (p *plan) backingOff() bool { return p.now.Before(p.retryAt) }
 
 // checkDue must not match while a call backs off: a check is the least of all calls.
 func (p *plan) checkDue() bool {
-	return p.stored() && !p.backingOff() && (p.in.Token.Doubtful || !p.now.Before(p.checkAt))
+	return p.stored() && !p.backingOff() && (p.in.Token.Doubtful || p.causeChanged() || !p.now.Before(p.checkAt))
+}
+
+// causeChanged: spec or credentials are others than those that failed, so it is worth a call to find out whether the
+// failure is over.
+func (p *plan) causeChanged() bool {
+	return p.in.Failure != nil && !p.in.Failure.Binds
 }
 
 // mintUnfinished: a mark was left by a mint whose answer was lost. An errcode that arrived at or
@@ -222,7 +228,8 @@ func (p *plan) mintUnfinished() bool {
 		return false
 	}
 	f := p.in.Failure
-	return f == nil || f.Code == 0 || f.Time.Before(mark)
+	// After a restart the failure's time is the status's, which has whole seconds.
+	return f == nil || f.Code == 0 || f.Time.Before(mark.Truncate(time.Second))
 }
 
 // issueOrAsk keeps a wrong local clock from minting: before WeChat has told the time, a Legacy
@@ -253,7 +260,7 @@ func (p *plan) allows(reason Reason, action Action) bool {
 			notBefore = later(notBefore, p.in.MintNotBefore)
 		}
 	}
-	if reason == TargetTampered || reason == TargetOutdated {
+	if reason == TargetMissing || reason == TargetTampered || reason == TargetOutdated {
 		notBefore = later(notBefore, p.in.Target.RepairNotBefore)
 	}
 	if !p.now.Before(notBefore) {
@@ -278,6 +285,9 @@ func (p *plan) wakeFor(reason Reason) time.Time {
 		wake = earliest(wake, p.heldUntil)
 		if p.backingOff() {
 			wake = earliest(wake, p.retryAt)
+		}
+		if p.stored() && p.now.Before(p.dueAt) {
+			wake = earliest(wake, p.dueAt) // what paces a repair does not pace the rotation
 		}
 	case UpToDate:
 		wake = earliest(wake, p.checkAt)

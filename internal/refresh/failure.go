@@ -39,8 +39,11 @@ type Failure struct {
 	// First and Time are the first and the last attempt that failed in a row; Attempts is their number.
 	First, Time time.Time
 	Attempts    int
-	// RetryAt is when the next attempt is due, before the handover window shortens it.
+	// RetryAt is when the next attempt is due, before the handover window shortens it; zero for at once.
 	RetryAt time.Time
+
+	// transient is the number of transient failures in a row, of whatever reason: an outage has many faces.
+	transient int
 }
 
 // Next makes the failure of this attempt, given the one before it (nil after a success, or when spec
@@ -55,6 +58,9 @@ func Next(previous *Failure, this Failure, now time.Time, seed string) Failure {
 	}
 	if this.Reason == string(wechat.ReasonRequestRejected) && this.Attempts >= RejectionsUntilAction {
 		this.Class = wechat.ClassAction
+	}
+	if previous != nil && previous.Class == wechat.ClassTransient {
+		this.transient = max(previous.transient, previous.Attempts) + 1
 	}
 	this.RetryAt = now.Add(Backoff(this, seed))
 	return this
@@ -73,7 +79,8 @@ func Backoff(f Failure, seed string) time.Duration {
 	case f.Class == wechat.ClassAction:
 		return actionBackoff(f)
 	}
-	ceiling := min(60, math.Pow(2, float64(min(f.Attempts-1, 6))))
+	n := max(f.Attempts, f.transient, 1) - 1
+	ceiling := min(60, math.Pow(2, float64(min(n, 6))))
 	return max(minRetry, time.Duration(u*ceiling*float64(time.Second)))
 }
 
@@ -97,7 +104,7 @@ func actionBackoff(f Failure) time.Duration {
 // asked for patience.
 func (f *Failure) retryAt(dueAt, expiresAt time.Time) time.Time {
 	patient := f.Named > 0 || f.Class == wechat.ClassLimited
-	if patient || dueAt.IsZero() || !f.Time.Before(expiresAt) {
+	if patient || f.RetryAt.IsZero() || dueAt.IsZero() || !f.Time.Before(expiresAt) {
 		return f.RetryAt
 	}
 	return earliest(f.RetryAt, later(dueAt, f.Time.Add(HandoverRetry)))

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -37,7 +38,7 @@ func Want(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetadata
 	record.Applied = Applied{
 		Labels:      slices.Sorted(maps.Keys(spec.Labels)),
 		Annotations: slices.Sorted(maps.Keys(spec.Annotations)),
-		Adopted:     claim == Adopt || claim == Own && previous.Adopted,
+		Adopted:     claim == Adopt || previous.Adopted, // a TakeOver included: its owner never gave it away
 	}
 	record.DeletionPolicy = spec.DeletionPolicy
 	if record.Applied.Adopted {
@@ -124,7 +125,10 @@ func ownerReference(owner *v1alpha1.WeChatAppToken) *metav1.OwnerReference {
 func wanted[V ~string](previous []string, spec map[string]V) keys {
 	k := keys{set: make(map[string]string, len(spec)+16)}
 	for key, v := range spec {
-		k.set[key] = string(v)
+		// kubectl's annotation is never kept in the cache, so it would look outdated for ever.
+		if key != corev1.LastAppliedConfigAnnotation {
+			k.set[key] = string(v)
+		}
 	}
 	for _, key := range previous {
 		// The list is read from an annotation that others may edit: it must not remove the operator's own keys.

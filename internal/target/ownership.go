@@ -63,10 +63,7 @@ func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetada
 		return Ownership{Terminating, fmt.Sprintf("Secret %q is being deleted; it is made anew once it is gone", name)}
 	}
 	record := DecodeRecord(existing.Annotations)
-	holder := record.OwnerUID
-	if holder == "" {
-		holder = referencedOwner(existing) // the annotations were stripped by hand
-	}
+	holder := holderOf(record.OwnerUID, referencedOwner(existing), owner.UID, others)
 	switch {
 	case holder == owner.UID:
 		return Ownership{Claim: Own}
@@ -89,6 +86,20 @@ func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetada
 	}
 	return conflict("Secret %q was left by the WeChatAppToken %q for appid %q: choose another spec.target.name, delete the Secret, or consent with the annotation %s: %q",
 		name, record.OwnerName, record.AppID, v1alpha1.AnnotationAdopt, owner.Name)
+}
+
+// holderOf is the UID of the resource that has the Secret: the annotation's, unless that was stripped or changed by hand
+// to one that nobody has. Then the owner reference counts, by which the Secret is collected or kept.
+func holderOf(annotated, referenced, own types.UID, others Neighbours) types.UID {
+	if referenced == "" || annotated == own {
+		return annotated
+	}
+	if annotated != "" {
+		if _, live := others.ByUID(annotated); live {
+			return annotated
+		}
+	}
+	return referenced
 }
 
 func conflict(format string, args ...any) Ownership {

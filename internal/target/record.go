@@ -49,6 +49,9 @@ type Revoke struct {
 	Value string
 }
 
+// revokeDone stands in the place of the time once no forced call has to follow.
+const revokeDone = "done"
+
 // InProgress tells whether a revoke is half done.
 func (r Revoke) InProgress() bool { return !r.StartedAt.IsZero() }
 
@@ -78,12 +81,15 @@ func DecodeRecord(annotations map[string]string) Record {
 			r.Applied = Applied{}
 		}
 	}
-	if started, rest, ok := strings.Cut(annotations[v1alpha1.AnnotationRevoke], "/"); ok {
+	started, rest, _ := strings.Cut(annotations[v1alpha1.AnnotationRevoke], "/")
+	if at := parseTime(started); !at.IsZero() || started == revokeDone {
 		victim, value, _ := strings.Cut(rest, "/")
-		r.Revoke = Revoke{StartedAt: parseTime(started), Victim: victim, Value: value}
+		r.Revoke = Revoke{StartedAt: at, Victim: victim, Value: value}
 	}
-	started, id, _ := strings.Cut(annotations[v1alpha1.AnnotationMintStarted], "/")
-	r.Mint = Mint{StartedAt: parseTime(started), ID: id}
+	minted, id, _ := strings.Cut(annotations[v1alpha1.AnnotationMintStarted], "/")
+	if at := parseTime(minted); !at.IsZero() {
+		r.Mint = Mint{StartedAt: at, ID: id}
+	}
 	return r
 }
 
@@ -105,7 +111,7 @@ func (r Record) Encode() map[string]string {
 		v1alpha1.AnnotationMintStarted:            r.Mint.Encode(),
 	}
 	if r.Revoke != (Revoke{}) {
-		started := "done"
+		started := revokeDone
 		if r.Revoke.InProgress() {
 			started = FormatTime(r.Revoke.StartedAt)
 		}
@@ -146,5 +152,9 @@ func parseTime(s string) time.Time {
 	if err != nil {
 		return time.Time{}
 	}
-	return t.UTC()
+	t = t.UTC()
+	if t.Year() < 1 || t.Year() > 9999 {
+		return time.Time{} // the offset moved it to where RFC 3339 has no way to write it, so no status could hold it
+	}
+	return t
 }

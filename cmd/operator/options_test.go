@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"flag"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/go-logr/logr"
+)
+
+func parse(t *testing.T, args ...string) *options {
+	t.Helper()
+	o := &options{}
+	fs := flag.NewFlagSet("operator", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	o.bind(fs)
+	if err := fs.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// Scripts and charts set these: a flag that is renamed breaks them.
+func TestFlags(t *testing.T) {
+	fs := flag.NewFlagSet("operator", flag.ContinueOnError)
+	(&options{}).bind(fs)
+	for name, want := range map[string]string{
+		"wechat-endpoints":          "https://api.weixin.qq.com,https://api2.weixin.qq.com",
+		"wechat-ca-file":            "",
+		"wechat-timeout":            "5s",
+		"wechat-max-in-flight":      "64",
+		"namespaces":                "",
+		"watch-label-selector":      "",
+		"max-concurrent-reconciles": "64",
+		"require-credentials-label": "false",
+		"kube-api-qps":              "-1",
+		"kube-api-burst":            "0",
+		"leader-elect":              "false",
+		"leader-election-id":        "",
+		"leader-election-namespace": "",
+		"metrics-bind-address":      "0",
+		"metrics-secure":            "true",
+		"health-probe-bind-address": ":8081",
+		"zap-log-level":             "",
+	} {
+		switch f := fs.Lookup(name); {
+		case f == nil:
+			t.Errorf("--%s does not exist", name)
+		case f.DefValue != want:
+			t.Errorf("--%s has the default %q, want %q", name, f.DefValue, want)
+		case f.Usage == "":
+			t.Errorf("--%s is not explained", name)
+		}
+	}
+}
+
+// A wrong flag ends the process at once, with its name.
+func TestWrongFlags(t *testing.T) {
+	for arg, says := range map[string]string{
+		"--wechat-endpoints=http://example.com":       "--wechat-endpoints",
+		"--wechat-endpoints=https://u:pw@example.com": "--wechat-endpoints",
+		"--wechat-endpoints=,":                        "--wechat-endpoints",
+		"--wechat-timeout=-1s":                        "--wechat-timeout",
+		"--wechat-max-in-flight=-1":                   "--wechat-max-in-flight",
+		"--wechat-ca-file=/does/not/exist":            "--wechat-ca-file",
+		"--namespaces=Shop":                           "--namespaces",
+		"--watch-label-selector=a=b=c":                "--watch-label-selector",
+		"--max-concurrent-reconciles=0":               "--max-concurrent-reconciles",
+		"--kube-api-qps=0":                            "--kube-api-qps",
+	} {
+		t.Run(arg, func(t *testing.T) {
+			err := run(t.Context(), parse(t, arg), logr.Discard())
+			if err == nil || !strings.Contains(err.Error(), says) {
+				t.Fatalf("got %v", err)
+			}
+			if strings.Contains(err.Error(), "u:pw") {
+				t.Error("the error holds a password")
+			}
+		})
+	}
+}
+
+func TestNamespaces(t *testing.T) {
+	o := parse(t, "--namespaces= b, a ,,b")
+	if err := o.complete(); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(o.namespaceList, " "); got != "a b" {
+		t.Errorf("namespaces: %q", got)
+	}
+}
+
+// Operators that serve different resources must not exclude each other, and replicas of one must.
+func TestDefaultLeaderElectionID(t *testing.T) {
+	id := func(args ...string) string {
+		o := parse(t, args...)
+		if err := o.complete(); err != nil {
+			t.Fatal(err)
+		}
+		return o.leaderElectionID
+	}
+	if id("--namespaces=a,b") != id("--namespaces=b,a") {
+		t.Error("the order of namespaces matters")
+	}
+	ids := []string{id(), id("--namespaces=a"), id("--namespaces=b"), id("--watch-label-selector=shard=1"), id("--watch-label-selector=shard=2")}
+	for i := range ids {
+		for j := range i {
+			if ids[i] == ids[j] {
+				t.Errorf("%d and %d share %s", i, j, ids[i])
+			}
+		}
+	}
+	if got := id("--leader-election-id=mine"); got != "mine" {
+		t.Errorf("got %s", got)
+	}
+}

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package refresh
+
+import (
+	"encoding/hex"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+)
+
+// source deals out the fuzzer's bytes.
+type source []byte
+
+func (s *source) byte() byte {
+	if len(*s) == 0 {
+		return 0
+	}
+	b := (*s)[0]
+	*s = (*s)[1:]
+	return b
+}
+
+func (s *source) bool() bool { return s.byte()&1 == 1 }
+
+// time is zero, or up to about two days before or after now.
+func (s *source) time() time.Time {
+	n := time.Duration(int16(uint16(s.byte())<<8 | uint16(s.byte()))) //nolint:gosec // any value will do
+	switch s.byte() % 4 {
+	case 0:
+		return time.Time{}
+	case 1:
+		return after(n * 5 * time.Second)
+	case 2:
+		return after(n * time.Second / 4)
+	default:
+		return after(n * time.Millisecond)
+	}
+}
+
+func (s *source) failure() *Failure {
+	if s.bool() {
+		return nil
+	}
+	f := &Failure{
+		Class: []wechat.Class{wechat.ClassTransient, wechat.ClassLimited, wechat.ClassAction}[s.byte()%3],
+		Code:  int(s.byte() % 2), OfWrite: s.bool(), Binds: s.bool(), Attempts: int(s.byte()),
+		First: s.time(), Time: s.time(), RetryAt: s.time(),
+	}
+	if s.bool() {
+		f.Named = time.Duration(s.byte()) * time.Minute
+	}
+	return f
+}
+
+func (s *source) inputs() Inputs {
+	in := Inputs{
+		Legacy: s.bool(), CheckInterval: time.Duration(30+int(s.byte())*14) * time.Second, StartedAt: s.time(), ClockSynced: s.bool(),
+		Deleting: s.byte()%16 == 1, Suspended: s.byte()%16 == 1, CredentialsMissing: s.byte()%16 == 1, CredentialsChanged: s.byte()%8 == 1,
+		Target: Target{
+			Denied: s.byte()%16 == 1, Exists: s.byte()%8 != 1, AppIDChanged: s.byte()%8 == 1, ModeChanged: s.byte()%8 == 1,
+			Tampered: s.byte()%4 == 1, Outdated: s.byte()%4 == 1, RepairNotBefore: s.time(), MintStarted: s.time(),
+		},
+		Token:     Token{IssuedAt: s.time(), ExpiresAt: s.time(), CheckedAt: s.time(), Doubtful: s.byte()%4 == 1},
+		Unwritten: s.byte()%8 == 1, Failure: s.failure(), MemberWaiting: s.byte()%4 == 1, MintNotBefore: s.time(),
+		Requests: Requests{Check: s.byte()%4 == 1, Refresh: s.byte()%4 == 1, Revoke: s.byte()%4 == 1, RevokeStarted: s.time()},
+	}
+	if n := s.byte(); n != 1 {
+		in.Token.Fingerprint = string('a' + rune(n%16))
+	}
+	for range s.byte() % 25 {
+		in.Requests.Forced = append(in.Requests.Forced, s.time())
+	}
+	in.UID = hex.EncodeToString(*s)
+	return in
+}
+
+func FuzzDecide(f *testing.F) {
+	f.Add([]byte{})
+	r := rand.New(rand.NewPCG(5, 0)) //nolint:gosec // a test that must repeat itself
+	for range 2000 {
+		data := make([]byte, 160)
+		for i := range data {
+			data[i] = byte(r.Uint32()) //nolint:gosec // any value will do
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		src := source(data)
+		in := src.inputs()
+		given := in
+		given.Requests.Forced = slices.Clone(in.Requests.Forced)
+		d := Decide(now, in)
+		if again := Decide(now, in); again != d {
+			t.Errorf("not deterministic: %+v and %+v", d, again)
+		}
+		if !reflect.DeepEqual(in, given) {
+			t.Error("the inputs were changed")
+		}
+		checkSilence(t, in, d)
+		checkWake(t, in, d)
+		checkPromise(t, in, d)
+		checkLimits(t, in, d)
+		if t.Failed() {
+			t.Logf("%+v\n%+v\nfailure: %+v", in, d, in.Failure)
+		}
+	})
+}
+
+// checkSilence: some states never act, and whatever waits has a time.
+func checkSilence(t *testing.T, in Inputs, d Decision) {
+	t.Helper()
+	stopped := in.Deleting || in.Suspended || in.CredentialsMissing || in.Target.Denied
+	if stopped && d.Action != Wait {
+		t.Errorf("%s although %s", d.Action, d.Reason)
+	}
+	if d.Action != Wait && !d.At.IsZero() {
+		t.Error("an action with a time")
+	}
+	if d.Action == Wait && d.At.IsZero() && !in.Deleting && !in.Suspended {
+		t.Error("waits for ever")
+	}
+	if (d.Request != "") != (d.Reason == RequestExecutable) || d.Reason == "" {
+		t.Errorf("request %q with reason %q", d.Request, d.Reason)
+	}
+}
+
+// checkWake: the time of the next decision is in the future, not too far, and nothing changes before it.
+func checkWake(t *testing.T, in Inputs, d Decision) {
+	t.Helper()
+	if d.Action != Wait || in.Deleting {
+		return
+	}
+	end := d.At
+	if end.IsZero() {
+		end = after(time.Hour)
+	}
+	if !end.After(now) {
+		t.Errorf("wakes at %s, which is past", end)
+	}
+	if !in.Suspended && end.After(after(in.CheckInterval)) {
+		t.Errorf("wakes at %s, after the check interval", end)
+	}
+	if expiry := in.Token.ExpiresAt; in.Token.Fingerprint != "" && now.Before(expiry) && end.After(expiry) {
+		t.Errorf("wakes at %s, after the token expired at %s", end, expiry)
+	}
+	const steps = 16
+	for i := range time.Duration(steps) {
+		at := now.Add(end.Sub(now) * i / steps)
+		if i == steps-1 {
+			at = end.Add(-1)
+		}
+		if before := Decide(at, in); before.Action != Wait {
+			t.Errorf("sleeps until %s, but %s %s was possible at %s", end, before.Action, before.Reason, at)
+			return
+		}
+	}
+}
+
+// checkPromise: nothing but a recorded failure or the pace of mints keeps a token that is due from being replaced.
+func checkPromise(t *testing.T, in Inputs, d Decision) {
+	t.Helper()
+	if in.Deleting || in.Suspended || in.CredentialsMissing || in.Target.Denied || !in.Target.Exists || in.Token.Fingerprint == "" {
+		return
+	}
+	if d.Action != Wait || in.Failure != nil && in.Failure.Binds || in.Legacy && now.Before(in.MintNotBefore) {
+		return
+	}
+	if !now.Before(in.Token.ExpiresAt) {
+		t.Error("an expired token waits")
+	}
+	if !now.Before(d.DueAt) {
+		t.Error("a due token waits")
+	}
+}
+
+// checkLimits: forced calls keep WeChat's limits, and no mint is made on a guess.
+func checkLimits(t *testing.T, in Inputs, d Decision) {
+	t.Helper()
+	r := in.Requests
+	if d.Action == Force && !r.Refresh || d.Action == Revoke && !r.Revoke && r.RevokeStarted.IsZero() {
+		t.Errorf("%s, but nobody asked", d.Action)
+	}
+	if in.Unwritten && d.Action != Wait && d.Action != Write && d.Reason == RequestExecutable {
+		t.Error("a request before the token at hand is written")
+	}
+	if in.Legacy && !in.ClockSynced && d.Action == Issue && (d.Reason == Expired || d.Reason == RefreshDue) {
+		t.Error("a mint because of a clock that nobody confirmed")
+	}
+	if in.Legacy && d.Action == Issue && now.Before(in.MintNotBefore) {
+		t.Error("an unrequested mint before its time")
+	}
+	if in.Legacy || d.Action != Force && d.Action != Revoke {
+		return
+	}
+	today := 0
+	for _, at := range r.Forced {
+		if now.Sub(at) < 31*time.Second {
+			t.Errorf("%s although the last forced call was at %s", d.Action, at)
+		}
+		if now.Sub(at) < 24*time.Hour {
+			today++
+		}
+	}
+	if today >= 20 {
+		t.Errorf("%s although %d calls were forced today", d.Action, today)
+	}
+}

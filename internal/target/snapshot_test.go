@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"net/http"
+	"reflect"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+)
+
+func TestRead(t *testing.T) {
+	key := types.NamespacedName{Namespace: "shop", Name: "shop-token"}
+	store, api := newStore(t, http.StatusOK, liveSecret())
+	got, err := store.Read(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	api.only(t, http.MethodGet, "/api/v1/namespaces/shop/secrets/shop-token")
+	if got.Type != corev1.SecretTypeOpaque || got.Immutable || got.Meta.ResourceVersion != "43" || got.Meta.Annotations[v1alpha1.AnnotationOwnerUID] != ownUID {
+		t.Errorf("%+v", got.Meta)
+	}
+	if got.Token("access_token").Reveal() != token || !got.Token("other").IsZero() {
+		t.Error("not the token of the Secret")
+	}
+	noToken(t, got.Meta)
+
+	special := liveSecret()
+	yes := true
+	special.Type, special.Immutable = corev1.SecretTypeTLS, &yes
+	store, _ = newStore(t, http.StatusOK, special)
+	if got, err = store.Read(t.Context(), key); err != nil || got.Type != corev1.SecretTypeTLS || !got.Immutable {
+		t.Errorf("type %s, immutable %t, %v", got.Type, got.Immutable, err)
+	}
+	store, _ = newStore(t, http.StatusNotFound, apierrors.NewNotFound(corev1.Resource("secrets"), "shop-token").Status())
+	if _, err = store.Read(t.Context(), key); !apierrors.IsNotFound(err) {
+		t.Errorf("%v, want not found", err)
+	}
+}
+
+func TestHolds(t *testing.T) {
+	fingerprint := wechat.NewSecret(token).Fingerprint()
+	expiry := issuedAt.Add(2 * time.Hour)
+	tests := map[string]struct {
+		change                  func(data map[string][]byte)
+		key, fingerprint, appID string
+		expiresAt               time.Time
+		want                    bool
+	}{
+		"as written":           {nil, "access_token", fingerprint, appID, expiry, true},
+		"a fraction later":     {nil, "access_token", fingerprint, appID, expiry.Add(time.Second - 1), true},
+		"another time zone":    {nil, "access_token", fingerprint, appID, expiry.In(time.FixedZone("CST", 8*3600)), true},
+		"another token":        {nil, "access_token", "0000000000000000", appID, expiry, false},
+		"another key":          {nil, "theirs", fingerprint, appID, expiry, false},
+		"another appid":        {nil, "access_token", fingerprint, "wxfedcba9876543210", expiry, false},
+		"another expiry":       {nil, "access_token", fingerprint, appID, expiry.Add(time.Second), false},
+		"nothing known":        {nil, "access_token", "", appID, expiry, false},
+		"nothing known, empty": {func(d map[string][]byte) { clear(d) }, "access_token", "", "", time.Time{}, false},
+		"token edited":         {func(d map[string][]byte) { d["access_token"] = append(d["access_token"], '\n') }, "access_token", fingerprint, appID, expiry, false},
+		"token gone":           {func(d map[string][]byte) { delete(d, "access_token") }, "access_token", fingerprint, appID, expiry, false},
+		"expiry edited":        {func(d map[string][]byte) { d["expires_at"] = []byte("2026-03-01T22:00:00+08:00") }, "access_token", fingerprint, appID, expiry, false},
+		"appid gone":           {func(d map[string][]byte) { delete(d, "app_id") }, "access_token", fingerprint, appID, expiry, false},
+		"a foreign key more":   {func(d map[string][]byte) { d["more"] = nil }, "access_token", fingerprint, appID, expiry, true},
+	}
+	for name, test := range tests {
+		data := liveSecret().Data
+		if test.change != nil {
+			test.change(data)
+		}
+		if got := (Snapshot{data: data}).Holds(test.key, test.fingerprint, test.appID, test.expiresAt); got != test.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
+func TestStripMetadata(t *testing.T) {
+	at := metav1.NewTime(issuedAt)
+	const p = "wechat.apptoken.dev/"
+	given := func(more ...edit) *metav1.PartialObjectMetadata {
+		m := secret(labelled("team", "shop"), annotated("note", "x"), annotated(corev1.LastAppliedConfigAnnotation, token),
+			adopt("shop"), labelled(p+"credentials", "true"), referenceOf(foreignReference), reference(ownUID))
+		m.CreationTimestamp, m.DeletionTimestamp = at, &at
+		m.Generation, m.GenerateName, m.Finalizers = 7, "shop-", []string{"example.com/f"}
+		m.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubectl"}}
+		m.TypeMeta = metav1.TypeMeta{} // lists do not repeat it
+		for _, e := range more {
+			e(m)
+		}
+		return m
+	}
+	want := func(labels, annotations map[string]string) *metav1.PartialObjectMetadata {
+		return &metav1.PartialObjectMetadata{
+			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: "shop", Name: "shop-token", UID: "secret-uid", ResourceVersion: "42", CreationTimestamp: at, DeletionTimestamp: &at,
+				OwnerReferences: given().OwnerReferences, Labels: labels, Annotations: annotations,
+			},
+		}
+	}
+	tests := map[string]struct{ in, want *metav1.PartialObjectMetadata }{
+		"foreign": {given(), want(map[string]string{p + "credentials": "true"}, map[string]string{p + "adopt": "shop"})},
+		"target by label": {given(labelled(p+"managed-by", "wechat-token-operator")),
+			want(map[string]string{p + "credentials": "true", p + "managed-by": "wechat-token-operator", "team": "shop"}, map[string]string{p + "adopt": "shop", "note": "x"})},
+		"target by annotation": {given(holder(ownUID)),
+			want(map[string]string{p + "credentials": "true", "team": "shop"}, map[string]string{p + "adopt": "shop", p + "owner-uid": ownUID, "note": "x"})},
+		// Nothing at all is kept of Secrets that are none of the operator's business.
+		"bare": {
+			&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"x": "y"}, Annotations: map[string]string{"x": "y"}}},
+			&metav1.PartialObjectMetadata{TypeMeta: secretType(), ObjectMeta: metav1.ObjectMeta{Name: "a"}},
+		},
+	}
+	for name, test := range tests {
+		before := test.in.DeepCopy()
+		got := StripMetadata(test.in)
+		if !reflect.DeepEqual(got, test.want) {
+			t.Errorf("%s:\n%+v, want\n%+v", name, got, test.want)
+		}
+		if again := StripMetadata(got); !reflect.DeepEqual(again, got) {
+			t.Errorf("%s: stripped twice: %+v", name, again)
+		}
+		if !reflect.DeepEqual(test.in, before) {
+			t.Errorf("%s: the original was changed", name)
+		}
+		noToken(t, got)
+	}
+}
