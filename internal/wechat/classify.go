@@ -3,6 +3,7 @@
 package wechat
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -10,11 +11,8 @@ import (
 	"strings"
 )
 
-const (
-	// maxErrmsg is how much of an errmsg is looked at, maxExcerpt how much is shown, in bytes.
-	maxErrmsg  = 4 << 10
-	maxExcerpt = 120
-)
+// maxExcerpt is how much of an errmsg is shown, in bytes.
+const maxExcerpt = 120
 
 var (
 	// A rid has three groups of hex digits. Other forms are not shown: an AppSecret could be one.
@@ -27,18 +25,17 @@ var (
 // classify makes the error of an answer with an errcode, by that number alone. secrets must not be
 // shown, whatever errmsg says.
 func classify(a answer, codes []outcome, secrets []Secret) *Error {
-	errmsg := a.errmsg[:min(len(a.errmsg), maxErrmsg)]
-	e := &Error{Code: a.code, RequestID: requestID(errmsg, secrets)}
+	e := &Error{Code: a.code, RequestID: requestID(a.errmsg, secrets)}
 	for _, o := range codes {
 		if o.code == a.code {
 			e.Class, e.Reason, e.RetryAfter = o.class, o.reason, o.retryAfter
-			e.Message = strings.ReplaceAll(o.what, "{address}", address(errmsg)) + " " + o.next
+			e.Message = strings.ReplaceAll(o.what, "{address}", address(a.errmsg, secrets)) + " " + o.next
 			return e
 		}
 	}
 	e.Class, e.Reason = ClassTransient, ReasonRequestRejected
 	e.Message = whatUnknown
-	if said := excerpt(errmsg, secrets); said != "" {
+	if said := excerpt(a.errmsg, secrets); said != "" {
 		e.Message += fmt.Sprintf("; it said %q", said)
 	}
 	e.Message += ". " + nextUnknown
@@ -56,19 +53,23 @@ func requestID(errmsg string, secrets []Secret) string {
 
 // address finds the caller's address in an errmsg such as
 // "invalid ip 203.0.113.7 ipv6 ::ffff:203.0.113.7, not in whitelist".
-func address(errmsg string) string {
+func address(errmsg string, secrets []Secret) string {
 	for _, run := range addressRun.FindAllString(errmsg, 16) {
-		// A zone may be any text, but the pattern has no percent sign.
-		ip, err := netip.ParseAddr(strings.TrimRight(run, ":."))
-		if err == nil {
-			return ip.Unmap().String()
+		for _, candidate := range []string{run, strings.TrimRight(run, ":.")} {
+			// A zone could be any text, but the pattern has no percent sign. An AppSecret has as many
+			// digits as an address.
+			ip, err := netip.ParseAddr(candidate)
+			digits := strings.ReplaceAll(ip.StringExpanded(), ":", "")
+			if err == nil && hide(digits, secrets) == digits {
+				return ip.Unmap().String()
+			}
 		}
 	}
 	return "the operator's address"
 }
 
 // excerpt cleans an errmsg that no rule explains. The order counts: a value that is hidden first could
-// come together again when characters are dropped.
+// come together again when characters are dropped, and one that is cut first would not be found.
 func excerpt(errmsg string, secrets []Secret) string {
 	errmsg = ridPattern.ReplaceAllString(errmsg, "")
 	printable := strings.Map(func(r rune) rune {
@@ -88,14 +89,40 @@ func excerpt(errmsg string, secrets []Secret) string {
 	return clean
 }
 
-// hide removes secrets from a text, as they are and as they stand in a URL.
+// hide removes secrets and parts of them from a text, as they are and as they stand in a URL and in JSON.
 func hide(text string, secrets []Secret) string {
 	for _, s := range secrets {
-		if s.IsZero() {
-			continue
+		value := s.Reveal()
+		quoted, _ := json.Marshal(value) // a string, so it cannot fail
+		for _, form := range []string{value, url.QueryEscape(value), string(quoted[1 : len(quoted)-1])} {
+			text = hideParts(text, form)
 		}
-		text = strings.ReplaceAll(text, s.Reveal(), redacted)
-		text = strings.ReplaceAll(text, url.QueryEscape(s.Reveal()), redacted)
 	}
 	return text
+}
+
+// hideParts removes every run of 8 or more characters that secret has as well; less gives nothing away.
+func hideParts(text, secret string) string {
+	size := min(8, len(secret))
+	if size == 0 {
+		return text
+	}
+	parts := make(map[string]bool)
+	for i := range len(secret) - size + 1 {
+		parts[secret[i:i+size]] = true
+	}
+	var b strings.Builder
+	end := 0 // of the run that is being hidden
+	for i := range len(text) {
+		if i+size <= len(text) && parts[text[i:i+size]] {
+			if i >= end {
+				b.WriteString(redacted)
+			}
+			end = i + size
+		}
+		if i >= end {
+			b.WriteByte(text[i])
+		}
+	}
+	return b.String()
 }

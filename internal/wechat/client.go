@@ -4,39 +4,142 @@ package wechat
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"sync/atomic"
 	"time"
 )
 
-// Client calls WeChat. It is safe for concurrent use.
+const (
+	grantType = "client_credential"
+
+	pathStable = "/cgi-bin/stable_token"
+	pathLegacy = "/cgi-bin/token"
+	pathProbe  = "/cgi-bin/get_api_domain_ip"
+)
+
+// Client calls WeChat. It is safe for concurrent use, and one should serve a whole process: the limit
+// of requests in flight, the endpoint that works and WeChat's clock are its own.
 type Client struct {
-	clock *clock
+	clock     *clock
+	endpoints []*url.URL
+	timeout   time.Duration
+	userAgent string
+	slots     chan struct{} // one element for each request in flight
+	// preferred is the index of the endpoint that worked last.
+	preferred atomic.Int64
+
+	// shared keeps connections, fresh makes one for each request.
+	shared, fresh http.RoundTripper
 }
 
-// New makes a Client. A wrong option gives an *OptionError.
+// New makes a Client. It does not call WeChat. A wrong option gives an *OptionError that names the flag.
 func New(o Options) (*Client, error) {
-	o, _, err := o.complete()
+	o, endpoints, err := o.complete()
 	if err != nil {
 		return nil, err
 	}
-	return &Client{clock: newClock(o.Wall)}, nil
+	roots, err := rootCAs(o.CAFile)
+	if err != nil {
+		return nil, &OptionError{Flag: "--wechat-ca-file", err: err}
+	}
+	return &Client{
+		clock:     newClock(o.Wall),
+		endpoints: endpoints,
+		timeout:   o.Timeout,
+		userAgent: o.UserAgent,
+		slots:     make(chan struct{}, o.MaxInFlight),
+		shared:    newTransport(o, roots),
+		fresh:     newMintTransport(o, roots),
+	}, nil
 }
 
-// StableToken asks for the token of an account in Stable mode.
-func (c *Client) StableToken(context.Context, Credentials, bool) (Token, error) {
-	return Token{}, errors.ErrUnsupported
+// StableToken asks for the Stable token of an account (POST /cgi-bin/stable_token).
+//
+// Without force it is harmless at any time: until 300 s before expiry WeChat answers the same token
+// with its remaining life, then a new one. When an endpoint gives no answer, or none of WeChat's, the
+// next one is tried; each attempt has Options.Timeout.
+//
+// With force it is a mint, and WeChat makes a new token; it allows 20 a day, at least 30 s apart. Once a
+// mint is started it ends by its own deadline of 10 s and not with ctx. Another endpoint is tried only
+// when nothing can have been sent.
+//
+// The error is an *Error. When ctx ended the call, errors.Is finds context.Canceled or
+// context.DeadlineExceeded in it.
+func (c *Client) StableToken(ctx context.Context, account Credentials, force bool) (Token, error) {
+	// These fields are strings, so Marshal cannot fail.
+	body, _ := json.Marshal(map[string]any{
+		"grant_type":    grantType,
+		"appid":         account.AppID,
+		"secret":        account.AppSecret.Reveal(),
+		"force_refresh": force,
+	})
+	r := request{
+		method:  http.MethodPost,
+		path:    pathStable,
+		body:    body,
+		decode:  decodeToken,
+		codes:   tokenCodes,
+		secrets: []Secret{account.AppSecret},
+	}
+	if force {
+		return tokenOf(c.mint(ctx, r, time.Time{}))
+	}
+	return tokenOf(c.fetch(ctx, r))
 }
 
-// LegacyToken mints.
-func (c *Client) LegacyToken(context.Context, Credentials, time.Time) (Token, error) {
-	return Token{}, errors.ErrUnsupported
+// LegacyToken mints a Legacy token (GET /cgi-bin/token). WeChat ends the life of the one before in about
+// five minutes, and allows 2,000 a day.
+//
+// startBy is WeChat's time (see Now) by which the request must leave; zero sets no limit. A call that
+// cannot keep it sends nothing, and errors.Is finds ErrStartedTooLate: the error itself when startBy was
+// over, or too many other requests were in flight until then, and an *Error with ReasonUnreachable when
+// no endpoint could be connected in time. Everything else is as with a forced StableToken.
+func (c *Client) LegacyToken(ctx context.Context, account Credentials, startBy time.Time) (Token, error) {
+	return tokenOf(c.mint(ctx, request{
+		method: http.MethodGet,
+		path:   pathLegacy,
+		query: url.Values{
+			"grant_type": {grantType},
+			"appid":      {account.AppID},
+			"secret":     {account.AppSecret.Reveal()},
+		},
+		decode:  decodeToken,
+		codes:   tokenCodes,
+		secrets: []Secret{account.AppSecret},
+	}, startBy))
 }
 
-// ProbeToken asks whether WeChat accepts a token.
-func (c *Client) ProbeToken(context.Context, Secret) error { return errors.ErrUnsupported }
+// ProbeToken asks whether WeChat accepts a token (GET /cgi-bin/get_api_domain_ip); nil means that it
+// does. An *Error with ReasonTokenRejected means that it does not (40001, 40014, 42001), and any other
+// one says nothing about the token. Endpoints and deadlines are as with StableToken without force.
+func (c *Client) ProbeToken(ctx context.Context, token Secret) error {
+	_, err := c.fetch(ctx, request{
+		method:  http.MethodGet,
+		path:    pathProbe,
+		query:   url.Values{"access_token": {token.Reveal()}},
+		decode:  decodeProbe,
+		codes:   probeCodes,
+		secrets: []Secret{token},
+	})
+	return err
+}
 
-// Now is WeChat's clock.
+// Now is WeChat's clock, in UTC and without a monotonic reading, learnt from the Date header of its
+// answers. Before the first answer, and while the two differ by less than 5 s, it is the local wall
+// clock. Later it may be ahead of the truth when the local clock jumps, until the next answer, but a
+// local clock that is set back or stands still does not set it back.
 func (c *Client) Now() time.Time { return c.clock.now() }
 
-// ClockSynced reports whether an answer's Date has been seen.
+// ClockSynced reports whether an answer with a Date has been seen, so that Now is WeChat's.
 func (c *Client) ClockSynced() bool { return c.clock.synced() }
+
+// tokenOf makes the Token of an answer, its times re-read on a clock that the answer itself may have
+// set right.
+func tokenOf(r reply, err error) (Token, error) {
+	if err != nil {
+		return Token{}, err
+	}
+	return Token{Value: r.token, IssuedAt: r.startedAt, ExpiresAt: r.startedAt.Add(r.life)}, nil
+}

@@ -44,8 +44,8 @@ func newClock(wall func() time.Time) *clock {
 
 // mark is this moment.
 func (c *clock) mark() instant {
-	// Round(0) strips the monotonic reading, without which Sub compares the wall clock.
-	return instant{wall: c.wall().Round(0).UTC(), mono: time.Now()}
+	// UTC strips the monotonic reading, without which Sub compares the wall clock.
+	return instant{wall: c.wall().UTC(), mono: time.Now()}
 }
 
 // between is the time from one moment to a later one.

@@ -33,7 +33,7 @@ const (
 // codes on the pages named in the package comment, WeChat's global list
 // (https://developers.weixin.qq.com/doc/oplatform/developers/errCode/errCode.html), and for 89502,
 // 89504 and 89505 the list of the SDK WxJava.
-var tokenCodes = [...]outcome{
+var tokenCodes = []outcome{
 	{code: -1, class: ClassTransient, reason: ReasonSystemBusy,
 		what: "WeChat is busy.", next: nextWait},
 
@@ -76,12 +76,13 @@ var tokenCodes = [...]outcome{
 		next: "Use the appid of a mini program, an official account or another account that has an AppSecret of its own."},
 }
 
-// probeCodes are the codes that mean something else when a token is asked about.
-var probeCodes = [...]outcome{
+// probeCodes has every errcode that is known when a token is asked about; the first few mean something
+// else there.
+var probeCodes = append([]outcome{
 	{code: 40001, class: ClassTransient, reason: ReasonTokenRejected, what: whatRejected, next: nextRejected},
 	{code: 40014, class: ClassTransient, reason: ReasonTokenRejected, what: whatRejected, next: nextRejected},
 	{code: 42001, class: ClassTransient, reason: ReasonTokenRejected, what: whatRejected, next: nextRejected},
-}
+}, tokenCodes...)
 
 const (
 	whatRejected = "WeChat no longer accepts the access token."

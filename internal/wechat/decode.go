@@ -109,8 +109,6 @@ func decodeCommon(body []byte) (map[string]json.RawMessage, answer, error) {
 func members(body []byte) (map[string]json.RawMessage, error) {
 	body = bytes.TrimSpace(body)
 	switch {
-	case len(body) > maxBody:
-		return nil, errTooLarge
 	case len(body) == 0:
 		return nil, errEmpty
 	case body[0] == '<':

@@ -20,5 +20,7 @@
 // never sent twice, and an [Error] says whether one may have happened.
 //
 // AppSecret and token leave this package as a [Secret] only. Legacy carries the AppSecret in the URL,
-// which net/http puts into its errors, so no error of net/http leaves this package.
+// which net/http puts into its errors, so no error of net/http leaves this package. One thing is out of
+// reach here: what a server sends behind an answer, net/http quotes to the standard logger, so a program
+// should not let that print.
 package wechat

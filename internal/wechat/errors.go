@@ -74,6 +74,8 @@ type Error struct {
 
 	// err serves errors.Is; it is one of few known values, never an error of net/http.
 	err error
+	// answered: the server refused, so it did nothing.
+	answered bool
 }
 
 // Error implements error.

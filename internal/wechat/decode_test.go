@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wechat
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+var allMalformed = []malformed{errTooLarge, errEmpty, errHTML, errNotJSON, errDuplicate, errErrcode, errNoToken,
+	errTokenChars, errExpiresIn, errNoIPList}
+
+func TestDecodeToken(t *testing.T) {
+	long := strings.Repeat("0123456789abcdefghij", 100)
+	life := func(expiresIn string) string { return `{"access_token":"t","expires_in":` + expiresIn + `}` }
+	for _, tt := range []struct {
+		name, body string
+		token      string
+		life       time.Duration
+		code       int
+		err        error
+	}{
+		{name: "documented", body: goodBody, token: freshToken, life: 2 * time.Hour},
+		{name: "errcode 0", body: `{"errcode":0,"errmsg":"ok","access_token":"t","expires_in":345}`, token: "t", life: 345 * time.Second},
+		{name: "errcode -0", body: `{"errcode":-0,"access_token":"t","expires_in":1}`, token: "t", life: time.Second},
+		{name: "2,000 characters", body: `{"access_token":"` + long + `","expires_in":7200}`, token: long, life: 2 * time.Hour},
+		{name: "white space", body: "\r\n { \"access_token\" : \"t\" ,\t\"expires_in\" : 300 } \n", token: "t", life: 5 * time.Minute},
+		{name: "other fields", body: `{"a":[{"access_token":1,"access_token":2}],"access_token":"t","expires_in":300,"b":null}`, token: "t", life: 5 * time.Minute},
+		{name: "escapes", body: `{"access_token":"\u0074\"\\","expires_in":300}`, token: `t"\`, life: 5 * time.Minute},
+
+		{name: "errcode", body: `{"errcode":40013,"errmsg":"invalid appid"}`, code: 40013},
+		{name: "errcode beside a token", body: `{"errcode":-1,"access_token":"t","expires_in":7200}`, token: "t", code: -1},
+		{name: "errcode, errmsg no string", body: `{"errcode":-1,"errmsg":{"a":1},"access_token":7}`, code: -1},
+		{name: "errcode text", body: `{"errcode":"40013"}`, err: errErrcode},
+		{name: "errcode null", body: `{"errcode":null,"access_token":"t","expires_in":7200}`, err: errErrcode},
+		{name: "errcode fraction", body: `{"errcode":40013.0}`, err: errErrcode},
+		{name: "errcode exponent", body: `{"errcode":4e4}`, err: errErrcode},
+		{name: "errcode huge", body: `{"errcode":2147483648}`, err: errErrcode},
+		{name: "errcode bool", body: `{"errcode":false,"access_token":"t","expires_in":7200}`, err: errErrcode},
+
+		{name: "life of 1", body: life("1"), token: "t", life: time.Second},
+		{name: "life at the limit", body: life("14400"), token: "t", life: 4 * time.Hour},
+		{name: "life above", body: life("14401"), token: "t", life: 4 * time.Hour},
+		{name: "life of a year", body: life("31536000"), token: "t", life: 4 * time.Hour},
+		{name: "life above 32 bits", body: life("4294967296"), token: "t", life: 4 * time.Hour},
+		{name: "life above 64 bits of nanoseconds", body: life("10000000000"), token: "t", life: 4 * time.Hour},
+		{name: "life above 64 bits", body: life("99999999999999999999999"), token: "t", life: 4 * time.Hour},
+		{name: "life 0", body: life("0"), err: errExpiresIn},
+		{name: "life -1", body: life("-1"), err: errExpiresIn},
+		{name: "life -0", body: life("-0"), err: errExpiresIn},
+		{name: "life text", body: life(`"7200"`), err: errExpiresIn},
+		{name: "life fraction", body: life("7200.5"), err: errExpiresIn},
+		{name: "life fraction of 0", body: life("7200.0"), err: errExpiresIn},
+		{name: "life exponent", body: life("1e3"), err: errExpiresIn},
+		{name: "life null", body: life("null"), err: errExpiresIn},
+		{name: "life list", body: life("[7200]"), err: errExpiresIn},
+		{name: "life missing", body: `{"access_token":"t"}`, err: errExpiresIn},
+
+		{name: "token missing", body: `{"expires_in":7200}`, err: errNoToken},
+		{name: "token empty", body: `{"access_token":"","expires_in":7200}`, err: errNoToken},
+		{name: "token null", body: `{"access_token":null,"expires_in":7200}`, err: errNoToken},
+		{name: "token number", body: `{"access_token":7,"expires_in":7200}`, err: errNoToken},
+		{name: "token list", body: `{"access_token":["t"],"expires_in":7200}`, err: errNoToken},
+		{name: "token with a space", body: `{"access_token":"a b","expires_in":7200}`, err: errTokenChars},
+		{name: "token with a line", body: `{"access_token":"a\nb","expires_in":7200}`, err: errTokenChars},
+		{name: "token with NUL", body: `{"access_token":"a\u0000","expires_in":7200}`, err: errTokenChars},
+		{name: "token with DEL", body: `{"access_token":"a\u007f","expires_in":7200}`, err: errTokenChars},
+		{name: "token not ASCII", body: `{"access_token":"令牌","expires_in":7200}`, err: errTokenChars},
+		{name: "token not UTF-8", body: "{\"access_token\":\"a\xff\",\"expires_in\":7200}", err: errTokenChars},
+
+		{name: "other case", body: `{"Access_Token":"t","EXPIRES_IN":7200}`, err: errNoToken},
+		{name: "errcode in other case", body: `{"ErrCode":40013,"access_token":"t","expires_in":7200}`, token: "t", life: 2 * time.Hour},
+		{name: "two tokens", body: `{"access_token":"t","expires_in":7200,"access_token":"u"}`, err: errDuplicate},
+		{name: "two tokens, one escaped", body: `{"access_token":"t","expires_in":7200,"access\u005ftoken":"u"}`, err: errDuplicate},
+		{name: "two errcodes", body: `{"errcode":0,"errcode":40013}`, err: errDuplicate},
+		{name: "empty", body: "", err: errEmpty},
+		{name: "white space alone", body: " \r\n\t", err: errEmpty},
+		{name: "empty object", body: "{}", err: errNoToken},
+		{name: "web page", body: "\n<!DOCTYPE html><html>" + goodBody, err: errHTML},
+		{name: "XML", body: "<xml><errcode>0</errcode></xml>", err: errHTML},
+		{name: "text", body: "Bad Gateway", err: errNotJSON},
+		{name: "list", body: "[" + goodBody + "]", err: errNotJSON},
+		{name: "string", body: `"` + freshToken + `"`, err: errNotJSON},
+		{name: "null", body: "null", err: errNotJSON},
+		{name: "two objects", body: goodBody + goodBody, err: errNotJSON},
+		{name: "text behind", body: goodBody + "x", err: errNotJSON},
+		{name: "byte order mark", body: "\ufeff" + goodBody, err: errNotJSON},
+		{name: "deep", body: strings.Repeat(`{"a":`, 12000), err: errNotJSON},
+		{name: "deep and closed", body: `{"a":` + strings.Repeat("[", 12000) + strings.Repeat("]", 12000) + "}", err: errNotJSON},
+		{name: "gzip", body: "\x1f\x8b\x08\x00", err: errNotJSON},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := decodeToken([]byte(tt.body))
+			if !errors.Is(err, tt.err) {
+				t.Fatalf("error %v, want %v", err, tt.err)
+			}
+			if got.token.Reveal() != tt.token || got.life != tt.life || got.code != tt.code {
+				t.Errorf("token %q, life %v, code %d, want %q, %v, %d", got.token.Reveal(), got.life, got.code, tt.token, tt.life, tt.code)
+			}
+		})
+	}
+}
+
+// TestCutAnswer cuts a good answer at every place.
+func TestCutAnswer(t *testing.T) {
+	for i := 1; i < len(goodBody); i++ {
+		if _, err := decodeToken([]byte(goodBody[:i])); !errors.Is(err, errNotJSON) {
+			t.Errorf("%s: error %v, want %v", goodBody[:i], err, errNotJSON)
+		}
+	}
+}
+
+// TestBadAnswer: both token endpoints and the probe say why, and quote nothing.
+func TestBadAnswer(t *testing.T) {
+	for body, why := range map[string]malformed{
+		"":                                errEmpty,
+		"<html>" + storedToken:            errHTML,
+		goodBody[:len(goodBody)-1]:        errNotJSON,
+		`{"errcode":"` + appSecret + `"}`: errErrcode,
+		`{"a":1,"a":"` + appSecret + `"}`: errDuplicate,
+	} {
+		for _, call := range allCalls {
+			_, err := call.do(t.Context(), offline(t, body))
+			wantText(t, wantError(t, err, ClassTransient, ReasonBadResponse, 0), "api.example.com", string(why), "proxy or gateway")
+		}
+	}
+}
+
+func FuzzDecodeToken(f *testing.F) {
+	for _, seed := range []string{
+		goodBody, probeBody, "", "<html>", `{"errcode":40164,"errmsg":"invalid ip 203.0.113.7 ipv6 ::ffff:203.0.113.7, not in whitelist rid: 1-2-3"}`,
+		`{"errcode":1,"errmsg":"bad 79_FRESHtoken","access_token":"79_FRESHtoken"}`, `{"access_token":"t","expires_in":1e3}`,
+		`{"access_token":"\u0074\ud800","expires_in":99999999999999999999}`, `{"a":1,"a":2}`, `{"errcode":-0,"access_token":"t","expires_in":"7200"}`, "{\xff", `[{}]`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		a, err := decodeToken(body)
+		token := a.token.Reveal()
+		var why malformed
+		switch {
+		case err != nil:
+			if !errors.As(err, &why) || !slices.Contains(allMalformed, why) || a != (answer{}) {
+				t.Errorf("error %q with %v, want one of the known and nothing", err, a)
+			}
+		case a.code != 0:
+			if a.life != 0 {
+				t.Errorf("errcode %d and a life of %v", a.code, a.life)
+			}
+			hidesToken(t, a)
+		default:
+			if token == "" || !printable(token) || a.life <= 0 || a.life > 4*time.Hour || a.errmsg != "" {
+				t.Errorf("token %q, life %v, errmsg %q", token, a.life, a.errmsg)
+			}
+		}
+		_, _ = decodeProbe(body)
+	})
+}
+
+// hidesToken: whatever errmsg says, a message shows nothing of a token that stands beside it.
+func hidesToken(t *testing.T, a answer) {
+	t.Helper()
+	e := classify(a, tokenCodes, []Secret{a.token})
+	if len(e.Message) > 400 || !printable(strings.ReplaceAll(e.Message, " ", "")) || !printable(e.RequestID) {
+		t.Errorf("message %q, rid %q", e.Message, e.RequestID)
+	}
+	token := a.token.Reveal()
+	if said := excerpt(a.errmsg, []Secret{a.token}); len(token) >= 8 && printable(token) &&
+		strings.Contains(strings.ReplaceAll(said, redacted, ""), token) {
+		t.Errorf("errmsg %q is shown as %q, token %q", a.errmsg, said, token)
+	}
+}
+
+func printable(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
+}
