@@ -11,31 +11,38 @@ import (
 type Mode string
 
 const (
-	// ModeStable uses POST /cgi-bin/stable_token: repeated calls return the same token
-	// until five minutes before its expiry, so several fetchers do not disturb each other.
+	// ModeStable uses POST /cgi-bin/stable_token: repeated calls return the same
+	// token until five minutes before its expiry, so several fetchers do not
+	// disturb each other.
 	ModeStable Mode = "Stable"
-	// ModeLegacy uses GET /cgi-bin/token: each call mints a new token and kills older ones.
+	// ModeLegacy uses GET /cgi-bin/token: each call mints a new token and kills
+	// older ones.
 	ModeLegacy Mode = "Legacy"
 )
 
-// DeletionPolicy says what becomes of the target Secret when its WeChatAppToken is deleted.
+// DeletionPolicy says what becomes of the target Secret when its
+// WeChatAppToken is deleted.
 // +kubebuilder:validation:Enum=Delete;Retain
 type DeletionPolicy string
 
 const (
-	// DeletionDelete gives the Secret an owner reference, so that it is collected with its WeChatAppToken.
+	// DeletionDelete gives the Secret an owner reference, so that it is collected
+	// with its WeChatAppToken.
 	DeletionDelete DeletionPolicy = "Delete"
-	// DeletionRetain leaves the Secret; a WeChatAppToken of the same name and appID takes it over.
+	// DeletionRetain leaves the Secret; a WeChatAppToken of the same name and
+	// appID takes it over.
 	DeletionRetain DeletionPolicy = "Retain"
 )
 
-// WeChatAppToken keeps a Secret supplied with a valid access token of one WeChat app: a Mini
-// Program, an Official Account or another kind of app with an appid and an AppSecret. The token
-// is replaced before it expires, so that whoever reads the Secret through a volume mount holds a
-// token that WeChat accepts.
+// WeChatAppToken keeps a Secret supplied with a valid access token of one
+// WeChat app: a Mini Program, an Official Account or another kind of app with
+// an appid and an AppSecret. The token is replaced before it expires, so that
+// whoever reads the Secret through a volume mount holds a token that WeChat
+// accepts.
 //
-// Whoever may create a WeChatAppToken can obtain an access token with any AppSecret of the same
-// namespace. Grant it as you grant the reading of Secrets.
+// Whoever may create a WeChatAppToken can obtain an access token with any
+// AppSecret of the same namespace. Grant it as you grant the reading of
+// Secrets.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -56,6 +63,7 @@ const (
 type WeChatAppToken struct {
 	metav1.TypeMeta `json:",inline"`
 
+	// metadata is that of any object.
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 
@@ -71,35 +79,38 @@ type WeChatAppToken struct {
 
 // WeChatAppTokenSpec says which token is wanted and where it goes.
 type WeChatAppTokenSpec struct {
-	// appID is the app's AppID (appid) as WeChat's console shows it: wx and 16 lower-case
-	// letters or digits. The original ID (gh_…) is something else.
+	// appID is the app's AppID (appid) as WeChat's console shows it: wx and 16
+	// lower-case letters or digits. The original ID (gh_…) is something else.
 	// +required
 	// +kubebuilder:validation:MaxLength=64
 	// +kubebuilder:validation:XValidation:rule="self.matches('^wx[0-9a-z]{16}$')",message="must be an AppID such as wx0123456789abcdef: wx and 16 lower-case letters or digits, without spaces; the original ID (gh_…) is something else"
 	AppID string `json:"appID"`
 
-	// credentialsSecretRef names the Secret in this namespace that holds the AppSecret. A change
-	// of the Secret is acted on at once.
+	// credentialsSecretRef names the Secret in this namespace that holds the
+	// AppSecret. A change of the Secret is acted on at once.
 	// +required
 	CredentialsSecretRef CredentialsSecretReference `json:"credentialsSecretRef"`
 
-	// mode chooses WeChat's endpoint. Stable is right for nearly everybody. Legacy is for apps whose
-	// token must come from GET /cgi-bin/token; nothing else may then fetch for this appid.
+	// mode chooses WeChat's endpoint. Stable, the default, is right for nearly
+	// everybody. Legacy is for apps whose token must come from GET
+	// /cgi-bin/token; nothing else may then fetch for this appid.
 	// +optional
 	// +kubebuilder:default=Stable
 	Mode Mode `json:"mode,omitempty"`
 
-	// checkInterval is how often the stored token is checked with WeChat, so that a token replaced by
-	// somebody else is noticed. From 30s to 1h; the promise about forced refreshes by others needs
-	// at most 2m. A check is one call and, in Stable mode, no request to the API server.
+	// checkInterval is how often the stored token is checked with WeChat, so that
+	// a token replaced by somebody else is noticed. From 30s to 1h, by default 2m;
+	// the promise about forced refreshes by others needs at most 2m. A check is
+	// one call and, in Stable mode, no request to the API server.
 	// +optional
 	// +kubebuilder:default="2m"
-	// +kubebuilder:validation:XValidation:rule="size(self) <= 16 && self.matches('^([0-9]{1,5}(s|m|h)){1,3}$') && duration(self) >= duration('30s') && duration(self) <= duration('1h')",message="must be a duration from 30s to 1h in whole hours, minutes and seconds, such as 90s, 2m or 1h"
-	CheckInterval metav1.Duration `json:"checkInterval,omitempty"`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(s|m|h)){1,3}$') && duration(self) >= duration('30s') && duration(self) <= duration('1h')",message="must be a duration from 30s to 1h in whole hours, minutes and seconds, such as 90s, 2m or 1h"
+	CheckInterval metav1.Duration `json:"checkInterval,omitempty,omitzero"`
 
-	// suspend stops all calls to WeChat and all writes of the target Secret. The token stays as it is and
-	// will expire.
+	// suspend stops all calls to WeChat and all writes of the target Secret. The
+	// token stays as it is and will expire.
 	// +optional
+	// +kubebuilder:default=false
 	Suspend bool `json:"suspend,omitempty"`
 
 	// target describes the Secret that receives the token.
@@ -116,16 +127,18 @@ type CredentialsSecretReference struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be the name of a Secret: lower-case letters, digits, '-' and '.', starting and ending with a letter or digit"
 	Name string `json:"name"`
 
-	// key of the Secret's data that holds the AppSecret. White space around the value is ignored.
+	// key of the Secret's data that holds the AppSecret, by default appSecret.
+	// White space around the value is ignored.
 	// +optional
 	// +kubebuilder:default=appSecret
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && self != '..'",message="must be a key of a Secret: letters, digits, '-', '_' and '.'"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')",message="must be a key of a Secret: letters, digits, '-', '_' and '.', neither '.' nor starting with '..'"
 	Key string `json:"key,omitempty"`
 }
 
 // LabelValue is the value of a label.
 // +kubebuilder:validation:MaxLength=63
+// +kubebuilder:validation:XValidation:rule="self.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$')",message="must be a label value: empty, or at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit"
 type LabelValue string
 
 // AnnotationValue is the value of an annotation.
@@ -134,42 +147,46 @@ type AnnotationValue string
 
 // TargetSpec describes the Secret that receives the token.
 type TargetSpec struct {
-	// name of the Secret; by default the name of this WeChatAppToken. Immutable. An existing Secret is
-	// written only if it carries the annotation wechat.apptoken.dev/adopt with the name of this
-	// WeChatAppToken.
+	// name of the Secret; by default the name of this WeChatAppToken. Immutable.
+	// An existing Secret is written only if it carries the annotation
+	// wechat.apptoken.dev/adopt with the name of this WeChatAppToken.
 	// +optional
-	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be a name for a Secret: at most 253 lower-case letters, digits, '-' and '.', starting and ending with a letter or digit"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be a name for a Secret: lower-case letters, digits, '-' and '.', starting and ending with a letter or digit; leave it out for the name of this WeChatAppToken"
 	Name string `json:"name,omitempty"`
 
-	// accessTokenKey is the key of the Secret's data, and so the name of the mounted file, that holds the
-	// token. Immutable. The keys expires_at and app_id are written beside it.
+	// accessTokenKey is the key of the Secret's data, and so the name of the
+	// mounted file, that holds the token; by default access_token. Immutable. The
+	// keys expires_at and app_id are written beside it.
 	// +optional
 	// +kubebuilder:default=access_token
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && self != '..'",message="must be a key of a Secret: letters, digits, '-', '_' and '.'"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')",message="must be a key of a Secret: letters, digits, '-', '_' and '.', neither '.' nor starting with '..'"
 	// +kubebuilder:validation:XValidation:rule="!(self in ['expires_at', 'app_id'])",message="expires_at and app_id are written by the operator beside the token: choose another key"
 	AccessTokenKey string `json:"accessTokenKey,omitempty"`
 
-	// labels to set on the Secret. Labels that others set there stay; one that is removed here is removed there.
+	// labels to set on the Secret, at most 32. Labels that others set there stay;
+	// one that is removed here is removed there. Keys under wechat.apptoken.dev/
+	// belong to the operator.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('wechat.apptoken.dev/'))",message="keys under wechat.apptoken.dev/ belong to the operator: choose another prefix"
-	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 317 && k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="each key must be a label key: an optional DNS prefix and '/', then at most 63 letters, digits, '-', '_' and '.'"
-	// +kubebuilder:validation:XValidation:rule="self.all(k, self[k].matches('^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$'))",message="each value must be a label value: empty, or at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.indexOf('/') <= 253 && k.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="each key must be a label key: at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit, with a lower-case DNS name and '/' before it if wanted"
 	Labels map[string]LabelValue `json:"labels,omitempty"`
 
-	// annotations to set on the Secret. Annotations that others set there stay; one that is removed here is
-	// removed there.
+	// annotations to set on the Secret, at most 32, with at most 49152 characters
+	// together. Annotations that others set there stay; one that is removed here
+	// is removed there. Keys under wechat.apptoken.dev/ belong to the operator.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=32
 	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('wechat.apptoken.dev/'))",message="keys under wechat.apptoken.dev/ belong to the operator: choose another prefix"
-	// +kubebuilder:validation:XValidation:rule="self.all(k, size(k) <= 317 && k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="each key must be an annotation key: an optional DNS prefix and '/', then at most 63 letters, digits, '-', '_' and '.'"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, k.indexOf('/') <= 253 && k.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="each key must be an annotation key: at most 63 letters, digits, '-', '_' and '.', starting and ending with a letter or digit, with a lower-case DNS name and '/' before it if wanted"
+	// +kubebuilder:validation:XValidation:rule="self.map(k, size(k) + size(self[k])).sum() <= 49152",message="all keys and values together may have at most 49152 characters, because Kubernetes limits what a Secret can hold: shorten or remove some"
 	Annotations map[string]AnnotationValue `json:"annotations,omitempty"`
 
-	// deletionPolicy says what becomes of the Secret when this WeChatAppToken is deleted: Delete removes it,
-	// Retain leaves it. It has no say in anything else.
+	// deletionPolicy says what becomes of the Secret when this WeChatAppToken is
+	// deleted: Delete, the default, removes it; Retain leaves it. It has no say in
+	// anything else.
 	// +optional
 	// +kubebuilder:default=Delete
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
@@ -177,23 +194,32 @@ type TargetSpec struct {
 
 // WeChatAppTokenStatus is what the operator last saw.
 type WeChatAppTokenStatus struct {
-	// observedGeneration is the generation that this status speaks of; -1 before the first result.
+	// A time that Go cannot parse, in one object, would stop every informer of
+	// this kind, and the API server takes some such times for a date-time. A rule
+	// that compares a time refuses them, because CEL cannot parse them either.
+
+	// observedGeneration is the generation that this status speaks of; -1 before
+	// the first result.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions: Ready (the Secret holds a valid token), Reconciling, Stalled and RefreshFailing.
+	// conditions are Ready (the Secret holds a valid token), Reconciling, Stalled
+	// and RefreshFailing.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.all(c, c.lastTransitionTime >= timestamp('0001-01-01T00:00:00Z'))",message="each lastTransitionTime must be a time such as 2026-01-02T15:04:05Z"
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
 	// token describes the token in the Secret, without showing it.
 	// +optional
 	Token *TokenStatus `json:"token,omitempty"`
 
-	// nextRefreshAt is when the token is due to be replaced. For people; no decision reads it.
+	// nextRefreshAt is when the token is due to be replaced. For people; no
+	// decision reads it.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('0001-01-01T00:00:00Z')",message="must be a time such as 2026-01-02T15:04:05Z"
 	NextRefreshAt *metav1.Time `json:"nextRefreshAt,omitempty"`
 
 	// targetSecretName is the name of the Secret that receives the token.
@@ -201,12 +227,14 @@ type WeChatAppTokenStatus struct {
 	// +kubebuilder:validation:MaxLength=253
 	TargetSecretName string `json:"targetSecretName,omitempty"`
 
-	// targetResourceVersion is the Secret's resourceVersion after the operator's last write.
+	// targetResourceVersion is the Secret's resourceVersion after the operator's
+	// last write.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	TargetResourceVersion string `json:"targetResourceVersion,omitempty"`
 
-	// credentialsVersion is <uid>/<resourceVersion> of the credentials Secret that was last used.
+	// credentialsVersion is <uid>/<resourceVersion> of the credentials Secret that
+	// was last used.
 	// +optional
 	// +kubebuilder:validation:MaxLength=128
 	CredentialsVersion string `json:"credentialsVersion,omitempty"`
@@ -215,15 +243,17 @@ type WeChatAppTokenStatus struct {
 	// +optional
 	LastError *RefreshError `json:"lastError,omitempty"`
 
-	// handledRequests holds the value of each request annotation that was carried out last.
+	// handledRequests holds the value of each request annotation that was carried
+	// out last.
 	// +optional
 	HandledRequests *HandledRequests `json:"handledRequests,omitempty"`
 
-	// forcedRefreshes are the times within 24 hours at which this resource forced a refresh. WeChat grants 20
-	// a day for an account.
+	// forcedRefreshes are the times within 24 hours at which this resource forced
+	// a refresh. WeChat grants 20 a day for an account.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:XValidation:rule="self.all(t, t >= timestamp('0001-01-01T00:00:00Z'))",message="each must be a time such as 2026-01-02T15:04:05Z"
 	ForcedRefreshes []metav1.Time `json:"forcedRefreshes,omitempty"`
 }
 
@@ -234,12 +264,15 @@ type TokenStatus struct {
 	Mode Mode `json:"mode,omitempty"`
 	// issuedAt is when the call that returned the token was started.
 	// +required
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('0001-01-01T00:00:00Z')",message="must be a time such as 2026-01-02T15:04:05Z"
 	IssuedAt metav1.Time `json:"issuedAt"`
 	// expiresAt is when WeChat stops accepting the token.
 	// +required
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('0001-01-01T00:00:00Z')",message="must be a time such as 2026-01-02T15:04:05Z"
 	ExpiresAt metav1.Time `json:"expiresAt"`
-	// fingerprint is the first 16 hex digits of the token's SHA-256. It is empty for a Legacy token that was found
-	// in the Secret after a crash, because nobody saw WeChat issue it.
+	// fingerprint is the first 16 hex digits of the token's SHA-256. It is empty
+	// for a Legacy token that was found in the Secret after a crash, because
+	// nobody saw WeChat issue it.
 	// +optional
 	// +kubebuilder:validation:MaxLength=16
 	Fingerprint string `json:"fingerprint,omitempty"`
@@ -261,13 +294,16 @@ type RefreshError struct {
 	Message string `json:"message,omitempty"`
 	// requestID is the rid of WeChat's answer, which WeChat's support asks for.
 	// +optional
-	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:MaxLength=128
 	RequestID string `json:"requestID,omitempty"`
 	// time of the attempt.
 	// +required
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('0001-01-01T00:00:00Z')",message="must be a time such as 2026-01-02T15:04:05Z"
 	Time metav1.Time `json:"time"`
-	// retryAt is when the next attempt is due. A change of the spec or of the credentials makes one at once.
+	// retryAt is when the next attempt is due. A change of the spec or of the
+	// credentials makes one at once.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('0001-01-01T00:00:00Z')",message="must be a time such as 2026-01-02T15:04:05Z"
 	RetryAt *metav1.Time `json:"retryAt,omitempty"`
 	// attempts that failed in a row for this reason.
 	// +optional
@@ -281,13 +317,15 @@ type RefreshError struct {
 	CredentialsVersion string `json:"credentialsVersion,omitempty"`
 }
 
-// HandledRequests holds the value of each request annotation that was carried out last.
+// HandledRequests holds the value of each request annotation that was carried
+// out last.
 type HandledRequests struct {
 	// check is the last handled value of wechat.apptoken.dev/check-requested-at.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	Check string `json:"check,omitempty"`
-	// refresh is the last handled value of wechat.apptoken.dev/refresh-requested-at.
+	// refresh is the last handled value of
+	// wechat.apptoken.dev/refresh-requested-at.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	Refresh string `json:"refresh,omitempty"`

@@ -164,6 +164,7 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: suspend
       type:
         scalar: boolean
+      default: false
     - name: target
       type:
         namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TargetSpec

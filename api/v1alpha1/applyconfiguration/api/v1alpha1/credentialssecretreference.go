@@ -11,7 +11,8 @@ package v1alpha1
 type CredentialsSecretReferenceApplyConfiguration struct {
 	// name of the Secret. Its type must be Opaque.
 	Name *string `json:"name,omitempty"`
-	// key of the Secret's data that holds the AppSecret. White space around the value is ignored.
+	// key of the Secret's data that holds the AppSecret, by default appSecret.
+	// White space around the value is ignored.
 	Key *string `json:"key,omitempty"`
 }
 

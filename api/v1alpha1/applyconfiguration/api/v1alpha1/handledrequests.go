@@ -7,11 +7,13 @@ package v1alpha1
 // HandledRequestsApplyConfiguration represents a declarative configuration of the HandledRequests type for use
 // with apply.
 //
-// HandledRequests holds the value of each request annotation that was carried out last.
+// HandledRequests holds the value of each request annotation that was carried
+// out last.
 type HandledRequestsApplyConfiguration struct {
 	// check is the last handled value of wechat.apptoken.dev/check-requested-at.
 	Check *string `json:"check,omitempty"`
-	// refresh is the last handled value of wechat.apptoken.dev/refresh-requested-at.
+	// refresh is the last handled value of
+	// wechat.apptoken.dev/refresh-requested-at.
 	Refresh *string `json:"refresh,omitempty"`
 	// revoke is the last handled value of wechat.apptoken.dev/revoke-requested-at.
 	Revoke *string `json:"revoke,omitempty"`

@@ -23,7 +23,8 @@ type RefreshErrorApplyConfiguration struct {
 	RequestID *string `json:"requestID,omitempty"`
 	// time of the attempt.
 	Time *v1.Time `json:"time,omitempty"`
-	// retryAt is when the next attempt is due. A change of the spec or of the credentials makes one at once.
+	// retryAt is when the next attempt is due. A change of the spec or of the
+	// credentials makes one at once.
 	RetryAt *v1.Time `json:"retryAt,omitempty"`
 	// attempts that failed in a row for this reason.
 	Attempts *int32 `json:"attempts,omitempty"`

@@ -13,20 +13,25 @@ import (
 //
 // TargetSpec describes the Secret that receives the token.
 type TargetSpecApplyConfiguration struct {
-	// name of the Secret; by default the name of this WeChatAppToken. Immutable. An existing Secret is
-	// written only if it carries the annotation wechat.apptoken.dev/adopt with the name of this
-	// WeChatAppToken.
+	// name of the Secret; by default the name of this WeChatAppToken. Immutable.
+	// An existing Secret is written only if it carries the annotation
+	// wechat.apptoken.dev/adopt with the name of this WeChatAppToken.
 	Name *string `json:"name,omitempty"`
-	// accessTokenKey is the key of the Secret's data, and so the name of the mounted file, that holds the
-	// token. Immutable. The keys expires_at and app_id are written beside it.
+	// accessTokenKey is the key of the Secret's data, and so the name of the
+	// mounted file, that holds the token; by default access_token. Immutable. The
+	// keys expires_at and app_id are written beside it.
 	AccessTokenKey *string `json:"accessTokenKey,omitempty"`
-	// labels to set on the Secret. Labels that others set there stay; one that is removed here is removed there.
+	// labels to set on the Secret, at most 32. Labels that others set there stay;
+	// one that is removed here is removed there. Keys under wechat.apptoken.dev/
+	// belong to the operator.
 	Labels map[string]apiv1alpha1.LabelValue `json:"labels,omitempty"`
-	// annotations to set on the Secret. Annotations that others set there stay; one that is removed here is
-	// removed there.
+	// annotations to set on the Secret, at most 32, with at most 49152 characters
+	// together. Annotations that others set there stay; one that is removed here
+	// is removed there. Keys under wechat.apptoken.dev/ belong to the operator.
 	Annotations map[string]apiv1alpha1.AnnotationValue `json:"annotations,omitempty"`
-	// deletionPolicy says what becomes of the Secret when this WeChatAppToken is deleted: Delete removes it,
-	// Retain leaves it. It has no say in anything else.
+	// deletionPolicy says what becomes of the Secret when this WeChatAppToken is
+	// deleted: Delete, the default, removes it; Retain leaves it. It has no say in
+	// anything else.
 	DeletionPolicy *apiv1alpha1.DeletionPolicy `json:"deletionPolicy,omitempty"`
 }
 

@@ -20,8 +20,9 @@ type TokenStatusApplyConfiguration struct {
 	IssuedAt *v1.Time `json:"issuedAt,omitempty"`
 	// expiresAt is when WeChat stops accepting the token.
 	ExpiresAt *v1.Time `json:"expiresAt,omitempty"`
-	// fingerprint is the first 16 hex digits of the token's SHA-256. It is empty for a Legacy token that was found
-	// in the Secret after a crash, because nobody saw WeChat issue it.
+	// fingerprint is the first 16 hex digits of the token's SHA-256. It is empty
+	// for a Legacy token that was found in the Secret after a crash, because
+	// nobody saw WeChat issue it.
 	Fingerprint *string `json:"fingerprint,omitempty"`
 }
 

@@ -16,15 +16,18 @@ import (
 // WeChatAppTokenApplyConfiguration represents a declarative configuration of the WeChatAppToken type for use
 // with apply.
 //
-// WeChatAppToken keeps a Secret supplied with a valid access token of one WeChat app: a Mini
-// Program, an Official Account or another kind of app with an appid and an AppSecret. The token
-// is replaced before it expires, so that whoever reads the Secret through a volume mount holds a
-// token that WeChat accepts.
+// WeChatAppToken keeps a Secret supplied with a valid access token of one
+// WeChat app: a Mini Program, an Official Account or another kind of app with
+// an appid and an AppSecret. The token is replaced before it expires, so that
+// whoever reads the Secret through a volume mount holds a token that WeChat
+// accepts.
 //
-// Whoever may create a WeChatAppToken can obtain an access token with any AppSecret of the same
-// namespace. Grant it as you grant the reading of Secrets.
+// Whoever may create a WeChatAppToken can obtain an access token with any
+// AppSecret of the same namespace. Grant it as you grant the reading of
+// Secrets.
 type WeChatAppTokenApplyConfiguration struct {
-	v1.TypeMetaApplyConfiguration    `json:""`
+	v1.TypeMetaApplyConfiguration `json:""`
+	// metadata is that of any object.
 	*v1.ObjectMetaApplyConfiguration `json:"metadata,omitempty"`
 	// spec says which token is wanted and where it goes.
 	Spec *WeChatAppTokenSpecApplyConfiguration `json:"spec,omitempty"`

@@ -14,21 +14,23 @@ import (
 //
 // WeChatAppTokenSpec says which token is wanted and where it goes.
 type WeChatAppTokenSpecApplyConfiguration struct {
-	// appID is the app's AppID (appid) as WeChat's console shows it: wx and 16 lower-case
-	// letters or digits. The original ID (gh_…) is something else.
+	// appID is the app's AppID (appid) as WeChat's console shows it: wx and 16
+	// lower-case letters or digits. The original ID (gh_…) is something else.
 	AppID *string `json:"appID,omitempty"`
-	// credentialsSecretRef names the Secret in this namespace that holds the AppSecret. A change
-	// of the Secret is acted on at once.
+	// credentialsSecretRef names the Secret in this namespace that holds the
+	// AppSecret. A change of the Secret is acted on at once.
 	CredentialsSecretRef *CredentialsSecretReferenceApplyConfiguration `json:"credentialsSecretRef,omitempty"`
-	// mode chooses WeChat's endpoint. Stable is right for nearly everybody. Legacy is for apps whose
-	// token must come from GET /cgi-bin/token; nothing else may then fetch for this appid.
+	// mode chooses WeChat's endpoint. Stable, the default, is right for nearly
+	// everybody. Legacy is for apps whose token must come from GET
+	// /cgi-bin/token; nothing else may then fetch for this appid.
 	Mode *apiv1alpha1.Mode `json:"mode,omitempty"`
-	// checkInterval is how often the stored token is checked with WeChat, so that a token replaced by
-	// somebody else is noticed. From 30s to 1h; the promise about forced refreshes by others needs
-	// at most 2m. A check is one call and, in Stable mode, no request to the API server.
+	// checkInterval is how often the stored token is checked with WeChat, so that
+	// a token replaced by somebody else is noticed. From 30s to 1h, by default 2m;
+	// the promise about forced refreshes by others needs at most 2m. A check is
+	// one call and, in Stable mode, no request to the API server.
 	CheckInterval *v1.Duration `json:"checkInterval,omitempty"`
-	// suspend stops all calls to WeChat and all writes of the target Secret. The token stays as it is and
-	// will expire.
+	// suspend stops all calls to WeChat and all writes of the target Secret. The
+	// token stays as it is and will expire.
 	Suspend *bool `json:"suspend,omitempty"`
 	// target describes the Secret that receives the token.
 	Target *TargetSpecApplyConfiguration `json:"target,omitempty"`

@@ -14,26 +14,32 @@ import (
 //
 // WeChatAppTokenStatus is what the operator last saw.
 type WeChatAppTokenStatusApplyConfiguration struct {
-	// observedGeneration is the generation that this status speaks of; -1 before the first result.
+	// observedGeneration is the generation that this status speaks of; -1 before
+	// the first result.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
-	// conditions: Ready (the Secret holds a valid token), Reconciling, Stalled and RefreshFailing.
+	// conditions are Ready (the Secret holds a valid token), Reconciling, Stalled
+	// and RefreshFailing.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// token describes the token in the Secret, without showing it.
 	Token *TokenStatusApplyConfiguration `json:"token,omitempty"`
-	// nextRefreshAt is when the token is due to be replaced. For people; no decision reads it.
+	// nextRefreshAt is when the token is due to be replaced. For people; no
+	// decision reads it.
 	NextRefreshAt *metav1.Time `json:"nextRefreshAt,omitempty"`
 	// targetSecretName is the name of the Secret that receives the token.
 	TargetSecretName *string `json:"targetSecretName,omitempty"`
-	// targetResourceVersion is the Secret's resourceVersion after the operator's last write.
+	// targetResourceVersion is the Secret's resourceVersion after the operator's
+	// last write.
 	TargetResourceVersion *string `json:"targetResourceVersion,omitempty"`
-	// credentialsVersion is <uid>/<resourceVersion> of the credentials Secret that was last used.
+	// credentialsVersion is <uid>/<resourceVersion> of the credentials Secret that
+	// was last used.
 	CredentialsVersion *string `json:"credentialsVersion,omitempty"`
 	// lastError tells why the last attempt failed; absent when it worked.
 	LastError *RefreshErrorApplyConfiguration `json:"lastError,omitempty"`
-	// handledRequests holds the value of each request annotation that was carried out last.
+	// handledRequests holds the value of each request annotation that was carried
+	// out last.
 	HandledRequests *HandledRequestsApplyConfiguration `json:"handledRequests,omitempty"`
-	// forcedRefreshes are the times within 24 hours at which this resource forced a refresh. WeChat grants 20
-	// a day for an account.
+	// forcedRefreshes are the times within 24 hours at which this resource forced
+	// a refresh. WeChat grants 20 a day for an account.
 	ForcedRefreshes []metav1.Time `json:"forcedRefreshes,omitempty"`
 }
 

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+)
+
+// largestStatus has every field at its limit.
+func largestStatus() v1alpha1.WeChatAppTokenStatus {
+	now := metav1.NewTime(time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC))
+	value := strings.Repeat("v", v1alpha1.RequestValueMaxLength)
+	status := v1alpha1.WeChatAppTokenStatus{
+		ObservedGeneration:    1,
+		Token:                 &v1alpha1.TokenStatus{Mode: v1alpha1.ModeLegacy, IssuedAt: now, ExpiresAt: now, Fingerprint: "0123456789abcdef"},
+		NextRefreshAt:         &now,
+		TargetSecretName:      strings.Repeat("t", 253),
+		TargetResourceVersion: strings.Repeat("1", 64),
+		CredentialsVersion:    strings.Repeat("c", 128),
+		LastError: &v1alpha1.RefreshError{
+			Code: -1, Reason: strings.Repeat("R", 64), Message: strings.Repeat("字", 1024), RequestID: strings.Repeat("a", 128), Time: now,
+			RetryAt: &now, Attempts: 1 << 30, Generation: 1, CredentialsVersion: strings.Repeat("c", 128),
+		},
+		HandledRequests: &v1alpha1.HandledRequests{Check: value, Refresh: value, Revoke: value},
+	}
+	for i := range 16 {
+		status.Conditions = append(status.Conditions, metav1.Condition{
+			Type: fmt.Sprintf("Condition%d", i), Status: metav1.ConditionTrue, Reason: "Reason", Message: strings.Repeat("m", 1024), LastTransitionTime: now,
+		})
+	}
+	for range 64 {
+		status.ForcedRefreshes = append(status.ForcedRefreshes, now)
+	}
+	return status
+}
+
+// tryStatus runs the cases as merge patches of a status that has every field at its limit.
+func tryStatus(t *testing.T, cases []specCase) {
+	t.Helper()
+	u := create(t, newNamespace(t), "shop", "")
+	token := decode(t, u)
+	token.Status = largestStatus()
+	if err := api.Status().Update(t.Context(), token); err != nil {
+		t.Fatalf("a status with every field at its limit: %v", err)
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			status, err := yaml.YAMLToJSON([]byte(c.spec))
+			if err != nil {
+				t.Fatal(err)
+			}
+			stored := u.DeepCopy()
+			patch := client.RawPatch(types.MergePatchType, []byte(`{"status": `+string(status)+`}`))
+			err = api.Status().Patch(t.Context(), stored, patch, client.DryRunAll)
+			if c.field != "" {
+				refused(t, err, c.field, c.advice)
+			} else if err != nil {
+				t.Error(err)
+			} else {
+				decode(t, stored)
+			}
+		})
+	}
+}
+
+const someTime = "2026-01-02T15:04:05Z"
+
+// conditions is a status with n conditions, the first of which changed at a time.
+func conditions(n int, first string) string {
+	out := "conditions:\n- {type: Ready, status: 'True', reason: a, message: '', lastTransitionTime: " + first + "}"
+	for i := range n - 1 {
+		out += fmt.Sprintf("\n- {type: Type%d, status: 'True', reason: a, message: '', lastTransitionTime: %s}", i, someTime)
+	}
+	return out
+}
+
+func TestStatusLimits(t *testing.T) {
+	text := func(n int) string { return strings.Repeat("字", n) } // a limit is one of characters
+	var cases []specCase
+	for _, c := range []struct {
+		parent, field string
+		limit         int
+	}{
+		{"", "targetSecretName", 253},
+		{"", "targetResourceVersion", 64},
+		{"", "credentialsVersion", 128},
+		{"token", "fingerprint", 16},
+		{"lastError", "reason", 64},
+		{"lastError", "message", 1024},
+		{"lastError", "requestID", 128},
+		{"lastError", "credentialsVersion", 128},
+		{"handledRequests", "check", v1alpha1.RequestValueMaxLength},
+		{"handledRequests", "refresh", v1alpha1.RequestValueMaxLength},
+		{"handledRequests", "revoke", v1alpha1.RequestValueMaxLength},
+	} {
+		path := strings.Trim(c.parent+"."+c.field, ".")
+		status := func(n int) string {
+			if c.parent == "" {
+				return c.field + ": " + text(n)
+			}
+			return c.parent + ": {" + c.field + ": " + text(n) + "}"
+		}
+		cases = append(cases,
+			specCase{name: path, spec: status(c.limit)},
+			specCase{name: path + " too long", spec: status(c.limit + 1), field: "status." + path, advice: fmt.Sprintf("may not be more than %d", c.limit)})
+	}
+	tryStatus(t, append(cases, []specCase{
+		{name: "mode Stable", spec: "token: {mode: Stable}"},
+		{name: "no mode", spec: "token: {mode: stable}", field: "status.token.mode", advice: "supported values"},
+		{name: "no issuedAt", spec: "token: {issuedAt: null}", field: "status.token.issuedAt", advice: "Required value"},
+		{name: "no expiresAt", spec: "token: {expiresAt: null}", field: "status.token.expiresAt", advice: "Required value"},
+		{name: "no reason", spec: "lastError: {reason: null}", field: "status.lastError.reason", advice: "Required value"},
+		{name: "empty reason", spec: "lastError: {reason: ''}", field: "status.lastError.reason", advice: "at least 1 chars long"},
+		{name: "no time", spec: "lastError: {time: null}", field: "status.lastError.time", advice: "Required value"},
+		{name: "attempts beyond int32", spec: "lastError: {attempts: 2147483648}", field: "status", advice: "format int32 in lastError.attempts"},
+		{name: "code beyond int32", spec: "lastError: {code: 2147483648}", field: "status", advice: "format int32 in lastError.code"},
+		{name: "smallest code", spec: "lastError: {code: -2147483648}"},
+		{name: "16 conditions", spec: conditions(16, someTime)},
+		{name: "17 conditions", spec: conditions(17, someTime), field: "status.conditions", advice: "must have at most 16 items"},
+		{name: "65 forced refreshes", spec: "forcedRefreshes: [" + strings.Repeat(someTime+", ", 65) + "]", field: "status.forcedRefreshes", advice: "must have at most 64 items"},
+	}...))
+}
+
+// TestStatusTimes: a time that Go cannot parse would stop every informer of the kind.
+func TestStatusTimes(t *testing.T) {
+	var cases []specCase
+	for value, good := range map[string]bool{
+		someTime: true, "2026-01-02T23:04:05+08:00": true, "2026-01-02T15:04:05.123456789Z": true,
+		// The schema takes these for a date-time.
+		"2026-01-02t15:04:05z": false, "2026-01-02T15:04:05_5Z": false, "2026-01-02T15:04:05+99:99": false,
+	} {
+		for field, status := range map[string]string{
+			"nextRefreshAt":     "nextRefreshAt: " + value,
+			"token.issuedAt":    "token: {issuedAt: " + value + "}",
+			"token.expiresAt":   "token: {expiresAt: " + value + "}",
+			"lastError.time":    "lastError: {time: " + value + "}",
+			"lastError.retryAt": "lastError: {retryAt: " + value + "}",
+			"forcedRefreshes":   "forcedRefreshes: [" + someTime + ", " + value + "]",
+			"conditions":        conditions(2, value),
+		} {
+			c := specCase{name: field + " " + value, spec: status}
+			if !good {
+				c.field, c.advice = "status."+field, "must be a time such as "+someTime
+			}
+			cases = append(cases, c)
+		}
+	}
+	tryStatus(t, cases)
+}
+
+// TestStatusOfANewResource: it says that nothing was observed, wherever it is read, and hinders no update.
+func TestStatusOfANewResource(t *testing.T) {
+	namespace := newNamespace(t)
+	u := resource(t, namespace, "shop", "")
+	u.Object["status"] = map[string]any{"observedGeneration": 7, "targetSecretName": "forged"}
+	if err := api.Create(t.Context(), u); err != nil {
+		t.Fatal(err)
+	}
+	unseen := func(when string, u *unstructured.Unstructured) {
+		t.Helper()
+		want := map[string]any{"observedGeneration": int64(-1)}
+		if got := u.Object["status"]; fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%s the status is %v, want %v", when, got, want)
+		}
+	}
+	unseen("after the creation", u)
+
+	watch, err := api.Watch(t.Context(), emptyList(), client.InNamespace(namespace))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Stop()
+	select {
+	case e := <-watch.ResultChan():
+		unseen("in a watch", e.Object.(*unstructured.Unstructured))
+	case <-time.After(10 * time.Second):
+		t.Error("the watch says nothing")
+	}
+
+	if err := unstructured.SetNestedField(u.Object, "Legacy", "spec", "mode"); err != nil {
+		t.Fatal(err)
+	}
+	u.Object["status"] = map[string]any{"observedGeneration": 2, "targetSecretName": "forged"}
+	if err := api.Update(t.Context(), u); err != nil {
+		t.Fatalf("updating the spec: %v", err)
+	}
+	unseen("after an update of the spec", u)
+	if u.GetGeneration() != 2 {
+		t.Errorf("the generation is %d, want 2", u.GetGeneration())
+	}
+	patch := client.RawPatch(types.MergePatchType, []byte(`{"status": {"observedGeneration": 2}}`))
+	if err := api.Patch(t.Context(), u, patch); err != nil {
+		t.Fatal(err)
+	}
+	unseen("after a patch of the main resource", u)
+
+	// And the other way round: a status write changes neither spec nor generation.
+	both := client.RawPatch(types.MergePatchType, []byte(`{"spec": {"suspend": true}, "status": {"observedGeneration": 2}}`))
+	if err := api.Status().Patch(t.Context(), u, both); err != nil {
+		t.Fatal(err)
+	}
+	if token := decode(t, u); token.Spec.Suspend || token.Generation != 2 || token.Status.ObservedGeneration != 2 {
+		t.Errorf("after a status write: suspend %t, generation %d, observed %d", token.Spec.Suspend, token.Generation, token.Status.ObservedGeneration)
+	}
+}
+
+func emptyList() *unstructured.UnstructuredList {
+	list := &unstructured.UnstructuredList{}
+	list.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(v1alpha1.Kind + "List"))
+	return list
+}
