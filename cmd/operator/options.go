@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"flag"
 	"fmt"
+	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -103,8 +105,26 @@ func (o *options) complete() error {
 	if o.kubeAPIQPS == 0 {
 		return fmt.Errorf("--kube-api-qps: 0 would stop all requests; use -1 for no limit")
 	}
+	if err := checkProxy(os.Getenv); err != nil {
+		return err
+	}
 	if o.leaderElectionID == "" {
 		o.leaderElectionID = o.defaultLeaderElectionID()
+	}
+	return nil
+}
+
+// checkProxy refuses a proxy setting that net/http would pass over in silence: the calls would then come from another
+// address than the one on WeChat's IP allowlist. The value may hold a password and is not shown.
+func checkProxy(getenv func(string) string) error {
+	for _, name := range []string{"HTTPS_PROXY", "https_proxy"} {
+		value := getenv(name)
+		if !strings.Contains(value, "://") {
+			value = "http://" + value
+		}
+		if u, err := url.Parse(value); getenv(name) != "" && (err != nil || u.Host == "") {
+			return fmt.Errorf("%s is not a valid URL, write it like http://proxy.example.com:3128", name)
+		}
 	}
 	return nil
 }

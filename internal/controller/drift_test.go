@@ -146,3 +146,21 @@ func TestContestedTarget(t *testing.T) {
 	w.eventuallyReady("shop")
 	w.Eventually(func() []string { return w.events("shop") }).Should(gomega.ContainElement(v1alpha1.EventTargetContested))
 }
+
+// Who keeps stripping our metadata is answered ever more slowly too.
+func TestMetadataStrippedAgainAndAgain(t *testing.T) {
+	w := newWorld(t)
+	o := w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop")
+	w.eventuallyReady("shop")
+	patch := []byte(`{"metadata":{"labels":null}}`)
+	const duration = 8 * time.Second
+	for end := time.Now().Add(duration); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		w.must(w.Patch(w.Context(), w.secret("shop"), client.RawPatch(types.MergePatchType, patch)))
+	}
+	if n := w.requests(o)["patch secrets"]; n > 6 {
+		t.Errorf("%d repairs in %s", n, duration)
+	}
+	w.Eventually(func() map[string]string { return w.secret("shop").Labels }).Should(gomega.HaveKey(v1alpha1.LabelManagedBy))
+}

@@ -181,3 +181,45 @@ func TestTargetThatCannotBeWritten(t *testing.T) {
 		})
 	}
 }
+
+// In an outage a Legacy resource that must rotate writes its status once, however often it tries.
+func TestLegacyOutageInTheHandoverWindow(t *testing.T) {
+	w := newWorld(t, func(o *wechattest.Options) { o.Life = 40 * time.Second })
+	o := w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop", legacy)
+	value := w.eventuallyReady("shop")
+	w.Eventually(func() int { return w.requests(o)["patch wechatapptokens/status"] }).Should(gomega.Equal(1))
+	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Errcode: -1})
+	w.Eventually(func() int { return w.calls(wechattest.EndpointLegacy) }, 40*time.Second).Should(gomega.BeNumerically(">=", 4))
+	if n := w.requests(o)["patch wechatapptokens/status"]; n != 2 {
+		t.Errorf("%d status writes, want 1 for the outage", n-1)
+	}
+	if !w.wechat.Valid(value) || w.value("shop") != value {
+		t.Error("the outage cost the token")
+	}
+	w.wechat.ClearFaults()
+	w.eventuallyAnother("shop", value)
+	w.Eventually(func() string { return w.secret("shop").Annotations[v1alpha1.AnnotationMintStarted] }).Should(gomega.BeEmpty())
+}
+
+// WeChat's answer to a mint is remembered beyond the failure, also after a restart: the mark that it left is cleared and
+// causes no mint.
+func TestMarkOfARefusedMintIsCleared(t *testing.T) {
+	w := newWorld(t)
+	o := w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop", legacy)
+	w.eventuallyReady("shop")
+	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Errcode: 40164})
+	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
+	w.Eventually(func() string { return w.condition("shop", v1alpha1.ConditionRefreshFailing).Reason }).
+		Should(gomega.Equal(v1alpha1.ReasonIPNotAllowed))
+	o.stop()
+	w.wechat.ClearFaults()
+	w.startOperator()
+	w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, "1"))
+	w.Eventually(func() string { return w.secret("shop").Annotations[v1alpha1.AnnotationMintStarted] }).Should(gomega.BeEmpty())
+	w.Eventually(func() *v1alpha1.RefreshError { return w.token("shop").Status.LastError }).Should(gomega.BeNil())
+	w.Consistently(func() int { return len(w.wechat.Tokens(appID)) }, time.Second).Should(gomega.Equal(1))
+}

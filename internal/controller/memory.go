@@ -61,6 +61,8 @@ type memory struct {
 	forced            []time.Time
 	// askedAt is when the fetcher of the Legacy account was last asked for a token.
 	askedAt time.Time
+	// emptyMark is the mark of a Legacy mint that did not happen: WeChat refused it, or it was not sent.
+	emptyMark target.Mint
 	// writtenVersion is the target's resourceVersion after the last own write of this process.
 	writtenVersion string
 	// hadTarget: a target was seen, so that its absence is somebody's deletion.
@@ -71,6 +73,8 @@ type memory struct {
 type issued struct {
 	wechat.Token
 
+	appID          string
+	mode           v1alpha1.Mode
 	credentials    string // fingerprint
 	handledRefresh string
 	revoke         *target.Revoke
@@ -84,6 +88,8 @@ type verification struct {
 	tampered        bool
 	// doubtful: the data agrees with the annotations, but this operator does not know the token.
 	doubtful bool
+	// counted: what is to be repaired was counted.
+	counted bool
 	// refused tells why the Secret cannot receive a token at all.
 	refused string
 }

@@ -72,9 +72,9 @@ func (p *pass) rehearse(ctx context.Context) error {
 	if p.existing != nil && p.ownership.Claim == target.Own {
 		return nil
 	}
-	probe := &issued{Token: wechat.Token{Value: wechat.NewSecret("rehearsal"), IssuedAt: p.WeChat.Now(), ExpiresAt: p.WeChat.Now()}}
-	_, want := target.Want(p.token, p.existing, p.ownership.Claim, p.wantedRecord(probe))
-	content := p.content(probe.Value, probe)
+	probe := p.issued(wechat.Token{Value: wechat.NewSecret("rehearsal"), IssuedAt: p.WeChat.Now(), ExpiresAt: p.WeChat.Now()})
+	_, want := target.Want(p.token, p.existing, p.ownership.Claim, p.wantedRecord(&probe))
+	content := p.content(&probe)
 	if p.existing == nil {
 		_, err := p.store.Create(ctx, p.token, want, *content, client.DryRunAll)
 		return err
@@ -86,31 +86,29 @@ func (p *pass) rehearse(ctx context.Context) error {
 // fetchLegacy mints and hands the token to every member.
 func (p *pass) fetchLegacy(ctx context.Context, acct *account, members []member) error {
 	now := p.WeChat.Now()
-	asked := p.decision.Reason == refresh.RequestExecutable
+	asked := p.decision.Action != refresh.Issue
 	undo := func() {}
 	if !asked {
 		undo = acct.noteMint(now)
 	}
 	token, err := p.WeChat.LegacyToken(ctx, p.credentials.value, now.Add(mintWithin))
 	if err != nil {
-		var refused *wechat.Error
-		if !errors.As(err, &refused) || !refused.MaybeSent {
+		refused, answered := errors.AsType[*wechat.Error](err)
+		if !answered || !refused.MaybeSent {
 			undo()
+			p.mem.emptyMark = p.record.Mint
 		}
-		if errors.Is(err, wechat.ErrStartedTooLate) {
-			return nil // mark again
+		if !answered && errors.Is(err, wechat.ErrStartedTooLate) {
+			return nil // too many other calls were under way: mark again
 		}
-		if asked {
-			return p.failRequest(ctx, err)
-		}
-		return p.failCall(ctx, err)
+		return p.failRequest(ctx, err)
 	}
 	log.FromContext(ctx).Info("minted a Legacy token",
 		"reason", p.decision.Reason, "fingerprint", token.Value.Fingerprint(), "members", len(members))
 	acct.want(false)
 	p.succeeded(ctx, acct, token)
 	p.handleCheck()
-	own := issued{Token: token, credentials: p.credentials.value.Fingerprint()}
+	own := p.issued(token)
 	for _, m := range members {
 		if m.token.UID != p.token.UID {
 			m.mem.put(own)
@@ -142,11 +140,9 @@ func (p *pass) getFrom(ctx context.Context, fetcher member) error {
 		value := snapshot.Token(fetcher.token.Spec.Target.AccessTokenKey)
 		// The data is the fetcher's namespace's to edit; its status is not.
 		if err == nil && value.Fingerprint() == status.Fingerprint {
-			p.mem.put(issued{
-				Token:          wechat.Token{Value: value, IssuedAt: status.IssuedAt.Time, ExpiresAt: status.ExpiresAt.Time},
-				credentials:    p.credentials.value.Fingerprint(),
-				handledRefresh: p.requestedOnly(refresh.RequestRefresh),
-			})
+			copied := p.issued(wechat.Token{Value: value, IssuedAt: status.IssuedAt.Time, ExpiresAt: status.ExpiresAt.Time})
+			copied.handledRefresh = p.requestedOnly(refresh.RequestRefresh)
+			p.mem.put(copied)
 			return nil
 		}
 	}
@@ -181,16 +177,20 @@ func (p *pass) probe(ctx context.Context) error {
 	var refused *wechat.Error
 	switch {
 	case err == nil:
-		p.mem.failure = nil
+		p.clearFailure()
 		p.confirmed()
 	case errors.As(err, &refused) && refused.Reason == wechat.ReasonTokenRejected:
 		p.noteRejected(ctx)
 	case p.mem.verified.doubtful || !p.WeChat.ClockSynced():
-		return p.failCall(ctx, err) // the answer was needed
+		return p.failRequest(ctx, err) // the answer was needed
 	case ctx.Err() != nil:
 		return ctx.Err()
 	default:
-		p.sight() // any other answer says nothing about the token
+		// Any other answer says nothing about the token, nor about a failure whose cause was changed.
+		p.sight()
+		if p.failureIsOld() {
+			p.clearFailure()
+		}
 	}
 	p.handleCheck()
 	return nil

@@ -115,7 +115,17 @@ func (p *pass) loadStored(ctx context.Context) error {
 	case trusted:
 		p.stored = known
 	}
+	p.countRepair()
 	return nil
+}
+
+// countRepair counts, once for each state of the Secret, that somebody else's write is to be undone.
+func (p *pass) countRepair() {
+	v := &p.mem.verified
+	if !v.counted && (v.tampered || p.outdated()) {
+		p.mem.repairs.note(p.WeChat.Now())
+	}
+	v.counted = true
 }
 
 // trusted is the token that this operator wrote last: in this process, or by its status, which only the operator
@@ -188,7 +198,6 @@ func (p *pass) judge(snapshot target.Snapshot) {
 		v.doubtful = true
 	default:
 		v.tampered = true
-		p.mem.repairs.note(now)
 	}
 	p.mem.verified = v
 }
@@ -225,7 +234,7 @@ func (p *pass) inputs() refresh.Inputs {
 		CredentialsMissing: p.credentials.problem != "",
 		CredentialsChanged: p.credentialsChanged(),
 		Requests:           p.requests(now),
-		Unwritten:          p.mem.unwritten() != nil,
+		Unwritten:          p.unwritten() != nil,
 		Token:              p.tokenInput(),
 		Target: refresh.Target{
 			Denied:          !p.ownership.Writable(),
@@ -235,12 +244,12 @@ func (p *pass) inputs() refresh.Inputs {
 			Tampered:        p.existing != nil && p.mem.verified.tampered,
 			Outdated:        p.outdated(),
 			RepairNotBefore: p.mem.repairs.notBefore(),
-			MintStarted:     p.record.Mint.StartedAt,
+			MintStarted:     p.unansweredMark().StartedAt,
 		},
 	}
 	if p.mem.failure != nil {
 		f := *p.mem.failure
-		f.Binds = p.mem.failedGeneration == p.token.Generation && p.mem.failedCredentials == p.credentials.version
+		f.Binds = !p.failureIsOld()
 		in.Failure = &f
 	}
 	if acct := p.mem.account; acct != nil && in.Legacy {
@@ -251,6 +260,14 @@ func (p *pass) inputs() refresh.Inputs {
 		in.MintNotBefore = again
 	}
 	return in
+}
+
+// unansweredMark is the mark on the Secret of a Legacy mint that may have happened; the zero value for none.
+func (p *pass) unansweredMark() target.Mint {
+	if p.record.Mint == p.mem.emptyMark {
+		return target.Mint{}
+	}
+	return p.record.Mint
 }
 
 // tokenInput describes the stored token, with what WeChat said about it since.

@@ -103,13 +103,22 @@ func (p *pass) requests(now time.Time) refresh.Requests {
 	if p.mem.account != nil {
 		forced = p.mem.account.forcedWith(forced)
 	}
-	return refresh.Requests{
-		Check:         p.wants(refresh.RequestCheck),
-		Refresh:       p.wants(refresh.RequestRefresh),
-		Revoke:        p.wants(refresh.RequestRevoke),
-		RevokeStarted: p.record.Revoke.StartedAt,
-		Forced:        forced,
+	r := refresh.Requests{
+		Check:   p.wants(refresh.RequestCheck),
+		Refresh: p.wants(refresh.RequestRefresh),
+		Revoke:  p.wants(refresh.RequestRevoke),
+		Forced:  forced,
 	}
+	if p.revoking() {
+		r.RevokeStarted = p.record.Revoke.StartedAt
+	}
+	return r
+}
+
+// revoking: the revoke that the resource asks for is half done. The Secret alone does not say so: more people may edit it.
+func (p *pass) revoking() bool {
+	r := p.record.Revoke
+	return r.InProgress() && p.wants(refresh.RequestRevoke) && r.Value == p.requested(refresh.RequestRevoke)
 }
 
 // forcedRefreshes are this resource's own, from the status and from this process.
@@ -119,7 +128,7 @@ func (p *pass) forcedRefreshes(now time.Time) []time.Time {
 			p.mem.forced = append(p.mem.forced, t.Time)
 		}
 		// A crash may have left it out of the status.
-		if r := p.record.Revoke; r.InProgress() && !slices.ContainsFunc(p.mem.forced, r.StartedAt.Truncate(time.Second).Equal) {
+		if r := p.record.Revoke; p.revoking() && !slices.ContainsFunc(p.mem.forced, r.StartedAt.Truncate(time.Second).Equal) {
 			p.mem.forced = append(p.mem.forced, r.StartedAt)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -185,5 +186,49 @@ func TestRequestWithALongValue(t *testing.T) {
 		Should(gomega.ContainSubstring("longer than 64 characters"))
 	if n := w.forcedCalls(); n != 0 {
 		t.Errorf("%d forced calls", n)
+	}
+}
+
+// A check that was asked for makes one attempt in an outage, and one without a token to check gets one, through the
+// back-off.
+func TestCheckRequestThatFails(t *testing.T) {
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		t.Run(string(mode), func(t *testing.T) {
+			w := newWorld(t)
+			w.wechat.Inject(wechattest.Fault{Errcode: 40164})
+			w.startOperator()
+			w.createCredentials(appSecret)
+			w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = mode })
+			w.eventuallyReason("shop", v1alpha1.ReasonIPNotAllowed)
+			// After 5 s and 15 s the next attempt is minutes away.
+			w.Eventually(func() int32 { return w.token("shop").Status.LastError.Attempts }, 40*time.Second).Should(gomega.BeNumerically(">=", 3))
+			calls := w.wechat.Count(wechattest.Filter{})
+			w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, "1"))
+			w.Eventually(func() string { return w.handled("shop").Check }).Should(gomega.Equal("1"))
+			w.Consistently(func() int { return w.wechat.Count(wechattest.Filter{}) }).Should(gomega.Equal(calls + 1))
+			w.wechat.ClearFaults()
+			w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, "2"))
+			w.eventuallyReady("shop")
+		})
+	}
+}
+
+// The Secret alone does not start a revoke: more people may edit it than the resource.
+func TestRevokeForgedOnTheSecret(t *testing.T) {
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		t.Run(string(mode), func(t *testing.T) {
+			w := newWorld(t)
+			w.startOperator()
+			w.createCredentials(appSecret)
+			w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = mode })
+			value := w.eventuallyReady("shop")
+			w.updateSecret("shop", func(s *corev1.Secret) {
+				s.Annotations[v1alpha1.AnnotationRevoke] = w.clock.now().Add(-time.Minute).UTC().Format(time.RFC3339) + "/0123456789abcdef/forged"
+			})
+			w.Consistently(func() string { return w.value("shop") }).Should(gomega.Equal(value))
+			if n := len(w.wechat.Tokens(appID)); n != 1 {
+				t.Errorf("%d tokens were issued, want 1", n)
+			}
+		})
 	}
 }

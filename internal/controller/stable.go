@@ -29,23 +29,42 @@ func (p *pass) issueStable(ctx context.Context) error {
 		return p.WeChat.StableToken(ctx, credentials, false)
 	})
 	if err != nil {
-		return p.failCall(ctx, err)
+		return p.failRequest(ctx, err)
 	}
 	p.succeeded(ctx, acct, token)
 	p.handleCheck()
-	p.take(issued{Token: token, credentials: credentials.Fingerprint()})
+	p.take(p.issued(token))
 	return nil
 }
 
 // succeeded records an answer and wakes the members of the account whose Secrets hold another token.
 func (p *pass) succeeded(ctx context.Context, acct *account, token wechat.Token) {
-	p.mem.failure = nil
+	p.clearFailure()
 	others := acct.observe(sighting{fingerprint: token.Value.Fingerprint(), at: token.IssuedAt, expiresAt: token.ExpiresAt})
 	for _, name := range others {
 		if name != nameOf(p.token) {
 			p.wake.send(ctx, name)
 		}
 	}
+}
+
+// issued is a token of the account that the spec and the live credentials name.
+func (p *pass) issued(token wechat.Token) issued {
+	return issued{
+		Token: token, appID: p.token.Spec.AppID, mode: p.token.Spec.Mode,
+		credentials: p.credentials.value.Fingerprint(),
+	}
+}
+
+// unwritten is the token that waits to be written; nil for none. One for an appid or mode that the spec has left is
+// dropped.
+func (p *pass) unwritten() *issued {
+	token := p.mem.unwritten()
+	if token != nil && (token.appID != p.token.Spec.AppID || token.mode != p.token.Spec.Mode) {
+		p.mem.written(token)
+		return nil
+	}
+	return token
 }
 
 // take keeps the token for writing if the Secret needs it, and otherwise notes that the stored one is right.
@@ -78,7 +97,7 @@ func (p *pass) force(ctx context.Context) error {
 	if err != nil || !ok {
 		return err
 	}
-	token := issued{credentials: p.credentials.value.Fingerprint()}
+	token := p.issued(wechat.Token{})
 	switch p.decision.Action {
 	case refresh.Revoke:
 		token.Token, err = p.forcedCall(ctx)
@@ -117,7 +136,7 @@ func (p *pass) forcedCall(ctx context.Context) (wechat.Token, error) {
 // when the second call returned yet another token.
 func (p *pass) revokeAfter(fingerprint string) *target.Revoke {
 	progress := p.record.Revoke
-	if !progress.InProgress() {
+	if !p.revoking() {
 		return &target.Revoke{StartedAt: p.WeChat.Now(), Victim: p.stored.fingerprint, Value: p.requested(refresh.RequestRevoke)}
 	}
 	if fingerprint == p.stored.fingerprint || fingerprint == progress.Victim {
@@ -128,9 +147,11 @@ func (p *pass) revokeAfter(fingerprint string) *target.Revoke {
 	return &progress
 }
 
-// failRequest ends a request's one attempt. A revoke that is half done goes on, or the leaked token would live.
+// failRequest is failCall that ends the one attempt of a request, if there was one. A revoke that is half done goes on,
+// or the leaked token would live.
 func (p *pass) failRequest(ctx context.Context, err error) error {
-	if !p.record.Revoke.InProgress() {
+	revoking := p.decision.Request == refresh.RequestRevoke && p.revoking()
+	if p.decision.Reason == refresh.RequestExecutable && !revoking && ctx.Err() == nil {
 		p.handle(p.decision.Request, p.requested(p.decision.Request))
 		p.eventRequestFailed(p.decision.Request, err)
 	}
@@ -146,19 +167,40 @@ func (p *pass) failCall(ctx context.Context, err error) error {
 	if !errors.As(err, &refused) {
 		return err
 	}
-	p.fail(refresh.Failure{
+	p.fail(ctx, refresh.Failure{
 		Class: refused.Class, Reason: string(refused.Reason), Code: refused.Code, Named: refused.RetryAfter,
 	}, refused.Message, refused.RequestID)
 	return nil
 }
 
 // fail records a failure; the next decision follows its back-off.
-func (p *pass) fail(f refresh.Failure, message, requestID string) {
+func (p *pass) fail(ctx context.Context, f refresh.Failure, message, requestID string) {
 	previous := p.mem.failure
-	if previous != nil && (p.mem.failedGeneration != p.token.Generation || p.mem.failedCredentials != p.credentials.version) {
+	if p.failureIsOld() {
 		previous = nil
 	}
 	next := refresh.Next(previous, f, p.WeChat.Now(), string(p.token.UID))
 	p.mem.failure, p.mem.message, p.mem.requestID = &next, message, requestID
 	p.mem.failedGeneration, p.mem.failedCredentials = p.token.Generation, p.credentials.version
+	logger := log.FromContext(ctx)
+	if next.Attempts > 1 {
+		logger = logger.V(1) // an outage is told once for each resource
+	}
+	logger.Info("the attempt failed", "reason", next.Reason, "message", message, "code", next.Code, "requestID", requestID,
+		"attempts", next.Attempts, "retryAt", next.RetryAt)
+}
+
+// failureIsOld: spec or credentials are others than those that failed.
+func (p *pass) failureIsOld() bool {
+	return p.mem.failure != nil &&
+		(p.mem.failedGeneration != p.token.Generation || p.mem.failedCredentials != p.credentials.version)
+}
+
+// clearFailure forgets the last failure. If it was the errcode that answered the mark on the Secret, that is remembered
+// in its place: a mark without an answer is a lost mint.
+func (p *pass) clearFailure() {
+	if f, mark := p.mem.failure, p.record.Mint; f.Answered(mark.StartedAt) {
+		p.mem.emptyMark = mark
+	}
+	p.mem.failure = nil
 }

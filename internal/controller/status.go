@@ -27,7 +27,7 @@ func (p *pass) writeStatus(ctx context.Context) error {
 	}
 	next := p.token.DeepCopy()
 	next.Status = p.status()
-	if equality.Semantic.DeepEqual(next.Status, p.token.Status) {
+	if equality.Semantic.DeepEqual(next.Status, p.token.Status) || p.onlyMarked(next) {
 		return nil
 	}
 	base := p.token.DeepCopy()
@@ -40,6 +40,17 @@ func (p *pass) writeStatus(ctx context.Context) error {
 	p.mem.ownStatus = next
 	p.announce(base, next)
 	return nil
+}
+
+// onlyMarked: nothing changed but the target's resourceVersion, by the mark of a mint that failed. Attempt after attempt
+// would write that; unwritten, it costs one GET after a restart.
+func (p *pass) onlyMarked(next *v1alpha1.WeChatAppToken) bool {
+	if p.mem.failure == nil || p.record.Mint == (target.Mint{}) {
+		return false
+	}
+	same := next.DeepCopy()
+	same.Status.TargetResourceVersion = p.token.Status.TargetResourceVersion
+	return equality.Semantic.DeepEqual(same.Status, p.token.Status)
 }
 
 // status says what this pass saw.

@@ -24,7 +24,7 @@ func (p *pass) writeTarget(ctx context.Context) error {
 	if gone, err := p.gone(ctx); gone || err != nil {
 		return err
 	}
-	token := p.mem.unwritten()
+	token := p.unwritten()
 	if token != nil && p.supersededBySecret(token) {
 		p.mem.written(token)
 		return nil
@@ -35,6 +35,8 @@ func (p *pass) writeTarget(ctx context.Context) error {
 		return p.refusedWrite(ctx, err)
 	}
 	p.wrote(written, record, token)
+	log.FromContext(ctx).Info("wrote the target Secret", "secret", written.Name, "reason", p.decision.Reason, "newToken", token != nil,
+		"fingerprint", p.record.TokenFingerprint, "expiresAt", p.record.ExpiresAt)
 	return p.writeReference(ctx, want)
 }
 
@@ -58,7 +60,7 @@ func (p *pass) gone(ctx context.Context) (bool, error) {
 func (p *pass) write(ctx context.Context, want target.Desired, token *issued) (*metav1.PartialObjectMetadata, error) {
 	var content *target.Content
 	if token != nil {
-		content = p.content(token.Value, token)
+		content = p.content(token)
 	}
 	switch {
 	case p.existing == nil && content == nil:
@@ -72,20 +74,22 @@ func (p *pass) write(ctx context.Context, want target.Desired, token *issued) (*
 	}
 }
 
-func (p *pass) content(value wechat.Secret, token *issued) *target.Content {
+func (p *pass) content(token *issued) *target.Content {
 	return &target.Content{
 		AccessTokenKey: p.token.Spec.Target.AccessTokenKey,
-		Token:          value,
+		Token:          token.Value,
 		ExpiresAt:      token.ExpiresAt,
-		AppID:          p.token.Spec.AppID,
+		AppID:          token.appID,
 	}
 }
 
 // wantedRecord is what the annotations ought to say, with this token or with the one that is stored.
 func (p *pass) wantedRecord(token *issued) target.Record {
 	record := p.record
-	record.AppID = p.token.Spec.AppID
 	if token == nil {
+		if p.mem.failure == nil {
+			record.Mint = p.unansweredMark() // not worth a write before the attempts have an end
+		}
 		record.IssuedAt, record.ExpiresAt = p.stored.issuedAt, p.stored.expiresAt
 		record.TokenFingerprint, record.Mode, record.AppID = p.stored.fingerprint, p.stored.mode, p.stored.appID
 		if p.mem.stored != nil {
@@ -93,7 +97,7 @@ func (p *pass) wantedRecord(token *issued) target.Record {
 		}
 		return record
 	}
-	record.Mode = p.token.Spec.Mode
+	record.AppID, record.Mode = token.appID, token.mode
 	record.IssuedAt, record.ExpiresAt = token.IssuedAt, token.ExpiresAt
 	record.TokenFingerprint = token.Value.Fingerprint()
 	record.CredentialsFingerprint = token.credentials
@@ -116,7 +120,11 @@ func (p *pass) supersededBySecret(token *issued) bool {
 // wrote remembers an own write.
 func (p *pass) wrote(written *metav1.PartialObjectMetadata, record target.Record, token *issued) {
 	p.mem.rememberTarget(written, p.WeChat.Now())
-	p.mem.verified = verification{resourceVersion: written.ResourceVersion, doubtful: token == nil && p.mem.verified.doubtful}
+	if token == nil {
+		p.mem.verified.resourceVersion = written.ResourceVersion // its data is what it was
+	} else {
+		p.mem.verified = verification{resourceVersion: written.ResourceVersion}
+	}
 	p.mem.writtenVersion = written.ResourceVersion
 	if token != nil {
 		s := recorded(record)
@@ -164,7 +172,7 @@ func (p *pass) refusedWrite(ctx context.Context, err error) error {
 	switch {
 	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err):
 		if apierrors.IsNotFound(err) && p.existing == nil {
-			return p.failWrite(err) // the namespace is gone
+			return p.failWrite(ctx, err) // the namespace is gone
 		}
 		return p.lookAgain(ctx)
 	case apierrors.IsInvalid(err) && p.existing != nil:
@@ -174,9 +182,9 @@ func (p *pass) refusedWrite(ctx context.Context, err error) error {
 		if p.mem.verified.refused != "" {
 			return nil // immutable: the ownership says so
 		}
-		return p.failWrite(err)
+		return p.failWrite(ctx, err)
 	case isRefusal(err):
-		return p.failWrite(err)
+		return p.failWrite(ctx, err)
 	}
 	return err
 }
@@ -196,9 +204,9 @@ func (p *pass) lookAgain(ctx context.Context) error {
 	return nil
 }
 
-func (p *pass) failWrite(err error) error {
+func (p *pass) failWrite(ctx context.Context, err error) error {
 	message := fmt.Sprintf("the API server refuses to write Secret %q: %s", p.token.TargetName(), refusalMessage(err))
-	p.fail(refresh.Failure{Class: wechat.ClassAction, Reason: v1alpha1.ReasonTargetWriteFailed, OfWrite: true}, message, "")
+	p.fail(ctx, refresh.Failure{Class: wechat.ClassAction, Reason: v1alpha1.ReasonTargetWriteFailed, OfWrite: true}, message, "")
 	return nil
 }
 

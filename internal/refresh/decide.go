@@ -141,7 +141,7 @@ func Decide(now time.Time, in Inputs) Decision {
 		{CredentialsMissing, Wait, in.CredentialsMissing},
 		{NotOwner, Wait, in.Target.Denied},
 		{TokenUnwritten, Write, in.Unwritten},
-		{RequestExecutable, request.action(), executable},
+		{RequestExecutable, p.actionFor(request), executable},
 		{TargetMissing, Issue, !in.Target.Exists},
 		{AppIDChanged, Issue, in.Target.AppIDChanged},
 		{CredentialsChanged, Issue, in.CredentialsChanged},
@@ -227,9 +227,7 @@ func (p *plan) mintUnfinished() bool {
 	if !p.in.Legacy || mark.IsZero() {
 		return false
 	}
-	f := p.in.Failure
-	// After a restart the failure's time is the status's, which has whole seconds.
-	return f == nil || f.Code == 0 || f.Time.Before(mark.Truncate(time.Second))
+	return !p.in.Failure.Answered(mark)
 }
 
 // issueOrAsk keeps a wrong local clock from minting: before WeChat has told the time, a Legacy

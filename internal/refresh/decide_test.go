@@ -125,7 +125,7 @@ func TestDecideRules(t *testing.T) {
 		"everything asked for":            {[]edit{askCheck, askRefresh, askRevoke}, Revoke, RequestExecutable, RequestRevoke},
 		"refresh and check asked for":     {[]edit{askCheck, askRefresh}, Force, RequestExecutable, RequestRefresh},
 		"refresh asked for, no Secret":    {[]edit{missing, askRefresh}, Force, RequestExecutable, RequestRefresh},
-		"check asked for, no Secret":      {[]edit{missing, askCheck}, Issue, TargetMissing, ""},
+		"check asked for, no Secret":      {[]edit{missing, askCheck}, Issue, RequestExecutable, RequestCheck},
 		"refresh asked for, then written": {[]edit{askRefresh, unwritten}, Write, TokenUnwritten, ""},
 		"Legacy refresh, then written":    {[]edit{legacy, askRefresh, unwritten}, Write, TokenUnwritten, ""},
 		"Legacy revoke, then written":     {[]edit{legacy, askRevoke, unwritten}, Write, TokenUnwritten, ""},

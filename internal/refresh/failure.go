@@ -110,6 +110,13 @@ func (f *Failure) retryAt(dueAt, expiresAt time.Time) time.Time {
 	return earliest(f.RetryAt, later(dueAt, f.Time.Add(HandoverRetry)))
 }
 
+// Answered tells whether this failure is WeChat's answer to a mint that was marked at that time: an errcode says that
+// nothing was minted. It may be asked of nil.
+func (f *Failure) Answered(mark time.Time) bool {
+	// After a restart the failure's time is the status's, which has whole seconds.
+	return f != nil && f.Code != 0 && !mark.IsZero() && !f.Time.Before(mark.Truncate(time.Second))
+}
+
 // EffectiveRetryAt is when the next attempt follows, given the token that is stored.
 func (f *Failure) EffectiveRetryAt(dueAt time.Time, token Token) time.Time {
 	return f.retryAt(dueAt, token.ExpiresAt)

@@ -29,13 +29,17 @@ func RequestKinds() [3]RequestKind {
 	return [...]RequestKind{RequestRevoke, RequestRefresh, RequestCheck}
 }
 
-func (k RequestKind) action() Action {
-	switch k {
+// actionFor carries a request out. Who asks for a check of a token that is not there wants one.
+func (p *plan) actionFor(kind RequestKind) Action {
+	switch kind {
 	case RequestRevoke:
 		return Revoke
 	case RequestRefresh:
 		return Force
 	case RequestCheck:
+		if !p.in.Target.Exists {
+			return Issue
+		}
 		return Check
 	}
 	return Wait
@@ -88,7 +92,9 @@ func (p *plan) executableAt(kind RequestKind) (at time.Time, made bool) {
 		return p.forcedAt(2), true
 	case kind == RequestRefresh && r.Refresh && r.RevokeStarted.IsZero():
 		return p.forcedAt(1), true
-	case kind == RequestCheck && r.Check && p.in.Target.Exists:
+	case kind == RequestCheck && r.Check && p.in.Legacy && !p.in.Target.Exists:
+		return p.in.MintNotBefore, true // nobody asked for more mints than the account can bear
+	case kind == RequestCheck && r.Check:
 		return time.Time{}, true
 	}
 	return time.Time{}, false

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,6 +31,8 @@ type Environment struct {
 
 	env *envtest.Environment
 	dir string
+	// users guards the certificate authority, which envtest does not.
+	users sync.Mutex
 }
 
 // auditPolicy records who asked for what; bodies would hold tokens.
@@ -102,6 +105,8 @@ func (e *Environment) OperatorKubeConfig(name string) ([]byte, error) {
 }
 
 func (e *Environment) addOperator(name string) (*envtest.AuthenticatedUser, error) {
+	e.users.Lock()
+	defer e.users.Unlock()
 	user, err := e.env.AddUser(envtest.User{Name: name, Groups: []string{operatorGroup}}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("adding the user %s: %w", name, err)
