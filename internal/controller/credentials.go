@@ -57,6 +57,7 @@ func (p *pass) resolveCredentials(ctx context.Context) error {
 		p.credentials = last.state
 	case version != "" && last.version == "" && version == status.CredentialsVersion && status.ObservedGeneration == p.token.Generation:
 		p.credentials = credentialState{version: version}
+		p.joinAsPeer(version)
 	default:
 		// The informer lags, or knows only Secrets of type Opaque: a live read tells which.
 		return p.readCredentials(ctx)
@@ -151,7 +152,10 @@ func refuseCredentials(version, reason, format string, args ...any) credentialSt
 }
 
 func (p *pass) joinAccount(c wechat.Credentials) {
-	id := accountID{legacy: p.legacy(), appID: c.AppID, credentials: c.Fingerprint()}
+	p.join(accountID{legacy: p.legacy(), appID: c.AppID, credentials: c.Fingerprint()})
+}
+
+func (p *pass) join(id accountID) {
 	if p.mem.account != nil && p.mem.accountID == id {
 		return
 	}

@@ -79,6 +79,13 @@ func TestLegacyAccountIsShared(t *testing.T) {
 		t.Errorf("%d tokens were minted, want 1", n)
 	}
 
+	// A member whose Secret was overwritten gets the token back from another; that is no reason to mint.
+	w.updateSecret("first", func(s *corev1.Secret) { s.Data["access_token"] = []byte("not-a-token") })
+	w.Eventually(func() string { return w.value("first") }).Should(gomega.Equal(value))
+	if n := len(w.wechat.Tokens(appID)); n != 1 {
+		t.Errorf("%d tokens were minted, want 1", n)
+	}
+
 	// A request of one member is carried out once, and everybody has the token.
 	there.update("third", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
 	value = there.eventuallyAnother("third", value)

@@ -170,6 +170,12 @@ func (m *memory) written(token *issued) {
 	}
 }
 
+func (m *memory) knownPeer() peer {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.peer
+}
+
 func (m *memory) rememberTarget(own *metav1.PartialObjectMetadata, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

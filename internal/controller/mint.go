@@ -25,7 +25,8 @@ const (
 	askAgainAfter = 5 * time.Second
 )
 
-// mint gets a new Legacy token: from the account's fetcher if that is another resource, else from WeChat.
+// mint gets a Legacy token: another member's, if that serves, or a new one from the account's fetcher, which mints for
+// all. A refresh or revoke is carried out by the resource that was asked for it, whose Secret records how far it came.
 //
 // A mint kills the token before the last one, so its result must not get lost: the Secret is marked, the token minted,
 // and then written with the mark removed in one update. The token stays in memory until it is written.
@@ -42,8 +43,14 @@ func (p *pass) mint(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if fetcher := electFetcher(members); fetcher.token.UID != p.token.UID {
-		return p.getFrom(ctx, fetcher)
+	if p.decision.Action == refresh.Issue {
+		if copied, err := p.copyFrom(ctx, members[1:]); copied || err != nil {
+			return err
+		}
+		if fetcher := electFetcher(members); fetcher.token.UID != p.token.UID {
+			p.ask(ctx, fetcher)
+			return nil
+		}
 	}
 	if err := p.rehearse(ctx); err != nil {
 		return p.refusedWrite(ctx, err)
@@ -126,33 +133,53 @@ func (p *pass) fetchLegacy(ctx context.Context, acct *account, members []member)
 	return nil
 }
 
-// getFrom copies the fetcher's token, if its worth is proven, or asks the fetcher for a new one.
-func (p *pass) getFrom(ctx context.Context, fetcher member) error {
-	status := fetcher.token.Status.Token
-	copyable := status != nil && status.Fingerprint != "" && status.Fingerprint != p.stored.fingerprint &&
-		status.Mode == v1alpha1.ModeLegacy && p.WeChat.Now().Before(status.ExpiresAt.Time) &&
-		!p.mem.account.isDead(status.Fingerprint)
-	if copyable {
-		snapshot, err := p.store.Read(ctx, fetcher.targetName())
-		if client.IgnoreNotFound(err) != nil {
-			return err
-		}
-		value := snapshot.Token(fetcher.token.Spec.Target.AccessTokenKey)
-		// The data is the fetcher's namespace's to edit; its status is not.
-		if err == nil && value.Fingerprint() == status.Fingerprint {
-			copied := p.issued(wechat.Token{Value: value, IssuedAt: status.IssuedAt.Time, ExpiresAt: status.ExpiresAt.Time})
-			copied.handledRefresh = p.requestedOnly(refresh.RequestRefresh)
-			p.mem.put(copied)
-			return nil
+// copyFrom takes over a token that another member of the account holds, if it serves as well as a new one. Its worth is
+// proven by the other's status, which only the operator may write; the data is its namespace's to edit.
+func (p *pass) copyFrom(ctx context.Context, others []member) (bool, error) {
+	var source member
+	for _, m := range others {
+		if m.eligible && p.serves(m.token.Status.Token) &&
+			(source.token == nil || source.token.Status.Token.IssuedAt.Before(&m.token.Status.Token.IssuedAt)) {
+			source = m
 		}
 	}
+	if source.token == nil {
+		return false, nil
+	}
+	snapshot, err := p.store.Read(ctx, source.targetName())
+	if err != nil {
+		return false, client.IgnoreNotFound(err)
+	}
+	status := source.token.Status.Token
+	value := snapshot.Token(source.token.Spec.Target.AccessTokenKey)
+	if value.Fingerprint() != status.Fingerprint {
+		return false, nil
+	}
+	p.handleCheck()
+	p.mem.put(p.issued(wechat.Token{Value: value, IssuedAt: status.IssuedAt.Time, ExpiresAt: status.ExpiresAt.Time}))
+	return true, nil
+}
+
+// serves: another member's token is valid, and newer than the stored one and than a mint whose answer was lost. Any
+// valid one will do when the stored one was overwritten or is not of this account.
+func (p *pass) serves(t *v1alpha1.TokenStatus) bool {
+	if t == nil || t.Fingerprint == "" || t.Mode != v1alpha1.ModeLegacy || !p.WeChat.Now().Before(t.ExpiresAt.Time) ||
+		p.mem.account.isDead(t.Fingerprint) || t.IssuedAt.Time.Before(p.unansweredMark().StartedAt.Truncate(time.Second)) {
+		return false
+	}
+	s := p.stored
+	return p.mem.verified.tampered || s.appID != p.token.Spec.AppID || s.mode != p.token.Spec.Mode || p.credentialsChanged() ||
+		t.Fingerprint != s.fingerprint && s.issuedAt.Truncate(time.Second).Before(t.IssuedAt.Time)
+}
+
+// ask wakes the account's fetcher, which mints for all.
+func (p *pass) ask(ctx context.Context, fetcher member) {
 	p.mem.account.want(true)
 	p.mem.askedAt = p.WeChat.Now()
 	if p.decision.Reason == refresh.RequestExecutable {
 		p.handle(p.decision.Request, p.requested(p.decision.Request))
 	}
 	p.wake.send(ctx, nameOf(fetcher.token))
-	return nil
 }
 
 // probe asks WeChat about the stored Legacy token, after making sure that it is the one that was written.
@@ -241,6 +268,16 @@ type peer struct {
 	id      accountID
 }
 
+// joinAsPeer joins the account that another member proved this resource to belong to, so that a fetcher that has not
+// called yet knows that it is waited for.
+func (p *pass) joinAsPeer(version string) {
+	known := p.mem.knownPeer()
+	if p.mem.account == nil && p.legacy() && known.version == version+"/"+p.token.Spec.CredentialsSecretRef.Key &&
+		known.id.appID == p.token.Spec.AppID {
+		p.join(known.id)
+	}
+}
+
 // accountMembers are the resources of all namespaces that hold the same AppSecret for the same appid, this one first.
 func (p *pass) accountMembers(ctx context.Context) ([]member, error) {
 	list := &v1alpha1.WeChatAppTokenList{}
@@ -272,10 +309,7 @@ func (p *pass) accountOf(ctx context.Context, item *v1alpha1.WeChatAppToken, mem
 		return accountID{}, err
 	}
 	version += "/" + item.Spec.CredentialsSecretRef.Key
-	mem.mu.Lock()
-	known := mem.peer
-	mem.mu.Unlock()
-	if known.version == version {
+	if known := mem.knownPeer(); known.version == version {
 		return known.id, nil
 	}
 	state, err := p.liveCredentials(ctx, item)

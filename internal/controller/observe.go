@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -86,7 +87,7 @@ func (p *pass) targetName() types.NamespacedName {
 
 // settleOwnership decides what this resource may do with the Secret.
 func (p *pass) settleOwnership(ctx context.Context) error {
-	others := &neighbours{ctx: ctx, reader: p.Client, token: p.token}
+	others := &neighbours{ctx: ctx, cache: p.Client, live: p.Live, token: p.token}
 	p.ownership = target.Settle(p.token, p.existing, others)
 	if others.err != nil {
 		return others.err
@@ -315,19 +316,29 @@ func (p *pass) outdated() bool {
 		want.ReferenceOutdated(p.existing) && p.mem.refusedReferences != p.token.Generation
 }
 
-// neighbours answers ownership's questions from the cache.
+// neighbours answers ownership's questions.
 type neighbours struct {
-	ctx    context.Context //nolint:containedctx // lives for one call of Settle, which stays free of I/O types
-	reader client.Reader
-	token  *v1alpha1.WeChatAppToken
-	err    error
+	ctx   context.Context //nolint:containedctx // lives for one call of Settle, which stays free of I/O types
+	cache client.Reader
+	live  client.Reader
+	token *v1alpha1.WeChatAppToken
+	err   error
 }
 
-func (n *neighbours) ByUID(uid types.UID) (string, bool) {
+// ByUID asks the API server about a resource that is not in the cache: it may belong to another shard.
+func (n *neighbours) ByUID(uid types.UID, said string) (string, bool) {
 	for _, item := range n.list(uidIndex, string(uid)) {
 		return item.Name, true
 	}
-	return "", false
+	if n.err != nil || len(validation.IsDNS1123Subdomain(said)) > 0 {
+		return "", false // an annotation may say anything
+	}
+	other := &v1alpha1.WeChatAppToken{}
+	err := n.live.Get(n.ctx, types.NamespacedName{Namespace: n.token.Namespace, Name: said}, other)
+	if client.IgnoreNotFound(err) != nil {
+		n.err = fmt.Errorf("reading WeChatAppToken %s/%s: %w", n.token.Namespace, said, err)
+	}
+	return said, err == nil && other.UID == uid
 }
 
 func (n *neighbours) OlderClaimant() (string, bool) {
@@ -342,7 +353,7 @@ func (n *neighbours) OlderClaimant() (string, bool) {
 
 func (n *neighbours) list(index, value string) []v1alpha1.WeChatAppToken {
 	list := &v1alpha1.WeChatAppTokenList{}
-	if err := n.reader.List(n.ctx, list, client.InNamespace(n.token.Namespace), client.MatchingFields{index: value}); err != nil {
+	if err := n.cache.List(n.ctx, list, client.InNamespace(n.token.Namespace), client.MatchingFields{index: value}); err != nil {
 		n.err = fmt.Errorf("listing WeChatAppTokens of namespace %s: %w", n.token.Namespace, err)
 	}
 	return list.Items

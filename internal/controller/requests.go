@@ -43,14 +43,6 @@ func requestAnnotation(kind refresh.RequestKind) string {
 	return v1alpha1.AnnotationCheckRequestedAt
 }
 
-// requestedOnly is the value if this is the request that is being carried out.
-func (p *pass) requestedOnly(kind refresh.RequestKind) string {
-	if p.decision.Request == kind {
-		return p.requested(kind)
-	}
-	return ""
-}
-
 func (p *pass) handledValue(kind refresh.RequestKind) *string {
 	switch kind {
 	case refresh.RequestRefresh:

@@ -141,18 +141,40 @@ func TestRevokeRequest(t *testing.T) {
 	w.Eventually(func() []string { return w.events("shop") }).Should(gomega.ConsistOf(v1alpha1.EventRequestedRevoke))
 }
 
-// A revoke in Legacy mode is two mints.
+// A revoke in Legacy mode is two mints, whichever member of the account is asked for it, also when the operator restarts
+// between them.
 func TestRevokeRequestLegacy(t *testing.T) {
 	w := newWorld(t)
-	w.startOperator()
+	o := w.startOperator()
 	w.createCredentials(appSecret)
+	w.createToken("fetcher", legacy)
+	leaked := w.eventuallyReady("fetcher")
 	w.createToken("shop", legacy)
-	leaked := w.eventuallyReady("shop")
+	w.eventuallyReady("shop")
 	w.update("shop", annotated(v1alpha1.AnnotationRevokeRequestedAt, "leak"))
+	between := w.eventuallyAnother("shop", leaked)
+	w.Eventually(func() string { return w.value("fetcher") }).Should(gomega.Equal(between))
+	o.stop()
+	w.startOperator()
 	w.Eventually(func() bool { return w.wechat.Valid(leaked) }, time.Minute).Should(gomega.BeFalse())
-	w.eventuallyAnother("shop", leaked)
+	last := w.eventuallyAnother("shop", between)
 	w.Eventually(func() string { return w.handled("shop").Revoke }).Should(gomega.Equal("leak"))
-	w.Consistently(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(3))
+	w.Eventually(func() string { return w.value("fetcher") }).Should(gomega.Equal(last))
+	w.Consistently(func() int { return len(w.wechat.Tokens(appID)) }).Should(gomega.Equal(3))
+}
+
+// After a restart a new member of a Legacy account gets its token at once, even if the fetcher has to mint it first.
+func TestLegacyFetcherIsAskedAfterARestart(t *testing.T) {
+	w := newWorld(t)
+	o := w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("fetcher", legacy)
+	w.eventuallyReady("fetcher")
+	o.stop()
+	w.updateSecret("fetcher", func(s *corev1.Secret) { s.Data["access_token"] = []byte("not-a-token") })
+	w.startOperator()
+	w.createToken("shop", legacy)
+	w.eventuallyReady("shop")
 }
 
 // Each value makes one attempt, through any back-off, and its outcome is told.

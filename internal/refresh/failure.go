@@ -88,10 +88,14 @@ func Backoff(f Failure, seed string) time.Duration {
 // patience. Allowlists and confirmations heal by themselves minutes after somebody acted.
 func actionBackoff(f Failure) time.Duration {
 	first := [...]time.Duration{5 * time.Second, 15 * time.Second}
-	if f.Attempts <= len(first) {
-		return first[max(f.Attempts, 1)-1]
+	attempts := max(f.Attempts, 1)
+	if f.Reason == string(wechat.ReasonRequestRejected) {
+		attempts = max(attempts-RejectionsUntilAction+1, 1) // those before were transient
 	}
-	n := min(f.Attempts-len(first)-1, 8)
+	if attempts <= len(first) {
+		return first[attempts-1]
+	}
+	n := min(attempts-len(first)-1, 8)
 	switch wechat.Reason(f.Reason) {
 	case wechat.ReasonIPNotAllowed, wechat.ReasonAdminConfirmationRequired:
 		return min(10*time.Minute, 2*time.Minute<<n)

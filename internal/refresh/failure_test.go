@@ -133,8 +133,10 @@ func TestNextFailure(t *testing.T) {
 	if !slices.Equal(classes, want) {
 		t.Errorf("unknown errcode: %v, want %v", classes, want)
 	}
-	if f := row("uid", now, 3, rejected); !f.RetryAt.Equal(after(10 * time.Minute)) {
-		t.Errorf("unknown errcode, third time: again at %s", f.RetryAt)
+	for i, delay := range []time.Duration{5 * time.Second, 15 * time.Second, 10 * time.Minute, 20 * time.Minute} {
+		if f := row("uid", now, RejectionsUntilAction+i, rejected); !f.RetryAt.Equal(after(delay)) {
+			t.Errorf("unknown errcode, time %d: again at %s, want %s", RejectionsUntilAction+i, f.RetryAt, after(delay))
+		}
 	}
 	if f := row("uid", now, 4, rejected, unreachable); f.Class != wechat.ClassTransient {
 		t.Error("two unknown errcodes and an outage became Action")

@@ -40,8 +40,8 @@ func (o Ownership) Writable() bool { return o.Claim != Conflict && o.Claim != Te
 
 // Neighbours are the other resources of the namespace, as far as ownership needs them.
 type Neighbours interface {
-	// ByUID names the live resource with that UID.
-	ByUID(types.UID) (name string, live bool)
+	// ByUID names the live resource with that UID. said is the name that the Secret gives for it.
+	ByUID(uid types.UID, said string) (name string, live bool)
 	// OlderClaimant names the oldest resource that wants the same target, if it is older than this one.
 	OlderClaimant() (name string, found bool)
 }
@@ -63,21 +63,22 @@ func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetada
 		return Ownership{Terminating, fmt.Sprintf("Secret %q is being deleted; it is made anew once it is gone", name)}
 	}
 	record := DecodeRecord(existing.Annotations)
-	holder := holderOf(record.OwnerUID, referencedOwner(existing), owner.UID, others)
+	annotated, referenced := owned{record.OwnerUID, record.OwnerName}, referencedOwner(existing)
+	holder := holderOf(annotated, referenced, owner.UID, others)
 	switch {
-	case holder == owner.UID:
+	case holder.uid == owner.UID:
 		return Ownership{Claim: Own}
-	case existing.Annotations[v1alpha1.AnnotationAdopt] == owner.Name && holder == "":
+	case existing.Annotations[v1alpha1.AnnotationAdopt] == owner.Name && holder.uid == "":
 		return Ownership{Claim: Adopt}
-	case holder == "":
+	case holder.uid == "":
 		return conflict("Secret %q exists and was not made by this WeChatAppToken: choose another spec.target.name, delete the Secret, or let its owner consent with the annotation %s: %q",
 			name, v1alpha1.AnnotationAdopt, owner.Name)
 	}
-	if other, live := others.ByUID(holder); live {
+	if other, live := others.ByUID(holder.uid, holder.name); live {
 		return conflict("Secret %q belongs to the WeChatAppToken %q: choose another spec.target.name, or delete one of the two", name, other)
 	}
 	switch {
-	case referencedOwner(existing) != "":
+	case referenced.uid != "":
 		return Ownership{Terminating, fmt.Sprintf("Secret %q belonged to a WeChatAppToken that is gone and waits to be collected; it is made anew then", name)}
 	case existing.Annotations[v1alpha1.AnnotationAdopt] == owner.Name:
 		return Ownership{Claim: Adopt}
@@ -88,14 +89,20 @@ func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetada
 		name, record.OwnerName, record.AppID, v1alpha1.AnnotationAdopt, owner.Name)
 }
 
-// holderOf is the UID of the resource that has the Secret: the annotation's, unless that was stripped or changed by hand
+// owned names the resource that a Secret says it belongs to.
+type owned struct {
+	uid  types.UID
+	name string
+}
+
+// holderOf is the resource that has the Secret: the annotation's, unless that was stripped or changed by hand
 // to one that nobody has. Then the owner reference counts, by which the Secret is collected or kept.
-func holderOf(annotated, referenced, own types.UID, others Neighbours) types.UID {
-	if referenced == "" || annotated == own {
+func holderOf(annotated, referenced owned, own types.UID, others Neighbours) owned {
+	if referenced.uid == "" || annotated.uid == own {
 		return annotated
 	}
-	if annotated != "" {
-		if _, live := others.ByUID(annotated); live {
+	if annotated.uid != "" {
+		if _, live := others.ByUID(annotated.uid, annotated.name); live {
 			return annotated
 		}
 	}
@@ -106,14 +113,14 @@ func conflict(format string, args ...any) Ownership {
 	return Ownership{Conflict, fmt.Sprintf(format, args...)}
 }
 
-// referencedOwner is the UID of the WeChatAppToken in the owner references; "" without one.
-func referencedOwner(existing *metav1.PartialObjectMetadata) types.UID {
+// referencedOwner is the WeChatAppToken in the owner references; zero without one.
+func referencedOwner(existing *metav1.PartialObjectMetadata) owned {
 	for _, ref := range existing.OwnerReferences {
 		if isOwnKind(ref) {
-			return ref.UID
+			return owned{ref.UID, ref.Name}
 		}
 	}
-	return ""
+	return owned{}
 }
 
 func isOwnKind(ref metav1.OwnerReference) bool {

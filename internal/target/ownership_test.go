@@ -84,7 +84,7 @@ var foreignReference = metav1.OwnerReference{APIVersion: "apps/v1", Kind: "Deplo
 // neighbourhood has the live resource "other" with liveUID.
 type neighbourhood struct{ older string }
 
-func (neighbourhood) ByUID(uid types.UID) (string, bool) {
+func (neighbourhood) ByUID(uid types.UID, _ string) (string, bool) {
 	if uid == liveUID {
 		return "other", true
 	}

@@ -5,7 +5,7 @@
 package testenv
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -171,25 +171,22 @@ type Request struct {
 
 // Requests are all requests so far that keep accepts, in the order of their answers.
 func (e *Environment) Requests(keep func(Request) bool) ([]Request, error) {
-	file, err := os.Open(e.auditLog())
+	log, err := os.ReadFile(e.auditLog())
 	if err != nil {
-		return nil, fmt.Errorf("opening the audit log: %w", err)
+		return nil, fmt.Errorf("reading the audit log: %w", err)
 	}
-	defer file.Close() //nolint:errcheck // read only
 	var out []Request
-	lines := bufio.NewScanner(file)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
+	for line := range bytes.Lines(log) {
+		if !bytes.HasSuffix(line, []byte("\n")) {
+			break // it is being written
+		}
 		var r Request
-		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-			return nil, fmt.Errorf("reading the audit log: %w", err)
+		if err := json.Unmarshal(line, &r); err != nil {
+			return nil, fmt.Errorf("decoding the audit log: %w", err)
 		}
 		if keep(r) {
 			out = append(out, r)
 		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("reading the audit log: %w", err)
 	}
 	return out, nil
 }
