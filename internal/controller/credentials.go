@@ -138,7 +138,8 @@ func (r *Reconciler) liveCredentials(ctx context.Context, token *v1alpha1.WeChat
 			"Secret %q has no key %q: add it with the AppSecret, or set spec.credentialsSecretRef.key", ref.Name, ref.Key), nil
 	case !appSecretPattern.MatchString(appSecret):
 		return refuseCredentials(version, v1alpha1.ReasonCredentialsMalformed,
-			"key %q of Secret %q is no AppSecret: it must be 16 to 128 letters and digits; copy it from WeChat's console again", ref.Key, ref.Name), nil
+			"key %q of Secret %q is no AppSecret: it must be 16 to 128 letters and digits; copy it from WeChat's console again",
+			ref.Key, ref.Name), nil
 	}
 	return credentialState{
 		version: version,

@@ -86,7 +86,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("wechatapptoken").
 		For(&v1alpha1.WeChatAppToken{}, builder.WithPredicates(specOrRequestChanged())).
-		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.concernedBy), builder.WithPredicates(r.secretChanged())).
+		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.concernedBy), builder.WithPredicates(r.secretChanged(ctx))).
 		Watches(&v1alpha1.WeChatAppToken{}, handler.Funcs{DeleteFunc: r.wakeRivals}).
 		WatchesRawSource(source.Channel(r.wake.events, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{
@@ -147,13 +147,13 @@ func specOrRequestChanged() predicate.Predicate {
 }
 
 // secretChanged drops events that say nothing new, and lets a deletion end the memory of own writes.
-func (r *Reconciler) secretChanged() predicate.Predicate {
+func (r *Reconciler) secretChanged(ctx context.Context) predicate.Predicate {
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			return e.ObjectOld.GetResourceVersion() != e.ObjectNew.GetResourceVersion()
 		},
 		DeleteFunc: func(e event.DeleteEvent) bool {
-			for _, name := range r.using(context.Background(), targetNameIndex, e.Object) {
+			for _, name := range r.using(ctx, targetNameIndex, e.Object) {
 				if mem := r.memories.find(name); mem != nil {
 					mem.targetGone(e.Object.GetUID(), e.Object.GetResourceVersion())
 				}

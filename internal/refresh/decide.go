@@ -292,6 +292,7 @@ func (p *plan) wakeFor(reason Reason) time.Time {
 		if p.stored() {
 			wake = earliest(wake, p.dueAt)
 		}
+	default: // an event ends these, or the next check looks again
 	}
 	if at := p.requestAt(); !at.IsZero() && p.now.Before(at) {
 		wake = earliest(wake, at)

@@ -55,7 +55,8 @@ func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetada
 	}
 	if existing == nil {
 		if older, found := others.OlderClaimant(); found {
-			return conflict("Secret %q belongs to the older WeChatAppToken %q: choose another spec.target.name, or delete one of the two", name, older)
+			return conflict("Secret %q belongs to the older WeChatAppToken %q: choose another spec.target.name, or delete one of the two",
+				name, older)
 		}
 		return Ownership{Claim: Create}
 	}
@@ -71,7 +72,8 @@ func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetada
 	case existing.Annotations[v1alpha1.AnnotationAdopt] == owner.Name && holder.uid == "":
 		return Ownership{Claim: Adopt}
 	case holder.uid == "":
-		return conflict("Secret %q exists and was not made by this WeChatAppToken: choose another spec.target.name, delete the Secret, or let its owner consent with the annotation %s: %q",
+		return conflict("Secret %q exists and was not made by this WeChatAppToken: choose another spec.target.name, delete the Secret, "+
+			"or let its owner consent with the annotation %s: %q",
 			name, v1alpha1.AnnotationAdopt, owner.Name)
 	}
 	if other, live := others.ByUID(holder.uid, holder.name); live {
@@ -79,13 +81,15 @@ func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetada
 	}
 	switch {
 	case referenced.uid != "":
-		return Ownership{Terminating, fmt.Sprintf("Secret %q belonged to a WeChatAppToken that is gone and waits to be collected; it is made anew then", name)}
+		return Ownership{Terminating, fmt.Sprintf(
+			"Secret %q belonged to a WeChatAppToken that is gone and waits to be collected; it is made anew then", name)}
 	case existing.Annotations[v1alpha1.AnnotationAdopt] == owner.Name:
 		return Ownership{Claim: Adopt}
 	case record.DeletionPolicy == v1alpha1.DeletionRetain && record.OwnerName == owner.Name && record.AppID == owner.Spec.AppID:
 		return Ownership{Claim: TakeOver}
 	}
-	return conflict("Secret %q was left by the WeChatAppToken %q for appid %q: choose another spec.target.name, delete the Secret, or consent with the annotation %s: %q",
+	return conflict("Secret %q was left by the WeChatAppToken %q for appid %q: choose another spec.target.name, delete the Secret, "+
+		"or consent with the annotation %s: %q",
 		name, record.OwnerName, record.AppID, v1alpha1.AnnotationAdopt, owner.Name)
 }
 

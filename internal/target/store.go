@@ -77,7 +77,9 @@ func (s Store) Read(ctx context.Context, key types.NamespacedName) (Snapshot, er
 }
 
 // Create makes the Secret. It is a POST, so it cannot overwrite one.
-func (s Store) Create(ctx context.Context, owner *v1alpha1.WeChatAppToken, d Desired, c Content, opts ...client.CreateOption) (*metav1.PartialObjectMetadata, error) {
+func (s Store) Create(
+	ctx context.Context, owner *v1alpha1.WeChatAppToken, d Desired, c Content, opts ...client.CreateOption,
+) (*metav1.PartialObjectMetadata, error) {
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:   owner.Namespace,
@@ -101,7 +103,9 @@ func (s Store) Create(ctx context.Context, owner *v1alpha1.WeChatAppToken, d Des
 // Update writes labels, annotations and, unless nil, the data. It fails with a conflict when the Secret is not
 // the one that existing describes. Owner references are left alone: some clusters let only accounts that may delete
 // Secrets change them, and no token may wait for that.
-func (s Store) Update(ctx context.Context, existing *metav1.PartialObjectMetadata, d Desired, c *Content, opts ...client.PatchOption) (*metav1.PartialObjectMetadata, error) {
+func (s Store) Update(
+	ctx context.Context, existing *metav1.PartialObjectMetadata, d Desired, c *Content, opts ...client.PatchOption,
+) (*metav1.PartialObjectMetadata, error) {
 	body := map[string]any{"metadata": map[string]any{"labels": d.labels.patch(), "annotations": d.annotations.patch()}}
 	if c != nil {
 		body["data"] = c.data()
@@ -110,7 +114,9 @@ func (s Store) Update(ctx context.Context, existing *metav1.PartialObjectMetadat
 }
 
 // UpdateReferences sets or removes the operator's owner reference.
-func (s Store) UpdateReferences(ctx context.Context, existing *metav1.PartialObjectMetadata, d Desired) (*metav1.PartialObjectMetadata, error) {
+func (s Store) UpdateReferences(
+	ctx context.Context, existing *metav1.PartialObjectMetadata, d Desired,
+) (*metav1.PartialObjectMetadata, error) {
 	return s.patch(ctx, existing, map[string]any{"metadata": map[string]any{"ownerReferences": d.references(existing)}})
 }
 
@@ -120,7 +126,9 @@ func (s Store) Mark(ctx context.Context, existing *metav1.PartialObjectMetadata,
 		"annotations": map[string]any{v1alpha1.AnnotationMintStarted: mint.Encode()}}})
 }
 
-func (s Store) patch(ctx context.Context, existing *metav1.PartialObjectMetadata, body map[string]any, opts ...client.PatchOption) (*metav1.PartialObjectMetadata, error) {
+func (s Store) patch(
+	ctx context.Context, existing *metav1.PartialObjectMetadata, body map[string]any, opts ...client.PatchOption,
+) (*metav1.PartialObjectMetadata, error) {
 	metadata, ok := body["metadata"].(map[string]any)
 	if !ok {
 		metadata = map[string]any{}
