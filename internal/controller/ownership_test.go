@@ -187,12 +187,11 @@ func TestDeletedInTheMiddleOfAFetch(t *testing.T) {
 	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
 		t.Run(string(mode), func(t *testing.T) {
 			w := newWorld(t)
-			w.wechat.Inject(wechattest.Fault{Delay: time.Second})
-			o := w.startOperator()
+			w.wechat.Inject(wechattest.Fault{Delay: 1500 * time.Millisecond})
+			w.startOperator()
 			w.createCredentials(appSecret)
 			token := w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = mode })
-			w.Eventually(func() map[string]int { return w.requests(o) }).Should(gomega.HaveKey("get secrets"))
-			time.Sleep(300 * time.Millisecond) // the call is under way
+			w.Eventually(func() int { return w.wechat.Count(wechattest.Filter{}) }).Should(gomega.Equal(1)) // it is under way
 			w.must(w.Delete(w.Context(), token))
 			w.Eventually(func() []wechattest.IssuedToken { return w.wechat.Tokens(appID) }).Should(gomega.HaveLen(1))
 			list := &corev1.SecretList{}

@@ -10,6 +10,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -33,6 +35,11 @@ type Environment struct {
 	dir string
 	// users guards the certificate authority, which envtest does not.
 	users sync.Mutex
+
+	// audit guards what was read of the audit log, and how far.
+	audit     sync.Mutex
+	requests  []Request
+	auditRead int64
 }
 
 // auditPolicy records who asked for what; bodies would hold tokens.
@@ -171,24 +178,43 @@ type Request struct {
 
 // Requests are all requests so far that keep accepts, in the order of their answers.
 func (e *Environment) Requests(keep func(Request) bool) ([]Request, error) {
-	log, err := os.ReadFile(e.auditLog())
-	if err != nil {
-		return nil, fmt.Errorf("reading the audit log: %w", err)
+	e.audit.Lock()
+	defer e.audit.Unlock()
+	if err := e.readAuditLog(); err != nil {
+		return nil, err
 	}
 	var out []Request
+	for _, r := range e.requests {
+		if keep(r) {
+			out = append(out, r)
+		}
+	}
+	return out, nil
+}
+
+// readAuditLog decodes what came since the last time: the log of a long test run is large.
+func (e *Environment) readAuditLog() error {
+	file, err := os.Open(e.auditLog())
+	if err != nil {
+		return fmt.Errorf("opening the audit log: %w", err)
+	}
+	defer file.Close() //nolint:errcheck // read only
+	log, err := io.ReadAll(io.NewSectionReader(file, e.auditRead, math.MaxInt64-e.auditRead))
+	if err != nil {
+		return fmt.Errorf("reading the audit log: %w", err)
+	}
 	for line := range bytes.Lines(log) {
 		if !bytes.HasSuffix(line, []byte("\n")) {
 			break // it is being written
 		}
 		var r Request
 		if err := json.Unmarshal(line, &r); err != nil {
-			return nil, fmt.Errorf("decoding the audit log: %w", err)
+			return fmt.Errorf("decoding the audit log: %w", err)
 		}
-		if keep(r) {
-			out = append(out, r)
-		}
+		e.requests = append(e.requests, r)
+		e.auditRead += int64(len(line))
 	}
-	return out, nil
+	return nil
 }
 
 // repository is the root of the source tree that this package was built from.
