@@ -9,11 +9,13 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=hack/build-cached.sh
 source "$here/../build-cached.sh"
 
-tool=${1:?usage: build.sh controller-gen|kustomize|golangci-lint}
+tool=${1:?usage: build.sh controller-gen|kustomize|golangci-lint|helm|helm-unittest}
 case $tool in
 controller-gen) package=sigs.k8s.io/controller-tools/cmd/controller-gen note='(once)' ;;
 kustomize) package=sigs.k8s.io/kustomize/kustomize/v5 note='(once)' ;;
 golangci-lint) package=. note='(once; some minutes)' ;;
+helm) package=helm.sh/helm/v4/cmd/helm note='(once; some minutes)' ;;
+helm-unittest) package=github.com/helm-unittest/helm-unittest/cmd/helm-unittest note='(once; some minutes)' ;;
 *)
 	echo "unknown tool: $tool" >&2
 	exit 2
