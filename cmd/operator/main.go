@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -23,11 +24,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/controller"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/metrics"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
@@ -56,18 +59,23 @@ func main() {
 	klog.SetLogger(logger.WithName("client-go"))
 	// net/http quotes there what a server sends behind an answer, which could be a token.
 	stdlog.SetOutput(io.Discard)
-	if err := run(ctrl.SetupSignalHandler(), opts, logger); err != nil {
+	if err := run(ctrl.SetupSignalHandler(), opts, logger, ctrlmetrics.Registry); err != nil {
 		logger.Error(err, "the operator stops")
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, opts *options, logger logr.Logger) error {
+// run runs the operator. The registry is the one that controller-runtime serves.
+func run(ctx context.Context, opts *options, logger logr.Logger, registry prometheus.Registerer) error {
 	if err := opts.complete(); err != nil {
 		return err
 	}
 	userAgent := "wechat-token-operator/" + version
-	api, err := wechat.New(opts.wechat(userAgent))
+	calls, err := metrics.NewCalls(registry)
+	if err != nil {
+		return err
+	}
+	api, err := wechat.New(opts.wechat(userAgent, calls.Observe))
 	if err != nil {
 		return fmt.Errorf("setting up WeChat's client: %w", err)
 	}
@@ -81,11 +89,16 @@ func run(ctx context.Context, opts *options, logger logr.Logger) error {
 	if err != nil {
 		return err
 	}
+	recorder, err := addMetrics(registry, mgr.GetCache(), api)
+	if err != nil {
+		return err
+	}
 	reconciler := controller.New(controller.Options{
 		Client:                  mgr.GetClient(),
 		Live:                    mgr.GetAPIReader(),
 		WeChat:                  api,
 		Events:                  mgr.GetEventRecorder("wechat-token-operator"),
+		Recorder:                recorder,
 		RequireCredentialsLabel: opts.requireCredentialsLabel,
 		MaxConcurrentReconciles: opts.maxConcurrentReconciles,
 	})
@@ -108,9 +121,9 @@ func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Ma
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, fmt.Errorf("registering kinds: %w", err)
 	}
-	metrics := metricsserver.Options{BindAddress: opts.metricsBindAddress, SecureServing: opts.metricsSecure}
+	server := metricsserver.Options{BindAddress: opts.metricsBindAddress, SecureServing: opts.metricsSecure}
 	if opts.metricsSecure {
-		metrics.FilterProvider = filters.WithAuthenticationAndAuthorization
+		server.FilterProvider = filters.WithAuthenticationAndAuthorization
 	}
 	grace := shutdownTimeout
 	lease, renew, retry := leaseDuration, renewDeadline, retryPeriod
@@ -119,7 +132,7 @@ func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Ma
 		Logger:                        logger,
 		Cache:                         cacheOptions(opts),
 		Client:                        client.Options{Cache: &client.CacheOptions{}},
-		Metrics:                       metrics,
+		Metrics:                       server,
 		HealthProbeBindAddress:        opts.healthProbeBindAddress,
 		LeaderElection:                opts.leaderElect,
 		LeaderElectionID:              opts.leaderElectionID,
@@ -149,6 +162,19 @@ func cacheOptions(opts *options) cache.Options {
 		}
 	}
 	return out
+}
+
+// addMetrics registers what is computed from the cache and what the controller counts.
+func addMetrics(registry prometheus.Registerer, cached client.Reader, api *wechat.Client) (*metrics.Recorder, error) {
+	recorder, err := metrics.NewRecorder(registry)
+	if err != nil {
+		return nil, err
+	}
+	collector := metrics.NewCollector(metrics.Options{Cache: cached, Now: api.Now, Recorder: recorder, Version: version})
+	if err := registry.Register(collector); err != nil {
+		return nil, fmt.Errorf("registering the metrics of resources: %w", err)
+	}
+	return recorder, nil
 }
 
 // addProbes: a standby is ready when its caches are warm.

@@ -135,12 +135,13 @@ func (o *options) defaultLeaderElectionID() string {
 	return "wechat-token-operator-" + hex.EncodeToString(sum[:4])
 }
 
-func (o *options) wechat(userAgent string) wechat.Options {
+func (o *options) wechat(userAgent string, observe func(wechat.Call)) wechat.Options {
 	return wechat.Options{
 		Endpoints:   strings.Split(o.wechatEndpoints, ","),
 		CAFile:      o.wechatCAFile,
 		Timeout:     o.wechatTimeout,
 		MaxInFlight: o.wechatMaxInFlight,
 		UserAgent:   userAgent,
+		Observe:     observe,
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 func parse(t *testing.T, args ...string) *options {
@@ -72,7 +73,7 @@ func TestWrongFlags(t *testing.T) {
 		"--kube-api-qps=0":                            "--kube-api-qps",
 	} {
 		t.Run(arg, func(t *testing.T) {
-			err := run(t.Context(), parse(t, arg), logr.Discard())
+			err := run(t.Context(), parse(t, arg), logr.Discard(), prometheus.NewRegistry())
 			if err == nil || !strings.Contains(err.Error(), says) {
 				t.Fatalf("got %v", err)
 			}

@@ -80,6 +80,9 @@ type issued struct {
 	revoke         *target.Revoke
 	// unseen: nobody of this operator saw WeChat issue it.
 	unseen bool
+	// reason why it was fetched; copied: from another member of the account.
+	reason refresh.Reason
+	copied bool
 }
 
 // verification is what a live read of the target's data showed.

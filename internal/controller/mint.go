@@ -156,7 +156,9 @@ func (p *pass) copyFrom(ctx context.Context, others []member) (bool, error) {
 		return false, nil
 	}
 	p.handleCheck()
-	p.mem.put(p.issued(wechat.Token{Value: value, IssuedAt: status.IssuedAt.Time, ExpiresAt: status.ExpiresAt.Time}))
+	token := p.issued(wechat.Token{Value: value, IssuedAt: status.IssuedAt.Time, ExpiresAt: status.ExpiresAt.Time})
+	token.copied = true
+	p.mem.put(token)
 	return true, nil
 }
 
@@ -246,6 +248,9 @@ func (p *pass) noteRejected(ctx context.Context) {
 	count := p.mem.account.noteDead(p.stored.fingerprint, now, early)
 	log.FromContext(ctx).Info("WeChat refuses the stored Legacy token",
 		"fingerprint", p.stored.fingerprint, "early", early, "deathsWithinTheHour", count)
+	if count > 0 {
+		p.Recorder.ForeignFetch(p.token.UID)
+	}
 	if count >= 2 {
 		p.eventForeignFetcher(count)
 	}

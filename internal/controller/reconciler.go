@@ -39,6 +39,8 @@ type Options struct {
 	Events events.EventRecorder
 	// RequireCredentialsLabel refuses credentials without the label wechat.apptoken.dev/credentials: "true".
 	RequireCredentialsLabel bool
+	// Recorder is told what happened, for metrics; default none.
+	Recorder Recorder
 	// MaxConcurrentReconciles is the number of passes at the same time.
 	MaxConcurrentReconciles int
 }
@@ -57,6 +59,9 @@ type Reconciler struct {
 
 // New makes a Reconciler.
 func New(opts Options) *Reconciler {
+	if opts.Recorder == nil {
+		opts.Recorder = unrecorded{}
+	}
 	return &Reconciler{
 		Options:  opts,
 		store:    target.Store{Client: opts.Client, Live: opts.Live},

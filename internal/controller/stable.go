@@ -52,7 +52,7 @@ func (p *pass) succeeded(ctx context.Context, acct *account, token wechat.Token)
 func (p *pass) issued(token wechat.Token) issued {
 	return issued{
 		Token: token, appID: p.token.Spec.AppID, mode: p.token.Spec.Mode,
-		credentials: p.credentials.value.Fingerprint(),
+		credentials: p.credentials.value.Fingerprint(), reason: p.decision.Reason,
 	}
 }
 
@@ -182,6 +182,7 @@ func (p *pass) fail(ctx context.Context, f refresh.Failure, message, requestID s
 	next := refresh.Next(previous, f, p.WeChat.Now(), string(p.token.UID))
 	p.mem.failure, p.mem.message, p.mem.requestID = &next, message, requestID
 	p.mem.failedGeneration, p.mem.failedCredentials = p.token.Generation, p.credentials.version
+	p.Recorder.RefreshFailed(p.decision.Reason)
 	logger := log.FromContext(ctx)
 	if next.Attempts > 1 {
 		logger = logger.V(1) // an outage is told once for each resource

@@ -127,6 +127,7 @@ func (p *pass) wrote(written *metav1.PartialObjectMetadata, record target.Record
 	}
 	p.mem.writtenVersion = written.ResourceVersion
 	if token != nil {
+		p.recordWrite(record, token)
 		s := recorded(record)
 		s.unseen = token.unseen
 		p.mem.stored = &s

@@ -47,9 +47,9 @@ type exchange struct {
 	started, received instant
 }
 
-// attempt makes one request to one endpoint and takes from the answer all there is: the outcome, the
+// try makes one request to one endpoint and takes from the answer all there is: the outcome, the
 // clock and that the endpoint works.
-func (c *Client) attempt(ctx context.Context, endpoint int, r request) (reply, *Error) {
+func (c *Client) try(ctx context.Context, endpoint int, r request) (reply, *Error) {
 	host := c.endpoints[endpoint].Host
 	ex, err := c.roundTrip(ctx, c.endpoints[endpoint], r)
 	switch {

@@ -30,6 +30,9 @@ type Client struct {
 	// preferred is the index of the endpoint that worked last.
 	preferred atomic.Int64
 
+	// observe is told of each request; may be nil.
+	observe func(Call)
+
 	// shared keeps connections, fresh makes one for each request.
 	shared, fresh http.RoundTripper
 }
@@ -50,6 +53,7 @@ func New(o Options) (*Client, error) {
 		timeout:   o.Timeout,
 		userAgent: o.UserAgent,
 		slots:     make(chan struct{}, o.MaxInFlight),
+		observe:   o.Observe,
 		shared:    newTransport(o, roots),
 		fresh:     newMintTransport(o, roots),
 	}, nil

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+)
+
+// listTimeout bounds the wait for a cache that is being filled; a scrape is not worth more.
+const listTimeout = 2 * time.Second
+
+// Options of a Collector.
+type Options struct {
+	// Cache holds the WeChatAppTokens.
+	Cache client.Reader
+	// Now is WeChat's time.
+	Now func() time.Time
+	// Recorder knows the tokens that died early.
+	Recorder *Recorder
+	// Version of the operator.
+	Version string
+}
+
+// Collector computes the series of all resources at each scrape.
+type Collector struct {
+	Options
+
+	descs map[string]*prometheus.Desc
+}
+
+// NewCollector makes a Collector.
+func NewCollector(o Options) *Collector {
+	c := &Collector{Options: o, descs: map[string]*prometheus.Desc{}}
+	for _, name := range [...]string{
+		nameOperatorInfo, nameScrapeSuccess, nameInfo, nameReady, nameSuspended, nameExpiration, nameNextRefresh,
+		nameCondition, nameLastError, nameForcedLeft, nameForeignFetch,
+	} {
+		c.descs[name] = family(name).desc()
+	}
+	return c
+}
+
+// Describe implements prometheus.Collector.
+func (c *Collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range c.descs {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *Collector) Collect(out chan<- prometheus.Metric) {
+	s := sink{descs: c.descs, out: out}
+	s.gauge(nameOperatorInfo, 1, c.Version)
+	tokens, err := c.list()
+	s.gauge(nameScrapeSuccess, boolean(err == nil))
+	if err != nil {
+		return // it says that it could not, which the alert OperatorAbsent hears
+	}
+	exists := make(map[types.UID]bool, len(tokens))
+	for i := range tokens {
+		exists[tokens[i].UID] = true
+	}
+	foreign := c.Recorder.foreignFetches(exists)
+	left := forcedLeft(tokens, c.Now())
+	for i := range tokens {
+		s.resource(&tokens[i])
+		s.budgets(&tokens[i], left, foreign)
+	}
+}
+
+// list reads the resources without copying them: nothing here changes one.
+func (c *Collector) list() ([]v1alpha1.WeChatAppToken, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), listTimeout)
+	defer cancel()
+	list := &v1alpha1.WeChatAppTokenList{}
+	if err := c.Cache.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing WeChatAppTokens: %w", err)
+	}
+	return list.Items, nil
+}
+
+// sink sends the series of one scrape.
+type sink struct {
+	descs map[string]*prometheus.Desc
+	out   chan<- prometheus.Metric
+}
+
+func (s sink) gauge(name string, value float64, labels ...string) {
+	s.out <- prometheus.MustNewConstMetric(s.descs[name], prometheus.GaugeValue, value, labels...)
+}
+
+// resource sends what the resource itself says.
+func (s sink) resource(t *v1alpha1.WeChatAppToken) {
+	mode := t.Spec.Mode
+	if mode == "" {
+		mode = v1alpha1.ModeStable
+	}
+	s.gauge(nameInfo, 1, t.Namespace, t.Name, t.Spec.AppID, string(mode), t.TargetName())
+	s.gauge(nameSuspended, boolean(t.Spec.Suspend), t.Namespace, t.Name)
+	if t.Status.Token != nil {
+		s.gauge(nameExpiration, unix(t.Status.Token.ExpiresAt), t.Namespace, t.Name)
+	}
+	if t.Status.NextRefreshAt != nil {
+		s.gauge(nameNextRefresh, unix(*t.Status.NextRefreshAt), t.Namespace, t.Name)
+	}
+	ready := false
+	for _, c := range t.Status.Conditions {
+		if c.Type == v1alpha1.ConditionReady && c.Status == metav1.ConditionTrue {
+			ready = true
+			continue
+		}
+		s.gauge(nameCondition, 1, t.Namespace, t.Name, c.Type, string(c.Status), c.Reason)
+	}
+	s.gauge(nameReady, boolean(ready), t.Namespace, t.Name)
+	if e := t.Status.LastError; e != nil {
+		s.gauge(nameLastError, unix(e.Time), t.Namespace, t.Name, e.Reason, errcode(int(e.Code)))
+	}
+}
+
+// budgets sends what belongs to the resource's account: forced refreshes in Stable mode, foreign fetches in Legacy.
+func (s sink) budgets(t *v1alpha1.WeChatAppToken, left map[string]int, foreign map[types.UID]int) {
+	if t.Spec.Mode == v1alpha1.ModeLegacy {
+		s.out <- prometheus.MustNewConstMetric(s.descs[nameForeignFetch], prometheus.CounterValue, float64(foreign[t.UID]), t.Namespace, t.Name)
+		return
+	}
+	n, used := left[t.Spec.AppID]
+	if !used {
+		n = refresh.ForcedPerDay
+	}
+	s.gauge(nameForcedLeft, float64(n), t.Namespace, t.Name)
+}
+
+// forcedLeft is what is left today to each appid that used some. The statuses are all there is to count: WeChat counts
+// by account, which is the appid for all who hold the right AppSecret.
+func forcedLeft(tokens []v1alpha1.WeChatAppToken, now time.Time) map[string]int {
+	left := map[string]int{}
+	for i := range tokens {
+		t := &tokens[i]
+		if t.Spec.Mode == v1alpha1.ModeLegacy {
+			continue
+		}
+		for _, at := range t.Status.ForcedRefreshes {
+			if now.Sub(at.Time) >= 24*time.Hour {
+				continue
+			}
+			n, used := left[t.Spec.AppID]
+			if !used {
+				n = refresh.ForcedPerDay
+			}
+			left[t.Spec.AppID] = max(0, n-1)
+		}
+	}
+	return left
+}
+
+func unix(t metav1.Time) float64 { return float64(t.Unix()) }
+
+func boolean(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

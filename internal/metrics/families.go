@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package metrics
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// The names of all metrics. docs/metrics.md has the same list; a test compares them.
+const (
+	nameOperatorInfo  = "wechatapptoken_operator_info"
+	nameScrapeSuccess = "wechatapptoken_scrape_success"
+
+	nameInfo         = "wechatapptoken_info"
+	nameReady        = "wechatapptoken_ready"
+	nameSuspended    = "wechatapptoken_suspended"
+	nameExpiration   = "wechatapptoken_expiration_timestamp_seconds"
+	nameNextRefresh  = "wechatapptoken_next_refresh_timestamp_seconds"
+	nameCondition    = "wechatapptoken_condition"
+	nameLastError    = "wechatapptoken_last_error_timestamp_seconds"
+	nameForcedLeft   = "wechatapptoken_forced_refreshes_left"
+	nameForeignFetch = "wechatapptoken_foreign_fetches_total"
+
+	nameRefresh  = "wechatapptoken_refresh_total"
+	nameLateness = "wechatapptoken_rotation_lateness_seconds"
+	nameDelivery = "wechatapptoken_delivery_duration_seconds"
+
+	nameRequests        = "wechat_api_requests_total"
+	nameRequestDuration = "wechat_api_request_duration_seconds"
+)
+
+// Type is what Prometheus calls the type of a metric.
+type Type string
+
+const (
+	Gauge     Type = "gauge"
+	Counter   Type = "counter"
+	Histogram Type = "histogram"
+)
+
+// Family describes one metric.
+type Family struct {
+	Name   string
+	Type   Type
+	Help   string
+	Labels []string
+}
+
+func (f Family) desc() *prometheus.Desc {
+	return prometheus.NewDesc(f.Name, f.Help, f.Labels, nil)
+}
+
+// Families are all metrics of this package, in the order of the reference.
+func Families() []Family {
+	resource := func(more ...string) []string { return append([]string{labelNamespace, labelName}, more...) }
+	return []Family{
+		{nameOperatorInfo, Gauge, "1, with the version of the operator that answers.", []string{labelVersion}},
+		{nameScrapeSuccess, Gauge, "1 if the operator could read its resources for this scrape, else 0.", nil},
+
+		{nameInfo, Gauge, "1, with what a WeChatAppToken is for.", resource(labelAppID, labelMode, labelTarget)},
+		{nameReady, Gauge, "1 if the target Secret holds a token that is valid now, else 0.", resource()},
+		{nameSuspended, Gauge, "1 if spec.suspend is true, else 0.", resource()},
+		{nameExpiration, Gauge, "When WeChat stops accepting the token in the Secret; absent without one.", resource()},
+		{nameNextRefresh, Gauge, "When the token is due to be replaced; absent without one.", resource()},
+		{
+			nameCondition, Gauge, "1 for each condition of the status, except Ready while it is True.",
+			resource(labelType, labelStatus, labelReason),
+		},
+		{
+			nameLastError, Gauge, "When the last attempt failed; absent when it worked.",
+			resource(labelReason, labelErrcode),
+		},
+		{
+			nameForcedLeft, Gauge, "Forced refreshes that WeChat's 20 a day leave to the appid of a Stable WeChatAppToken.",
+			resource(),
+		},
+		{
+			nameForeignFetch, Counter, "Tokens of a Legacy WeChatAppToken that died early, because something else fetches for its appid.",
+			resource(),
+		},
+
+		{
+			nameRefresh, Counter, "Attempts to get a token and to store it that ended with a new token in the Secret or failed.",
+			[]string{labelReason, labelResult},
+		},
+		{nameLateness, Histogram, "Time from when a token was due to be replaced until the Secret held the next one.", nil},
+		{nameDelivery, Histogram, "Time from the call that returned a new token until the Secret held it.", nil},
+
+		{
+			nameRequests, Counter, "Requests to WeChat's API.",
+			[]string{labelEndpoint, labelHost, labelOutcome, labelErrcode},
+		},
+		{nameRequestDuration, Histogram, "Duration of requests to WeChat's API.", []string{labelEndpoint, labelHost}},
+	}
+}
+
+// family finds a metric by one of the names above.
+func family(name string) Family {
+	for _, f := range Families() {
+		if f.Name == name {
+			return f
+		}
+	}
+	panic("metrics: no family " + name)
+}
+
+// The labels.
+const (
+	labelNamespace = "namespace"
+	labelName      = "name"
+	labelAppID     = "appid"
+	labelMode      = "mode"
+	labelTarget    = "secret"
+	labelType      = "type"
+	labelStatus    = "status"
+	labelReason    = "reason"
+	labelErrcode   = "errcode"
+	labelResult    = "result"
+	labelEndpoint  = "endpoint"
+	labelHost      = "host"
+	labelOutcome   = "outcome"
+	labelVersion   = "version"
+)
