@@ -18,9 +18,9 @@ hash12() {
 	if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi | cut -c1-12
 }
 
-# build_cached MODULE PACKAGE OUT LDFLAGS NOTE builds PACKAGE as pinned by MODULE's go.sum into OUT, unless it is there.
+# build_cached MODULE PACKAGE OUT LDFLAGS NOTE [TAGS] builds PACKAGE as pinned by MODULE's go.sum into OUT, unless it is there.
 build_cached() {
-	local module=$1 package=$2 out=$3 ldflags=$4 note=$5
+	local module=$1 package=$2 out=$3 ldflags=$4 note=$5 tags=${6:-}
 	[[ -x $out ]] && return 0
 	local dir name
 	dir=$(dirname "$out") name=$(basename "$out")
@@ -39,7 +39,7 @@ build_cached() {
 		start=$SECONDS
 		# The caller's cross-compilation and module settings are not for tools that run here.
 		env -u GOOS -u GOARCH -u GOFLAGS GOWORK=off CGO_ENABLED=0 \
-			go -C "$module" build -mod=readonly -buildvcs=false -trimpath -ldflags "-s -w $ldflags" -o "$tmp" "$package" >&2
+			go -C "$module" build -mod=readonly -buildvcs=false -trimpath -tags "$tags" -ldflags "-s -w $ldflags" -o "$tmp" "$package" >&2
 		chmod 0755 "$tmp"
 		mv "$tmp" "$out"
 		echo "==> built $out in $((SECONDS - start)) s" >&2

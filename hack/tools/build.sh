@@ -9,22 +9,26 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=hack/build-cached.sh
 source "$here/../build-cached.sh"
 
-tool=${1:?usage: build.sh controller-gen|kustomize|golangci-lint|helm|helm-unittest}
+tool=${1:?usage: build.sh TOOL, one of those below}
+module=$here/$tool tags=
 case $tool in
 controller-gen) package=sigs.k8s.io/controller-tools/cmd/controller-gen note='(once)' ;;
 kustomize) package=sigs.k8s.io/kustomize/kustomize/v5 note='(once)' ;;
 golangci-lint) package=. note='(once; some minutes)' ;;
 helm) package=helm.sh/helm/v4/cmd/helm note='(once; some minutes)' ;;
 helm-unittest) package=github.com/helm-unittest/helm-unittest/cmd/helm-unittest note='(once; some minutes)' ;;
+prometheus | promtool)
+	# Both come from one module. What Prometheus can discover in clouds is not needed here and most of its size.
+	module=$here/prometheus package=github.com/prometheus/prometheus/cmd/$tool tags=remove_all_sd note='(once; some minutes)'
+	;;
 *)
 	echo "unknown tool: $tool" >&2
 	exit 2
 	;;
 esac
 
-module=$here/$tool
 # Go's version counts too: a linter built with an older Go cannot read what a newer one compiles.
 key=$({ go -C "$module" env GOVERSION; find "$module" -name '*.go' -exec cat {} +; cat "$module/go.sum"; } | hash12)
 out=$(cache_root)/tools/$tool-$key/$tool
-build_cached "$module" "$package" "$out" "" "$note"
+build_cached "$module" "$package" "$out" "" "$note" "$tags"
 printf '%s\n' "$out"
