@@ -98,6 +98,11 @@ controlplane: ## Build the whole control plane into the cache; other targets bui
 build: ## Build bin/operator, a static binary.
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/operator ./cmd/operator
 
+.PHONY: plugin
+plugin: ## Build bin/kubectl-wxtoken, the plugin behind "kubectl wxtoken", and its completion. Put bin on your PATH.
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/kubectl-wxtoken ./cmd/kubectl-wxtoken
+	install -m 0755 cmd/kubectl-wxtoken/kubectl_complete-wxtoken bin/kubectl_complete-wxtoken
+
 .PHONY: image
 image: ## Build the image IMG (PLATFORM=linux/arm64 for another platform).
 	$(CONTAINER_TOOL) build $(if $(PLATFORM),--platform $(PLATFORM)) --build-arg VERSION=$(VERSION) \

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+)
+
+// requested is the value of a request annotation.
+func (l look) requested(kind refresh.RequestKind) string {
+	return l.Annotations[requestAnnotation(kind)]
+}
+
+// handled is the value that had its attempt.
+func (l look) handled(kind refresh.RequestKind) string {
+	h := l.Status.HandledRequests
+	if h == nil {
+		return ""
+	}
+	switch kind {
+	case refresh.RequestRefresh:
+		return h.Refresh
+	case refresh.RequestRevoke:
+		return h.Revoke
+	case refresh.RequestCheck:
+	}
+	return h.Check
+}
+
+func requestAnnotation(kind refresh.RequestKind) string {
+	switch kind {
+	case refresh.RequestRefresh:
+		return v1alpha1.AnnotationRefreshRequestedAt
+	case refresh.RequestRevoke:
+		return v1alpha1.AnnotationRevokeRequestedAt
+	case refresh.RequestCheck:
+	}
+	return v1alpha1.AnnotationCheckRequestedAt
+}
+
+// requests are those that were ever made, and what became of them.
+func (s *story) requests() *table {
+	t := &table{}
+	for _, kind := range [...]refresh.RequestKind{refresh.RequestCheck, refresh.RequestRefresh, refresh.RequestRevoke} {
+		wanted := s.requested(kind)
+		if wanted == "" {
+			continue
+		}
+		c := cell{text: s.requestState(kind, wanted)}
+		if wanted != s.handled(kind) {
+			c.color = yellow
+		}
+		t.add(cell{string(kind), dim}, cell{text: clean(wanted)}, c)
+	}
+	return t
+}
+
+func (s *story) requestState(kind refresh.RequestKind, wanted string) string {
+	switch {
+	case wanted == s.handled(kind):
+		return "had its attempt"
+	case len(wanted) > v1alpha1.RequestValueMaxLength:
+		return "ignored: the value is longer than 64 characters"
+	case s.Spec.Suspend:
+		return "waits until the resource is resumed"
+	case kind == refresh.RequestRevoke && s.owner && s.secret.Revoke.InProgress() && s.secret.Revoke.Value == wanted:
+		at := s.secret.Revoke.StartedAt.Add(refresh.RevokeSpacing)
+		return "half done: the second forced call is due " + relative(at, s.now)
+	}
+	if at := s.allowedAt(kind); at.After(s.now) {
+		return "waits for WeChat's limits until " + stamp(at)
+	}
+	return "waits for the operator"
+}
+
+// allowedAt is when WeChat's limits on forced calls allow a request, as far as this resource knows: the account may have
+// others.
+func (l look) allowedAt(kind refresh.RequestKind) time.Time {
+	calls := map[refresh.RequestKind]int{refresh.RequestRefresh: 1, refresh.RequestRevoke: 2}[kind]
+	if calls == 0 || l.Spec.Mode != v1alpha1.ModeStable {
+		return time.Time{}
+	}
+	return refresh.ForcedAt(l.now, l.forced(), calls)
+}
+
+// advice is what a person should do, the most urgent first.
+func (s *story) advice() []string {
+	var out []string
+	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	switch s.state() {
+	case stateDeleting:
+		add("The resource is being deleted. If it stays, something has put a finalizer on it: kubectl get wxtoken %s -o yaml shows it.", s.Name)
+	case stateUnanswered:
+		if s.unseen() {
+			add("No operator has seen this resource: kubectl wxtoken doctor tells whether one runs and serves this namespace.")
+		} else {
+			add("Wait a moment: kubectl wxtoken wait %s.", s.Name)
+		}
+	case stateExpired:
+		add("Find out why no operator runs: kubectl wxtoken doctor.")
+	case stateSuspended:
+		add("%s", s.suspendAdvice())
+	case stateFailing, stateStalled, stateWaiting:
+		out = append(out, s.failureAdvice()...)
+	case stateReady:
+	}
+	if s.overdue() && s.state() != stateExpired {
+		add("The refresh is overdue and the status gives no reason: kubectl wxtoken doctor tells whether an operator runs.")
+	}
+	if n := len(s.forced()); n >= refresh.ForcedPerDay-5 && s.Spec.Mode == v1alpha1.ModeStable {
+		add("Only %d forced calls are left for today: keep them for a revoke.", refresh.ForcedPerDay-n)
+	}
+	if len(out) == 0 {
+		add("Nothing. The operator replaces the token in time.")
+	}
+	return out
+}
+
+func (s *story) suspendAdvice() string {
+	if left, has := s.left(); has && left > 0 {
+		return fmt.Sprintf("Nobody replaces the token, and it expires in %s: kubectl wxtoken resume %s.", countdown(left), s.Name)
+	}
+	return fmt.Sprintf("There is no valid token, and nobody fetches one: kubectl wxtoken resume %s.", s.Name)
+}
+
+func (s *story) failureAdvice() []string {
+	reason, message := s.reason(), s.message()
+	if s.failing != nil {
+		message = s.failing.Message
+	}
+	var out []string
+	left, has := s.left()
+	switch {
+	case s.isReady() && has && left > 0:
+		out = append(out, fmt.Sprintf("The token works for another %s. Until then: %s", countdown(left), sentence(message)))
+	default:
+		out = append(out, sentence(message))
+	}
+	switch reason {
+	case v1alpha1.ReasonUnreachable, v1alpha1.ReasonSystemBusy, v1alpha1.ReasonRateLimited, v1alpha1.ReasonBadResponse,
+		v1alpha1.ReasonTokenNotIssued, v1alpha1.ReasonTokenExpired, v1alpha1.ReasonTargetTerminating:
+		out = append(out, "The operator goes on trying by itself.")
+	case v1alpha1.ReasonCredentialsNotFound, v1alpha1.ReasonCredentialsMalformed:
+		out = append(out, "The operator acts on a change of the credentials Secret at once.")
+	default:
+		out = append(out, fmt.Sprintf("Once that is done you need not wait for the next attempt: kubectl wxtoken check %s.", s.Name))
+	}
+	return out
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Exit codes, as documented in docs/plugin.md.
+const (
+	exitOK = 0
+	// exitFailed: it could not be done.
+	exitFailed = 1
+	// exitUsage: the command line is wrong, or a question was not answered with yes.
+	exitUsage = 2
+	// exitBad: it was done, and the answer is bad: the attempt failed, the token cannot be had, doctor found errors.
+	exitBad = 3
+	// exitTimeout: it did not happen within --timeout.
+	exitTimeout = 4
+	// exitInterrupted is what shells make of Ctrl-C.
+	exitInterrupted = 130
+)
+
+// problem is an error with an exit code and a word about what to do.
+type problem struct {
+	code int
+	// what happened.
+	what string
+	// next says what to do; may be "".
+	next string
+	err  error
+}
+
+func (p *problem) Error() string {
+	if p.next == "" {
+		return p.what
+	}
+	return p.what + "\n" + p.next
+}
+
+func (p *problem) Unwrap() error { return p.err }
+
+func failed(next, format string, args ...any) error {
+	return &problem{code: exitFailed, what: fmt.Sprintf(format, args...), next: next}
+}
+
+func usage(format string, args ...any) error {
+	return &problem{code: exitUsage, what: fmt.Sprintf(format, args...)}
+}
+
+func bad(next, format string, args ...any) error {
+	return &problem{code: exitBad, what: fmt.Sprintf(format, args...), next: next}
+}
+
+func timedOut(next, format string, args ...any) error {
+	return &problem{code: exitTimeout, what: fmt.Sprintf(format, args...), next: next}
+}
+
+// exitCode of a command that ended with err.
+func exitCode(ctx context.Context, err error) int {
+	var p *problem
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &p):
+		return p.code
+	case ctx.Err() != nil:
+		return exitInterrupted
+	}
+	return exitFailed
+}
+
+// explain turns an error of the API server or the way there into one that says what to do. doing completes "could not …".
+func explain(err error, doing string) error {
+	if err == nil {
+		return nil
+	}
+	var known *problem
+	if errors.As(err, &known) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	p := &problem{code: exitFailed, what: fmt.Sprintf("could not %s: %v", doing, err), err: err}
+	var (
+		network *net.OpError
+		address *url.Error
+	)
+	switch {
+	case missingKind(err):
+		p.what = fmt.Sprintf("could not %s: this cluster does not know the kind WeChatAppToken", doing)
+		p.next = "Install the operator with its CRD, or choose another cluster with --context."
+	case apierrors.IsForbidden(err):
+		p.next = "Ask for the role that is needed: view sees WeChatAppTokens, edit changes them and reads Secrets; or use another --context."
+	case apierrors.IsUnauthorized(err):
+		p.next = "Log in again, or use another --context."
+	case clientcmd.IsEmptyConfig(err):
+		p.what = fmt.Sprintf("could not %s: no cluster is configured", doing)
+		p.next = "Set KUBECONFIG, or name a file with --kubeconfig."
+	case errors.As(err, &network), errors.As(err, &address), apierrors.IsTimeout(err), apierrors.IsServerTimeout(err):
+		p.next = "Is the cluster up, and is it the right one? kubectl config current-context shows it; --context chooses another."
+	}
+	return p
+}
+
+// missingKind: the path itself is unknown, not the object on it.
+func missingKind(err error) bool {
+	var status apierrors.APIStatus
+	if !apierrors.IsNotFound(err) || !errors.As(err, &status) {
+		return false
+	}
+	details := status.Status().Details
+	if details == nil {
+		return true
+	}
+	for _, cause := range details.Causes {
+		if cause.Type == metav1.CauseTypeUnexpectedServerResponse {
+			return true
+		}
+	}
+	return false
+}

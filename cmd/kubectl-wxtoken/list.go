@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/printers"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+)
+
+// wide is the one output format that is ours and not cli-runtime's.
+const wide = "wide"
+
+type listOptions struct {
+	app *app
+
+	allNamespaces bool
+	selector      string
+	fieldSelector string
+	watch         bool
+	noHeaders     bool
+	print         *genericclioptions.PrintFlags
+}
+
+const listExample = `  # All tokens of all namespaces, with a countdown that goes on until Ctrl-C
+  kubectl wxtoken list -A -w
+
+  # Those with a label, with Secret, age and message
+  kubectl wxtoken list -l team=shop -o wide
+
+  # Who has this appid?
+  kubectl wxtoken list -A --field-selector spec.appID=wx0123456789abcdef`
+
+func (a *app) listCommand() *cobra.Command {
+	o := &listOptions{app: a, print: genericclioptions.NewPrintFlags("").WithTypeSetter(newScheme())}
+	c := &cobra.Command{
+		Use:               "list [-A] [-w] [-l SELECTOR] [-o FORMAT]",
+		Aliases:           []string{"ls", "get"},
+		Short:             "List tokens: state, countdown to the expiry, reason",
+		Example:           listExample,
+		Args:              noArguments,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+	}
+	f := c.Flags()
+	f.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "Of all namespaces.")
+	f.StringVarP(&o.selector, "selector", "l", "", "Label selector, such as team=shop,tier!=test.")
+	f.StringVar(&o.fieldSelector, "field-selector", "", "Field selector; spec.appID, metadata.name and metadata.namespace are known.")
+	f.BoolVarP(&o.watch, "watch", "w", false, "Go on until Ctrl-C: a terminal shows the table anew each second, a file gets a line for each change.")
+	f.BoolVar(&o.noHeaders, "no-headers", false, "Leave the header line out.")
+	o.print.AddFlags(c)
+	c.Flag("output").Usage = "Output format: wide, or one of kubectl's: json, yaml, name, jsonpath=…, go-template=… and so on."
+	must(c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(
+		append([]string{wide}, o.print.AllowedFormats()...), cobra.ShellCompDirectiveNoFileComp)))
+	return c
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err) // a flag that does not exist: a bug of this program
+	}
+}
+
+// printer is nil for the table.
+func (o *listOptions) printer() (printers.ResourcePrinter, error) {
+	if f := *o.print.OutputFormat; (f == "" || f == wide) && !o.templated() {
+		return nil, nil //nolint:nilnil // documented
+	}
+	p, err := o.print.ToPrinter()
+	if err != nil {
+		return nil, usage("-o %s: %v; wide is known too", *o.print.OutputFormat, err)
+	}
+	return p, nil
+}
+
+func (o *listOptions) templated() bool {
+	t := o.print.TemplatePrinterFlags
+	return t != nil && t.TemplateArgument != nil && *t.TemplateArgument != ""
+}
+
+// options are what the API server is asked for.
+func (o *listOptions) options() ([]client.ListOption, error) {
+	var out []client.ListOption
+	if o.selector != "" {
+		s, err := labels.Parse(o.selector)
+		if err != nil {
+			return nil, usage("--selector: %v", err)
+		}
+		out = append(out, client.MatchingLabelsSelector{Selector: s})
+	}
+	if o.fieldSelector != "" {
+		s, err := fields.ParseSelector(o.fieldSelector)
+		if err != nil {
+			return nil, usage("--field-selector: %v", err)
+		}
+		out = append(out, client.MatchingFieldsSelector{Selector: s})
+	}
+	return out, nil
+}
+
+func (o *listOptions) run(ctx context.Context) error {
+	printer, err := o.printer()
+	if err != nil {
+		return err
+	}
+	opts, err := o.options()
+	if err != nil {
+		return err
+	}
+	c, err := o.app.connect()
+	if err != nil {
+		return err
+	}
+	namespace := c.namespace
+	if o.allNamespaces {
+		namespace = ""
+	}
+	if o.watch {
+		return o.follow(ctx, c, namespace, printer, opts)
+	}
+	l, err := c.list(ctx, namespace, opts...)
+	if err != nil {
+		return err
+	}
+	sortTokens(l.Items)
+	if printer != nil {
+		return o.printAll(printer, l)
+	}
+	if len(l.Items) == 0 {
+		fmt.Fprintf(o.app.ErrOut, "No WeChatAppTokens found%s.\n", o.where(namespace))
+		return nil
+	}
+	for _, line := range o.table(l.Items, o.app.now(), o.noHeaders).lines(o.app.paint) {
+		fmt.Fprintln(o.app.Out, line)
+	}
+	return nil
+}
+
+// printAll: cli-runtime's printer of names takes no list.
+func (o *listOptions) printAll(printer printers.ResourcePrinter, l *v1alpha1.WeChatAppTokenList) error {
+	if *o.print.OutputFormat != "name" {
+		return printer.PrintObj(l, o.app.Out)
+	}
+	for i := range l.Items {
+		if err := printer.PrintObj(&l.Items[i], o.app.Out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *listOptions) where(namespace string) string {
+	if namespace == "" {
+		return ""
+	}
+	return fmt.Sprintf(" in namespace %q; -A looks into all", namespace)
+}
+
+func sortTokens(items []v1alpha1.WeChatAppToken) {
+	slices.SortFunc(items, func(a, b v1alpha1.WeChatAppToken) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+}
+
+// table shows the tokens as they are now.
+func (o *listOptions) table(items []v1alpha1.WeChatAppToken, now time.Time, noHeaders bool) *table {
+	t := &table{}
+	isWide := *o.print.OutputFormat == wide
+	if !noHeaders {
+		t.header = []string{"NAME", "APP ID", "MODE", "STATE", "EXPIRES IN", "REFRESH IN", "REASON"}
+		if isWide {
+			t.header = append(t.header, "SECRET", "FINGERPRINT", "FORCED", "AGE", "MESSAGE")
+		}
+		if o.allNamespaces {
+			t.header = append([]string{"NAMESPACE"}, t.header...)
+		}
+	}
+	for i := range items {
+		l := lookAt(&items[i], now)
+		s := l.state()
+		row := []cell{
+			{text: l.Name}, {text: l.Spec.AppID}, {text: string(l.Spec.Mode)}, {text: string(s), color: s.color()},
+			l.expiry(), l.refreshIn(), {text: clean(l.reason())},
+		}
+		if isWide {
+			row = append(row, l.wideCells()...)
+		}
+		if o.allNamespaces {
+			row = append([]cell{{text: l.Namespace}}, row...)
+		}
+		t.add(row...)
+	}
+	return t
+}
+
+func (l look) wideCells() []cell {
+	fingerprint := "-"
+	if t := l.Status.Token; t != nil && t.Fingerprint != "" {
+		fingerprint = t.Fingerprint
+	}
+	return []cell{
+		{text: l.TargetName()}, {text: clean(fingerprint)}, {text: fmt.Sprintf("%d/%d", len(l.forced()), refresh.ForcedPerDay)},
+		{text: age(l.CreationTimestamp.Time, l.now)}, {text: clean(l.message())},
+	}
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/onsi/gomega"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
+)
+
+const (
+	// otherAppID is an account whose AppSecret is not ours.
+	otherAppID = "wxfedcba9876543210"
+)
+
+// createFamily makes one resource of each kind that a list has to show.
+func (w *world) createFamily() {
+	w.Helper()
+	w.wechat.SetApp(wechattest.App{ID: otherAppID, Secret: strings.Repeat("f", 32)})
+	w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Labels = map[string]string{"team": "shop"} })
+	w.createToken("wrong-secret", func(t *v1alpha1.WeChatAppToken) { t.Spec.AppID = otherAppID })
+	w.createTokenOnly("no-credentials")
+	w.createToken("paused", func(t *v1alpha1.WeChatAppToken) { t.Spec.Suspend = true })
+	w.eventuallyState("wrong-secret", stateStalled, v1alpha1.ReasonAppSecretInvalid)
+	w.eventuallyState("no-credentials", stateWaiting, v1alpha1.ReasonCredentialsNotFound)
+	w.eventuallyState("paused", stateSuspended, v1alpha1.ReasonTokenNotIssued)
+}
+
+func TestList(t *testing.T) {
+	w := newWorld(t, "list")
+	w.createFamily()
+	now := w.lookLater("shop")
+	hide := w.refreshIn("shop", now)
+	w.golden("list.txt", w.ok("list"), hide...)
+	w.golden("list-wide.txt", w.ok("list", "-o", "wide"), hide...)
+	w.golden("list-selector.txt", w.ok("list", "-l", "team=shop", "--no-headers"), hide...)
+	w.golden("list-name.txt", w.ok("list", "-o", "name"))
+	if out := w.ok("list", "-A", "--field-selector", "metadata.namespace="+w.namespace); !strings.HasPrefix(out, "NAMESPACE   NAME") {
+		t.Errorf("-A does not show the namespace:\n%s", out)
+	}
+	if out := w.ok("list", "--field-selector", "spec.appID="+otherAppID, "-o", "name"); strings.Count(out, "\n") != 1 {
+		t.Errorf("by appid:\n%s", out)
+	}
+}
+
+// What programs read is what the API server has, as kubectl prints it.
+func TestListForPrograms(t *testing.T) {
+	w := newWorld(t, "list-programs")
+	w.createToken("shop")
+	w.lookLater("shop")
+	var l v1alpha1.WeChatAppTokenList
+	if err := json.Unmarshal([]byte(w.ok("list", "-o", "json")), &l); err != nil {
+		t.Fatal(err)
+	}
+	if len(l.Items) != 1 || l.Items[0].Status.Token == nil || l.Kind != "WeChatAppTokenList" {
+		t.Errorf("-o json: %+v", l)
+	}
+	if out := w.ok("list", "-o", "yaml"); !strings.Contains(out, "kind: WeChatAppTokenList\n") || strings.Contains(out, "managedFields") {
+		t.Errorf("-o yaml:\n%s", out)
+	}
+	if out := w.ok("list", "-o", "jsonpath={.items[*].spec.appID}"); out != appID {
+		t.Errorf("-o jsonpath: %q", out)
+	}
+}
+
+func TestListOfNothing(t *testing.T) {
+	w := newBareWorld(t, "list-nothing")
+	r := w.wxtoken("list")
+	if r.code != exitOK || r.out != "" || !strings.Contains(r.err, `No WeChatAppTokens found in namespace "`+w.namespace+`"; -A looks into all`) {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A token whose time is over while the status says valid is the sign of an operator that is gone.
+func TestListOfWhatNobodyRefreshes(t *testing.T) {
+	w := newBareWorld(t, "list-nobody")
+	stop := w.startOperator()
+	w.createToken("shop")
+	w.lookLater("shop")
+	stop()
+	at := w.token("shop").Status.Token.ExpiresAt.Add(4 * time.Minute)
+	w.now = func() time.Time { return at }
+	w.golden("list-nobody.txt", w.ok("list"))
+	w.golden("status-nobody.txt", w.ok("status", "shop"), w.dueAgo("shop", at)...)
+	w.Expect(w.ok("list", "-o", "wide")).To(gomega.ContainSubstring("no operator updates it"))
+}

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command kubectl-wxtoken is the plugin that makes "kubectl wxtoken": it shows WeChatAppTokens as a person wants to see
+// them, makes the requests that are annotations, and finds what keeps a token from its pods.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	// What the client library would log is said by our own messages.
+	ctrllog.SetLogger(logr.Discard())
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, terminal{
+		IOStreams: genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
+		now:       time.Now,
+		getenv:    os.Getenv,
+	}, os.Args[1:])
+	stop()
+	os.Exit(code)
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/cli-runtime/pkg/printers"
+)
+
+// terminal is the world that a command sees besides the cluster; a test gives another one.
+type terminal struct {
+	genericiooptions.IOStreams
+
+	now    func() time.Time
+	getenv func(string) string
+}
+
+// app is one run of the plugin.
+type app struct {
+	terminal
+
+	flags *genericclioptions.ConfigFlags
+	// paint colours what goes to Out.
+	paint palette
+}
+
+// run carries out a command line and returns the exit code.
+func run(ctx context.Context, t terminal, args []string) int {
+	a := &app{terminal: t, flags: genericclioptions.NewConfigFlags(true)}
+	a.paint = palette{on: printers.IsTerminal(t.Out) && t.getenv("NO_COLOR") == "" && t.getenv("TERM") != "dumb"}
+	root := a.command() //nolint:contextcheck // each command gets the context when it is carried out
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	code := exitCode(ctx, err)
+	if err != nil && code != exitInterrupted {
+		printError(t.ErrOut, err)
+	}
+	return code
+}
+
+func printError(w io.Writer, err error) {
+	text := printers.EscapeTerminal(strings.ReplaceAll(err.Error(), "\n", "\n  "))
+	fmt.Fprintln(w, "error: "+text)
+}
+
+const rootHelp = `Look after WeChatAppTokens, each of which keeps a Secret supplied with a WeChat access token.
+
+Nothing here prints a token or an AppSecret, except "reveal --yes".
+
+kubectl's own flags, such as -n, --context, --kubeconfig and --as, work with every command;
+"kubectl wxtoken options" lists them.`
+
+// command is the tree of commands.
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "kubectl-wxtoken",
+		Short:         "Look after WeChatAppTokens",
+		Long:          rootHelp,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl wxtoken"},
+		Args:          unknownCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetIn(a.In)
+	root.SetOut(a.Out)
+	root.SetErr(a.ErrOut)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage("%v\nSee %s --help.", err, cmd.CommandPath())
+	})
+	a.flags.AddFlags(root.PersistentFlags())
+	root.AddGroup(
+		&cobra.Group{ID: groupLook, Title: "Look:"},
+		&cobra.Group{ID: groupAct, Title: "Act:"},
+		&cobra.Group{ID: groupOther, Title: "Other:"},
+	)
+	root.SetHelpCommandGroupID(groupOther)
+	root.SetCompletionCommandGroupID(groupOther)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add(groupLook, a.listCommand(), a.statusCommand())
+	add(groupOther, optionsCommand())
+	a.completeFlags(root)
+	root.SetUsageTemplate(usageTemplate)
+	return root
+}
+
+const (
+	groupLook  = "look"
+	groupAct   = "act"
+	groupOther = "other"
+)
+
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := ""
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = fmt.Sprintf(" Did you mean %s?", strings.Join(near, " or "))
+	}
+	return usage("unknown command %q.%s See %s --help.", args[0], hint, cmd.CommandPath())
+}
+
+// exactly and friends are cobra's, with exit code 2 and a hint.
+func oneName(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return usage("name one WeChatAppToken: %s. kubectl wxtoken list shows their names.", cmd.UseLine())
+	}
+	return nil
+}
+
+func someNames(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usage("name a WeChatAppToken: %s. kubectl wxtoken list shows their names.", cmd.UseLine())
+	}
+	return nil
+}
+
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage("%s takes no argument, but %q was given. See %s --help.", cmd.CommandPath(), args[0], cmd.CommandPath())
+	}
+	return nil
+}
+
+func optionsCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "options",
+		Short: "List kubectl's own flags, which every command takes",
+		Args:  noArguments,
+	}
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		fmt.Fprintf(cmd.OutOrStdout(), "These flags work with every command:\n\n%s", cmd.InheritedFlags().FlagUsages())
+		return nil
+	}
+	return c
+}
+
+// usageTemplate is cobra's without the long list of kubectl's flags.
+const usageTemplate = `Usage:{{if .Runnable}}
+  {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}
+  {{.CommandPath}} [command]{{end}}{{if .HasExample}}
+
+Examples:
+{{.Example}}{{end}}{{if .HasAvailableSubCommands}}{{$cmds := .Commands}}{{range $group := .Groups}}
+
+{{.Title}}{{range $cmds}}{{if (and (eq .GroupID $group.ID) .IsAvailableCommand)}}
+  {{rpad .Name .NamePadding }} {{.Short}}{{end}}{{end}}{{end}}{{end}}{{if .HasParent}}{{if .HasAvailableLocalFlags}}
+
+Flags:
+{{.LocalNonPersistentFlags.FlagUsages | trimTrailingWhitespaces}}{{end}}{{end}}{{if .HasAvailableSubCommands}}
+
+Use "{{.CommandPath}} [command] --help" for more about a command.{{end}}
+`
+
+// joinErrors keeps the exit code of the first problem.
+func joinErrors(errs []error) error {
+	texts := make([]string, 0, len(errs))
+	code := exitFailed
+	for i, err := range errs {
+		var p *problem
+		if errors.As(err, &p) && i == 0 {
+			code = p.code
+		}
+		texts = append(texts, err.Error())
+	}
+	if len(texts) == 0 {
+		return nil
+	}
+	return &problem{code: code, what: strings.Join(texts, "\n"), err: errors.Join(errs...)}
+}

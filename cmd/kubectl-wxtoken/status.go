@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/cli-runtime/pkg/printers"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+)
+
+// textWidth is where long texts are broken.
+const textWidth = 100
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "status NAME",
+		Aliases: []string{"describe", "show"},
+		Short:   "Tell the story of one token: what happened, what comes next, what to do",
+		Long: `Tell the story of one token: what happened, what comes next, and what to do.
+
+It is made from the resource's status, the annotations of the target Secret and the events. The Secret's data is not read.`,
+		Example: `  kubectl wxtoken status shop -n shop`,
+		Args:    oneName, ValidArgsFunction: a.completeNames(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.status(cmd.Context(), args[0]) },
+	}
+}
+
+func (a *app) status(ctx context.Context, arg string) error {
+	name, err := bareName(arg)
+	if err != nil {
+		return err
+	}
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	t, err := c.get(ctx, name)
+	if err != nil {
+		return err
+	}
+	s := story{look: lookAt(t, a.now()), paint: a.paint}
+	if err := c.tell(ctx, &s); err != nil {
+		return err
+	}
+	s.write(a.Out)
+	return nil
+}
+
+// story is everything that is known about one resource.
+type story struct {
+	look
+
+	paint palette
+	// secret is what the target's annotations say; found is false without a Secret.
+	secret target.Record
+	found  bool
+	owner  bool
+	events []corev1.Event
+	// gaps are what could not be read, and why.
+	gaps []string
+}
+
+// tell reads what a person may read; what is forbidden becomes a gap of the story.
+func (c *cluster) tell(ctx context.Context, s *story) error {
+	secret, err := c.targetMetadata(ctx, s.WeChatAppToken)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return err
+	case err != nil:
+		s.gaps = append(s.gaps, firstLine(err))
+	case secret != nil:
+		s.found, s.secret = true, target.DecodeRecord(secret.Annotations)
+		s.owner = s.secret.OwnerUID == s.UID
+	}
+	events := &corev1.EventList{}
+	err = c.List(ctx, events, client.InNamespace(s.Namespace), client.MatchingFields{"involvedObject.uid": string(s.UID)})
+	if err != nil && ctx.Err() != nil {
+		return err
+	} else if err != nil {
+		s.gaps = append(s.gaps, firstLine(explain(err, "list events")))
+	}
+	s.events = events.Items
+	return nil
+}
+
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}
+
+func (s *story) write(w io.Writer) {
+	heading := func(text string) { fmt.Fprintf(w, "\n%s\n", s.paint.in(bold, text)) }
+	st := s.state()
+	fmt.Fprintf(w, "%s   %s\n", s.paint.in(bold, s.Namespace+"/"+s.Name), s.paint.in(st.color(), string(st)+": "+clean(s.reason())))
+	for _, line := range wrap(clean(sentence(s.message())), textWidth-2) {
+		fmt.Fprintf(w, "  %s\n", line)
+	}
+
+	heading("Token")
+	printTable(w, s.facts(), s.paint)
+
+	heading("Timeline")
+	printTable(w, s.timeline(), s.paint)
+
+	if t := s.requests(); len(t.rows) > 0 {
+		heading("Requests")
+		printTable(w, t, s.paint)
+	}
+
+	heading("What to do")
+	for _, advice := range s.advice() {
+		for i, line := range wrap(clean(advice), textWidth-4) {
+			mark := "- "
+			if i > 0 {
+				mark = "  "
+			}
+			fmt.Fprintf(w, "  %s%s\n", mark, line)
+		}
+	}
+	for _, gap := range s.gaps {
+		fmt.Fprintf(w, "\n%s\n", s.paint.in(yellow, "Not shown: "+clean(gap)))
+	}
+}
+
+func printTable(w io.Writer, t *table, p palette) {
+	for _, line := range t.lines(p) {
+		fmt.Fprintln(w, "  "+line)
+	}
+}
+
+// facts say what the token is and where.
+func (s *story) facts() *table {
+	t := &table{}
+	add := func(key, format string, args ...any) {
+		t.add(cell{key, dim}, cell{text: printers.EscapeTerminal(fmt.Sprintf(format, args...))})
+	}
+	add("appid", "%s, %s mode, checked every %s", s.Spec.AppID, s.Spec.Mode, short(s.Spec.CheckInterval.Duration))
+	add("credentials", "Secret %s, key %s", s.Spec.CredentialsSecretRef.Name, s.Spec.CredentialsSecretRef.Key)
+	add("target", "Secret %s, key %s%s", s.TargetName(), s.Spec.Target.AccessTokenKey, s.whose())
+	if k := s.Status.Token; k != nil {
+		if k.Fingerprint != "" {
+			add("fingerprint", "%s (SHA-256 of the token, its first 16 digits)", k.Fingerprint)
+		}
+		if left, _ := s.left(); left > 0 {
+			add("expires", "in %s, at %s", countdown(left), stamp(k.ExpiresAt.Time))
+		} else {
+			add("expired", "%s, at %s", ago(k.ExpiresAt.Time, s.now), stamp(k.ExpiresAt.Time))
+		}
+	}
+	if forced := len(s.forced()); forced > 0 && s.Spec.Mode == v1alpha1.ModeStable {
+		add("forced calls", "%d of the %d that WeChat grants an account in 24 hours", forced, refresh.ForcedPerDay)
+	}
+	return t
+}
+
+func (s *story) whose() string {
+	switch {
+	case len(s.gaps) > 0:
+		return ""
+	case !s.found:
+		return " (does not exist)"
+	case !s.owner:
+		return " (not written by this resource)"
+	case s.Spec.Target.DeletionPolicy == v1alpha1.DeletionRetain:
+		return ", stays when this resource is deleted"
+	}
+	return ""
+}

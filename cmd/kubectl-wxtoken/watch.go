@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/cli-runtime/pkg/printers"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+)
+
+// retryWatch is how long a lost connection is left alone.
+const retryWatch = 2 * time.Second
+
+// news is what a watch brings: everything there is, one change, or trouble.
+type news struct {
+	// all is not nil after a (re)connect.
+	all []v1alpha1.WeChatAppToken
+	// changed is one that was added or changed, gone one that is no longer there.
+	changed, gone *v1alpha1.WeChatAppToken
+	err           error
+}
+
+// observe lists and watches until ctx ends, through lost connections. The first list must work.
+func (c *cluster) observe(ctx context.Context, namespace string, opts []client.ListOption) (<-chan news, error) {
+	l, err := c.list(ctx, namespace, opts...)
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan news)
+	send := func(n news) bool {
+		select {
+		case out <- n:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	go func() {
+		defer close(out)
+		for send(news{all: append([]v1alpha1.WeChatAppToken{}, l.Items...)}) {
+			err := c.observeFrom(ctx, l, namespace, opts, send)
+			for ctx.Err() == nil {
+				if err != nil && !send(news{err: err}) {
+					return
+				}
+				if !pause(ctx, retryWatch) {
+					return
+				}
+				if l, err = c.list(ctx, namespace, opts...); err == nil {
+					break
+				}
+			}
+		}
+	}()
+	return out, nil
+}
+
+// observeFrom watches from a list on until the connection ends; nil means in order.
+func (c *cluster) observeFrom(ctx context.Context, l *v1alpha1.WeChatAppTokenList, namespace string, opts []client.ListOption,
+	send func(news) bool,
+) error {
+	from := client.ListOptions{Raw: &metav1.ListOptions{ResourceVersion: l.ResourceVersion}}
+	opts = append(append([]client.ListOption{&from}, opts...), client.InNamespace(namespace))
+	w, err := c.Watch(ctx, &v1alpha1.WeChatAppTokenList{}, opts...)
+	if err != nil {
+		return explain(err, "watch WeChatAppTokens"+ofNamespace(namespace))
+	}
+	defer w.Stop()
+	for e := range w.ResultChan() {
+		t, ok := e.Object.(*v1alpha1.WeChatAppToken)
+		if !ok {
+			return nil // too old: list again
+		}
+		n := news{changed: t}
+		if e.Type == watch.Deleted {
+			n = news{gone: t}
+		}
+		if !send(n) {
+			return nil
+		}
+	}
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// follow is list -w.
+func (o *listOptions) follow(
+	ctx context.Context, c *cluster, namespace string, printer printers.ResourcePrinter, opts []client.ListOption,
+) error {
+	updates, err := c.observe(ctx, namespace, opts)
+	if err != nil {
+		return err
+	}
+	if printer == nil && printers.IsTerminal(o.app.Out) {
+		return newScreen(o).run(updates)
+	}
+	return o.stream(updates, printer)
+}
+
+// stream prints each resource once and again when it changes, for programs and files.
+func (o *listOptions) stream(updates <-chan news, printer printers.ResourcePrinter) error {
+	seen := map[types.NamespacedName]string{}
+	header := !o.noHeaders
+	show := func(t *v1alpha1.WeChatAppToken) error {
+		key := client.ObjectKeyFromObject(t)
+		if seen[key] == t.ResourceVersion {
+			return nil
+		}
+		seen[key] = t.ResourceVersion
+		if printer != nil {
+			return printer.PrintObj(t, o.app.Out)
+		}
+		for _, line := range o.table([]v1alpha1.WeChatAppToken{*t}, o.app.now(), !header).lines(o.app.paint) {
+			fmt.Fprintln(o.app.Out, line)
+		}
+		header = false
+		return nil
+	}
+	for n := range updates {
+		if n.err != nil {
+			fmt.Fprintf(o.app.ErrOut, "%v\nTrying again.\n", n.err)
+		}
+		sortTokens(n.all)
+		for i := range n.all {
+			if err := show(&n.all[i]); err != nil {
+				return err
+			}
+		}
+		if n.changed != nil {
+			if err := show(n.changed); err != nil {
+				return err
+			}
+		}
+		if n.gone != nil {
+			delete(seen, client.ObjectKeyFromObject(n.gone))
+		}
+	}
+	return nil
+}
