@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
+	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
@@ -143,5 +144,6 @@ func (o *options) wechat(userAgent string, observe func(wechat.Call)) wechat.Opt
 		MaxInFlight: o.wechatMaxInFlight,
 		UserAgent:   userAgent,
 		Observe:     observe,
+		Wall:        failpoint.Wall(),
 	}
 }

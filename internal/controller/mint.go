@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
@@ -55,7 +56,8 @@ func (p *pass) mint(ctx context.Context) error {
 	if err := p.rehearse(ctx); err != nil {
 		return p.refusedWrite(ctx, err)
 	}
-	if p.existing != nil {
+	failpoint.Hit("before-mark")
+	if p.existing != nil && !failpoint.Off(failpoint.Mark) {
 		marked, err := p.store.Mark(ctx, p.existing, target.Mint{StartedAt: p.WeChat.Now(), ID: rand.Text()[:8]})
 		if err != nil {
 			return p.refusedWrite(ctx, err)
@@ -64,6 +66,7 @@ func (p *pass) mint(ctx context.Context) error {
 		p.mem.rememberTarget(marked, p.WeChat.Now())
 		p.setExisting(marked)
 	}
+	failpoint.Hit("mark-written")
 	return p.fetchLegacy(ctx, acct, members)
 }
 
@@ -98,7 +101,9 @@ func (p *pass) fetchLegacy(ctx context.Context, acct *account, members []member)
 	if !asked {
 		undo = acct.noteMint(now)
 	}
+	failpoint.Hit("before-wechat")
 	token, err := p.WeChat.LegacyToken(ctx, p.credentials.value, now.Add(mintWithin))
+	failpoint.Hit("after-wechat")
 	if err != nil {
 		refused, answered := errors.AsType[*wechat.Error](err)
 		if !answered || !refused.MaybeSent {
@@ -202,7 +207,9 @@ func (p *pass) probe(ctx context.Context) error {
 		p.judge(snapshot)
 		return nil
 	}
+	failpoint.Hit("before-probe")
 	err = p.WeChat.ProbeToken(ctx, value)
+	failpoint.Hit("after-probe")
 	var refused *wechat.Error
 	switch {
 	case err == nil:
@@ -290,6 +297,9 @@ func (p *pass) accountMembers(ctx context.Context) ([]member, error) {
 		return nil, fmt.Errorf("listing Legacy WeChatAppTokens: %w", err)
 	}
 	members := []member{{token: p.token, mem: p.mem, eligible: true}}
+	if failpoint.Off(failpoint.SingleFetcher) {
+		return members, nil
+	}
 	for i := range list.Items {
 		item := &list.Items[i]
 		if item.UID == p.token.UID {

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
@@ -126,6 +127,7 @@ func (r *Reconciler) load(ctx context.Context, req ctrl.Request) (*pass, error) 
 	p := &pass{Reconciler: r, token: mem.freshest(token), mem: mem}
 	p.recallHandled()
 	mem.recallFailure(p.token)
+	failpoint.Hit("loaded")
 	return p, nil
 }
 
@@ -136,9 +138,11 @@ func (p *pass) run(ctx context.Context) error {
 			return err
 		}
 		p.decision = refresh.Decide(p.WeChat.Now(), p.inputs())
+		failpoint.Hit("decided")
 		if p.decision.Action == refresh.Wait {
 			return nil
 		}
+		failpoint.Hit("acting")
 		log.FromContext(ctx).V(1).Info("acting", "action", p.decision.Action, "reason", p.decision.Reason, "request", p.decision.Request)
 		if err := p.act(ctx); err != nil {
 			return err
@@ -153,9 +157,11 @@ func (p *pass) observe(ctx context.Context) error {
 	if err := p.resolveCredentials(ctx); err != nil {
 		return err
 	}
+	failpoint.Hit("credentials-resolved")
 	if err := p.loadTarget(ctx); err != nil {
 		return err
 	}
+	failpoint.Hit("target-loaded")
 	if err := p.settleOwnership(ctx); err != nil {
 		return err
 	}

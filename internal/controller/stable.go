@@ -9,6 +9,7 @@ import (
 
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
@@ -26,8 +27,10 @@ func (p *pass) issueStable(ctx context.Context) error {
 	}
 	acct, credentials := p.mem.account, p.credentials.value
 	token, err := acct.merged(func() (wechat.Token, error) {
+		failpoint.Hit("before-wechat")
 		return p.WeChat.StableToken(ctx, credentials, false)
 	})
+	failpoint.Hit("after-wechat")
 	if err != nil {
 		return p.failRequest(ctx, err)
 	}
@@ -129,6 +132,8 @@ func (p *pass) forcedCall(ctx context.Context) (wechat.Token, error) {
 	p.mem.account.noteForced(now)
 	p.mem.forced = append(recentForced(p.mem.forced, now), now)
 	log.FromContext(ctx).Info("forcing a new token on request", "request", p.decision.Request)
+	failpoint.Hit("before-force")
+	defer failpoint.Hit("after-force")
 	return p.WeChat.StableToken(ctx, p.credentials.value, true)
 }
 

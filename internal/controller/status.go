@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
@@ -31,12 +32,14 @@ func (p *pass) writeStatus(ctx context.Context) error {
 		return nil
 	}
 	base := p.token.DeepCopy()
+	failpoint.Hit("before-status")
 	if err := p.Client.Status().Patch(ctx, next, client.MergeFrom(base), client.FieldOwner(target.FieldManager)); err != nil {
 		if apierrors.IsNotFound(err) {
 			return nil // deleted meanwhile
 		}
 		return fmt.Errorf("writing the status of WeChatAppToken %s: %w", nameOf(p.token), err)
 	}
+	failpoint.Hit("after-status")
 	p.mem.ownStatus = next
 	p.announce(base, next)
 	return nil

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
@@ -30,8 +31,13 @@ func (p *pass) writeTarget(ctx context.Context) error {
 		return nil
 	}
 	record, want := target.Want(p.token, p.existing, p.ownership.Claim, p.wantedRecord(token))
+	failpoint.Hit("before-secret")
 	written, err := p.write(ctx, want, token)
+	failpoint.Hit("after-secret")
 	if err != nil {
+		if token != nil && failpoint.Off(failpoint.KeptToken) {
+			p.mem.written(token)
+		}
 		return p.refusedWrite(ctx, err)
 	}
 	p.wrote(written, record, token)

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
@@ -135,6 +136,9 @@ func (s Store) patch(
 		body["metadata"] = metadata
 	}
 	metadata["uid"], metadata["resourceVersion"] = existing.UID, existing.ResourceVersion
+	if failpoint.Off(failpoint.Precondition) {
+		delete(metadata, "resourceVersion")
+	}
 	raw, err := json.Marshal(body)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the patch of target Secret %s/%s: %w", existing.Namespace, existing.Name, err)

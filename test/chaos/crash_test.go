@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chaos
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+)
+
+// crash kills the operator once at each step, in a drawn order, again and again.
+func (w *world) crash(mode v1alpha1.Mode, n int, steps []string) {
+	w.operate(1, false, plan{})
+	refs := w.addTokens(n, mode)
+	if !w.ready(refs...) {
+		w.Error("not all targets got a token")
+		return
+	}
+	o := w.replicas[0]
+	for round := 0; ; round++ {
+		for _, i := range w.rng.Perm(len(steps)) {
+			step := steps[i]
+			if step == "after-wechat" && mode == v1alpha1.ModeLegacy && round > 0 {
+				continue // each of these ends a token for those who read late, and is not what this scenario measures
+			}
+			id := fmt.Sprintf("%d-%s", round, step)
+			o.setRestart(w.between(100*time.Millisecond, 3*time.Second))
+			w.must(o.setPlan(func(p *plan) { p.Rules = []rule{{ID: id, Step: step, Nth: 1 + w.rng.IntN(3)}} }))
+			if !w.until(3*time.Minute, func() bool { return o.fired(id) }) {
+				if w.ctx.Err() == nil {
+					w.Errorf("the operator never came to the step %s", step)
+				}
+				return
+			}
+			if !w.sleep(w.between(time.Second, 8*time.Second)) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package chaos proves the operator's promise by attack: it runs the real binary against a real API server and a stand-in for
+// WeChat, does to it what docs/reliability.md lists, and reads every target Secret as a pod would.
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
+)
+
+// kubeletLag is how far a volume may be behind its Secret.
+const kubeletLag = 90 * time.Second
+
+// What all scenarios share.
+var (
+	env            *testenv.Environment
+	admin          client.Client
+	watching       = newObserver()
+	operatorBinary string
+	filesDir       string
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		ctrl.SetLogger(logr.Discard())
+		stop, err := setUp(context.Background())
+		defer stop()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+func setUp(ctx context.Context) (stop func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop = cancel
+	if filesDir, err = os.MkdirTemp(os.Getenv("CHAOS_DIR"), "chaos-"); err != nil {
+		return stop, err
+	}
+	stop = func() {
+		cancel()
+		if os.Getenv("CHAOS_DIR") == "" {
+			_ = os.RemoveAll(filesDir)
+		}
+	}
+	if err := buildOperator(ctx); err != nil {
+		return stop, err
+	}
+	if env, err = testenv.Start(ctx); err != nil {
+		return stop, err
+	}
+	removeFiles := stop
+	stop = func() {
+		cancel() // an open watch would hold the API server
+		if err := env.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		removeFiles()
+	}
+	config := rest.CopyConfig(env.Config)
+	config.QPS = -1
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return stop, err
+	}
+	if admin, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
+		return stop, err
+	}
+	typed, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return stop, err
+	}
+	go watching.run(ctx, typed)
+	return stop, errors.Join(allowLeases(ctx), lockSecrets(ctx))
+}
+
+// buildOperator builds the binary with failpoints. With the race detector on, the operator has it too.
+func buildOperator(ctx context.Context) error {
+	operatorBinary = filepath.Join(filesDir, "operator")
+	args := []string{"build", "-buildvcs=false", "-tags", "failpoint", "-o", operatorBinary}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, "../../cmd/operator")...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the operator: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// lockSecrets makes an admission policy that refuses changes of Secrets with the label locked.
+func lockSecrets(ctx context.Context) error {
+	policy := &admissionv1.ValidatingAdmissionPolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: "locked"},
+		Spec: admissionv1.ValidatingAdmissionPolicySpec{
+			MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{
+				RuleWithOperations: admissionv1.RuleWithOperations{
+					Operations: []admissionv1.OperationType{admissionv1.Update},
+					Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"secrets"}},
+				},
+			}}},
+			Validations: []admissionv1.Validation{{
+				Expression: "!has(oldObject.metadata.labels) || !('locked' in oldObject.metadata.labels)", Message: "this Secret is locked",
+			}},
+		},
+	}
+	binding := &admissionv1.ValidatingAdmissionPolicyBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: policy.Name},
+		Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
+			PolicyName: policy.Name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
+		},
+	}
+	return errors.Join(admin.Create(ctx, policy), admin.Create(ctx, binding))
+}
+
+// allowLeases is config/rbac/leader_election_role.yaml for the operators of all scenarios.
+func allowLeases(ctx context.Context) error {
+	role := &rbacv1.ClusterRole{
+		ObjectMeta: metav1.ObjectMeta{Name: "leader-election"},
+		Rules: []rbacv1.PolicyRule{{
+			APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"get", "create", "update"},
+		}},
+	}
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "operators"}},
+	}
+	return errors.Join(admin.Create(ctx, role), admin.Create(ctx, binding))
+}
+
+// seed is SEED, or 1: a run can be repeated.
+func seed(t *testing.T) uint64 {
+	t.Helper()
+	value := os.Getenv("SEED")
+	if value == "" {
+		return 1
+	}
+	n, err := strconv.ParseUint(value, 10, 64)
+	if err != nil {
+		t.Fatalf("SEED: %v", err)
+	}
+	return n
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chaos
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+)
+
+// version is what a Secret held from a moment on.
+type version struct {
+	at time.Time
+	// token is the data under access_token.
+	token string
+	gone  bool
+}
+
+// history is what a Secret held, oldest first.
+type history []version
+
+// at is what it held at a moment; false before it was there.
+func (h history) at(t time.Time) (version, bool) {
+	for _, v := range slices.Backward(h) {
+		if !v.at.After(t) {
+			return v, true
+		}
+	}
+	return version{}, false
+}
+
+// mounted is what a volume shows that was synced at a moment: it keeps its content when the Secret is deleted.
+func (h history) mounted(t time.Time) (version, bool) {
+	for _, v := range slices.Backward(h) {
+		if !v.at.After(t) && !v.gone {
+			return v, true
+		}
+	}
+	return version{}, false
+}
+
+// observer reads every Secret by a watch of its own, which no fault of the tests reaches.
+type observer struct {
+	mu   sync.Mutex
+	seen map[types.NamespacedName]history
+}
+
+func newObserver() *observer { return &observer{seen: map[types.NamespacedName]history{}} }
+
+// run watches until the context ends. A watch that breaks is begun anew with a list, so nothing stays unseen.
+func (o *observer) run(ctx context.Context, c kubernetes.Interface) {
+	for ctx.Err() == nil {
+		if err := o.follow(ctx, c); err != nil && ctx.Err() == nil {
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+}
+
+func (o *observer) follow(ctx context.Context, c kubernetes.Interface) error {
+	list, err := c.CoreV1().Secrets("").List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	there := map[types.NamespacedName]bool{}
+	for i := range list.Items {
+		there[o.note(&list.Items[i], false)] = true
+	}
+	o.mu.Lock()
+	for name, h := range o.seen {
+		if !there[name] && !h[len(h)-1].gone {
+			o.seen[name] = append(h, version{at: time.Now(), gone: true})
+		}
+	}
+	o.mu.Unlock()
+	w, err := c.CoreV1().Secrets("").Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
+	if err != nil {
+		return err
+	}
+	defer w.Stop()
+	for e := range w.ResultChan() {
+		if s, ok := e.Object.(*corev1.Secret); ok {
+			o.note(s, e.Type == watch.Deleted)
+		}
+	}
+	return nil
+}
+
+func (o *observer) note(s *corev1.Secret, gone bool) types.NamespacedName {
+	name := types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
+	v := version{at: time.Now(), token: string(s.Data[tokenKey]), gone: gone}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	h := o.seen[name]
+	if len(h) == 0 || h[len(h)-1].token != v.token || h[len(h)-1].gone != v.gone {
+		o.seen[name] = append(h, v)
+	}
+	return name
+}
+
+func (o *observer) history(name types.NamespacedName) history {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.seen[name])
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chaos
+
+import (
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
+)
+
+// apiDown takes the API server away for 10 s to 4 min, refusing or silent.
+func (w *world) apiDown() {
+	w.operate(1, false, plan{})
+	w.mixed(8, 8)
+	for i := 0; w.sleep(w.between(30*time.Second, 80*time.Second)); i++ {
+		length := w.between(10*time.Second, 60*time.Second)
+		if i%3 == 1 {
+			length = w.between(2*time.Minute, 4*time.Minute)
+		}
+		w.outage(func() {
+			w.replicas[0].api.set([]line{refusing, silent}[w.rng.IntN(2)])
+			w.sleep(length)
+			w.replicas[0].api.set(connected)
+		})
+	}
+}
+
+// apiFaults fails three in ten requests.
+func (w *world) apiFaults() {
+	w.operate(1, false, plan{})
+	w.replicas[0].api.setFaulty(0.3)
+	w.mixed(8, 8)
+}
+
+// wechatFaults lets WeChat fail in every way: away, silent, slow, with pages in place of answers, and an errcode of each class.
+func (w *world) wechatFaults() {
+	w.operate(1, false, plan{})
+	w.mixed(10, 10)
+	stable := wechattest.EndpointStable
+	faults := []wechattest.Fault{
+		{Cut: wechattest.CutBefore}, {Hang: true}, {Status: 502}, {Status: 200, Body: "<html>hello</html>", ContentType: "text/html"},
+		{Garbage: true}, {Errcode: -1}, {Errcode: 45011}, {Errcode: 40164}, {Errcode: 40001}, {Errcode: 50007}, {Errcode: 99999},
+		{Delay: 3 * time.Second}, {Endpoint: stable, Cut: wechattest.CutAfter}, {Endpoint: stable, Cut: wechattest.CutBody},
+		{Endpoint: stable, DelayAnswer: 7 * time.Second},
+	}
+	for w.sleep(w.between(15*time.Second, 45*time.Second)) {
+		w.outage(func() {
+			w.wechat.Inject(faults[w.rng.IntN(len(faults))])
+			w.sleep(w.between(5*time.Second, 60*time.Second))
+			w.wechat.ClearFaults()
+		})
+	}
+}
+
+// hostDown takes one of WeChat's two hosts away.
+func (w *world) hostDown() {
+	first := newGate(w, strings.TrimPrefix(w.wechat.URL(), "http://"))
+	w.operate(1, false, plan{}, "--wechat-endpoints=http://"+first.addr+","+w.wechat.URL())
+	w.mixed(8, 8)
+	for w.sleep(w.between(5*time.Second, 40*time.Second)) {
+		first.close()
+		w.sleep(w.between(20*time.Second, 90*time.Second))
+		first.open()
+	}
+}
+
+// gate is a host in front of the stand-in that can be down.
+type gate struct {
+	w        *world
+	addr, to string
+
+	mu       sync.Mutex
+	listener net.Listener
+	conns    []net.Conn
+}
+
+func newGate(w *world, to string) *gate {
+	g := &gate{w: w, addr: "127.0.0.1:0", to: to}
+	g.open()
+	w.Cleanup(g.close)
+	return g
+}
+
+func (g *gate) open() {
+	l, err := net.Listen("tcp", g.addr)
+	if err != nil {
+		g.w.Errorf("opening the host again: %v", err)
+		return
+	}
+	g.mu.Lock()
+	g.listener, g.addr = l, l.Addr().String()
+	g.mu.Unlock()
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go g.join(in)
+		}
+	}()
+}
+
+func (g *gate) join(in net.Conn) {
+	out, err := net.Dial("tcp", g.to)
+	if err != nil {
+		_ = in.Close()
+		return
+	}
+	g.mu.Lock()
+	g.conns = append(g.conns, in, out)
+	g.mu.Unlock()
+	go func() { _, _ = io.Copy(out, in); _ = out.Close() }()
+	_, _ = io.Copy(in, out)
+	_ = in.Close()
+}
+
+func (g *gate) close() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_ = g.listener.Close()
+	for _, c := range g.conns {
+		_ = c.Close()
+	}
+	g.conns = nil
+}

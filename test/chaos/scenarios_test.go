@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chaos
+
+import (
+	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+)
+
+const (
+	// stableLife rotates every 31 to 45 s; the old token lives for another 285 s.
+	stableLife = 330 * time.Second
+	// legacyLife rotates every 200 s, as slowly as the pace of unrequested mints wants it.
+	legacyLife = 400 * time.Second
+	// quickLife rotates every 100 s, which the pace of mints allows three times.
+	quickLife = 200 * time.Second
+	// quickTime is enough for two such rotations and the lag after them.
+	quickTime = 5 * time.Minute
+)
+
+var (
+	stableSteps = []string{
+		"loaded", "credentials-resolved", "target-loaded", "decided", "acting", "before-wechat", "after-wechat",
+		"before-secret", "after-secret", "before-status", "after-status",
+	}
+	legacySteps = []string{
+		"loaded", "credentials-resolved", "target-loaded", "decided", "acting", "before-mark", "mark-written", "before-wechat",
+		"after-wechat", "before-secret", "after-secret", "before-status", "after-status", "before-probe", "after-probe",
+	}
+)
+
+func allScenarios() []*scenario {
+	return []*scenario{
+		{name: "stable-crash", life: stableLife, run: func(w *world) { w.crash(v1alpha1.ModeStable, 10, stableSteps) }},
+		{name: "legacy-crash", life: legacyLife, run: func(w *world) { w.crash(v1alpha1.ModeLegacy, 24, legacySteps) }},
+		{name: "api-down", life: stableLife, mostExcluded: 0.5, run: (*world).apiDown},
+		{name: "api-faults", life: stableLife, run: (*world).apiFaults},
+		{name: "wechat-faults", life: stableLife, mostExcluded: 0.3, run: (*world).wechatFaults},
+		{name: "host-down", life: stableLife, run: (*world).hostDown},
+		{name: "leader-paused", life: stableLife, run: (*world).leaderPaused},
+		{name: "leader-killed", life: stableLife, run: (*world).leaderKilled},
+		{name: "two-leaders", life: stableLife, run: (*world).twoLeaders},
+		{name: "restarts", life: stableLife, run: (*world).restarts},
+		{name: "rivals", life: 700 * time.Second, run: (*world).rivals},
+		{name: "clocks", life: stableLife, run: (*world).clocks},
+		{name: "edits", life: stableLife, mostExcluded: 0.5, run: (*world).edits},
+		{name: "requests", life: stableLife, mostExcluded: 0.5, run: (*world).requests},
+		{name: "fleet", life: stableLife, namespaces: 10, run: (*world).fleet},
+		{name: "malice", life: stableLife, namespaces: 2, run: (*world).malice},
+		{name: "combined", life: stableLife, mostExcluded: 0.3, run: (*world).combined},
+
+		// Each protection is proven by the scenario before without it. These must find invalid samples.
+		{name: "deposed", life: quickLife, atMost: quickTime, run: func(w *world) { w.deposed(plan{}) }},
+		{name: "without-mark", life: quickLife, atMost: quickTime, mustFail: true, run: func(w *world) { w.deposed(off("mark")) }},
+		{
+			name: "without-precondition", life: quickLife, atMost: quickTime, mustFail: true,
+			run: func(w *world) { w.deposed(off("precondition")) },
+		},
+		{name: "write-refused", life: quickLife, atMost: quickTime, run: func(w *world) { w.writeRefused(plan{}) }},
+		{
+			name: "without-kept-token", life: quickLife, atMost: quickTime, mustFail: true,
+			run: func(w *world) { w.writeRefused(off("kept-token")) },
+		},
+		{name: "shared-account", life: quickLife, atMost: quickTime, run: func(w *world) { w.sharedAccount(plan{}) }},
+		{
+			name: "without-single-fetcher", life: quickLife, atMost: quickTime, mustFail: true,
+			run: func(w *world) { w.sharedAccount(off("single-fetcher")) },
+		},
+		{name: "planted", life: stableLife, atMost: 2 * time.Minute, mustFail: true, run: (*world).planted},
+	}
+}
+
+func off(protection string) plan { return plan{Off: []string{protection}} }
+
+// mixed makes resources of both modes and waits for their tokens.
+func (w *world) mixed(stable, legacy int) (refs []*targetRef) {
+	refs = w.addTokens(stable, v1alpha1.ModeStable)
+	for range legacy {
+		refs = append(refs, w.addLegacy(legacyLife))
+	}
+	if !w.ready(refs...) && w.ctx.Err() == nil {
+		w.Error("not all targets got a token")
+	}
+	return refs
+}

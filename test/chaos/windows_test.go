@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chaos
+
+import (
+	"slices"
+	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
+)
+
+const (
+	// reachableFor, handoverBegins and handoverEnds are the promise's: 30 s without a break between T − 300 s and T − 120 s.
+	reachableFor   = 30 * time.Second
+	handoverBegins = 300 * time.Second
+	handoverEnds   = 120 * time.Second
+	// crashLoses is how long after a mint a crash can lose its answer: the mint's deadline and a slow write.
+	crashLoses = 15 * time.Second
+	// noticeWithin is added to the check interval: the promise of Legacy mode about a dead token.
+	noticeWithin = 30 * time.Second
+	// repairWithin is how long the operator may wait with the repair of a Secret that somebody keeps rewriting.
+	repairWithin = 75 * time.Second
+	// editSeenWithin is how long the observer may take to see an edit.
+	editSeenWithin = 2 * time.Second
+	// resumeWithin is how long a token that expired in an outage may take once the outage is over: the longest back-off.
+	resumeWithin = 90 * time.Second
+)
+
+// window is a time in which the promise does not hold for one target, with the letter of the list in docs/reliability.md.
+type window struct {
+	kind     byte
+	from, to time.Time
+}
+
+// span is a time that something lasted.
+type span struct{ from, to time.Time }
+
+// facts are what the test did to the operator of one scenario. They name no scenario, so the windows that follow from them
+// are the same for all.
+type facts struct {
+	// outages: WeChat or the API server could not be reached.
+	outages []span
+	// crashes are the ends of operator processes.
+	crashes []time.Time
+	// edits are times at which somebody else wrote or deleted the target.
+	edits []time.Time
+	// requests are times at which refresh or revoke was asked for.
+	requests []time.Time
+	// lostCalls are times of calls whose answer did not get through.
+	lostCalls []time.Time
+}
+
+// subject is a target Secret with all that is known about it and its account.
+type subject struct {
+	history  history
+	appID    string
+	mode     wechattest.Mode
+	tokens   []wechattest.IssuedToken // of the appid, in the order of issue
+	landed   map[string]bool          // tokens that some target of the account held
+	interval time.Duration            // checkInterval
+	lag      time.Duration
+	facts    facts
+}
+
+// endOf is when WeChat stopped, or will stop, accepting a token.
+func endOf(t wechattest.IssuedToken) time.Time {
+	if !t.DiedAt.IsZero() && t.DiedAt.Before(t.ExpiresAt) {
+		return t.DiedAt
+	}
+	return t.ExpiresAt
+}
+
+func (s *subject) find(token string) (wechattest.IssuedToken, bool) {
+	for _, t := range s.tokens {
+		if t.Token == token && t.Mode == s.mode {
+			return t, true
+		}
+	}
+	return wechattest.IssuedToken{}, false
+}
+
+// valid tells whether WeChat accepted the token at that moment, as the token of this appid.
+func (s *subject) valid(token string, at time.Time) bool {
+	t, ok := s.find(token)
+	return ok && !at.Before(t.IssuedAt.Add(-time.Second)) && at.Before(endOf(t))
+}
+
+// writeOfNewer is when the target first held a token that was issued at or after a moment; zero if it never did.
+func (s *subject) writeOfNewer(issued, after time.Time) time.Time {
+	for _, v := range s.history {
+		if t, ok := s.find(v.token); ok && !v.gone && !t.IssuedAt.Before(issued) && !v.at.Before(after) {
+			return v.at
+		}
+	}
+	return time.Time{}
+}
+
+// firstDeath is the first moment from which on a token that readers may hold is dead; zero if none dies before until.
+func (s *subject) firstDeath(from, until time.Time) time.Time {
+	var first time.Time
+	for i, v := range s.history {
+		next := until
+		if i+1 < len(s.history) {
+			next = s.history[i+1].at
+		}
+		t, ok := s.find(v.token)
+		if !ok || v.at.After(until) || next.Add(s.lag).Before(from) {
+			continue
+		}
+		if end := endOf(t); end.Before(next.Add(s.lag)) && (first.IsZero() || end.Before(first)) {
+			first = end
+		}
+	}
+	if first.IsZero() || first.After(until.Add(s.lag)) {
+		return time.Time{}
+	}
+	if first.Before(from) {
+		return from
+	}
+	return first
+}
+
+// until is the write plus lag; when the write did not come in time, the window ends at the limit plus lag all the same.
+func (s *subject) until(write, limit time.Time) time.Time {
+	if write.IsZero() || write.After(limit) {
+		write = limit
+	}
+	return write.Add(s.lag)
+}
+
+// windows lists all times in which the promise does not hold.
+func (s *subject) windows() []window {
+	out := s.lostMints()
+	out = append(out, s.rivals()...)
+	out = append(out, s.unreachable()...)
+	out = append(out, s.asked()...)
+	return append(out, s.edited()...)
+}
+
+// lostMints are window (a): a Legacy mint whose answer was lost in a crash. Repeating it ends the token that readers hold.
+func (s *subject) lostMints() (out []window) {
+	if s.mode != wechattest.Legacy {
+		return nil
+	}
+	for i, lost := range s.tokens {
+		if lost.Mode != wechattest.Legacy || lost.By == byRival || s.landed[lost.Token] || !s.answerLost(lost.IssuedAt) {
+			continue
+		}
+		write := s.writeOfNewer(lost.IssuedAt, lost.IssuedAt)
+		limit := lost.IssuedAt.Add(s.life(i)) // a repeat may be paced, but the token before lives on meanwhile
+		if from := s.firstDeath(lost.IssuedAt, earlier(write, limit)); !from.IsZero() {
+			out = append(out, window{'a', from, s.until(write, limit)})
+		}
+	}
+	return out
+}
+
+func (s *subject) life(i int) time.Duration { return s.tokens[i].ExpiresAt.Sub(s.tokens[i].IssuedAt) }
+
+// answerLost: the process ended before it can have stored the answer, or the answer did not get through.
+func (s *subject) answerLost(issued time.Time) bool {
+	within := func(d time.Duration) func(time.Time) bool {
+		return func(t time.Time) bool { return !t.Before(issued.Add(-time.Second)) && t.Before(issued.Add(d)) }
+	}
+	return slices.ContainsFunc(s.facts.crashes, within(crashLoses)) || slices.ContainsFunc(s.facts.lostCalls, within(time.Second))
+}
+
+// rivals are window (b): two forced calls by somebody else, or a Legacy mint by somebody else.
+func (s *subject) rivals() (out []window) {
+	var forced wechattest.IssuedToken
+	for _, t := range s.tokens {
+		if t.By != byRival || t.Mode != s.mode {
+			continue
+		}
+		second := !forced.IssuedAt.IsZero() && t.IssuedAt.Before(endOf(forced))
+		forced = t
+		if s.mode == wechattest.Stable && !second {
+			continue // a single forced refresh is within the promise
+		}
+		write := s.writeOfNewer(t.IssuedAt, t.IssuedAt)
+		from := s.firstDeath(t.IssuedAt, earlier(write, t.ExpiresAt))
+		if !from.IsZero() {
+			out = append(out, window{'b', from, s.until(write, from.Add(s.interval*11/10+noticeWithin))})
+		}
+	}
+	return out
+}
+
+// unreachable is window (c): nobody could get a new token, or store it, in the handover window.
+func (s *subject) unreachable() (out []window) {
+	for i, v := range s.history {
+		t, ok := s.find(v.token)
+		if !ok || v.gone || s.reachable(t.ExpiresAt.Add(-handoverBegins), t.ExpiresAt.Add(-handoverEnds)) {
+			continue
+		}
+		var write time.Time
+		if i+1 < len(s.history) {
+			write = s.history[i+1].at
+		}
+		limit := t.ExpiresAt
+		for _, o := range s.facts.outages {
+			if o.from.Before(limit) && o.to.After(t.ExpiresAt.Add(-handoverEnds)) && o.to.Add(resumeWithin).After(limit) {
+				limit = o.to.Add(resumeWithin)
+			}
+		}
+		if to := s.until(write, limit); to.After(t.ExpiresAt) {
+			out = append(out, window{'c', t.ExpiresAt, to})
+		}
+	}
+	return out
+}
+
+// reachable: there were 30 s without an outage.
+func (s *subject) reachable(from, to time.Time) bool {
+	at := from
+	for _, o := range slices.SortedFunc(slices.Values(s.facts.outages), func(a, b span) int { return a.from.Compare(b.from) }) {
+		if o.to.Before(at) || o.from.After(to) {
+			continue
+		}
+		if o.from.Sub(at) >= reachableFor {
+			return true
+		}
+		if o.to.After(at) {
+			at = o.to
+		}
+	}
+	return to.Sub(at) >= reachableFor
+}
+
+// asked is window (d): refresh and revoke end a token on request.
+func (s *subject) asked() (out []window) {
+	for _, at := range s.facts.requests {
+		limit := at.Add(35*time.Second + 2*noticeWithin)
+		last := time.Time{}
+		for _, t := range s.tokens {
+			if t.Mode == s.mode && t.By != byRival && !t.IssuedAt.Before(at) && t.IssuedAt.Before(limit) && (t.Forced || s.mode == wechattest.Legacy) {
+				last = t.IssuedAt
+			}
+		}
+		if !last.IsZero() {
+			out = append(out, window{'d', at, s.until(s.writeOfNewer(last, last), limit)})
+		}
+	}
+	return out
+}
+
+// edited is window (e): somebody else wrote the Secret, until its repair. An edit that left the token alone needs none.
+func (s *subject) edited() (out []window) {
+	for _, at := range s.facts.edits {
+		var broken, repaired time.Time
+		for _, v := range s.history {
+			good := !v.gone && s.valid(v.token, v.at)
+			switch {
+			case v.at.Before(at):
+			case !good && broken.IsZero() && v.at.Before(at.Add(editSeenWithin)):
+				broken = v.at
+			case good && !broken.IsZero() && repaired.IsZero():
+				repaired = v.at
+			}
+		}
+		if !broken.IsZero() {
+			out = append(out, window{'e', at, s.until(repaired, at.Add(repairWithin))})
+		}
+	}
+	return out
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
+)
+
+// world is one scenario's namespaces, stand-in and operators.
+type world struct {
+	*testing.T
+	client.Client
+
+	ctx        context.Context //nolint:containedctx // it is the scenario's time
+	seed       uint64
+	rng        *rand.Rand
+	scenario   *scenario
+	namespaces []string
+	wechat     *wechattest.Server
+	replicas   []*replica
+	start      time.Time
+
+	mu      sync.Mutex
+	targets []*targetRef
+	outages []span
+	facts   map[types.NamespacedName]*facts
+}
+
+// targetRef is a target Secret that is judged.
+type targetRef struct {
+	name     types.NamespacedName
+	appID    string
+	mode     wechattest.Mode
+	interval time.Duration
+	// until is when the test deleted the resource; zero for never.
+	until time.Time
+}
+
+func newWorld(t *testing.T, ctx context.Context, sc *scenario, seed uint64) *world {
+	t.Helper()
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(sc.name))
+	seed ^= h.Sum64()
+	w := &world{
+		T: t, Client: admin, ctx: ctx, scenario: sc, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)),
+		start: time.Now(), facts: map[types.NamespacedName]*facts{},
+	}
+	var err error
+	if w.wechat, err = wechattest.NewServer(wechattest.Options{AutoApps: true, Life: sc.life}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.wechat.Close)
+	for range max(sc.namespaces, 1) {
+		w.addNamespace()
+	}
+	return w
+}
+
+func (w *world) addNamespace() string {
+	w.Helper()
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: w.scenario.name + "-"}}
+	w.must(w.Create(w.ctx, ns))
+	w.namespaces = append(w.namespaces, ns.Name)
+	return ns.Name
+}
+
+func (w *world) must(err error) {
+	w.Helper()
+	if err != nil && w.ctx.Err() == nil {
+		w.Fatal(err)
+	}
+}
+
+// operate starts operators for the scenario's namespaces; with election when there are several that know of each other.
+func (w *world) operate(n int, election bool, first plan, args ...string) {
+	w.Helper()
+	namespaces := w.namespaces[0]
+	for _, ns := range w.namespaces[1:] {
+		namespaces += "," + ns
+	}
+	args = append([]string{"--namespaces=" + namespaces}, args...)
+	if !slices.ContainsFunc(args, func(a string) bool { return len(a) > 18 && a[:18] == "--wechat-endpoints" }) {
+		args = append(args, "--wechat-endpoints="+w.wechat.URL())
+	}
+	if election {
+		args = append(args, "--leader-elect", "--leader-election-namespace="+w.namespaces[0])
+	} else {
+		args = append(args, "--leader-elect=false")
+	}
+	for i := range n {
+		name := fmt.Sprintf("%s-%d", w.scenario.name, i)
+		config, err := env.Operator(name)
+		w.must(err)
+		w.replicas = append(w.replicas, startReplica(w.T, name, filesDir, newAPIProxy(w.T, config, w.seed+uint64(i)), first, args...))
+	}
+}
+
+// appID gives the i-th account of the scenario.
+func (w *world) appID(i int) string { return fmt.Sprintf("wx%08x%08x", uint32(w.seed), i) }
+
+func appSecret(i int) string { return fmt.Sprintf("%032x", i+1) }
+
+// addToken makes a resource with credentials of its own, whose target is judged from its first token on.
+func (w *world) addToken(namespace string, account int, name string, mode v1alpha1.Mode, mutate ...func(*v1alpha1.WeChatAppToken)) *targetRef {
+	w.Helper()
+	credentials := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name + "-credentials"},
+		StringData: map[string]string{"appSecret": appSecret(account)},
+	}
+	w.must(client.IgnoreAlreadyExists(w.Create(w.ctx, credentials)))
+	t := &v1alpha1.WeChatAppToken{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec: v1alpha1.WeChatAppTokenSpec{
+			AppID: w.appID(account), Mode: mode,
+			CredentialsSecretRef: v1alpha1.CredentialsSecretReference{Name: credentials.Name},
+			CheckInterval:        metav1.Duration{Duration: 30 * time.Second},
+		},
+	}
+	for _, f := range mutate {
+		f(t)
+	}
+	w.must(w.Create(w.ctx, t))
+	ref := &targetRef{
+		name: types.NamespacedName{Namespace: namespace, Name: t.TargetName()}, appID: t.Spec.AppID,
+		mode: wechattest.Mode(mode), interval: t.Spec.CheckInterval.Duration,
+	}
+	w.mu.Lock()
+	w.targets = append(w.targets, ref)
+	w.mu.Unlock()
+	return ref
+}
+
+// addTokens makes resources with an account each.
+func (w *world) addTokens(n int, mode v1alpha1.Mode) (refs []*targetRef) {
+	w.Helper()
+	for range n {
+		account := len(w.targets)
+		refs = append(refs, w.addToken(w.namespaces[account%len(w.namespaces)], account, fmt.Sprintf("t%03d", account), mode))
+	}
+	return refs
+}
+
+// outage runs something in which WeChat or the API server cannot be reached.
+func (w *world) outage(f func()) {
+	from := time.Now()
+	f()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.outages = append(w.outages, span{from, time.Now()})
+}
+
+func (w *world) factsOf(name types.NamespacedName) *facts {
+	f := w.facts[name]
+	if f == nil {
+		f = &facts{}
+		w.facts[name] = f
+	}
+	return f
+}
+
+// edit does something to a target that its owner should not do, and notes when.
+func (w *world) edit(name types.NamespacedName, do func() error) {
+	w.Helper()
+	at := time.Now()
+	w.must(client.IgnoreNotFound(do()))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f := w.factsOf(name)
+	f.edits = append(f.edits, at)
+}
+
+// asked notes a request that ends a token.
+func (w *world) asked(name types.NamespacedName) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f := w.factsOf(name)
+	f.requests = append(f.requests, time.Now())
+}
+
+// sleep waits; false when the scenario's time is over.
+func (w *world) sleep(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-w.ctx.Done():
+		return false
+	}
+}
+
+// between draws a duration.
+func (w *world) between(low, high time.Duration) time.Duration {
+	return low + time.Duration(w.rng.Int64N(int64(high-low)+1))
+}
+
+// until waits for something, with the patience of the scenario's time; false when it did not come.
+func (w *world) until(patience time.Duration, met func() bool) bool {
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		if met() {
+			return true
+		}
+		if !w.sleep(50 * time.Millisecond) {
+			return false
+		}
+	}
+	return met()
+}
+
+// held is what the observer saw last.
+func (w *world) held(ref *targetRef) (version, bool) {
+	h := watching.history(ref.name)
+	if len(h) == 0 {
+		return version{}, false
+	}
+	return h[len(h)-1], true
+}
+
+// ready waits until each target holds a valid token.
+func (w *world) ready(refs ...*targetRef) bool {
+	return w.until(60*time.Second, func() bool {
+		return !slices.ContainsFunc(refs, func(r *targetRef) bool {
+			v, ok := w.held(r)
+			return !ok || v.gone || !w.wechat.Valid(v.token)
+		})
+	})
+}
+
+// result judges all targets of the scenario.
+func (w *world) result() *result {
+	end := time.Now()
+	lag := w.scenario.lag
+	if lag == 0 {
+		lag = kubeletLag
+	}
+	r := &result{scenario: w.scenario, verdict: verdict{excluded: map[byte]int{}}}
+	var lost []time.Time
+	for _, c := range w.wechat.Calls(wechattest.Filter{}) {
+		if c.Minted && !c.Finished {
+			lost = append(lost, c.At)
+		}
+	}
+	var crashes []time.Time
+	for _, o := range w.replicas {
+		crashes = append(crashes, o.crashes()...)
+		r.statusWrites += o.api.statusWrites.Load()
+		r.runs += o.starts
+	}
+	landed := map[string]bool{}
+	for _, ref := range w.targets {
+		for _, v := range watching.history(ref.name) {
+			landed[v.token] = true
+		}
+	}
+	rng := rand.New(rand.NewPCG(w.seed, 2))
+	for _, ref := range w.targets {
+		f := *w.factsOf(ref.name)
+		f.outages, f.crashes, f.lostCalls = append(f.outages, w.outages...), crashes, lost
+		s := &subject{
+			history: watching.history(ref.name), appID: ref.appID, mode: ref.mode, tokens: w.wechat.Tokens(ref.appID),
+			landed: landed, interval: ref.interval, lag: lag, facts: f,
+		}
+		until := end
+		if !ref.until.IsZero() {
+			until = ref.until
+		}
+		r.judge(ref.name.String(), s, until, rng)
+	}
+	r.calls = w.wechat.Count(wechattest.Filter{})
+	return r
+}
