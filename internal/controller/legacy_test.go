@@ -174,3 +174,19 @@ func TestMintsArePaced(t *testing.T) {
 		t.Errorf("%d mints, want the 3 of the bucket", n)
 	}
 }
+
+// Members of an account that want their first token at the same moment get one, and the pace of mints is not used up.
+func TestLegacyFirstIssueOfManyMembers(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Delay: 500 * time.Millisecond})
+	w.createCredentials(appSecret)
+	names := []string{"first", "second", "third", "fourth"}
+	for _, name := range names {
+		w.createToken(name, legacy)
+	}
+	for _, name := range names {
+		w.eventuallyReady(name)
+	}
+	w.Consistently(func() int { return len(w.wechat.Tokens(appID)) }, 6*time.Second).Should(gomega.Equal(1)) // past askAgainAfter
+}

@@ -39,6 +39,9 @@ func (p *pass) mint(ctx context.Context) error {
 	acct := p.mem.account
 	acct.issuing.Lock()
 	defer acct.issuing.Unlock()
+	if p.decision.Action == refresh.Issue && p.overtaken() {
+		return nil
+	}
 
 	members, err := p.accountMembers(ctx)
 	if err != nil {
@@ -68,6 +71,12 @@ func (p *pass) mint(ctx context.Context) error {
 	}
 	failpoint.Hit("mark-written")
 	return p.fetchLegacy(ctx, acct, members)
+}
+
+// overtaken: while this member waited for its turn, another one minted. Its token is in the inbox, or the account's pace has
+// no mint left; either way the decision is to be made anew.
+func (p *pass) overtaken() bool {
+	return p.unwritten() != nil || !p.mem.account.mintNotBefore(p.WeChat.Now()).IsZero()
 }
 
 // rememberMark keeps what was known of the data: the mark did not touch it.
@@ -114,6 +123,9 @@ func (p *pass) fetchLegacy(ctx context.Context, acct *account, members []member)
 			return nil // too many other calls were under way: mark again
 		}
 		return p.failRequest(ctx, err)
+	}
+	if grown, err := p.accountMembers(ctx); err == nil {
+		members = grown // who came during the call waits for its turn, and would mint again
 	}
 	log.FromContext(ctx).Info("minted a Legacy token",
 		"reason", p.decision.Reason, "fingerprint", token.Value.Fingerprint(), "members", len(members))
