@@ -134,6 +134,7 @@ func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Ma
 		Client:                        client.Options{Cache: &client.CacheOptions{}},
 		Metrics:                       server,
 		HealthProbeBindAddress:        opts.healthProbeBindAddress,
+		PprofBindAddress:              opts.pprofBindAddress,
 		LeaderElection:                opts.leaderElect,
 		LeaderElectionID:              opts.leaderElectionID,
 		LeaderElectionNamespace:       opts.leaderElectionNamespace,

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"flag"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -43,6 +44,7 @@ type options struct {
 	metricsBindAddress     string
 	metricsSecure          bool
 	healthProbeBindAddress string
+	pprofBindAddress       string
 
 	version bool
 	zap     zap.Options
@@ -77,6 +79,8 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.StringVar(&o.metricsBindAddress, "metrics-bind-address", "0", `Address of the metrics endpoint, such as :8443. "0": none.`)
 	fs.BoolVar(&o.metricsSecure, "metrics-secure", true, "Serve metrics over HTTPS, to callers that the API server authorizes.")
 	fs.StringVar(&o.healthProbeBindAddress, "health-probe-bind-address", ":8081", `Address of /healthz and /readyz. "0": none.`)
+	fs.StringVar(&o.pprofBindAddress, "pprof-bind-address", "",
+		"Loopback address of Go's profiles, such as 127.0.0.1:6060. Empty: none.")
 	fs.BoolVar(&o.version, "version", false, "Print the version and exit.")
 	o.zap.BindFlags(fs)
 }
@@ -106,6 +110,9 @@ func (o *options) complete() error {
 	if o.kubeAPIQPS == 0 {
 		return fmt.Errorf("--kube-api-qps: 0 would stop all requests; use -1 for no limit")
 	}
+	if !isLoopback(o.pprofBindAddress) {
+		return fmt.Errorf("--pprof-bind-address: %q is no loopback address; use 127.0.0.1:6060 and kubectl port-forward", o.pprofBindAddress)
+	}
 	if err := checkProxy(os.Getenv); err != nil {
 		return err
 	}
@@ -113,6 +120,15 @@ func (o *options) complete() error {
 		o.leaderElectionID = o.defaultLeaderElectionID()
 	}
 	return nil
+}
+
+// isLoopback accepts no name, which could mean any address; "" and "0" mean that nothing listens.
+func isLoopback(address string) bool {
+	if address == "" || address == "0" {
+		return true
+	}
+	at, err := netip.ParseAddrPort(address)
+	return err == nil && at.Addr().Unmap().IsLoopback()
 }
 
 // checkProxy refuses a proxy setting that net/http would pass over in silence: the calls would then come from another

@@ -45,6 +45,7 @@ func TestFlags(t *testing.T) {
 		"metrics-bind-address":      "0",
 		"metrics-secure":            "true",
 		"health-probe-bind-address": ":8081",
+		"pprof-bind-address":        "",
 		"zap-log-level":             "",
 	} {
 		switch f := fs.Lookup(name); {
@@ -71,6 +72,9 @@ func TestWrongFlags(t *testing.T) {
 		"--watch-label-selector=a=b=c":                "--watch-label-selector",
 		"--max-concurrent-reconciles=0":               "--max-concurrent-reconciles",
 		"--kube-api-qps=0":                            "--kube-api-qps",
+		"--pprof-bind-address=:6060":                  "--pprof-bind-address",
+		"--pprof-bind-address=0.0.0.0:6060":           "--pprof-bind-address",
+		"--pprof-bind-address=localhost:6060":         "--pprof-bind-address",
 	} {
 		t.Run(arg, func(t *testing.T) {
 			err := run(t.Context(), parse(t, arg), logr.Discard(), prometheus.NewRegistry())
