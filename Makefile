@@ -25,7 +25,12 @@ SHELL := /usr/bin/env bash
 CONTROLLER_GEN = "$$(hack/tools/build.sh controller-gen)"
 KUSTOMIZE = "$$(hack/tools/build.sh kustomize)"
 GOLANGCI_LINT = "$$(hack/tools/build.sh golangci-lint)"
+HELM = "$$(hack/tools/build.sh helm)"
+HELM_UNITTEST = "$$(hack/tools/build.sh helm-unittest)"
+CHART = charts/wechat-token-operator
 ASSETS = $$(hack/controlplane/build.sh etcd kube-apiserver kubectl)
+# kube-controller-manager collects garbage in the tests of the chart.
+TEST_ASSETS = $$(hack/controlplane/build.sh etcd kube-apiserver kubectl kube-controller-manager)
 
 ##@ General
 
@@ -57,6 +62,11 @@ manifests: ## Write the generated YAML: the CRD and the operator's role.
 	$(CONTROLLER_GEN) crd paths=./api/... output:crd:artifacts:config=config/crd/bases
 	$(CONTROLLER_GEN) rbac:roleName=manager-role paths=./internal/controller/... output:rbac:artifacts:config=config/rbac
 
+.PHONY: chart
+chart: ## Write what the chart shares with config/, and the table of values in its README.
+	hack/chart-files.sh $(CHART)
+	$(GO) run ./hack/chart-readme $(CHART)
+
 .PHONY: fmt
 fmt: ## Format the Go files.
 	gofmt -l -w .
@@ -75,9 +85,23 @@ verify: ## Check that generated files, module files and formatting are up to dat
 	hack/verify.sh
 
 .PHONY: test
-test: verify vet lint ## Check everything and run all tests with the race detector on a real API server.
-	assets=$(ASSETS); \
-	KUBEBUILDER_ASSETS="$$assets" $(GO) test -race -p $(TEST_PACKAGES) -timeout $(TEST_TIMEOUT) ./...
+test: verify vet lint chart-lint argocd-test ## Check everything and run all tests with the race detector on a real API server.
+	assets=$(TEST_ASSETS); helm=$(HELM); \
+	KUBEBUILDER_ASSETS="$$assets" HELM="$$helm" $(GO) test -race -p $(TEST_PACKAGES) -timeout $(TEST_TIMEOUT) ./...
+
+.PHONY: chart-lint
+chart-lint: ## Lint the chart and run its unit tests.
+	$(HELM) lint --strict $(CHART)
+	$(HELM_UNITTEST) --strict $(CHART)
+
+.PHONY: chart-test
+chart-test: chart-lint ## Everything about the chart: with the real helm on a real API server; part of test.
+	assets=$(TEST_ASSETS); helm=$(HELM); \
+	KUBEBUILDER_ASSETS="$$assets" HELM="$$helm" $(GO) test -timeout $(TEST_TIMEOUT) ./test/chart ./hack/chart-readme
+
+.PHONY: argocd-test
+argocd-test: ## Run Argo CD's health checks and actions in config/argocd; part of test.
+	$(GO) -C test/argocd test ./...
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME.

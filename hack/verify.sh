@@ -24,6 +24,10 @@ for path in api config/crd config/rbac; do
 	diff -ru "$path" "$copy/$path" || fail "$path differs from what its sources say: run make generate manifests"
 done
 
+cp -r charts/wechat-token-operator "$copy/chart"
+make -s -C "$copy" chart CHART=chart
+diff -ru charts/wechat-token-operator "$copy/chart" || fail "the chart differs from config/ or its README from its values: run make chart"
+
 unformatted=$(gofmt -l .)
 [[ -z $unformatted ]] || fail "not formatted, run make fmt: $unformatted"
 
@@ -33,7 +37,7 @@ done < <(find . -name go.mod -not -path '*/testdata/*' -exec dirname {} \; | sor
 
 # What a user applies must at least build.
 kustomize=$(hack/tools/build.sh kustomize)
-for dir in config/default config/samples config/prometheus config/network-policy; do
+for dir in config/default config/samples config/prometheus config/network-policy config/admission-policy; do
 	"$kustomize" build "$dir" >/dev/null || fail "$dir does not build"
 done
 

@@ -121,9 +121,11 @@ func (s Store) UpdateReferences(
 	return s.patch(ctx, existing, map[string]any{"metadata": map[string]any{"ownerReferences": d.references(existing)}})
 }
 
-// Mark writes that a Legacy mint begins. Only one process can do so for a given resourceVersion.
+// Mark writes that a Legacy mint begins. Only one process can do so for a given resourceVersion. Like all writes it leaves
+// the operator's label, by which config/admission-policy knows them.
 func (s Store) Mark(ctx context.Context, existing *metav1.PartialObjectMetadata, mint Mint) (*metav1.PartialObjectMetadata, error) {
 	return s.patch(ctx, existing, map[string]any{"metadata": map[string]any{
+		"labels":      map[string]any{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue},
 		"annotations": map[string]any{v1alpha1.AnnotationMintStarted: mint.Encode()}}})
 }
 

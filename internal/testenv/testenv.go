@@ -72,6 +72,21 @@ func Start(ctx context.Context, opts ...Option) (*Environment, error) {
 	for _, o := range opts {
 		o(&set)
 	}
+	e, err := start(set, filepath.Join(repository(), "config", "crd", "bases"))
+	if err != nil {
+		return nil, err
+	}
+	if err := e.installRole(ctx); err != nil {
+		return nil, errors.Join(err, e.Stop())
+	}
+	return e, nil
+}
+
+// StartBare starts a control plane with the CRDs of these folders and nothing else of the operator's, for tests that
+// install it.
+func StartBare(crds ...string) (*Environment, error) { return start(settings{}, crds...) }
+
+func start(set settings, crds ...string) (*Environment, error) {
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
 		return nil, errors.New("KUBEBUILDER_ASSETS is not set: run this by make, or set it to a folder with etcd, kube-apiserver and kubectl")
 	}
@@ -80,7 +95,7 @@ func Start(ctx context.Context, opts ...Option) (*Environment, error) {
 		return nil, fmt.Errorf("making a folder for the control plane: %w", err)
 	}
 	e := &Environment{dir: dir, env: &envtest.Environment{
-		CRDDirectoryPaths:     []string{filepath.Join(repository(), "config", "crd", "bases")},
+		CRDDirectoryPaths:     crds,
 		ErrorIfCRDPathMissing: true,
 	}}
 	e.env.ControlPlane.GetAPIServer().Configure().Append("enable-admission-plugins", "OwnerReferencesPermissionEnforcement")
@@ -99,9 +114,6 @@ func Start(ctx context.Context, opts ...Option) (*Environment, error) {
 		return nil, errors.Join(fmt.Errorf("starting the control plane: %w", err), e.Stop())
 	}
 	e.KubeConfig = e.env.KubeConfig
-	if err := e.installRole(ctx); err != nil {
-		return nil, errors.Join(err, e.Stop())
-	}
 	return e, nil
 }
 

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package testenv
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// StartControllers runs Kubernetes' own controllers of these names, such as garbage-collector-controller, until stop is
+// called. The garbage collector looks for new kinds every 30 s only, so start it after the CRD.
+func (e *Environment) StartControllers(names ...string) (stop func() error, err error) {
+	binary := filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kube-controller-manager")
+	if _, err := os.Stat(binary); err != nil {
+		return nil, fmt.Errorf("build it with hack/controlplane/build.sh kube-controller-manager: %w", err)
+	}
+	config := filepath.Join(e.dir, "controllers.kubeconfig")
+	if err := os.WriteFile(config, e.KubeConfig, 0o600); err != nil {
+		return nil, fmt.Errorf("writing the controllers' kubeconfig: %w", err)
+	}
+	output := &bytes.Buffer{}
+	process := exec.Command(binary, //nolint:gosec,noctx // the control plane's own; stop ends it
+		"--kubeconfig="+config, "--controllers="+strings.Join(names, ","), "--leader-elect=false", "--secure-port=0", "--bind-address=127.0.0.1")
+	process.Stdout, process.Stderr = output, output
+	if err := process.Start(); err != nil {
+		return nil, fmt.Errorf("starting kube-controller-manager: %w", err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- process.Wait() }()
+	return func() error {
+		select {
+		case err := <-exited:
+			return fmt.Errorf("kube-controller-manager ended by itself: %w: %s", err, output)
+		default:
+		}
+		if err := process.Process.Signal(os.Interrupt); err != nil {
+			return fmt.Errorf("ending kube-controller-manager: %w", err)
+		}
+		select {
+		case <-exited:
+			return nil
+		case <-time.After(10 * time.Second):
+			return errors.Join(errors.New("kube-controller-manager did not end when it was told to"), process.Process.Kill())
+		}
+	}, nil
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package chart tests the Helm chart with the real helm on a real API server. Where a cluster has kubelets, the tests
+// start the operator's binary with what the Deployment says.
+package chart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/go-logr/logr"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
+)
+
+const (
+	chartDir = "../../charts/wechat-token-operator"
+	// olderChart has an older CRD, without spec.suspend, and installs an older image.
+	olderChart = "testdata/wechat-token-operator-0.0.9"
+
+	image        = "ghcr.io/wechat-token-operator/wechat-token-operator"
+	olderVersion = "v0.0.9"
+	version      = "v0.1.0"
+)
+
+// shared is the control plane of the tests that need none of their own; its CRD is installed.
+var shared *cluster
+
+// images are the operator's binaries, by the image that holds them.
+var images map[string]string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		ctrl.SetLogger(logr.Discard())
+		code, err := runAll(m)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return code
+	}())
+}
+
+func runAll(m *testing.M) (code int, err error) {
+	if os.Getenv("HELM") == "" {
+		return 1, errors.New("HELM is not set: run make chart-test, or set it to the helm that hack/tools/build.sh helm prints")
+	}
+	// Every user may read it, because the operator runs as another one.
+	dir, err := os.MkdirTemp("", "wechat-token-operator-chart-")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // see above
+		return 1, err
+	}
+	images = map[string]string{}
+	for _, v := range []string{olderVersion, version} {
+		images[image+":"+v] = filepath.Join(dir, "operator-"+v)
+		build := exec.CommandContext(context.Background(), "go", "build", "-buildvcs=false", "-ldflags", "-X main.version="+v, //nolint:gosec // our own
+			"-o", images[image+":"+v], "../../cmd/operator")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return 1, fmt.Errorf("building the operator: %w: %s", err, out)
+		}
+	}
+	env, err := testenv.StartBare("../../config/crd/bases")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, env.Stop()) }()
+	if shared, err = newCluster(env, dir); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}

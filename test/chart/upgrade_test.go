@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chart
+
+import (
+	"testing"
+
+	"github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
+)
+
+const (
+	release       = "wechat-token-operator"
+	releaseSystem = release + "-system"
+	deployment    = release + "-controller-manager"
+)
+
+// The life of an installation: an older chart is installed, upgraded, rolled back, upgraded, uninstalled and installed
+// again. The token that the first operator fetched serves through all of it. The operator serves all namespaces and runs
+// with the rights that the chart gives it.
+func TestLifeOfARelease(t *testing.T) {
+	env, err := testenv.StartBare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := env.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	c, err := newCluster(env, shared.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, c)
+	w.must(w.Create(w.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: releaseSystem, Labels: restricted}}))
+	values := func() string { return w.values(w.loopback(releaseSystem)) }
+
+	w.helm("install", release, olderChart, "-n", releaseSystem, "-f", values())
+	operator := w.start(releaseSystem, deployment)
+	namespace := w.newNamespace(nil)
+	w.createToken(namespace)
+	first := w.eventuallyReady(namespace)
+	if w.crdKnowsSuspend() {
+		t.Fatal("the older CRD has the new field: the test proves nothing")
+	}
+
+	// rolled is what a Deployment does, one pod after the other.
+	rolled := func(version, request string) {
+		t.Helper()
+		next := w.start(releaseSystem, deployment)
+		operator.stop()
+		operator = next
+		w.proveServed(namespace, request)
+		w.onlyToken(namespace, first)
+		if !w.seen(version, operator) {
+			t.Errorf("no request came from %s", version)
+		}
+	}
+	t.Log("upgrade")
+	w.helm("upgrade", release, chartDir, "-n", releaseSystem, "-f", values())
+	if !w.crdKnowsSuspend() {
+		t.Fatal("the upgrade did not bring the CRD's new field")
+	}
+	rolled(version, "after the upgrade")
+	w.suspend(namespace, true)
+	w.suspend(namespace, false)
+
+	t.Log("rollback")
+	w.helm("rollback", release, "1", "-n", releaseSystem)
+	if w.crdKnowsSuspend() {
+		t.Error("the rollback left the newer CRD, which docs/install.md says it does not")
+	}
+	rolled(olderVersion, "after the rollback")
+
+	t.Log("upgrade again")
+	w.helm("upgrade", release, chartDir, "-n", releaseSystem, "-f", values())
+	rolled(version, "after the second upgrade")
+
+	t.Log("uninstall")
+	w.helm("uninstall", release, "-n", releaseSystem)
+	operator.stop()
+	w.gone(&appsv1.Deployment{}, deployment)
+	w.gone(&corev1.ServiceAccount{}, deployment)
+	w.onlyToken(namespace, first)
+	if !w.crdKnowsSuspend() {
+		t.Error("the CRD is gone")
+	}
+
+	t.Log("install again")
+	w.helm("install", release, chartDir, "-n", releaseSystem, "-f", values())
+	operator = w.start(releaseSystem, deployment)
+	w.proveServed(namespace, "after the second installation")
+	w.onlyToken(namespace, first)
+	if refused := w.refused(operator); len(refused) > 0 {
+		t.Errorf("the API server refused requests of the operator: %q", refused)
+	}
+
+	t.Log("uninstall without crds.keep")
+	operator.stop()
+	w.helm("upgrade", release, chartDir, "-n", releaseSystem, "-f", values(), "--set", "crds.keep=false")
+	w.helm("uninstall", release, "-n", releaseSystem)
+	w.Eventually(func() bool {
+		return apierrors.IsNotFound(w.Get(w.Context(), client.ObjectKey{Name: crdName}, newCRD()))
+	}).Should(gomega.BeTrue(), "the CRD stays although crds.keep is false")
+}
+
+const crdName = "wechatapptokens.wechat.apptoken.dev"
+
+func newCRD() *unstructured.Unstructured {
+	crd := &unstructured.Unstructured{}
+	crd.SetGroupVersionKind(schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"})
+	return crd
+}
+
+// crdKnowsSuspend tells whether the CRD has the field that the older one lacks.
+func (w *world) crdKnowsSuspend() bool {
+	w.Helper()
+	crd := newCRD()
+	w.must(w.Get(w.Context(), client.ObjectKey{Name: crdName}, crd))
+	versions, _, err := unstructured.NestedSlice(crd.Object, "spec", "versions")
+	w.must(err)
+	served, ok := versions[0].(map[string]any)
+	if !ok {
+		w.Fatal("the CRD has no version")
+	}
+	spec, found, err := unstructured.NestedMap(served, "schema", "openAPIV3Schema", "properties", "spec", "properties")
+	w.must(err)
+	if !found {
+		w.Fatal("the CRD has no spec")
+	}
+	_, known := spec["suspend"]
+	return known
+}
+
+// suspend uses the new field, through the API server that just learned it.
+func (w *world) suspend(namespace string, on bool) {
+	w.Helper()
+	w.Eventually(func(g gomega.Gomega) {
+		t := w.token(namespace)
+		base := t.DeepCopy()
+		t.Spec.Suspend = on
+		g.Expect(w.Patch(w.Context(), t, client.MergeFrom(base))).To(gomega.Succeed())
+		g.Expect(w.token(namespace).Spec.Suspend).To(gomega.Equal(on))
+	}).Should(gomega.Succeed())
+	w.Eventually(func(g gomega.Gomega) {
+		t := w.token(namespace)
+		g.Expect(t.Status.ObservedGeneration).To(gomega.Equal(t.Generation))
+		message := apimeta.FindStatusCondition(t.Status.Conditions, v1alpha1.ConditionReady).Message
+		if on {
+			g.Expect(message).To(gomega.ContainSubstring("uspended"))
+		} else {
+			g.Expect(message).NotTo(gomega.ContainSubstring("uspended"))
+		}
+	}).Should(gomega.Succeed())
+}
+
+// onlyToken: the Secret holds the token, and WeChat never made another one.
+func (w *world) onlyToken(namespace, value string) {
+	w.Helper()
+	secret := &corev1.Secret{}
+	w.must(w.Get(w.Context(), client.ObjectKey{Namespace: namespace, Name: "shop-token"}, secret))
+	if string(secret.Data["access_token"]) != value || !w.wechat.Valid(value) {
+		w.Error("the Secret does not hold the first token any more")
+	}
+	if n := len(w.wechat.Tokens("")); n != 1 {
+		w.Errorf("WeChat made %d tokens instead of one", n)
+	}
+}
+
+// seen tells whether the operator of that version made a request.
+func (w *world) seen(of string, pod *process) bool {
+	w.Helper()
+	all, err := w.env.Requests(func(r testenv.Request) bool {
+		return r.User.Username == pod.username && r.UserAgent == "wechat-token-operator/"+of
+	})
+	w.must(err)
+	return len(all) > 0
+}
+
+func (w *world) gone(o client.Object, name string) {
+	w.Helper()
+	if err := w.Get(w.Context(), client.ObjectKey{Namespace: releaseSystem, Name: name}, o); !apierrors.IsNotFound(err) {
+		w.Errorf("%s is still there (%v)", name, err)
+	}
+}
