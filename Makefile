@@ -24,6 +24,9 @@ SHELL := /usr/bin/env bash
 # Built on first use into the user's cache directory, see hack/tools and hack/controlplane.
 CONTROLLER_GEN = "$$(hack/tools/build.sh controller-gen)"
 KUSTOMIZE = "$$(hack/tools/build.sh kustomize)"
+CRD_REF_DOCS = "$$(hack/tools/build.sh crd-ref-docs)"
+ACTIONLINT = "$$(hack/tools/build.sh actionlint)"
+GOVULNCHECK = "$$(hack/tools/build.sh govulncheck)"
 GOLANGCI_LINT = "$$(hack/tools/build.sh golangci-lint)"
 HELM = "$$(hack/tools/build.sh helm)"
 HELM_UNITTEST = "$$(hack/tools/build.sh helm-unittest)"
@@ -67,6 +70,13 @@ chart: ## Write what the chart shares with config/, and the table of values in i
 	hack/chart-files.sh $(CHART)
 	$(GO) run ./hack/chart-readme $(CHART)
 
+.PHONY: api-docs
+api-docs: ## Write docs/api.md from the types.
+	$(CRD_REF_DOCS) --source-path api/v1alpha1 --config hack/tools/crd-ref-docs/config.yaml --renderer markdown \
+		--log-level ERROR --output-path docs/api.md.tmp
+	@{ echo '<!-- Written by make api-docs from api/v1alpha1; do not edit. -->'; cat docs/api.md.tmp; } | cat -s > docs/api.md
+	@rm docs/api.md.tmp
+
 .PHONY: fmt
 fmt: ## Format the Go files.
 	gofmt -l -w .
@@ -78,6 +88,7 @@ vet: ## Run go vet.
 .PHONY: lint
 lint: ## Run the linters (ARGS=--fix repairs what can be).
 	$(GOLANGCI_LINT) run $(ARGS) ./...
+	$(ACTIONLINT) .github/workflows/*.yaml
 	@if command -v shellcheck >/dev/null; then shellcheck -x hack/*.sh hack/*/*.sh .ci/run; else echo "shellcheck is not installed: shell scripts not linted"; fi
 
 .PHONY: verify
@@ -102,6 +113,16 @@ chart-test: chart-lint ## Everything about the chart: with the real helm on a re
 .PHONY: argocd-test
 argocd-test: ## Run Argo CD's health checks and actions in config/argocd; part of test.
 	$(GO) -C test/argocd test ./...
+
+.PHONY: docs-test
+docs-test: ## Run the tests of the documents and of examples/readers; make test runs them too.
+	assets=$(ASSETS); \
+	KUBEBUILDER_ASSETS="$$assets" $(GO) test -race ./test/docs ./examples/readers && \
+	$(GO) test -run '^TestDocs' ./cmd/operator ./internal/wechat
+
+.PHONY: govulncheck
+govulncheck: ## Look for known vulnerabilities; it needs https://vuln.go.dev.
+	$(GOVULNCHECK) ./...
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME.

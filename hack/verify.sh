@@ -18,10 +18,10 @@ fail() {
 tar --exclude=./.git --exclude=./bin --exclude=./dist -cf - . | tar -xf - -C "$copy"
 # Deleted first, so that a generated file that is no longer written is found too.
 rm -rf "$copy"/api/v1alpha1/applyconfiguration "$copy"/api/v1alpha1/zz_generated.*.go "$copy"/config/crd/bases
-rm -f "$copy/config/rbac/role.yaml"
-make -s -C "$copy" generate manifests
-for path in api config/crd config/rbac; do
-	diff -ru "$path" "$copy/$path" || fail "$path differs from what its sources say: run make generate manifests"
+rm -f "$copy/config/rbac/role.yaml" "$copy/docs/api.md"
+make -s -C "$copy" generate manifests api-docs
+for path in api config/crd config/rbac docs/api.md; do
+	diff -ru "$path" "$copy/$path" || fail "$path differs from what its sources say: run make generate manifests api-docs"
 done
 
 cp -r charts/wechat-token-operator "$copy/chart"
