@@ -79,6 +79,39 @@ func TestCredentialsThatCannotBeUsed(t *testing.T) {
 	}
 }
 
+// With --require-credentials-label a Secret without its owner's consent is not used, whatever is in it, and a consent that is
+// withdrawn ends the calls.
+func TestCredentialsLabelRequired(t *testing.T) {
+	w := newWorld(t)
+	w.requireLabel = true
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop")
+	ready := w.eventuallyReason("shop", v1alpha1.ReasonCredentialsNotFound)
+	if !strings.Contains(ready.Message, `lacks the label wechat.apptoken.dev/credentials: "true"`) {
+		t.Errorf("Ready: %s", ready.Message)
+	}
+	w.kstatus("shop", status.InProgressStatus)
+	label := func(value string) func(*corev1.Secret) {
+		return func(s *corev1.Secret) { metav1.SetMetaDataLabel(&s.ObjectMeta, v1alpha1.LabelCredentials, value) }
+	}
+	w.updateSecret("credentials", label("false"))
+	w.Consistently(func() int { return w.calls("") }).Should(gomega.BeZero())
+
+	w.updateSecret("credentials", label("true"))
+	value := w.eventuallyReady("shop")
+
+	w.updateSecret("credentials", label("no"))
+	w.Eventually(func() string { return w.condition("shop", v1alpha1.ConditionRefreshFailing).Reason }).
+		Should(gomega.Equal(v1alpha1.ReasonCredentialsNotFound))
+	calls := w.calls("")
+	w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, "now"))
+	w.Consistently(func() int { return w.calls("") }).Should(gomega.Equal(calls))
+	if w.value("shop") != value {
+		t.Error("the token was changed")
+	}
+}
+
 // Losing the credentials takes nothing from a token that is still valid.
 func TestCredentialsLost(t *testing.T) {
 	w := newWorld(t)

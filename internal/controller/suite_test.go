@@ -73,6 +73,8 @@ type world struct {
 	wechat    *wechattest.Server
 	clock     *clock
 	logs      *logs
+	// requireLabel is --require-credentials-label of the operators that are started.
+	requireLabel bool
 }
 
 // clock is the wall clock of WeChat and the operators, which a test may move.
@@ -176,6 +178,7 @@ func (w *world) startOperator(namespaces ...string) *operator {
 	reconciler := controller.New(controller.Options{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), WeChat: api,
 		Events: mgr.GetEventRecorder("wechat-token-operator"), MaxConcurrentReconciles: 64,
+		RequireCredentialsLabel: w.requireLabel,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := reconciler.SetupWithManager(ctx, mgr); err != nil {
