@@ -55,6 +55,7 @@ rules:
 type Option func(*settings)
 
 type settings struct {
+	plugins   []string
 	noAudit   bool
 	etcdQuota int64
 }
@@ -72,6 +73,7 @@ func Start(ctx context.Context, opts ...Option) (*Environment, error) {
 	for _, o := range opts {
 		o(&set)
 	}
+	set.plugins = []string{"OwnerReferencesPermissionEnforcement"}
 	e, err := start(set, filepath.Join(repository(), "config", "crd", "bases"))
 	if err != nil {
 		return nil, err
@@ -83,7 +85,7 @@ func Start(ctx context.Context, opts ...Option) (*Environment, error) {
 }
 
 // StartBare starts a control plane with the CRDs of these folders and nothing else of the operator's, for tests that
-// install it.
+// install it. It has Kubernetes' own admission plugins, not OpenShift's.
 func StartBare(crds ...string) (*Environment, error) { return start(settings{}, crds...) }
 
 func start(set settings, crds ...string) (*Environment, error) {
@@ -98,7 +100,7 @@ func start(set settings, crds ...string) (*Environment, error) {
 		CRDDirectoryPaths:     crds,
 		ErrorIfCRDPathMissing: true,
 	}}
-	e.env.ControlPlane.GetAPIServer().Configure().Append("enable-admission-plugins", "OwnerReferencesPermissionEnforcement")
+	e.env.ControlPlane.GetAPIServer().Configure().Append("enable-admission-plugins", set.plugins...)
 	if !set.noAudit {
 		if err := e.configureAudit(); err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chart
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+// everything sets as many values as possible.
+const everything = `
+commonLabels: {team: platform}
+image: {digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", pullPolicy: Always}
+imagePullSecrets: [{name: registry}]
+watch: {namespaces: [shop, blog], labelSelector: "shard in (a,b)"}
+requireCredentialsLabel: true
+wechat:
+  endpoints: ["https://hk.api.weixin.qq.com"]
+  caBundle: {inline: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"}
+proxy: {httpsProxy: "http://proxy.example.com:3128", noProxy: [example.com]}
+extraArgs: ["--zap-log-level=debug"]
+extraEnv: [{name: GODEBUG, value: http2client=0}]
+extraVolumes: [{name: scratch, emptyDir: {}}]
+extraVolumeMounts: [{name: scratch, mountPath: /scratch}]
+serviceAccount: {annotations: {a: b}}
+admissionPolicy: {enabled: true}
+metrics:
+  service: {annotations: {a: b}}
+networkPolicy: {enabled: true}
+deploymentAnnotations: {a: b}
+podAnnotations: {a: b}
+podLabels: {a: b}
+priorityClassName: system-cluster-critical
+nodeSelector: {a: b}
+tolerations: [{key: a, operator: Exists}]
+affinity: {nodeAffinity: {}}
+`
+
+// render gives the chart's objects, by kind and name.
+func render(t *testing.T, name, namespace, values string) map[string][]byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "values.yaml")
+	if err := os.WriteFile(path, []byte(values), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), os.Getenv("HELM"), "template", name, chartDir, "-n", namespace, "-f", path) //nolint:gosec // our helm
+	errs := &bytes.Buffer{}
+	cmd.Stderr = errs
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("helm template: %v: %s", err, errs)
+	}
+	return split(t, out)
+}
+
+func split(t *testing.T, stream []byte) map[string][]byte {
+	t.Helper()
+	out := map[string][]byte{}
+	for doc := range strings.SplitSeq("\n"+string(stream), "\n---\n") {
+		o := struct {
+			Kind     string
+			Metadata struct{ Name, Namespace string }
+		}{}
+		if err := yaml.Unmarshal([]byte(doc), &o); err != nil {
+			t.Fatal(err)
+		}
+		if o.Kind == "" {
+			continue
+		}
+		key := o.Kind + " " + o.Metadata.Name
+		if _, twice := out[key]; twice {
+			key += " in " + o.Metadata.Namespace
+		}
+		out[key] = []byte(doc)
+	}
+	return out
+}
+
+// kubectl apply -f dist/install.yaml and helm install give the same objects, but for the Namespace and the labels and
+// annotations by which Helm knows its own.
+func TestSameAsInstallYAML(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "make", "-s", "-C", "../..", "build-installer", "IMG="+image+":"+version) //nolint:gosec // our own
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("make build-installer: %v: %s", err, out)
+	}
+	installer, err := os.ReadFile("../../dist/install.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, got := split(t, installer), render(t, release, releaseSystem, "")
+	delete(want, "Namespace "+releaseSystem)
+	if a, b := slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(got)); !slices.Equal(a, b) {
+		t.Fatalf("install.yaml has\n%s\nand the chart\n%s", strings.Join(a, "\n"), strings.Join(b, "\n"))
+	}
+	for key := range want {
+		if a, b := normalised(t, want[key]), normalised(t, got[key]); a != b {
+			t.Errorf("%s: install.yaml has\n%s\nand the chart\n%s", key, a, b)
+		}
+	}
+}
+
+// normalised is an object without what must differ.
+func normalised(t *testing.T, doc []byte) string {
+	t.Helper()
+	var o any
+	if err := yaml.Unmarshal(doc, &o); err != nil {
+		t.Fatal(err)
+	}
+	strip(o)
+	out, err := yaml.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+// strip removes what Helm adds, and maps and lists that are left empty.
+func strip(o any) {
+	switch v := o.(type) {
+	case map[string]any:
+		for _, key := range []string{"helm.sh/chart", "app.kubernetes.io/instance", "app.kubernetes.io/version",
+			"app.kubernetes.io/managed-by", "helm.sh/resource-policy"} {
+			delete(v, key)
+		}
+		for key, inner := range v {
+			strip(inner)
+			if m, ok := inner.(map[string]any); ok && len(m) == 0 {
+				delete(v, key)
+			}
+		}
+	case []any:
+		for _, inner := range v {
+			strip(inner)
+		}
+	}
+}
+
+// What cannot be right is refused, with a message that names the value.
+func TestBadValues(t *testing.T) {
+	for values, says := range map[string]string{
+		"replicaCount=two":                                          "/replicaCount",
+		"replicas=2":                                                "'replicas' not allowed",
+		"image.digest=abc":                                          "/image/digest",
+		"watch.namespaces={Shop}":                                   "/watch/namespaces/0",
+		"wechat.endpoints={http://example.com}":                     "/wechat/endpoints/0",
+		"wechat.caBundle.inline=nonsense":                           "/wechat/caBundle/inline",
+		"metrics.port=0":                                            "/metrics/port",
+		"terminationGracePeriodSeconds=5":                           "/terminationGracePeriodSeconds",
+		"extraArgs={zap}":                                           "/extraArgs/0",
+		"proxy.httpsProxy=http://a,proxy.secretName=b":              "not both",
+		"wechat.caBundle.configMap=b,wechat.caBundle.key=":          "/wechat/caBundle/key",
+		"serviceAccount.create=false,admissionPolicy.enabled=true":  "ServiceAccount",
+		"metrics.enabled=false,metrics.serviceMonitor.enabled=true": "nothing to scrape",
+		"resources=a":                                               "/resources",
+		"podDisruptionBudget.maxUnavailable=-1":                     "/podDisruptionBudget/maxUnavailable",
+	} {
+		t.Run(values, func(t *testing.T) {
+			out, err := runHelm(context.WithoutCancel(t.Context()), "", "template", release, chartDir, "--set", values)
+			if err == nil || !strings.Contains(out, says) {
+				t.Errorf("helm said %v: %s", err, out)
+			}
+		})
+	}
+	if out, err := runHelm(t.Context(), "", "template", release, chartDir, "--kube-version", "v1.30.0"); err == nil || !strings.Contains(out, "1.31") {
+		t.Errorf("an older Kubernetes: %v: %s", err, out)
+	}
+}
+
+// In namespace-list mode nothing about Secrets is cluster-wide, and without secure metrics nothing at all is but what
+// people use.
+func TestNothingClusterWide(t *testing.T) {
+	for key, doc := range render(t, "x", "y", "watch: {namespaces: [shop, blog]}\nmetrics: {secure: false}\n") {
+		if strings.HasPrefix(key, "ClusterRoleBinding") || strings.HasPrefix(key, "ClusterRole ") && bytes.Contains(doc, []byte("secrets")) {
+			t.Errorf("%s:\n%s", key, doc)
+		}
+	}
+}
