@@ -62,6 +62,9 @@ func (a *app) listCommand() *cobra.Command {
 	f.BoolVar(&o.noHeaders, "no-headers", false, "Leave the header line out.")
 	o.print.AddFlags(c)
 	c.Flag("output").Usage = "Output format: wide, or one of kubectl's: json, yaml, name, jsonpath=…, go-template=… and so on."
+	// cli-runtime's own words fill three lines each.
+	c.Flag("template").Usage = "Template, or the path of a file with one, for -o go-template and go-template-file."
+	c.Flag("allow-missing-template-keys").Usage = "Ignore keys that a go-template or jsonpath names and a resource lacks."
 	must(c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(
 		append([]string{wide}, o.print.AllowedFormats()...), cobra.ShellCompDirectiveNoFileComp)))
 	return c

@@ -41,7 +41,7 @@ func TestList(t *testing.T) {
 	w.golden("list-wide.txt", w.ok("list", "-o", "wide"), hide...)
 	w.golden("list-selector.txt", w.ok("list", "-l", "team=shop", "--no-headers"), hide...)
 	w.golden("list-name.txt", w.ok("list", "-o", "name"))
-	if out := w.ok("list", "-A", "--field-selector", "metadata.namespace="+w.namespace); !strings.HasPrefix(out, "NAMESPACE   NAME") {
+	if out := w.ok("list", "-A", "--field-selector", "metadata.namespace="+w.namespace); !strings.HasPrefix(out, "NAMESPACE ") {
 		t.Errorf("-A does not show the namespace:\n%s", out)
 	}
 	if out := w.ok("list", "--field-selector", "spec.appID="+otherAppID, "-o", "name"); strings.Count(out, "\n") != 1 {
@@ -64,7 +64,7 @@ func TestListForPrograms(t *testing.T) {
 	if out := w.ok("list", "-o", "yaml"); !strings.Contains(out, "kind: WeChatAppTokenList\n") || strings.Contains(out, "managedFields") {
 		t.Errorf("-o yaml:\n%s", out)
 	}
-	if out := w.ok("list", "-o", "jsonpath={.items[*].spec.appID}"); out != appID {
+	if out := w.ok("list", "-o", "jsonpath={.items[*].spec.appID}"); out != w.appID {
 		t.Errorf("-o jsonpath: %q", out)
 	}
 }

@@ -41,10 +41,16 @@ func run(ctx context.Context, t terminal, args []string) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	code := exitCode(ctx, err)
-	if err != nil && code != exitInterrupted {
+	if err != nil && !bareInterrupt(err) {
 		printError(t.ErrOut, err)
 	}
 	return code
+}
+
+// bareInterrupt: who pressed Ctrl-C needs not be told.
+func bareInterrupt(err error) bool {
+	var p *problem
+	return errors.Is(err, context.Canceled) && !errors.As(err, &p)
 }
 
 func printError(w io.Writer, err error) {
@@ -71,6 +77,7 @@ func (a *app) command() *cobra.Command {
 		Args:          unknownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SuggestionsMinimumDistance = 2
 	root.SetIn(a.In)
 	root.SetOut(a.Out)
 	root.SetErr(a.ErrOut)
@@ -91,8 +98,9 @@ func (a *app) command() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add(groupLook, a.listCommand(), a.statusCommand())
-	add(groupOther, optionsCommand())
+	add(groupLook, a.listCommand(), a.statusCommand(), a.waitCommand(), a.doctorCommand())
+	add(groupAct, a.checkCommand(), a.refreshCommand(), a.revokeCommand(), a.suspendCommand(), a.resumeCommand(), a.revealCommand())
+	add(groupOther, optionsCommand(), a.versionCommand())
 	a.completeFlags(root)
 	root.SetUsageTemplate(usageTemplate)
 	return root

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -72,7 +73,6 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	appID     = "wx0123456789abcdef"
 	appSecret = "0123456789abcdef0123456789abcdef"
 	patience  = 30 * time.Second
 	// later is how long after the first token was issued a test looks at it: events of the half minute after the issue are
@@ -89,7 +89,9 @@ type world struct {
 
 	// namespace has a random end; name stands for it in golden files.
 	namespace, name string
-	wechat          *wechattest.Server
+	// appID is the world's own, because WeChat's budget, and so the plugin, counts by appid.
+	appID  string
+	wechat *wechattest.Server
 	// now is the plugin's clock.
 	now func() time.Time
 }
@@ -105,7 +107,7 @@ func newWorld(t *testing.T, name string) *world {
 func newBareWorld(t *testing.T, name string) *world {
 	t.Helper()
 	t.Parallel()
-	w := &world{T: t, Gomega: gomega.NewWithT(t), name: name, now: time.Now}
+	w := &world{T: t, Gomega: gomega.NewWithT(t), name: name, now: time.Now, appID: "wx" + strings.ToLower(rand.Text()[:16])}
 	w.SetDefaultEventuallyTimeout(patience)
 	w.SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
 	var err error
@@ -113,7 +115,7 @@ func newBareWorld(t *testing.T, name string) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.wechat.Close)
-	w.wechat.SetApp(wechattest.App{ID: appID, Secret: appSecret})
+	w.wechat.SetApp(wechattest.App{ID: w.appID, Secret: appSecret})
 	if w.Client, err = client.New(env.Config, client.Options{Scheme: testScheme()}); err != nil {
 		t.Fatal(err)
 	}
@@ -187,7 +189,7 @@ func (w *world) createTokenOnly(name string, mutate ...func(*v1alpha1.WeChatAppT
 	t := &v1alpha1.WeChatAppToken{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name},
 		Spec: v1alpha1.WeChatAppTokenSpec{
-			AppID:                appID,
+			AppID:                w.appID,
 			CredentialsSecretRef: v1alpha1.CredentialsSecretReference{Name: name + "-wechat"},
 			Target:               v1alpha1.TargetSpec{Name: name + "-token"},
 		},
@@ -305,7 +307,7 @@ var (
 // golden compares with a file below testdata; UPDATE_GOLDEN=1 writes it. replace has old and new by turns.
 func (w *world) golden(name, got string, replace ...string) {
 	w.Helper()
-	got = strings.NewReplacer(append(replace, w.namespace, w.name)...).Replace(got)
+	got = strings.NewReplacer(append(replace, w.namespace, w.name, w.appID, "wx0123456789abcdef")...).Replace(got)
 	got = dateTime.ReplaceAllString(got, "yyyy-mm-dd hh:mm:ss")
 	got = rfc3339.ReplaceAllString(got, "yyyy-mm-ddThh:mm:ssZ")
 	got = fingerprint.ReplaceAllString(got, "00112233aabbccdd")

@@ -5,8 +5,6 @@ package controller
 import (
 	"context"
 	"fmt"
-	"regexp"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -16,9 +14,6 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
-
-// appSecretPattern is deliberately wider than the 32 hex digits seen so far: WeChat documents no form.
-var appSecretPattern = regexp.MustCompile(`^[0-9A-Za-z]{16,128}$`)
 
 // credentialState is what is known of the credentials in this pass.
 type credentialState struct {
@@ -125,7 +120,7 @@ func (r *Reconciler) liveCredentials(ctx context.Context, token *v1alpha1.WeChat
 	}
 	version := versionOf(secret)
 	value, found := secret.Data[ref.Key]
-	appSecret := strings.TrimSpace(string(value))
+	appSecret, wellFormed := wechat.ParseAppSecret(value)
 	switch {
 	case secret.Type != corev1.SecretTypeOpaque:
 		return refuseCredentials(version, v1alpha1.ReasonCredentialsNotFound,
@@ -136,7 +131,7 @@ func (r *Reconciler) liveCredentials(ctx context.Context, token *v1alpha1.WeChat
 	case !found:
 		return refuseCredentials(version, v1alpha1.ReasonCredentialsNotFound,
 			"Secret %q has no key %q: add it with the AppSecret, or set spec.credentialsSecretRef.key", ref.Name, ref.Key), nil
-	case !appSecretPattern.MatchString(appSecret):
+	case !wellFormed:
 		return refuseCredentials(version, v1alpha1.ReasonCredentialsMalformed,
 			"key %q of Secret %q is no AppSecret: it must be 16 to 128 letters and digits; copy it from WeChat's console again",
 			ref.Key, ref.Name), nil
@@ -144,7 +139,7 @@ func (r *Reconciler) liveCredentials(ctx context.Context, token *v1alpha1.WeChat
 	return credentialState{
 		version: version,
 		known:   true,
-		value:   wechat.Credentials{AppID: token.Spec.AppID, AppSecret: wechat.NewSecret(appSecret)},
+		value:   wechat.Credentials{AppID: token.Spec.AppID, AppSecret: appSecret},
 	}, nil
 }
 

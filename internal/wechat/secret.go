@@ -8,6 +8,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"regexp"
+	"strings"
 	"log/slog"
 	"time"
 	"unique"
@@ -78,6 +80,18 @@ func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // MarshalLog implements logr.Marshaler.
 func (Secret) MarshalLog() any { return redacted }
+
+// appSecretPattern is deliberately wider than the 32 hex digits seen so far: WeChat documents no form.
+var appSecretPattern = regexp.MustCompile(`^[0-9A-Za-z]{16,128}$`)
+
+// ParseAppSecret takes what a person stored as AppSecret, with white space around it. false: it is none.
+func ParseAppSecret(stored []byte) (Secret, bool) {
+	value := strings.TrimSpace(string(stored))
+	if !appSecretPattern.MatchString(value) {
+		return Secret{}, false
+	}
+	return NewSecret(value), true
+}
 
 // Credentials name a WeChat account and prove that it is ours.
 type Credentials struct {

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+)
+
+func (a *app) doctorCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "Find what keeps tokens from their pods, in the whole cluster",
+		Long: fmt.Sprintf(`Find what keeps tokens from their pods: an operator that does not run or does not serve a namespace, credentials that are
+missing or malformed, addresses that WeChat does not allow, Legacy accounts that are used twice, pods that never see a new token,
+and versions that do not fit.
+
+It looks at the whole cluster, or with -n at one namespace, and changes nothing. Credentials are read to judge their form; they
+are never printed. What you may not read is left out, and said. Exit code %d means that an error was found.`, exitBad),
+		Example: `  kubectl wxtoken doctor
+  kubectl wxtoken doctor -n shop`,
+		Args: noArguments, ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.doctor(cmd.Context(), cmd.Flag("namespace").Changed)
+		},
+	}
+}
+
+type level int
+
+const (
+	levelOK level = iota
+	levelNote
+	levelWarning
+	levelError
+)
+
+func (l level) mark() cell {
+	return [...]cell{{"✓", green}, {"·", dim}, {"!", yellow}, {"✗", red}}[l]
+}
+
+// finding is one line of doctor's answer.
+type finding struct {
+	level level
+	// text says what was found, next what to do.
+	text, next string
+}
+
+// examination is one run of doctor.
+type examination struct {
+	*app
+
+	cluster *cluster
+	// namespace that is looked at; "" for all.
+	namespace string
+	tokens    []look
+	operators []appsv1.Deployment
+	// credentials that could be read, by namespace/name of the resource.
+	accounts map[string]account
+	// told are the resources whose trouble another chapter tells of.
+	told     map[string]bool
+	chapters []chapter
+}
+
+type chapter struct {
+	title    string
+	findings []finding
+}
+
+// report is where a check puts its findings.
+type report struct{ findings []finding }
+
+func (r *report) add(l level, next, format string, args ...any) {
+	r.findings = append(r.findings, finding{level: l, text: fmt.Sprintf(format, args...), next: next})
+}
+
+// gap says what could not be looked at.
+func (r *report) gap(err error) {
+	r.add(levelNote, "", "not looked at: %s", firstLine(err))
+}
+
+func (a *app) doctor(ctx context.Context, oneNamespace bool) error {
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	x := &examination{app: a, cluster: c, accounts: map[string]account{}, told: map[string]bool{}}
+	if oneNamespace {
+		x.namespace = c.namespace
+	}
+	narrowed, err := x.load(ctx)
+	if err != nil {
+		return err
+	}
+	for _, check := range []struct {
+		title string
+		run   func(context.Context, *report) error
+	}{
+		{"Operator", x.checkOperator},
+		{"Credentials", x.checkCredentials},
+		{"IP allowlist", x.checkAddresses},
+		{"Legacy accounts", x.checkLegacy},
+		{"Tokens", x.checkTokens},
+		{"Pods", x.checkPods},
+		{"Versions", x.checkVersions},
+	} {
+		r := &report{}
+		if err := check.run(ctx, r); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			r.gap(err)
+		}
+		x.chapters = append(x.chapters, chapter{check.title, r.findings})
+	}
+	return x.write(narrowed)
+}
+
+// load lists the resources, of one namespace if not all may be listed.
+func (x *examination) load(ctx context.Context) (narrowed bool, err error) {
+	l, err := x.cluster.list(ctx, x.namespace)
+	if err != nil && x.namespace == "" && forbidden(err) {
+		narrowed, x.namespace = true, x.cluster.namespace
+		l, err = x.cluster.list(ctx, x.namespace)
+	}
+	if err != nil {
+		return narrowed, err
+	}
+	sortTokens(l.Items)
+	for i := range l.Items {
+		x.tokens = append(x.tokens, lookAt(&l.Items[i], x.now()))
+	}
+	return narrowed, nil
+}
+
+func forbidden(err error) bool {
+	var p *problem
+	return errors.As(err, &p) && apierrors.IsForbidden(p.err)
+}
+
+func (x *examination) namespaces() []string {
+	set := map[string]bool{}
+	for _, t := range x.tokens {
+		set[t.Namespace] = true
+	}
+	return slices.Sorted(maps.Keys(set))
+}
+
+func (l look) fullName() string { return l.Namespace + "/" + l.Name }
+
+func (x *examination) write(narrowed bool) error {
+	count := map[level]int{}
+	for i, c := range x.chapters {
+		if i > 0 {
+			fmt.Fprintln(x.Out)
+		}
+		fmt.Fprintln(x.Out, x.paint.in(bold, c.title))
+		for _, f := range c.findings {
+			count[f.level]++
+			x.writeFinding(f)
+		}
+	}
+	where := fmt.Sprintf("%s in %s", plural(len(x.tokens), "token"), plural(len(x.namespaces()), "namespace"))
+	if narrowed {
+		where += fmt.Sprintf("; you may not list those of all namespaces, so only %q was looked at", x.namespace)
+	}
+	fmt.Fprintf(x.Out, "\n%s, %s. Looked at %s.\n", plural(count[levelError], "error"), plural(count[levelWarning], "warning"), where)
+	if n := count[levelError]; n > 0 {
+		return bad("", "doctor found %s", plural(n, "error"))
+	}
+	return nil
+}
+
+func (x *examination) writeFinding(f finding) {
+	m := f.level.mark()
+	for i, line := range wrap(clean(f.text), textWidth-4) {
+		mark := " "
+		if i == 0 {
+			mark = x.paint.in(m.color, m.text)
+		}
+		fmt.Fprintf(x.Out, "  %s %s\n", mark, line)
+	}
+	if f.next == "" {
+		return
+	}
+	for i, line := range wrap(clean(f.next), textWidth-7) {
+		arrow := "  "
+		if i == 0 {
+			arrow = "→ "
+		}
+		fmt.Fprintf(x.Out, "    %s%s\n", x.paint.in(cyan, arrow), line)
+	}
+}
+
+// names joins the full names of resources.
+func names(tokens []look) string {
+	out := make([]string, len(tokens))
+	for i, t := range tokens {
+		out[i] = t.fullName()
+	}
+	return strings.Join(out, ", ")
+}
+
+// checkTokens repeats what the resources themselves say, where no other chapter did.
+func (x *examination) checkTokens(_ context.Context, r *report) error {
+	well := 0
+	for _, t := range x.tokens {
+		status := fmt.Sprintf("kubectl wxtoken status %s -n %s tells the whole story.", t.Name, t.Namespace)
+		switch s := t.state(); {
+		case x.told[t.fullName()]:
+		case s == stateStalled:
+			r.add(levelError, status, "%s: no valid token: %s: %s", t.fullName(), t.reason(), t.message())
+		case s == stateWaiting:
+			r.add(levelError, status, "%s: no valid token yet: %s: %s", t.fullName(), t.reason(), t.message())
+		case s == stateFailing:
+			left, _ := t.left()
+			r.add(levelWarning, status, "%s: works for another %s, but %s: %s", t.fullName(), countdown(left), t.failing.Reason, t.failing.Message)
+		case s == stateSuspended:
+			r.add(levelWarning, fmt.Sprintf("kubectl wxtoken resume %s -n %s.", t.Name, t.Namespace), "%s: suspended, its token is not replaced", t.fullName())
+		default:
+			well++
+		}
+		if n := len(t.forced()); n > 15 && t.Spec.Mode == v1alpha1.ModeStable {
+			r.add(levelWarning, "Keep the rest for a revoke.", "%s: %d of the 20 forced calls of 24 hours are used", t.fullName(), n)
+		}
+	}
+	if well > 0 || len(x.tokens) == 0 {
+		r.add(levelOK, "", "%s in order", plural(well, "token"))
+	}
+	return nil
+}

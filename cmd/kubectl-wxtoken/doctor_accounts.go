@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+)
+
+// account is what WeChat would take two resources for: equal values mean the same appid and AppSecret. It holds neither.
+type account string
+
+// checkCredentials judges the form of each AppSecret, as the operator does.
+func (x *examination) checkCredentials(ctx context.Context, r *report) error {
+	well := 0
+	for _, t := range x.tokens {
+		next, err := x.judgeCredentials(ctx, t)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return err
+		case err != nil && next == "":
+			r.gap(err)
+		case err != nil:
+			x.told[t.fullName()] = true
+			r.add(levelError, next, "%s: %v", t.fullName(), err)
+		default:
+			well++
+		}
+	}
+	if well > 0 || len(x.tokens) == 0 {
+		r.add(levelOK, "", "%s of an AppSecret's form; whether it is the right one only WeChat knows", plural(well, "credentials Secret"))
+	}
+	return nil
+}
+
+// judgeCredentials reads and forgets an AppSecret. An error with nothing to do next means that it could not be read.
+func (x *examination) judgeCredentials(ctx context.Context, t look) (next string, err error) {
+	ref, secret := t.Spec.CredentialsSecretRef, &corev1.Secret{}
+	create := fmt.Sprintf("kubectl -n %s create secret generic %s --from-file=%s=/dev/stdin, paste the AppSecret, press Enter and Ctrl-D.",
+		t.Namespace, ref.Name, ref.Key)
+	switch err := x.cluster.Get(ctx, client.ObjectKey{Namespace: t.Namespace, Name: ref.Name}, secret); {
+	case apierrors.IsNotFound(err):
+		return create, fmt.Errorf("credentials Secret %q does not exist", ref.Name)
+	case err != nil:
+		return "", explain(err, fmt.Sprintf("read credentials Secret %s/%s", t.Namespace, ref.Name))
+	}
+	value, found := secret.Data[ref.Key]
+	appSecret, wellFormed := wechat.ParseAppSecret(value)
+	switch {
+	case secret.Type != corev1.SecretTypeOpaque:
+		return "Put the AppSecret into a Secret of type Opaque.", fmt.Errorf("credentials Secret %q is of type %q", ref.Name, secret.Type)
+	case !found:
+		return "Add the key with the AppSecret, or set spec.credentialsSecretRef.key.", fmt.Errorf("credentials Secret %q has no key %q", ref.Name, ref.Key)
+	case !wellFormed:
+		return "It must be 16 to 128 letters and digits: copy it from WeChat's console again.",
+			fmt.Errorf("key %q of credentials Secret %q is no AppSecret", ref.Key, ref.Name)
+	case x.labelRequired(t) && secret.Labels[v1alpha1.LabelCredentials] != "true":
+		return fmt.Sprintf("Its owner must add it: kubectl -n %s label secret %s %s=true.", t.Namespace, ref.Name, v1alpha1.LabelCredentials),
+			fmt.Errorf("credentials Secret %q lacks the label that the operator requires", ref.Name)
+	}
+	x.accounts[t.fullName()] = account(wechat.Credentials{AppID: t.Spec.AppID, AppSecret: appSecret}.Fingerprint())
+	return "", nil
+}
+
+func (x *examination) labelRequired(t look) bool {
+	return slices.ContainsFunc(x.operators, func(d appsv1.Deployment) bool {
+		return serves(&d, t.WeChatAppToken) && flagOf(&d, "require-credentials-label") == "true"
+	})
+}
+
+// address finds the address that WeChat saw in the operator's message about it.
+var address = regexp.MustCompile(`\b\d{1,3}(?:\.\d{1,3}){3}\b|\b(?:[0-9a-fA-F]{1,4}:){2,7}[0-9a-fA-F:]*[0-9a-fA-F]\b`)
+
+// checkAddresses collects the addresses to put on an allowlist.
+func (x *examination) checkAddresses(_ context.Context, r *report) error {
+	apps := map[string][]string{}
+	for _, t := range x.tokens {
+		e := t.Status.LastError
+		if e == nil {
+			continue
+		}
+		switch e.Reason {
+		case v1alpha1.ReasonIPNotAllowed, v1alpha1.ReasonIPBlocked, v1alpha1.ReasonAdminConfirmationRequired:
+			x.told[t.fullName()] = true
+			ip := address.FindString(e.Message)
+			if ip == "" {
+				ip = "the operator's address, which WeChat did not name,"
+			}
+			if !slices.Contains(apps[ip], t.Spec.AppID) {
+				apps[ip] = append(apps[ip], t.Spec.AppID)
+			}
+		}
+	}
+	for _, ip := range slices.Sorted(maps.Keys(apps)) {
+		r.add(levelError, "Add it to the IP allowlist in WeChat's console; it works some minutes later. Then: kubectl wxtoken check NAME.",
+			"WeChat does not allow %s for appid %s", ip, strings.Join(apps[ip], ", "))
+	}
+	if len(apps) == 0 {
+		r.add(levelOK, "", "WeChat complains about no address of the operator; those of your pods are not known here")
+	}
+	return nil
+}
+
+// checkLegacy: each Legacy fetch ends the token of whoever else uses the appid.
+func (x *examination) checkLegacy(ctx context.Context, r *report) error {
+	byApp := map[string][]look{}
+	for _, t := range x.tokens {
+		if t.Spec.Mode == v1alpha1.ModeLegacy && t.DeletionTimestamp.IsZero() {
+			byApp[t.Spec.AppID] = append(byApp[t.Spec.AppID], t)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(byApp)) {
+		x.checkLegacyApp(id, byApp[id], r)
+	}
+	if err := x.checkForeignFetchers(ctx, r); err != nil {
+		r.gap(err)
+	}
+	if len(r.findings) == 0 {
+		r.add(levelOK, "", "no appid is fetched for twice")
+	}
+	return nil
+}
+
+func (x *examination) checkLegacyApp(id string, tokens []look, r *report) {
+	if len(tokens) < 2 {
+		return
+	}
+	secrets, operators := map[account]bool{}, map[string]bool{}
+	for _, t := range tokens {
+		if a, known := x.accounts[t.fullName()]; known {
+			secrets[a] = true
+		}
+		for i := range x.operators {
+			if d := &x.operators[i]; serves(d, t.WeChatAppToken) {
+				operators[d.Namespace+"/"+d.Name] = true
+			}
+		}
+	}
+	switch {
+	case len(secrets) > 1:
+		r.add(levelError, "Write the current AppSecret into all of their credentials Secrets, or use mode Stable.",
+			"appid %s is used in Legacy mode by %s with different AppSecrets, so each fetches and ends the other's token", id, names(tokens))
+	case len(operators) > 1:
+		r.add(levelError, "Let one operator serve all of them, or use mode Stable.",
+			"appid %s is used in Legacy mode by %s, which several operators serve: each fetches and ends the other's token", id, names(tokens))
+	default:
+		r.add(levelNote, "", "appid %s is used in Legacy mode by %s: one of them fetches for all", id, names(tokens))
+	}
+}
+
+func (x *examination) checkForeignFetchers(ctx context.Context, r *report) error {
+	l := &corev1.EventList{}
+	err := x.cluster.List(ctx, l, client.InNamespace(x.namespace), client.MatchingFields{
+		"involvedObject.kind": v1alpha1.Kind, "reason": v1alpha1.EventForeignFetcher,
+	})
+	if err != nil {
+		return explain(err, "list events")
+	}
+	for i := range l.Items {
+		e := &l.Items[i]
+		r.add(levelWarning, "Find and stop what else calls GET /cgi-bin/token, or use mode Stable.",
+			"%s/%s, %s: %s", e.InvolvedObject.Namespace, e.InvolvedObject.Name, ago(eventMoment(e).at, x.now()), e.Message)
+	}
+	return nil
+}

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	utilversion "k8s.io/apimachinery/pkg/util/version"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+)
+
+const (
+	// operatorName is the value of app.kubernetes.io/name on everything that installs the operator, and begins the names of
+	// its Leases.
+	operatorName = v1alpha1.ManagedByValue
+	nameLabel    = "app.kubernetes.io/name"
+	// leaseGrace is how long a Lease may be stale before nobody leads.
+	leaseGrace = 30 * time.Second
+)
+
+// checkOperator: one must run, lead, and serve each resource.
+func (x *examination) checkOperator(ctx context.Context, r *report) error {
+	l := &appsv1.DeploymentList{}
+	if err := x.cluster.List(ctx, l, client.MatchingLabels{nameLabel: operatorName}); err != nil {
+		r.gap(explain(err, "list Deployments of all namespaces"))
+	}
+	x.operators = l.Items
+	for i := range x.operators {
+		x.checkDeployment(&x.operators[i], r)
+	}
+	leases, err := x.checkLeases(ctx, r)
+	if err != nil {
+		r.gap(err)
+	}
+	x.checkSilence(r)
+	if len(x.operators) > 0 {
+		x.checkServed(r)
+		return nil
+	}
+	if leases == 0 {
+		x.noOperator(r)
+	}
+	return nil
+}
+
+// noOperator: none was found, which is an error unless the resources are looked after all the same.
+func (x *examination) noOperator(r *report) {
+	next := "Install it as the README says, or look for it: it may carry another label, or run outside this cluster."
+	what := fmt.Sprintf("no Deployment with the label %s=%s and no Lease %s… was found", nameLabel, operatorName, operatorName)
+	served := slices.ContainsFunc(x.tokens, func(t look) bool { return t.ready != nil }) && len(x.silent()) == 0
+	if served {
+		r.add(levelWarning, next, "%s; the statuses are up to date, so one runs somewhere", what)
+		return
+	}
+	r.add(levelError, next, "%s", what)
+}
+
+func (x *examination) checkDeployment(d *appsv1.Deployment, r *report) {
+	name := d.Namespace + "/" + d.Name
+	pods := fmt.Sprintf("kubectl -n %s get pods -l %s=%s, and their logs.", d.Namespace, nameLabel, operatorName)
+	want := int32(1)
+	if d.Spec.Replicas != nil {
+		want = *d.Spec.Replicas
+	}
+	switch ready := d.Status.ReadyReplicas; {
+	case want == 0:
+		r.add(levelError, fmt.Sprintf("kubectl -n %s scale deployment %s --replicas=2.", d.Namespace, d.Name), "Deployment %s is scaled to 0 replicas", name)
+	case ready == 0:
+		r.add(levelError, pods, "Deployment %s has no ready replica of %d", name, want)
+	case ready < want:
+		r.add(levelWarning, pods, "Deployment %s has %d ready replicas of %d", name, ready, want)
+	default:
+		r.add(levelOK, "", "Deployment %s has %d ready replicas of %d", name, ready, want)
+	}
+}
+
+// checkLeases looks for a leader that is alive.
+func (x *examination) checkLeases(ctx context.Context, r *report) (found int, err error) {
+	l := &coordinationv1.LeaseList{}
+	if err := x.cluster.List(ctx, l); err != nil {
+		return 0, explain(err, "list Leases of all namespaces")
+	}
+	for i := range l.Items {
+		lease := &l.Items[i]
+		if !strings.HasPrefix(lease.Name, operatorName) {
+			continue
+		}
+		found++
+		name, spec := lease.Namespace+"/"+lease.Name, lease.Spec
+		logs := fmt.Sprintf("Look at the operator's logs: kubectl -n %s logs -l %s=%s --prefix.", lease.Namespace, nameLabel, operatorName)
+		switch {
+		case spec.HolderIdentity == nil || *spec.HolderIdentity == "":
+			r.add(levelError, logs, "Lease %s: nobody leads", name)
+		case spec.RenewTime == nil || x.now().Sub(spec.RenewTime.Time) > leaseGrace:
+			r.add(levelError, logs, "Lease %s: %s leads no more, it was last heard of %s", name, *spec.HolderIdentity, lastRenewed(spec, x.now()))
+		default:
+			r.add(levelOK, "", "Lease %s: %s leads", name, *spec.HolderIdentity)
+		}
+	}
+	return found, nil
+}
+
+func lastRenewed(spec coordinationv1.LeaseSpec, now time.Time) string {
+	if spec.RenewTime == nil {
+		return "never"
+	}
+	return ago(spec.RenewTime.Time, now)
+}
+
+// silent are the resources that nobody seems to look after.
+func (x *examination) silent() []look {
+	var out []look
+	for _, t := range x.tokens {
+		if t.unseen() || t.overdue() || t.state() == stateExpired {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+func (x *examination) checkSilence(r *report) {
+	for _, t := range x.silent() {
+		x.told[t.fullName()] = true
+		what := "its refresh is overdue and the status gives no reason"
+		switch {
+		case t.unseen():
+			what = fmt.Sprintf("no operator has seen it since it was created %s", ago(t.CreationTimestamp.Time, t.now))
+		case t.state() == stateExpired:
+			what = fmt.Sprintf("its token expired %s and the status was not updated", ago(t.Status.Token.ExpiresAt.Time, t.now))
+		}
+		r.add(levelError, "The operator does not run, does not serve this namespace, or cannot reach the API server: look at its logs.",
+			"%s: %s", t.fullName(), what)
+	}
+}
+
+// checkServed: each resource belongs to exactly one operator.
+func (x *examination) checkServed(r *report) {
+	for _, t := range x.tokens {
+		var by []string
+		for i := range x.operators {
+			if d := &x.operators[i]; serves(d, t.WeChatAppToken) {
+				by = append(by, d.Namespace+"/"+d.Name)
+			}
+		}
+		switch len(by) {
+		case 0:
+			r.add(levelError, "Add the namespace to --namespaces, or the label to the resource.",
+				"%s: no operator serves it, because of --namespaces or --watch-label-selector", t.fullName())
+		case 1:
+		default:
+			r.add(levelError, "Give them disjoint --namespaces or --watch-label-selector, or remove one.",
+				"%s: several operators serve it: %s", t.fullName(), strings.Join(by, ", "))
+		}
+	}
+}
+
+// serves tells from its flags whether an operator serves a resource.
+func serves(d *appsv1.Deployment, t *v1alpha1.WeChatAppToken) bool {
+	if namespaces := flagOf(d, "namespaces"); strings.TrimSpace(namespaces) != "" {
+		served := slices.ContainsFunc(strings.Split(namespaces, ","), func(n string) bool { return strings.TrimSpace(n) == t.Namespace })
+		if !served {
+			return false
+		}
+	}
+	selector, err := labels.Parse(flagOf(d, "watch-label-selector"))
+	return err != nil || selector.Matches(labels.Set(t.Labels))
+}
+
+// flagOf is the value of one of the operator's flags, as --flag=value, -flag=value or in two arguments.
+func flagOf(d *appsv1.Deployment, name string) string {
+	for _, c := range d.Spec.Template.Spec.Containers {
+		for i, arg := range c.Args {
+			key, value, found := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+			if key != name || !strings.HasPrefix(arg, "-") {
+				continue
+			}
+			if !found && i+1 < len(c.Args) && !strings.HasPrefix(c.Args[i+1], "-") {
+				return c.Args[i+1]
+			}
+			if !found {
+				return "true"
+			}
+			return value
+		}
+	}
+	return ""
+}
+
+// checkVersions compares this plugin with the operators, by the tags of their images.
+func (x *examination) checkVersions(_ context.Context, r *report) error {
+	ours, err := utilversion.ParseSemantic(releaseVersion())
+	if err != nil {
+		r.add(levelNote, "", "this plugin is %s, which is no release, so it is not compared", releaseVersion())
+	}
+	for i := range x.operators {
+		d := &x.operators[i]
+		name, tag := d.Namespace+"/"+d.Name, imageTag(d)
+		theirs, parseErr := utilversion.ParseSemantic(tag)
+		switch {
+		case d.Status.UpdatedReplicas < d.Status.Replicas:
+			r.add(levelWarning, fmt.Sprintf("kubectl -n %s rollout status deployment/%s.", d.Namespace, d.Name),
+				"Deployment %s: two versions run at the same time, a rollout is under way or stuck", name)
+		case parseErr != nil:
+			r.add(levelNote, "", "Deployment %s runs the image tag %q, which names no version", name, tag)
+		case err != nil:
+			r.add(levelNote, "", "Deployment %s runs %s", name, tag)
+		case ours.Major() != theirs.Major() || ours.Minor() != theirs.Minor():
+			r.add(levelWarning, "Update the older one.", "Deployment %s runs %s, this plugin is %s", name, tag, releaseVersion())
+		default:
+			r.add(levelOK, "", "Deployment %s runs %s, this plugin is %s", name, tag, releaseVersion())
+		}
+	}
+	return nil
+}
+
+// imageTag is the tag of the operator's image; "" without one.
+func imageTag(d *appsv1.Deployment) string {
+	for _, c := range d.Spec.Template.Spec.Containers {
+		image, _, _ := strings.Cut(c.Image, "@")
+		if i := strings.LastIndex(image, ":"); i > strings.LastIndex(image, "/") {
+			return image[i+1:]
+		}
+		return ""
+	}
+	return ""
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// podsAtOnce keeps the answers of large clusters small.
+const podsAtOnce = 500
+
+const (
+	adviceEnv     = "Mount the Secret as a volume and read the file: a variable never changes while the container runs."
+	adviceSubPath = "Mount the whole volume, without subPath: a subPath mount is never updated."
+)
+
+// checkPods finds pods that never see a new token.
+func (x *examination) checkPods(ctx context.Context, r *report) error {
+	seen := map[string]bool{}
+	users := 0
+	for _, namespace := range x.namespaces() {
+		targets := map[string]bool{}
+		for _, t := range x.tokens {
+			if t.Namespace == namespace {
+				targets[t.TargetName()] = true
+			}
+		}
+		err := x.eachPod(ctx, namespace, func(p *corev1.Pod) {
+			uses := usesOf(p, targets)
+			if len(uses) > 0 {
+				users++
+			}
+			for _, u := range uses {
+				text := fmt.Sprintf("%s/%s: %s", namespace, workload(p), u.text)
+				if u.next != "" && !seen[text] {
+					seen[text] = true
+					r.add(levelError, u.next, "%s", text)
+				}
+			}
+		})
+		if err != nil && ctx.Err() != nil {
+			return err
+		} else if err != nil {
+			r.gap(explain(err, fmt.Sprintf("list pods of namespace %q", namespace)))
+		}
+	}
+	switch {
+	case len(seen) > 0:
+	case users == 0:
+		r.add(levelNote, "", "no pod uses a token")
+	default:
+		r.add(levelOK, "", "pods that mount a token: %d; each of them sees a new one", users)
+	}
+	return nil
+}
+
+func (x *examination) eachPod(ctx context.Context, namespace string, visit func(*corev1.Pod)) error {
+	for next := ""; ; {
+		l := &corev1.PodList{}
+		if err := x.cluster.List(ctx, l, client.InNamespace(namespace), client.Limit(podsAtOnce), client.Continue(next)); err != nil {
+			return err
+		}
+		for i := range l.Items {
+			if p := &l.Items[i]; p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {
+				visit(p)
+			}
+		}
+		if next = l.Continue; next == "" {
+			return nil
+		}
+	}
+}
+
+// use is one way in which a container gets a token; next is not empty when it never sees a new one.
+type use struct{ text, next string }
+
+func usesOf(p *corev1.Pod, targets map[string]bool) []use {
+	volumes := map[string]string{}
+	for _, v := range p.Spec.Volumes {
+		if s := v.Secret; s != nil && targets[s.SecretName] {
+			volumes[v.Name] = s.SecretName
+		}
+		if v.Projected == nil {
+			continue
+		}
+		for _, source := range v.Projected.Sources {
+			if s := source.Secret; s != nil && targets[s.Name] {
+				volumes[v.Name] = s.Name
+			}
+		}
+	}
+	containers := slices.Clone(p.Spec.Containers)
+	for _, c := range p.Spec.InitContainers {
+		// Others are over before the token is.
+		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			containers = append(containers, c)
+		}
+	}
+	var out []use
+	for i := range containers {
+		out = append(out, usesOfContainer(&containers[i], targets, volumes)...)
+	}
+	return out
+}
+
+func usesOfContainer(c *corev1.Container, targets map[string]bool, volumes map[string]string) []use {
+	var out []use
+	for _, e := range c.EnvFrom {
+		if s := e.SecretRef; s != nil && targets[s.Name] {
+			out = append(out, use{fmt.Sprintf("container %q has Secret %q in its environment (envFrom)", c.Name, s.Name), adviceEnv})
+		}
+	}
+	for _, e := range c.Env {
+		if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil && targets[e.ValueFrom.SecretKeyRef.Name] {
+			out = append(out, use{
+				fmt.Sprintf("container %q has Secret %q in its environment (%s)", c.Name, e.ValueFrom.SecretKeyRef.Name, e.Name), adviceEnv,
+			})
+		}
+	}
+	for _, m := range c.VolumeMounts {
+		secret, mounted := volumes[m.Name]
+		switch {
+		case mounted && (m.SubPath != "" || m.SubPathExpr != ""):
+			out = append(out, use{fmt.Sprintf("container %q mounts Secret %q by subPath", c.Name, secret), adviceSubPath})
+		case mounted:
+			out = append(out, use{text: fmt.Sprintf("container %q mounts Secret %q", c.Name, secret)})
+		}
+	}
+	return out
+}
+
+// workload names what made a pod, so that its replicas are told of once.
+func workload(p *corev1.Pod) string {
+	owner := metav1.GetControllerOf(p)
+	if owner == nil {
+		return "Pod " + p.Name
+	}
+	if hash := p.Labels["pod-template-hash"]; owner.Kind == "ReplicaSet" && hash != "" {
+		return "Deployment " + strings.TrimSuffix(owner.Name, "-"+hash)
+	}
+	return owner.Kind + " " + owner.Name
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
+)
+
+// createOperatorDeployment stands for an installed operator: nothing here starts pods.
+func (w *world) createOperatorDeployment(name, image string, ready, want int32, args ...string) *appsv1.Deployment {
+	w.Helper()
+	labels := map[string]string{nameLabel: operatorName}
+	d := &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name, Labels: labels},
+		Spec: appsv1.DeploymentSpec{
+			Replicas: &want,
+			Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "manager", Image: image, Args: args}}},
+			},
+		},
+	}
+	w.must(w.Create(w.Context(), d))
+	d.Status = appsv1.DeploymentStatus{Replicas: want, UpdatedReplicas: want, ReadyReplicas: ready}
+	w.must(w.Client.Status().Update(w.Context(), d))
+	return d
+}
+
+func (w *world) createLease(name, holder string, renewed time.Time) {
+	w.Helper()
+	at := metav1.NewMicroTime(renewed)
+	w.must(w.Create(w.Context(), &coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, RenewTime: &at},
+	}))
+}
+
+// createPod makes one of two replicas of a Deployment.
+func (w *world) createPod(deployment string, spec corev1.PodSpec) {
+	w.Helper()
+	yes := true
+	for _, suffix := range []string{"a", "b"} {
+		w.must(w.Create(w.Context(), &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: w.namespace, Name: deployment + "-7d9f-" + suffix, Labels: map[string]string{"pod-template-hash": "7d9f"},
+				OwnerReferences: []metav1.OwnerReference{{
+					APIVersion: "apps/v1", Kind: "ReplicaSet", Name: deployment + "-7d9f", UID: "1", Controller: &yes,
+				}},
+			},
+			Spec: spec,
+		}))
+	}
+}
+
+func secretVolume(secret string) []corev1.Volume {
+	return []corev1.Volume{{Name: "wechat", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: secret}}}}
+}
+
+func container(mutate func(*corev1.Container)) []corev1.Container {
+	c := corev1.Container{Name: "app", Image: "example.com/app"}
+	mutate(&c)
+	return []corev1.Container{c}
+}
+
+func mount(subPath string) func(*corev1.Container) {
+	return func(c *corev1.Container) {
+		c.VolumeMounts = []corev1.VolumeMount{{Name: "wechat", MountPath: "/var/run/wechat", SubPath: subPath}}
+	}
+}
+
+// createPods makes one workload for each way to get a token.
+func (w *world) createPods() {
+	w.Helper()
+	ref := corev1.LocalObjectReference{Name: "shop-token"}
+	w.createPod("good", corev1.PodSpec{Volumes: secretVolume("shop-token"), Containers: container(mount(""))})
+	w.createPod("sub-path", corev1.PodSpec{Volumes: secretVolume("shop-token"), Containers: container(mount("access_token"))})
+	w.createPod("elsewhere", corev1.PodSpec{Volumes: secretVolume("another"), Containers: container(mount("access_token"))})
+	w.createPod("projected", corev1.PodSpec{
+		Volumes: []corev1.Volume{{Name: "wechat", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+			Sources: []corev1.VolumeProjection{{Secret: &corev1.SecretProjection{LocalObjectReference: ref}}},
+		}}}},
+		Containers: container(mount("access_token")),
+	})
+	w.createPod("variable", corev1.PodSpec{Containers: container(func(c *corev1.Container) {
+		c.Env = []corev1.EnvVar{{Name: "WECHAT_TOKEN", ValueFrom: &corev1.EnvVarSource{
+			SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: ref, Key: "access_token"},
+		}}}
+	})})
+	w.createPod("variables", corev1.PodSpec{Containers: container(func(c *corev1.Container) {
+		c.EnvFrom = []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: ref}}}
+	})})
+}
+
+// One test, because Deployments and Leases are looked for in the whole cluster.
+func TestDoctor(t *testing.T) {
+	w := newBareWorld(t, "doctor")
+	stop := w.startOperator()
+	w.createToken("shop")
+	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
+
+	w.golden("doctor-alone.txt", w.ok("doctor"))
+
+	d := w.createOperatorDeployment("operator", "example.com/wechat-token-operator:v0.1.0", 2, 2, "--leader-elect", "--namespaces="+w.namespace)
+	w.createLease(operatorName+"-00000000", "operator-a", time.Now())
+	w.golden("doctor-well.txt", w.ok("doctor"))
+
+	w.makeIll()
+	r := w.wxtoken("doctor")
+	w.wants(r, exitBad, "error: doctor found")
+	w.golden("doctor-ill.txt", r.out)
+
+	// Nobody runs.
+	stop()
+	zero := int32(0)
+	d.Spec.Replicas = &zero
+	w.must(w.Update(w.Context(), d))
+	w.createLease(operatorName+"-11111111", "", time.Now())
+	w.createLease(operatorName+"-22222222", "operator-b", time.Now().Add(-10*time.Minute))
+	w.createTokenOnly("unseen")
+	at := w.token("shop").Status.Token.ExpiresAt.Add(time.Hour)
+	w.now = func() time.Time { return at }
+	w.wants(w.wxtoken("doctor"), exitBad,
+		"is scaled to 0 replicas", "→ kubectl -n "+w.namespace+" scale deployment operator --replicas=2.",
+		"nobody leads", "operator-b leads no more",
+		w.namespace+"/shop: its token expired 60m ago and the status was not updated",
+		w.namespace+"/unseen: no operator has seen it since")
+
+	w.viewerSees()
+}
+
+// makeIll adds everything that doctor finds but an operator that is gone.
+func (w *world) makeIll() {
+	w.Helper()
+	ill, other := "wx00000000000000ip", "wx0000000000legacy"
+	w.wechat.SetApp(wechattest.App{ID: ill, Secret: appSecret, AllowedIPs: []string{"203.0.113.7"}})
+	w.wechat.SetApp(wechattest.App{ID: other, Secret: appSecret})
+	w.createToken("address", func(t *v1alpha1.WeChatAppToken) { t.Spec.AppID = ill })
+	w.createTokenOnly("missing")
+	w.createSecret("malformed-wechat", map[string]string{"appSecret": "paste me"})
+	w.createTokenOnly("malformed")
+	w.createToken("paused", func(t *v1alpha1.WeChatAppToken) { t.Spec.Suspend = true })
+	legacy := func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode, t.Spec.AppID = v1alpha1.ModeLegacy, other }
+	w.createToken("legacy-a", legacy)
+	w.createSecret("legacy-b-wechat", map[string]string{"appSecret": strings.Repeat("e", 32)})
+	w.createTokenOnly("legacy-b", legacy)
+	w.createOperatorDeployment("second", "example.com/wechat-token-operator:latest", 1, 2, "--namespaces", w.namespace, "--watch-label-selector=shard=b")
+	w.createOperatorDeployment("third", "example.com/wechat-token-operator@sha256:"+strings.Repeat("0", 64), 0, 1, "--namespaces=elsewhere")
+	w.createPods()
+	w.eventuallyState("address", stateStalled, v1alpha1.ReasonIPNotAllowed)
+	w.eventuallyState("malformed", stateStalled, v1alpha1.ReasonCredentialsMalformed)
+	w.eventuallyState("missing", stateWaiting, v1alpha1.ReasonCredentialsNotFound)
+	w.eventuallyState("paused", stateSuspended, v1alpha1.ReasonTokenNotIssued)
+	w.eventuallyState("legacy-a", stateReady, v1alpha1.ReasonTokenValid)
+	w.eventuallyState("legacy-b", stateStalled, v1alpha1.ReasonAppSecretInvalid)
+}
+
+// viewerSees: who may read little is told what was not looked at.
+func (w *world) viewerSees() {
+	w.Helper()
+	w.grant("doctor-viewer", "view-wxtoken", rule(v1alpha1.GroupName, "wechatapptokens", "get", "list"))
+	w.wants(w.wxtoken("doctor", "--as", "doctor-viewer"), exitBad,
+		"not looked at: could not list Deployments of all namespaces", "not looked at: could not list Leases of all namespaces",
+		"not looked at: could not read credentials Secret "+w.namespace+"/shop-wechat", "not looked at: could not list pods of namespace")
+}

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+)
+
+const (
+	// pollEvery is how often a command that waits looks.
+	pollEvery = 250 * time.Millisecond
+	// outcomeWithin is how much later than the status the token or the event may come that tells of the outcome.
+	outcomeWithin = 3 * time.Second
+	// silentAfter is when a command that waits says why.
+	silentAfter = 5 * time.Second
+)
+
+type waitOptions struct {
+	wait    bool
+	timeout time.Duration
+}
+
+func (o *waitOptions) addFlags(c *cobra.Command, timeout time.Duration) {
+	c.Flags().BoolVar(&o.wait, "wait", true, "Wait for the outcome.")
+	c.Flags().DurationVar(&o.timeout, "timeout", timeout, "How long to wait.")
+}
+
+func (a *app) checkCommand() *cobra.Command {
+	o := &waitOptions{}
+	c := &cobra.Command{
+		Use:   "check NAME...",
+		Short: "Ask WeChat now whether the token in the Secret is the right one",
+		Long: `Ask WeChat now whether the token in the Secret is the right one. The operator does so by itself at each check interval; use it
+when you have repaired something, such as the IP allowlist, and do not want to wait for the next attempt.`,
+		Example: "  kubectl wxtoken check shop",
+		Args:    someNames, ValidArgsFunction: a.completeNames(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.request(cmd.Context(), refresh.RequestCheck, args, o)
+		},
+	}
+	o.addFlags(c, 30*time.Second)
+	return c
+}
+
+func (a *app) refreshCommand() *cobra.Command {
+	o := &waitOptions{}
+	c := &cobra.Command{
+		Use:   "refresh NAME...",
+		Short: "Replace the token now",
+		Long: fmt.Sprintf(`Replace the token now. The one before works for some minutes more, so pods are not disturbed.
+
+In Stable mode it spends one of the %d forced calls that WeChat grants an account in 24 hours, unless WeChat has a newer token
+already. If the token leaked, use "revoke": a refresh alone does not end it at once.`, refresh.ForcedPerDay),
+		Example: "  kubectl wxtoken refresh shop",
+		Args:    someNames, ValidArgsFunction: a.completeNames(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.request(cmd.Context(), refresh.RequestRefresh, args, o)
+		},
+	}
+	o.addFlags(c, time.Minute)
+	return c
+}
+
+// pending is a request that was made.
+type pending struct {
+	kind  refresh.RequestKind
+	value string
+	// before is the resource when the request was made, events those about it by then.
+	before *v1alpha1.WeChatAppToken
+	events map[types.UID]string
+}
+
+// request makes a request for each name, and waits for the outcomes.
+func (a *app) request(ctx context.Context, kind refresh.RequestKind, args []string, o *waitOptions) error {
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	var (
+		made []*pending
+		errs []error
+	)
+	for _, arg := range args {
+		p, err := a.make(ctx, c, kind, arg)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		made = append(made, p)
+		if !o.wait {
+			fmt.Fprintf(a.Out, "%s: %s requested. kubectl wxtoken status %s tells what becomes of it.\n", p.before.Name, kind, p.before.Name)
+		}
+	}
+	if !o.wait {
+		return joinErrors(errs)
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	for _, p := range made {
+		text, err := a.await(ctx, c, p, o.timeout)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		fmt.Fprintf(a.Out, "%s: %s\n", p.before.Name, a.paint.in(green, text))
+	}
+	return joinErrors(errs)
+}
+
+// make sets the annotation that is the request.
+func (a *app) make(ctx context.Context, c *cluster, kind refresh.RequestKind, arg string) (*pending, error) {
+	name, err := bareName(arg)
+	if err != nil {
+		return nil, err
+	}
+	t, err := c.get(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := requestable(lookAt(t, a.now()), kind); err != nil {
+		return nil, err
+	}
+	return a.annotate(ctx, c, kind, t)
+}
+
+func (a *app) annotate(ctx context.Context, c *cluster, kind refresh.RequestKind, t *v1alpha1.WeChatAppToken) (*pending, error) {
+	p := &pending{kind: kind, value: a.now().UTC().Format(time.RFC3339Nano), before: t.DeepCopy(), events: map[types.UID]string{}}
+	for _, e := range c.requestEvents(ctx, t, kind) {
+		p.events[e.UID] = e.ResourceVersion
+	}
+	return p, c.patch(ctx, t, func(t *v1alpha1.WeChatAppToken) {
+		metav1.SetMetaDataAnnotation(&t.ObjectMeta, requestAnnotation(kind), p.value)
+	})
+}
+
+// requestable refuses what the operator would not carry out.
+func requestable(l look, kind refresh.RequestKind) error {
+	switch {
+	case !l.DeletionTimestamp.IsZero():
+		return failed("Create it anew if you need it.", "%s is being deleted, so no %s is made", l.Name, kind)
+	case l.Spec.Suspend:
+		return failed(fmt.Sprintf("Resume it first: kubectl wxtoken resume %s -n %s.", l.Name, l.Namespace),
+			"%s is suspended, so no %s is made", l.Name, kind)
+	case l.ready == nil:
+		return failed("Wait a moment; if it lasts, kubectl wxtoken doctor tells whether an operator runs.",
+			"no operator has seen %s yet, and what is requested before that is not carried out", l.Name)
+	}
+	return nil
+}
+
+// await waits until a request had its attempt, and says what became of it.
+func (a *app) await(ctx context.Context, c *cluster, p *pending, timeout time.Duration) (string, error) {
+	var last look
+	started, told := time.Now(), false
+	for {
+		t, err := c.get(ctx, p.before.Name)
+		if err != nil && ctx.Err() == nil {
+			return "", err
+		}
+		if err == nil {
+			last = lookAt(t, a.now())
+			if last.handled(p.kind) == p.value {
+				return a.outcome(ctx, c, p)
+			}
+		}
+		if !told && time.Since(started) > silentAfter && err == nil {
+			told = true
+			fmt.Fprintf(a.Out, "%s: waiting: %s\n", last.Name, a.paint.in(yellow, last.whyNot(p.kind)))
+		}
+		if !pause(ctx, pollEvery) {
+			return "", a.gaveUp(ctx, p, last, timeout)
+		}
+	}
+}
+
+func (a *app) gaveUp(ctx context.Context, p *pending, last look, timeout time.Duration) error {
+	if ctx.Err() != context.DeadlineExceeded { //nolint:errorlint // Ctrl-C; contexts return the value itself
+		return &problem{code: exitInterrupted, err: ctx.Err(),
+			what: fmt.Sprintf("interrupted; the %s of %s stays requested", p.kind, p.before.Name),
+			next: fmt.Sprintf("kubectl wxtoken status %s -n %s tells what becomes of it.", p.before.Name, p.before.Namespace)}
+	}
+	why := "the resource could not be read"
+	if last.WeChatAppToken != nil {
+		why = last.whyNot(p.kind)
+	}
+	return timedOut(fmt.Sprintf("The request stays: kubectl wxtoken status %s -n %s tells what becomes of it.", p.before.Name, p.before.Namespace),
+		"%s: no %s within %s: %s", p.before.Name, p.kind, short(timeout), why)
+}
+
+// whyNot is why a request was not carried out yet.
+func (l look) whyNot(kind refresh.RequestKind) string {
+	at := l.allowedAt(kind)
+	switch {
+	case l.Spec.Suspend:
+		return "the resource was suspended"
+	case at.After(l.now):
+		return fmt.Sprintf("WeChat's limits (%s between forced calls, %d in 24 hours) allow it in %s",
+			short(refresh.ForcedSpacing), refresh.ForcedPerDay, countdown(at.Sub(l.now)))
+	case !l.isReady():
+		return l.reason() + ": " + clean(l.message())
+	case l.failing != nil:
+		return l.failing.Reason + ": " + clean(l.failing.Message)
+	}
+	return "the operator has not carried it out; kubectl wxtoken doctor tells whether one runs"
+}
+
+// outcome of a request that had its attempt: a new token, or an event, or the status tell.
+func (a *app) outcome(ctx context.Context, c *cluster, p *pending) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, outcomeWithin)
+	defer cancel()
+	var last look
+	for {
+		if t, err := c.get(ctx, p.before.Name); err == nil {
+			last = lookAt(t, a.now())
+		} else if ctx.Err() == nil {
+			return "", err
+		}
+		text, event := "", c.newEvent(ctx, p)
+		if last.WeChatAppToken != nil {
+			text = last.success(p)
+		}
+		switch {
+		case event != nil && event.Type == corev1.EventTypeWarning:
+			return "", bad(fmt.Sprintf("Once that is repaired: kubectl wxtoken %s %s.", p.kind, p.before.Name), "%s: %s", p.before.Name, clean(event.Message))
+		case text != "" && (event != nil || p.kind != refresh.RequestCheck):
+			return text, nil
+		}
+		if !pause(ctx, pollEvery) {
+			return last.silently(p, text)
+		}
+	}
+}
+
+// silently judges by the status alone: the event of a third attempt within minutes is only counted, and not everybody may
+// read events.
+func (l look) silently(p *pending, success string) (string, error) {
+	switch {
+	case l.WeChatAppToken == nil:
+		return "", failed("Look at it with kubectl wxtoken status "+p.before.Name+".", "%s: the outcome could not be read", p.before.Name)
+	case success != "" && l.failing == nil:
+		return success, nil
+	case l.failing != nil:
+		return "", bad(fmt.Sprintf("Once that is repaired: kubectl wxtoken %s %s.", p.kind, l.Name),
+			"%s: %s: %s", l.Name, l.failing.Reason, clean(l.failing.Message))
+	}
+	return "", bad(fmt.Sprintf("kubectl wxtoken status %s -n %s tells more.", l.Name, l.Namespace),
+		"%s: the attempt was made, and the token is the same as before", l.Name)
+}
+
+// success is what a request brought, as the status has it; "" when it does not.
+func (l look) success(p *pending) string {
+	was, is := p.before.Status.Token, l.Status.Token
+	if is == nil {
+		return ""
+	}
+	left, _ := l.left()
+	changed := was == nil || was.Fingerprint != is.Fingerprint
+	switch {
+	case changed && p.kind == refresh.RequestCheck:
+		return fmt.Sprintf("WeChat had another token; Secret %s holds it now (%s), valid for %s", l.TargetName(), is.Fingerprint, countdown(left))
+	case changed:
+		return fmt.Sprintf("token replaced; Secret %s holds the new one (%s), valid for %s", l.TargetName(), is.Fingerprint, countdown(left))
+	case p.kind == refresh.RequestCheck && l.isReady():
+		return fmt.Sprintf("the token in Secret %s is the right one (%s), valid for %s", l.TargetName(), is.Fingerprint, countdown(left))
+	}
+	return ""
+}
+
+// requestEvents are the events about requests of a kind, as far as they may be read.
+func (c *cluster) requestEvents(ctx context.Context, t *v1alpha1.WeChatAppToken, kind refresh.RequestKind) []corev1.Event {
+	reason := map[refresh.RequestKind]string{
+		refresh.RequestCheck:   v1alpha1.EventRequestedCheck,
+		refresh.RequestRefresh: v1alpha1.EventRequestedRefresh,
+		refresh.RequestRevoke:  v1alpha1.EventRequestedRevoke,
+	}[kind]
+	l := &corev1.EventList{}
+	err := c.List(ctx, l, client.InNamespace(t.Namespace), client.MatchingFields{"involvedObject.uid": string(t.UID), "reason": reason})
+	if err != nil {
+		return nil
+	}
+	return l.Items
+}
+
+// newEvent is the one that came, or was counted, since the request was made.
+func (c *cluster) newEvent(ctx context.Context, p *pending) *corev1.Event {
+	for _, e := range c.requestEvents(ctx, p.before, p.kind) {
+		if p.events[e.UID] != e.ResourceVersion {
+			return &e
+		}
+	}
+	return nil
+}

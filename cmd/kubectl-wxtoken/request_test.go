@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
+)
+
+// wants fails unless a command ended with the code and printed all of the texts.
+func (w *world) wants(r result, code int, texts ...string) {
+	w.Helper()
+	if r.code != code {
+		w.Errorf("exit code %d, want %d:\n%s%s", r.code, code, r.out, r.err)
+	}
+	for _, text := range texts {
+		if !strings.Contains(r.out+r.err, text) {
+			w.Errorf("no %q in:\n%s%s", text, r.out, r.err)
+		}
+	}
+}
+
+func TestCheckAndRefresh(t *testing.T) {
+	w := newWorld(t, "request")
+	w.createToken("shop")
+	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
+	first := w.value("shop")
+
+	w.wants(w.wxtoken("check", "shop"), exitOK, "shop: the token in Secret shop-token is the right one (")
+	if w.value("shop") != first {
+		t.Error("a check replaced the token")
+	}
+	w.wants(w.wxtoken("refresh", "wxtoken/shop"), exitOK, "shop: token replaced; Secret shop-token holds the new one (")
+	second := w.value("shop")
+	if second == first || !w.wechat.Valid(second) {
+		t.Error("the Secret does not hold a new valid token")
+	}
+	rivals := w.wechat.RivalForceRefresh(w.appID)
+	w.wants(w.wxtoken("check", "shop"), exitOK, "shop: WeChat had another token; Secret shop-token holds it now (")
+	if w.value("shop") != rivals.Token {
+		t.Error("the Secret does not hold the token that WeChat has")
+	}
+	// A third check within minutes has no event of its own.
+	w.wants(w.wxtoken("check", "shop"), exitOK, "is the right one")
+	w.wants(w.wxtoken("check", "shop", "--wait=false"), exitOK, "shop: check requested. kubectl wxtoken status shop tells what becomes of it.")
+	w.wants(w.wxtoken("status", "shop"), exitOK, "a new token was forced", "forced calls   1 of the 20", "refresh", "had its attempt")
+}
+
+// A forced call less than 31 s after another one waits, and the command says so.
+func TestRefreshWaitsForTheLimits(t *testing.T) {
+	w := newWorld(t, "request-limits")
+	w.createToken("shop")
+	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
+	w.ok("refresh", "shop")
+	r := w.wxtoken("refresh", "shop", "--timeout=6s")
+	w.wants(r, exitTimeout, "shop: waiting: WeChat's limits (31s between forced calls, 20 in 24 hours) allow it in 2", "shop: no refresh within 6s")
+	w.wants(w.wxtoken("status", "shop"), exitOK, "waits for WeChat's limits until")
+	w.wants(w.wxtoken("revoke", "shop", "--wait=false", "--yes"), exitOK, "1 of 20 of the last 24 hours are used, this takes 2", "begins         in 2")
+}
+
+// A failure of the attempt is the command's failure, with what to do.
+func TestRequestsThatFail(t *testing.T) {
+	w := newWorld(t, "request-fails")
+	w.createToken("shop")
+	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
+	before := w.value("shop")
+	w.wechat.Inject(wechattest.Fault{Errcode: 40164})
+	w.wants(w.wxtoken("check", "shop"), exitBad, "allowlist", "Once that is repaired: kubectl wxtoken check shop.")
+	w.wants(w.wxtoken("refresh", "shop"), exitBad, "allowlist", "Once that is repaired: kubectl wxtoken refresh shop.")
+	w.wants(w.wxtoken("revoke", "shop", "--yes"), exitBad, "allowlist", "Once that is repaired: kubectl wxtoken revoke shop.")
+	w.wants(w.wxtoken("list"), exitOK, "Failing", "IPNotAllowed")
+	w.wants(w.wxtoken("status", "shop"), exitOK, "The token works for another 1h", "errcode 40164", "the operator tries again")
+	if w.value("shop") != before {
+		t.Error("a failure changed the Secret")
+	}
+}
+
+// What the operator would not carry out is not requested, and the message says what to do instead.
+func TestRequestsThatAreRefused(t *testing.T) {
+	w := newWorld(t, "request-refused")
+	w.createToken("paused", func(t *v1alpha1.WeChatAppToken) { t.Spec.Suspend = true })
+	w.createTokenOnly("empty")
+	w.eventuallyState("paused", stateSuspended, v1alpha1.ReasonTokenNotIssued)
+	w.eventuallyState("empty", stateWaiting, v1alpha1.ReasonCredentialsNotFound)
+	for _, kind := range []string{"check", "refresh", "revoke"} {
+		w.wants(w.wxtoken(kind, "paused"), exitFailed, "paused is suspended, so no "+kind+" is made", "kubectl wxtoken resume paused")
+		w.wants(w.wxtoken(kind, "nobody"), exitFailed, `has no WeChatAppToken "nobody"`, "kubectl wxtoken list")
+		w.wants(w.wxtoken(kind), exitUsage, "kubectl wxtoken list shows their names")
+		w.wants(w.wxtoken(kind, "secret/paused"), exitUsage, `"secret/paused" is no WeChatAppToken`)
+	}
+	w.wants(w.wxtoken("revoke", "empty"), exitFailed, "empty has no token to revoke")
+	w.wants(w.wxtoken("revoke", "paused", "empty"), exitUsage, "name one WeChatAppToken")
+	if a := w.token("paused").Annotations; len(a) != 0 {
+		t.Errorf("annotations: %v", a)
+	}
+	w.wants(w.wxtoken("check", "empty", "--timeout=1s"), exitTimeout, "no check within 1s", "CredentialsNotFound")
+}
+
+// One refusal does not stop the others.
+func TestSeveralRequests(t *testing.T) {
+	w := newWorld(t, "request-several")
+	w.createToken("shop")
+	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
+	w.wants(w.wxtoken("check", "nobody", "shop"), exitFailed, "shop: the token in Secret shop-token is the right one", "nobody")
+}
+
+func TestRevokeAsks(t *testing.T) {
+	w := newWorld(t, "revoke-asks")
+	w.createToken("shop")
+	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
+	w.wants(w.answer("n\n", "revoke", "shop"), exitUsage, "End this token of "+w.namespace+"/shop? [y/N]", "the answer was not yes, so nothing was done")
+	w.wants(w.answer("\n", "revoke", "shop"), exitUsage, "nothing was done")
+	w.wants(w.wxtoken("revoke", "shop"), exitUsage, "nobody answered, so nothing was done; a script must say --yes")
+	if a := w.token("shop").Annotations; len(a) != 0 {
+		t.Errorf("annotations: %v", a)
+	}
+}
+
+// The leaked token is dead within the time that the issue names and a few seconds for the machine, and the Secret holds
+// the new one.
+func TestRevoke(t *testing.T) {
+	w := newWorld(t, "revoke")
+	w.createToken("shop")
+	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
+	leaked := w.value("shop")
+	started := time.Now()
+	r := w.answer("yes\n", "revoke", "shop")
+	took := time.Since(started)
+	w.wants(r, exitOK)
+	if w.wechat.Valid(leaked) {
+		t.Error("WeChat still accepts the leaked token")
+	}
+	now := w.value("shop")
+	if now == leaked || !w.wechat.Valid(now) {
+		t.Error("the Secret does not hold a new valid token")
+	}
+	var forced []time.Time
+	for _, c := range w.wechat.Calls(wechattest.Filter{Endpoint: wechattest.EndpointStable}) {
+		if c.Forced {
+			forced = append(forced, c.At)
+		}
+	}
+	if len(forced) != 2 || forced[1].Sub(forced[0]) < 30*time.Second {
+		t.Errorf("forced calls at %v", forced)
+	}
+	t.Logf("the command took %s; the second forced call came %s after it began", took, forced[1].Sub(started))
+	if died := forced[1].Sub(started); died > refresh.RevokeSpacing+5*time.Second {
+		t.Errorf("the leaked token died after %s", died)
+	}
+	out := regexp.MustCompile(`(?m)^ *\d+\.\d s`).ReplaceAllString(r.out, "  ss.s s")
+	out = regexp.MustCompile(`\dh\d\dm\d\ds`).ReplaceAllString(out, "HhMMmSSs")
+	w.golden("revoke.txt", out)
+	w.wants(w.wxtoken("status", "shop"), exitOK, "RequestedRevoke", "forced calls   2 of the 20")
+}

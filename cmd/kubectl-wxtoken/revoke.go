@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/printers"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+)
+
+// forcedByRevoke is the number of forced calls that end a leaked token, as WeChat documents.
+const forcedByRevoke = 2
+
+func (a *app) revokeCommand() *cobra.Command {
+	o, yes := &waitOptions{}, false
+	c := &cobra.Command{
+		Use:   "revoke NAME",
+		Short: "End a leaked token: two forced calls, half a minute apart",
+		Long: fmt.Sprintf(`End a leaked token. WeChat does so upon two forced calls at least 30 s apart; the operator makes them %s apart.
+
+Pods get errcode 40001 from the second call until their volume has the new token, which can take 90 s. In Stable mode the two
+calls come out of the %d that WeChat grants an account in 24 hours. If the AppSecret leaked, reset it in WeChat's console: a
+revoke does not help then.`, short(refresh.RevokeSpacing), refresh.ForcedPerDay),
+		Example: `  # Asks first, then shows the progress
+  kubectl wxtoken revoke shop
+
+  # For scripts
+  kubectl wxtoken revoke shop --yes --timeout=2m`,
+		Args: oneName, ValidArgsFunction: a.completeNames(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.revoke(cmd.Context(), args[0], yes, o) },
+	}
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "Do not ask.")
+	o.addFlags(c, 2*time.Minute)
+	return c
+}
+
+func (a *app) revoke(ctx context.Context, arg string, yes bool, o *waitOptions) error {
+	name, err := bareName(arg)
+	if err != nil {
+		return err
+	}
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	t, err := c.get(ctx, name)
+	if err != nil {
+		return err
+	}
+	l := lookAt(t, a.now())
+	if err := revocable(l); err != nil {
+		return err
+	}
+	if err := a.announceRevoke(ctx, c, l); err != nil {
+		return err
+	}
+	if !yes {
+		if err := a.confirm(fmt.Sprintf("End this token of %s/%s?", t.Namespace, name)); err != nil {
+			return err
+		}
+	}
+	p, err := a.annotate(ctx, c, refresh.RequestRevoke, t)
+	if err != nil {
+		return err
+	}
+	if !o.wait {
+		fmt.Fprintf(a.Out, "Revoke requested. kubectl wxtoken status %s tells what becomes of it.\n", name)
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	return (&revocation{app: a, cluster: c, pending: p, timeout: o.timeout, started: time.Now()}).watch(ctx)
+}
+
+func revocable(l look) error {
+	if err := requestable(l, refresh.RequestRevoke); err != nil {
+		return err
+	}
+	if l.Status.Token == nil {
+		return failed(fmt.Sprintf("kubectl wxtoken status %s tells why.", l.Name), "%s has no token to revoke", l.Name)
+	}
+	if old := l.requested(refresh.RequestRevoke); old != "" && old != l.handled(refresh.RequestRevoke) {
+		return failed(fmt.Sprintf("kubectl wxtoken status %s shows how far it is.", l.Name), "a revoke of %s is under way already", l.Name)
+	}
+	return nil
+}
+
+// announceRevoke says what will be done and what it costs.
+func (a *app) announceRevoke(ctx context.Context, c *cluster, l look) error {
+	t := &table{}
+	add := func(key, format string, args ...any) {
+		t.add(cell{key, dim}, cell{text: clean(fmt.Sprintf(format, args...))})
+	}
+	k := l.Status.Token
+	left, _ := l.left()
+	add("token", "%s in Secret %s/%s, appid %s, %s mode", k.Fingerprint, l.Namespace, l.TargetName(), l.Spec.AppID, l.Spec.Mode)
+	if left > 0 {
+		add("without it", "it works for another %s", countdown(left))
+	}
+	add("pods", "get errcode 40001 from the second call until their volume has the new token, up to 90 s")
+	if l.Spec.Mode == v1alpha1.ModeStable {
+		used, at := c.budget(ctx, l)
+		add("forced calls", "%d of %d of the last 24 hours are used, this takes %d", used, refresh.ForcedPerDay, forcedByRevoke)
+		if at.After(l.now) {
+			add("begins", "in %s, when WeChat's limits allow it", countdown(at.Sub(l.now)))
+		}
+	}
+	printTable(a.Out, t, a.paint)
+	fmt.Fprintln(a.Out)
+	return ctx.Err()
+}
+
+// budget is how many forced calls the account has used, as far as one may see, and when two more are allowed. WeChat
+// counts by account, so all Stable resources of the appid count.
+func (c *cluster) budget(ctx context.Context, l look) (used int, at time.Time) {
+	sameApp := client.MatchingFields{"spec.appID": l.Spec.AppID}
+	all, err := c.list(ctx, "", sameApp)
+	if err != nil {
+		all, err = c.list(ctx, l.Namespace, sameApp)
+	}
+	forced := l.forced()
+	if err == nil {
+		forced = nil
+		for i := range all.Items {
+			if all.Items[i].Spec.Mode == v1alpha1.ModeStable {
+				forced = append(forced, lookAt(&all.Items[i], l.now).forced()...)
+			}
+		}
+	}
+	return len(forced), refresh.ForcedAt(l.now, forced, forcedByRevoke)
+}
+
+// confirm asks on the terminal.
+func (a *app) confirm(question string) error {
+	fmt.Fprintf(a.Out, "%s [y/N] ", question)
+	if !printers.IsTerminal(a.In) {
+		defer fmt.Fprintln(a.Out) // no terminal echoed the end of the line
+	}
+	line, err := bufio.NewReader(a.In).ReadString('\n')
+	if err != nil && line == "" {
+		return usage("nobody answered, so nothing was done; a script must say --yes")
+	}
+	switch strings.ToLower(strings.TrimSpace(line)) {
+	case "y", "yes":
+		return nil
+	}
+	return usage("the answer was not yes, so nothing was done")
+}
+
+// revocation shows the progress of one revoke.
+type revocation struct {
+	*app
+
+	cluster *cluster
+	pending *pending
+	timeout time.Duration
+	started time.Time
+	// first is when the first forced call was seen.
+	first bool
+	told  bool
+	// live: the last line is to be replaced.
+	live bool
+}
+
+// say prints a line for good.
+func (r *revocation) say(c color, format string, args ...any) {
+	r.wipe()
+	fmt.Fprintf(r.Out, "%6.1f s  %s\n", time.Since(r.started).Seconds(), r.paint.in(c, fmt.Sprintf(format, args...)))
+}
+
+// tick shows a line that the next one replaces, on a terminal.
+func (r *revocation) tick(format string, args ...any) {
+	if !printers.IsTerminal(r.Out) {
+		return
+	}
+	r.wipe()
+	fmt.Fprintf(r.Out, "%6.1f s  %s", time.Since(r.started).Seconds(), r.paint.in(dim, fmt.Sprintf(format, args...)))
+	r.live = true
+}
+
+func (r *revocation) wipe() {
+	if r.live {
+		fmt.Fprint(r.Out, "\r\x1b[K")
+		r.live = false
+	}
+}
+
+func (r *revocation) watch(ctx context.Context) error {
+	r.say(plain, "revoke requested")
+	var last look
+	for {
+		t, err := r.cluster.get(ctx, r.pending.before.Name)
+		if err != nil && ctx.Err() == nil {
+			r.wipe()
+			return err
+		}
+		if err == nil {
+			last = lookAt(t, r.now())
+			if done, err := r.step(ctx, last); done {
+				return err
+			}
+		}
+		if !pause(ctx, pollEvery) {
+			r.wipe()
+			return r.gaveUp(ctx, r.pending, last, r.timeout)
+		}
+	}
+}
+
+// step looks how far the revoke is.
+func (r *revocation) step(ctx context.Context, l look) (done bool, err error) {
+	record := target.Record{}
+	if m, err := r.cluster.targetMetadata(ctx, l.WeChatAppToken); err == nil && m != nil {
+		record = target.DecodeRecord(m.Annotations)
+	}
+	progress := record.Revoke
+	switch ours := progress.Value == r.pending.value; {
+	case l.handled(refresh.RequestRevoke) == r.pending.value:
+		return true, r.finish(ctx, l)
+	case ours && progress.InProgress() && !r.first:
+		r.first = true
+		r.say(plain, "first forced call made: Secret %s holds another token (%s); the leaked one still works",
+			l.TargetName(), record.TokenFingerprint)
+	case ours && progress.InProgress():
+		if left := progress.StartedAt.Add(refresh.RevokeSpacing).Sub(l.now); left > 0 {
+			r.tick("second forced call in %s", countdown(left+time.Second))
+		} else {
+			r.tick("second forced call is due")
+		}
+	case !r.told && time.Since(r.started) > silentAfter:
+		r.told = true
+		r.say(yellow, "waiting: %s", l.whyNot(refresh.RequestRevoke))
+	}
+	return false, nil
+}
+
+func (r *revocation) finish(ctx context.Context, l look) error {
+	victim, is := r.pending.before.Status.Token.Fingerprint, l.Status.Token
+	if is == nil || is.Fingerprint == victim || !r.first && r.failedEvent(ctx) {
+		r.wipe()
+		_, err := r.outcome(ctx, r.cluster, r.pending)
+		if err != nil {
+			return err
+		}
+		return bad("kubectl wxtoken status "+l.Name+" tells more.", "%s: the token was not revoked", l.Name)
+	}
+	left, _ := l.left()
+	r.say(green, "second forced call made: the leaked token (%s) is dead", victim)
+	r.say(green, "Secret %s holds the new token (%s), valid for %s", l.TargetName(), is.Fingerprint, countdown(left))
+	fmt.Fprintf(r.Out, "\nPods that mount the Secret have it within 90 s. If the AppSecret leaked too, reset it in WeChat's console.\n")
+	return nil
+}
+
+func (r *revocation) failedEvent(ctx context.Context) bool {
+	e := r.cluster.newEvent(ctx, r.pending)
+	return e != nil && e.Type == "Warning"
+}

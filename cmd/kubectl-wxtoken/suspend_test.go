@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+)
+
+func TestSuspendResumeAndWait(t *testing.T) {
+	w := newWorld(t, "suspend")
+	w.createToken("shop", func(t *v1alpha1.WeChatAppToken) {
+		t.Labels = map[string]string{"kustomize.toolkit.fluxcd.io/name": "apps"}
+	})
+	w.wants(w.wxtoken("wait", "shop"), exitOK, "shop: Secret shop-token holds a token that is valid for 1h59m")
+	w.wants(w.wxtoken("suspend", "shop"), exitOK, "shop: suspended; nobody replaces the token, which expires in 1h59m",
+		"Flux's Kustomization apps applies this resource and will undo it: set spec.suspend in Git too")
+	w.eventuallyState("shop", stateSuspended, v1alpha1.ReasonTokenValid)
+	w.wants(w.wxtoken("suspend", "shop"), exitOK, "nothing to do, it is suspended already")
+	w.wants(w.wxtoken("status", "shop"), exitOK, "Nobody replaces the token, and it expires in 1h59m", "kubectl wxtoken resume shop")
+	w.wants(w.wxtoken("resume", "shop"), exitOK, "shop: resumed")
+	w.wants(w.wxtoken("resume", "shop"), exitOK, "nothing to do, it is not suspended")
+	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
+}
+
+// wait gives up at once where waiting does not help, and in time elsewhere.
+func TestWaitInVain(t *testing.T) {
+	w := newWorld(t, "wait")
+	w.createFamily()
+	w.wants(w.wxtoken("wait", "wrong-secret"), exitBad, "AppSecretInvalid", "kubectl wxtoken status wrong-secret")
+	w.wants(w.wxtoken("wait", "no-credentials", "--timeout=1s"), exitTimeout, "no valid token within 1s", "create it with the AppSecret")
+	w.wants(w.wxtoken("wait", "paused"), exitBad, "kubectl wxtoken resume paused")
+	w.wants(w.wxtoken("wait", "nobody"), exitFailed, "kubectl wxtoken list")
+	w.wants(w.wxtoken("wait", "shop", "wrong-secret"), exitBad, "shop: Secret shop-token holds")
+}
+
+func TestReveal(t *testing.T) {
+	w := newWorld(t, "reveal")
+	w.createToken("shop")
+	w.createTokenOnly("empty")
+	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
+	r := w.wxtoken("reveal", "shop")
+	w.wants(r, exitUsage, "add --yes")
+	if strings.Contains(r.out+r.err, w.value("shop")) {
+		t.Error("the token was printed without --yes")
+	}
+	if r := w.wxtoken("reveal", "shop", "--yes"); r.code != exitOK || r.out != w.value("shop")+"\n" || r.err != "" {
+		t.Errorf("exit code %d, standard error %q", r.code, r.err)
+	}
+	w.wants(w.wxtoken("reveal", "empty", "--yes"), exitFailed, `there is no token: Secret "empty-token" does not exist`)
+
+	w.grant("viewer", "view-wxtoken", rule(v1alpha1.GroupName, "wechatapptokens", "get", "list"))
+	w.wants(w.wxtoken("reveal", "shop", "--yes", "--as", "viewer"), exitFailed, `could not read Secret "shop-token"`, "edit changes them and reads Secrets")
+
+	// The status of another token than the one in the Secret, as after an edit by hand.
+	shop := w.token("shop")
+	base := shop.DeepCopy()
+	shop.Status.Token.Fingerprint = "0000000000000000"
+	w.must(w.Client.Status().Patch(w.Context(), shop, client.MergeFrom(base)))
+	r = w.wxtoken("reveal", "shop", "--yes")
+	w.wants(result{code: r.code, err: r.err}, exitOK, "not the token that the operator wrote")
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) waitCommand() *cobra.Command {
+	timeout := time.Minute
+	c := &cobra.Command{
+		Use:   "wait NAME...",
+		Short: "Wait until the Secret holds a valid token",
+		Long: fmt.Sprintf(`Wait until the Secret holds a valid token for the spec as it is now. Unlike "kubectl wait" it gives up at once, with exit code %d,
+when somebody has to act first, and says what to do.`, exitBad),
+		Example: "  kubectl apply -f token.yaml && kubectl wxtoken wait shop",
+		Args:    someNames, ValidArgsFunction: a.completeNames(0),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.wait(cmd.Context(), args, timeout) },
+	}
+	c.Flags().DurationVar(&timeout, "timeout", timeout, "How long to wait, for all together.")
+	return c
+}
+
+func (a *app) wait(ctx context.Context, args []string, timeout time.Duration) error {
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var errs []error
+	for _, arg := range args {
+		if err := a.waitFor(ctx, c, arg, timeout); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return joinErrors(errs)
+}
+
+func (a *app) waitFor(ctx context.Context, c *cluster, arg string, timeout time.Duration) error {
+	name, err := bareName(arg)
+	if err != nil {
+		return err
+	}
+	more := fmt.Sprintf("kubectl wxtoken status %s -n %s tells the whole story.", name, c.namespace)
+	told := ""
+	var last look
+	for {
+		t, err := c.get(ctx, name)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		if err == nil {
+			last = lookAt(t, a.now())
+			current := t.Status.ObservedGeneration == t.Generation
+			left, has := last.left()
+			switch s := last.state(); {
+			case current && last.isReady() && has && left > 0:
+				fmt.Fprintf(a.Out, "%s: %s\n", name, a.paint.in(green, fmt.Sprintf("Secret %s holds a token that is valid for %s", t.TargetName(), countdown(left))))
+				return nil
+			case current && s == stateStalled:
+				return bad(more, "%s: %s: %s", name, last.reason(), clean(last.message()))
+			case s == stateDeleting:
+				return bad("Create it anew if you need it.", "%s is being deleted", name)
+			case t.Spec.Suspend && current:
+				return bad(fmt.Sprintf("Resume it first: kubectl wxtoken resume %s -n %s.", name, t.Namespace), "%s is suspended and has no valid token", name)
+			}
+			if why := last.reason(); why != told {
+				told = why
+				fmt.Fprintf(a.Out, "%s: waiting: %s\n", name, clean(last.message()))
+			}
+		}
+		if !pause(ctx, pollEvery) {
+			break
+		}
+	}
+	if ctx.Err() != context.DeadlineExceeded { //nolint:errorlint // contexts return the value itself
+		return ctx.Err()
+	}
+	why := "the resource could not be read"
+	if last.WeChatAppToken != nil {
+		why = clean(last.message())
+	}
+	return timedOut(more, "%s: no valid token within %s: %s", name, short(timeout), why)
+}
