@@ -190,3 +190,18 @@ func TestLegacyFirstIssueOfManyMembers(t *testing.T) {
 	}
 	w.Consistently(func() int { return len(w.wechat.Tokens(appID)) }, 6*time.Second).Should(gomega.Equal(1)) // past askAgainAfter
 }
+
+// Two operators that both think that they lead, because one was stopped past its lease, mint once for each rotation: who
+// finds the other's mark lets it finish.
+func TestTwoLeadersMintOnce(t *testing.T) {
+	w := newWorld(t, func(o *wechattest.Options) { o.Life = 40 * time.Second })
+	w.startOperator()
+	w.startOperator()
+	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Delay: time.Second})
+	w.createCredentials(appSecret)
+	w.createToken("shop", legacy)
+	value := w.eventuallyReady("shop")
+	before := len(w.wechat.Tokens(appID)) // both may have made the first one: there was no Secret to mark
+	w.eventuallyAnotherWithin(40*time.Second, "shop", value)
+	w.Consistently(func() int { return len(w.wechat.Tokens(appID)) }, 5*time.Second).Should(gomega.Equal(before + 1))
+}

@@ -24,6 +24,9 @@ const (
 	mintWithin = 2 * time.Second
 	// askAgainAfter is how long a member waits for the account's fetcher before it asks again.
 	askAgainAfter = 5 * time.Second
+	// mintTakes is the longest time from a mark to the end of its mint: until its start, the call's deadline, and a little
+	// for the write.
+	mintTakes = mintWithin + 13*time.Second
 )
 
 // mint gets a Legacy token: another member's, if that serves, or a new one from the account's fetcher, which mints for
@@ -61,10 +64,12 @@ func (p *pass) mint(ctx context.Context) error {
 	}
 	failpoint.Hit("before-mark")
 	if p.existing != nil && !failpoint.Off(failpoint.Mark) {
-		marked, err := p.store.Mark(ctx, p.existing, target.Mint{StartedAt: p.WeChat.Now(), ID: rand.Text()[:8]})
+		mark := target.Mint{StartedAt: p.WeChat.Now(), ID: rand.Text()[:8]}
+		marked, err := p.store.Mark(ctx, p.existing, mark)
 		if err != nil {
 			return p.refusedWrite(ctx, err)
 		}
+		p.mem.ownMark = mark.ID
 		p.rememberMark(marked.ResourceVersion)
 		p.mem.rememberTarget(marked, p.WeChat.Now())
 		p.setExisting(marked)
@@ -77,6 +82,17 @@ func (p *pass) mint(ctx context.Context) error {
 // no mint left; either way the decision is to be made anew.
 func (p *pass) overtaken() bool {
 	return p.unwritten() != nil || !p.mem.account.mintNotBefore(p.WeChat.Now()).IsZero()
+}
+
+// foreignMintEnds is when the mint of another process that left its mark on the Secret is over, for better or worse: it may be
+// a leader that does not know yet that it is none. A second mint before that would end the token that readers still hold.
+// Zero without such a mark.
+func (p *pass) foreignMintEnds(now time.Time) time.Time {
+	mark := p.unansweredMark()
+	if mark.StartedAt.IsZero() || mark.ID == p.mem.ownMark || mark.StartedAt.After(now) {
+		return time.Time{} // a mark from the future is somebody's edit, or a clock that was wrong
+	}
+	return mark.StartedAt.Add(mintTakes)
 }
 
 // rememberMark keeps what was known of the data: the mark did not touch it.
