@@ -12,8 +12,14 @@ import (
 // crash kills the operator once at each step, in a drawn order, again and again.
 func (w *world) crash(mode v1alpha1.Mode, n int, steps []string) {
 	w.operate(1, false, plan{})
-	refs := w.addTokens(n, mode)
-	if !w.ready(refs...) {
+	if mode == v1alpha1.ModeLegacy {
+		for range n {
+			w.addLegacy(w.between(legacyLife, legacyLife+2*time.Minute)) // so that there is a mint to be killed at any time
+		}
+	} else {
+		w.addTokens(n, mode)
+	}
+	if !w.ready(w.targets...) {
 		w.Error("not all targets got a token")
 		return
 	}
@@ -24,10 +30,14 @@ func (w *world) crash(mode v1alpha1.Mode, n int, steps []string) {
 			if step == "after-wechat" && mode == v1alpha1.ModeLegacy && round > 0 {
 				continue // each of these ends a token for those who read late, and is not what this scenario measures
 			}
+			nth := 1 + w.rng.IntN(3)
+			if mode == v1alpha1.ModeLegacy {
+				nth = 1 // mints are rare
+			}
 			id := fmt.Sprintf("%d-%s", round, step)
 			o.setRestart(w.between(100*time.Millisecond, 3*time.Second))
-			w.must(o.setPlan(func(p *plan) { p.Rules = []rule{{ID: id, Step: step, Nth: 1 + w.rng.IntN(3)}} }))
-			if !w.until(3*time.Minute, func() bool { return o.fired(id) }) {
+			w.must(o.setPlan(func(p *plan) { p.Rules = []rule{{ID: id, Step: step, Nth: nth}} }))
+			if !w.until(5*time.Minute, func() bool { return o.fired(id) }) {
 				if w.ctx.Err() == nil {
 					w.Errorf("the operator never came to the step %s", step)
 				}

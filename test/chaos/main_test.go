@@ -7,6 +7,7 @@ package chaos
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -45,6 +46,12 @@ var (
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
 		ctrl.SetLogger(logr.Discard())
+		flag.Parse()
+		// Scenarios mostly wait, so all of them run side by side.
+		if err := flag.Set("test.parallel", "100"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 		stop, err := setUp(context.Background())
 		defer stop()
 		if err != nil {

@@ -4,7 +4,6 @@ package chaos
 
 import (
 	"context"
-	"flag"
 	"os"
 	"slices"
 	"strings"
@@ -32,9 +31,6 @@ type scenario struct {
 // play runs scenarios side by side for a time, prints the table and checks each.
 func play(t *testing.T, scenarios []*scenario, d time.Duration) {
 	t.Helper()
-	if err := flag.Set("test.parallel", "100"); err != nil {
-		t.Fatal(err)
-	}
 	n := seed(t)
 	t.Logf("seed %d, %s", n, d)
 	var mu sync.Mutex
