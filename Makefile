@@ -11,6 +11,10 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # How long each fuzz target runs.
 FUZZTIME ?= 30s
+# How long the scenarios of make chaos attack, from which seed, and which of them (names with commas; empty for all).
+CHAOS_TIME ?= 12m
+SEED ?= 1
+SCENARIOS ?=
 # Arguments for the program that run or lint starts.
 ARGS ?=
 # How many packages are tested at once: each with a control plane of its own fills a core.
@@ -132,6 +136,12 @@ fuzz: ## Run each fuzz target for FUZZTIME.
 		echo "==> $$package $$target"; \
 		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$package" </dev/null; \
 	done
+
+.PHONY: chaos
+chaos: ## Attack the operator with all scenarios for CHAOS_TIME, and print a table (SEED=2 for another run, see docs/reliability.md).
+	@assets=$(ASSETS); \
+	KUBEBUILDER_ASSETS="$$assets" CHAOS_TIME=$(CHAOS_TIME) SEED=$(SEED) SCENARIOS=$(SCENARIOS) \
+		$(GO) test -run '^TestChaos$$' -count=1 -timeout 40m -v ./test/chaos | grep -v '^=== '
 
 .PHONY: controlplane
 controlplane: ## Build the whole control plane into the cache; other targets build what they need.

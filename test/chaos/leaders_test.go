@@ -97,8 +97,9 @@ func (w *world) leaderKilled() {
 
 // twoLeaders runs two operators that both think that they lead.
 func (w *world) twoLeaders() {
-	w.operate(2, false, plan{})
+	w.operate(1, false, plan{})
 	w.mixed(8, 8)
+	w.operateMore()
 }
 
 // restarts kills the operator 50 times in a row, while Legacy tokens are valid for two hours: that costs no mint.
@@ -132,12 +133,12 @@ func (w *world) restarts() {
 	}
 }
 
-// deposed runs two operators that both think that they lead, on Legacy tokens that come due at the same moment for both, and
-// stops each of them for a moment just before it marks.
-func (w *world) deposed(first plan) {
-	w.operate(2, false, first)
+// deposed runs two operators that both think that they lead, on Legacy tokens that come due at the same moment for both.
+func (w *world) deposed(first plan, life time.Duration) {
+	w.operate(1, false, first)
 	for range 8 {
-		w.addLegacy(quickLife)
+		w.addLegacy(life)
 	}
 	w.ready(w.targets...)
+	w.operateMore()
 }

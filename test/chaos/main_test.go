@@ -58,7 +58,9 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		return m.Run()
+		code := m.Run()
+		printTable(os.Stdout, played)
+		return code
 	}())
 }
 

@@ -83,19 +83,19 @@ func (w *world) request(ref *targetRef, key string) {
 }
 
 // writeRefused refuses, after each mint, the first writes of the token.
-func (w *world) writeRefused(first plan) {
+func (w *world) writeRefused(first plan, life time.Duration) {
 	w.operate(1, false, first)
 	for range 8 {
-		w.addLegacy(quickLife)
+		w.addLegacy(life)
 	}
 	w.ready(w.targets...)
 	w.replicas[0].api.refuseData.Store(24)
 }
 
 // sharedAccount lets four resources share one Legacy account.
-func (w *world) sharedAccount(first plan) {
+func (w *world) sharedAccount(first plan, life time.Duration) {
 	w.operate(1, false, first)
-	w.wechat.SetApp(wechattest.App{ID: w.appID(0), Life: quickLife})
+	w.wechat.SetApp(wechattest.App{ID: w.appID(0), Life: life})
 	for i := range 4 {
 		w.addToken(w.namespaces[0], 0, fmt.Sprintf("t%03d", i), v1alpha1.ModeLegacy)
 	}

@@ -51,21 +51,21 @@ func allScenarios() []*scenario {
 		{name: "combined", life: stableLife, mostExcluded: 0.3, run: (*world).combined},
 
 		// Each protection is proven by the scenario before without it. These must find invalid samples.
-		{name: "deposed", life: quickLife, atMost: quickTime, run: func(w *world) { w.deposed(plan{}) }},
-		{name: "without-mark", life: quickLife, atMost: quickTime, mustFail: true, run: func(w *world) { w.deposed(off("mark")) }},
+		{name: "deposed", life: quickLife, atMost: quickTime, run: func(w *world) { w.deposed(plan{}, quickLife) }},
+		{name: "without-mark", life: quickLife, atMost: quickTime, mustFail: true, run: func(w *world) { w.deposed(off("mark"), quickLife) }},
 		{
 			name: "without-precondition", life: quickLife, atMost: quickTime, mustFail: true,
-			run: func(w *world) { w.deposed(off("precondition")) },
+			run: func(w *world) { w.deposed(off("precondition"), quickLife) },
 		},
-		{name: "write-refused", life: quickLife, atMost: quickTime, run: func(w *world) { w.writeRefused(plan{}) }},
+		{name: "write-refused", life: quickLife, atMost: quickTime, run: func(w *world) { w.writeRefused(plan{}, quickLife) }},
 		{
 			name: "without-kept-token", life: quickLife, atMost: quickTime, mustFail: true,
-			run: func(w *world) { w.writeRefused(off("kept-token")) },
+			run: func(w *world) { w.writeRefused(off("kept-token"), quickLife) },
 		},
-		{name: "shared-account", life: quickLife, atMost: quickTime, run: func(w *world) { w.sharedAccount(plan{}) }},
+		{name: "shared-account", life: quickLife, atMost: quickTime, run: func(w *world) { w.sharedAccount(plan{}, quickLife) }},
 		{
 			name: "without-single-fetcher", life: quickLife, atMost: quickTime, mustFail: true,
-			run: func(w *world) { w.sharedAccount(off("single-fetcher")) },
+			run: func(w *world) { w.sharedAccount(off("single-fetcher"), quickLife) },
 		},
 		{name: "planted", life: stableLife, atMost: 2 * time.Minute, mustFail: true, run: (*world).planted},
 	}

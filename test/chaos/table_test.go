@@ -73,6 +73,9 @@ func (r *result) windows() string {
 
 // printTable prints the results in the order of the scenarios.
 func printTable(w io.Writer, results []*result) {
+	if len(results) == 0 {
+		return
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "scenario\truns\trotations\tsamples\texcluded by window\tshare\tlongest window\tinvalid\tWeChat calls\tstatus writes\tworst recovery\t")
 	for _, r := range results {

@@ -95,31 +95,6 @@ func (s *subject) writeOfNewer(issued, after time.Time) time.Time {
 	return time.Time{}
 }
 
-// firstDeath is the first moment from which on a token that readers may hold is dead; zero if none dies before until.
-func (s *subject) firstDeath(from, until time.Time) time.Time {
-	var first time.Time
-	for i, v := range s.history {
-		next := until
-		if i+1 < len(s.history) {
-			next = s.history[i+1].at
-		}
-		t, ok := s.find(v.token)
-		if !ok || v.at.After(until) || next.Add(s.lag).Before(from) {
-			continue
-		}
-		if end := endOf(t); end.Before(next.Add(s.lag)) && (first.IsZero() || end.Before(first)) {
-			first = end
-		}
-	}
-	if first.IsZero() || first.After(until.Add(s.lag)) {
-		return time.Time{}
-	}
-	if first.Before(from) {
-		return from
-	}
-	return first
-}
-
 // until is the write plus lag; when the write did not come in time, the window ends at the limit plus lag all the same.
 func (s *subject) until(write, limit time.Time) time.Time {
 	if write.IsZero() || write.After(limit) {
@@ -138,24 +113,45 @@ func (s *subject) windows() []window {
 }
 
 // lostMints are window (a): a Legacy mint whose answer was lost in a crash. Repeating it ends the token that readers hold.
-func (s *subject) lostMints() (out []window) {
+func (s *subject) lostMints() []window {
 	if s.mode != wechattest.Legacy {
 		return nil
 	}
-	for i, lost := range s.tokens {
-		if lost.Mode != wechattest.Legacy || lost.By == byRival || s.landed[lost.Token] || !s.answerLost(lost.IssuedAt) {
-			continue
-		}
-		write := s.writeOfNewer(lost.IssuedAt, lost.IssuedAt)
-		limit := lost.IssuedAt.Add(s.life(i)) // a repeat may be paced, but the token before lives on meanwhile
-		if from := s.firstDeath(lost.IssuedAt, earlier(write, limit)); !from.IsZero() {
-			out = append(out, window{'a', from, s.until(write, limit)})
+	return s.earlyDeaths('a', noticeWithin, func(x wechattest.IssuedToken) bool {
+		return slices.ContainsFunc(s.between(x), func(t wechattest.IssuedToken) bool {
+			return t.By != byRival && !s.landed[t.Token] && s.answerLost(t.IssuedAt)
+		})
+	})
+}
+
+// between are the tokens that were issued after one and before its end.
+func (s *subject) between(x wechattest.IssuedToken) (out []wechattest.IssuedToken) {
+	for _, t := range s.tokens {
+		if t.Mode == x.Mode && t.IssuedAt.After(x.IssuedAt) && !t.IssuedAt.After(endOf(x)) {
+			out = append(out, t)
 		}
 	}
 	return out
 }
 
-func (s *subject) life(i int) time.Duration { return s.tokens[i].ExpiresAt.Sub(s.tokens[i].IssuedAt) }
+// earlyDeaths are the windows that begin when a token that the target held, or that readers still hold, ended before its
+// time and for that cause. They end with the write of the next, plus lag, which must come within a limit.
+func (s *subject) earlyDeaths(kind byte, limit time.Duration, cause func(wechattest.IssuedToken) bool) (out []window) {
+	for i, v := range s.history {
+		x, ok := s.find(v.token)
+		if !ok || v.gone || !endOf(x).Before(x.ExpiresAt) || !cause(x) {
+			continue
+		}
+		var write time.Time
+		if i+1 < len(s.history) {
+			write = s.history[i+1].at
+		}
+		if from, to := endOf(x), s.until(write, endOf(x).Add(limit)); to.After(from) {
+			out = append(out, window{kind, from, to})
+		}
+	}
+	return out
+}
 
 // answerLost: the process ended before it can have stored the answer, or the answer did not get through.
 func (s *subject) answerLost(issued time.Time) bool {
@@ -165,32 +161,29 @@ func (s *subject) answerLost(issued time.Time) bool {
 	return slices.ContainsFunc(s.facts.crashes, within(crashLoses)) || slices.ContainsFunc(s.facts.lostCalls, within(time.Second))
 }
 
-// rivals are window (b): two forced calls by somebody else, or a Legacy mint by somebody else.
-func (s *subject) rivals() (out []window) {
-	var forced wechattest.IssuedToken
-	for _, t := range s.tokens {
-		if t.By != byRival || t.Mode != s.mode {
-			continue
-		}
-		second := !forced.IssuedAt.IsZero() && t.IssuedAt.Before(endOf(forced))
-		forced = t
-		if s.mode == wechattest.Stable && !second {
-			continue // a single forced refresh is within the promise
-		}
-		write := s.writeOfNewer(t.IssuedAt, t.IssuedAt)
-		from := s.firstDeath(t.IssuedAt, earlier(write, t.ExpiresAt))
-		if !from.IsZero() {
-			out = append(out, window{'b', from, s.until(write, from.Add(s.interval*11/10+noticeWithin))})
-		}
+// rivals are window (b): two forced calls by somebody else, or a Legacy mint by somebody else. A single forced refresh is within
+// the promise.
+func (s *subject) rivals() []window {
+	enough := 1
+	if s.mode == wechattest.Stable {
+		enough = 2
 	}
-	return out
+	return s.earlyDeaths('b', s.interval*11/10+noticeWithin, func(x wechattest.IssuedToken) bool {
+		n := 0
+		for _, t := range s.between(x) {
+			if t.By == byRival {
+				n++
+			}
+		}
+		return n >= enough
+	})
 }
 
 // unreachable is window (c): nobody could get a new token, or store it, in the handover window.
 func (s *subject) unreachable() (out []window) {
 	for i, v := range s.history {
 		t, ok := s.find(v.token)
-		if !ok || v.gone || s.reachable(t.ExpiresAt.Add(-handoverBegins), t.ExpiresAt.Add(-handoverEnds)) {
+		if !ok || v.gone || s.reachable(s.handover(t), t.ExpiresAt.Add(-handoverEnds)) {
 			continue
 		}
 		var write time.Time
@@ -208,6 +201,15 @@ func (s *subject) unreachable() (out []window) {
 		}
 	}
 	return out
+}
+
+// handover is when a token comes due: T − 300 s. A Legacy token that lives for less than ten minutes is due at half its life.
+func (s *subject) handover(t wechattest.IssuedToken) time.Time {
+	begins := handoverBegins
+	if s.mode == wechattest.Legacy {
+		begins = min(begins, t.ExpiresAt.Sub(t.IssuedAt)/2)
+	}
+	return t.ExpiresAt.Add(-begins)
 }
 
 // reachable: there were 30 s without an outage.
@@ -263,18 +265,4 @@ func (s *subject) edited() (out []window) {
 		}
 	}
 	return out
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
 }

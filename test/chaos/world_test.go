@@ -33,6 +33,8 @@ type world struct {
 	namespaces []string
 	wechat     *wechattest.Server
 	replicas   []*replica
+	args       []string
+	first      plan
 	start      time.Time
 
 	mu      sync.Mutex
@@ -51,7 +53,7 @@ type targetRef struct {
 	until time.Time
 }
 
-func newWorld(t *testing.T, ctx context.Context, sc *scenario, seed uint64) *world {
+func newWorld(ctx context.Context, t *testing.T, sc *scenario, seed uint64) *world {
 	t.Helper()
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(sc.name))
@@ -102,12 +104,20 @@ func (w *world) operate(n int, election bool, first plan, args ...string) {
 	} else {
 		args = append(args, "--leader-elect=false")
 	}
-	for i := range n {
-		name := fmt.Sprintf("%s-%d", w.scenario.name, i)
-		config, err := env.Operator(name)
-		w.must(err)
-		w.replicas = append(w.replicas, startReplica(w.T, name, filesDir, newAPIProxy(w.T, config, w.seed+uint64(i)), first, args...))
+	w.args, w.first = args, first
+	for range n {
+		w.operateMore()
 	}
+}
+
+// operateMore starts one more operator with the same arguments.
+func (w *world) operateMore() {
+	w.Helper()
+	i := len(w.replicas)
+	name := fmt.Sprintf("%s-%d", w.scenario.name, i)
+	config, err := env.Operator(name)
+	w.must(err)
+	w.replicas = append(w.replicas, startReplica(w.T, name, filesDir, newAPIProxy(w.T, config, w.seed+uint64(i)), w.first, w.args...))
 }
 
 // appID gives the i-th account of the scenario.
