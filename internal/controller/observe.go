@@ -142,9 +142,7 @@ func (p *pass) trusted() (stored, bool) {
 	s := recorded(p.record)
 	s.mode, s.issuedAt, s.expiresAt = t.Mode, t.IssuedAt.Time, t.ExpiresAt.Time
 	if t.Fingerprint != "" {
-		s.fingerprint = t.Fingerprint
-	} else {
-		s.unseen = true
+		s.fingerprint, s.unseen = t.Fingerprint, false
 	}
 	return s, true
 }

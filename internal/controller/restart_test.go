@@ -112,6 +112,36 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// A restart takes nothing from the status, which is what proves the token to the next process and to other members of a
+// Legacy account, and writes nothing to it.
+func TestRestartKeepsTheStatus(t *testing.T) {
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		t.Run(string(mode), func(t *testing.T) {
+			w := newWorld(t)
+			o := w.startOperator()
+			w.createCredentials(appSecret)
+			for i := range 8 { // the parts of a second differ
+				w.wechat.SetApp(wechattest.App{ID: fmt.Sprintf("wx%016d", i), Secret: appSecret})
+				w.createToken(fmt.Sprint("shop-", i), func(t *v1alpha1.WeChatAppToken) {
+					t.Spec.AppID, t.Spec.Mode, t.Spec.CheckInterval.Duration = fmt.Sprintf("wx%016d", i), mode, time.Hour
+				})
+			}
+			before := map[string]v1alpha1.WeChatAppTokenStatus{}
+			for i := range 8 {
+				w.eventuallyReady(fmt.Sprint("shop-", i))
+				before[fmt.Sprint("shop-", i)] = w.token(fmt.Sprint("shop-", i)).Status
+			}
+			o.stop()
+			o = w.startOperator()
+			w.Consistently(func() int { return w.requests(o)["patch wechatapptokens/status"] }).Should(gomega.Equal(0))
+			for name, status := range before {
+				w.Expect(w.token(name).Status).To(gomega.Equal(status))
+				w.Expect(status.Token.Fingerprint).NotTo(gomega.BeEmpty())
+			}
+		})
+	}
+}
+
 // A crash between the write of the Secret and that of the status loses nothing and repeats nothing.
 func TestCrashBeforeTheStatusWrite(t *testing.T) {
 	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {

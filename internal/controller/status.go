@@ -89,11 +89,14 @@ func (p *pass) status() v1alpha1.WeChatAppTokenStatus {
 	return s
 }
 
-// storedInputs is what the schedule needs of the stored token alone, so that the published time moves only with it.
+// storedInputs is what the schedule needs of the stored token alone, so that the published time moves only with it. Its
+// times are those of the status, of which a process knows no more after a start.
 func (p *pass) storedInputs() refresh.Inputs {
 	return refresh.Inputs{
 		UID: string(p.token.UID), Legacy: p.legacy(), CheckInterval: p.token.Spec.CheckInterval.Duration,
-		Token: refresh.Token{Fingerprint: p.stored.fingerprint, IssuedAt: p.stored.issuedAt, ExpiresAt: p.stored.expiresAt},
+		Token: refresh.Token{
+			Fingerprint: p.stored.fingerprint, IssuedAt: p.stored.issuedAt.Truncate(time.Second), ExpiresAt: p.stored.expiresAt.Truncate(time.Second),
+		},
 	}
 }
 
