@@ -54,7 +54,7 @@ func main() {
 		fmt.Println(version)
 		return
 	}
-	logger := zap.New(zap.UseFlagOptions(&opts.zap))
+	logger := controller.Quiet(zap.New(zap.UseFlagOptions(&opts.zap)))
 	ctrl.SetLogger(logger)
 	klog.SetLogger(logger.WithName("client-go"))
 	// net/http quotes there what a server sends behind an answer, which could be a token.

@@ -159,7 +159,7 @@ func (w *world) startOperator(namespaces ...string) *operator {
 	unchecked := true
 	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
 		Scheme:     scheme(),
-		Logger:     w.logs.logger(),
+		Logger:     w.logs.logger(slog.LevelDebug - 10),
 		Metrics:    metricsserver.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: &unchecked},
 		Cache: cache.Options{
@@ -196,7 +196,7 @@ func (w *world) startOperator(namespaces ...string) *operator {
 	return o
 }
 
-// logs collects what an operator logs, at every level.
+// logs collects what an operator logs.
 type logs struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -214,8 +214,8 @@ func (l *logs) String() string {
 	return l.text.String()
 }
 
-func (l *logs) logger() logr.Logger {
-	return logr.FromSlogHandler(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug - 10}))
+func (l *logs) logger(level slog.Level) logr.Logger {
+	return controller.Quiet(logr.FromSlogHandler(slog.NewTextHandler(l, &slog.HandlerOptions{Level: level})))
 }
 
 func (l *logs) mustNotHold(t *testing.T, secret string) {
