@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+// AddIndexes registers the indexes without the controller, for a test that makes the passes itself.
+var AddIndexes = (*Reconciler).addIndexes
