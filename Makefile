@@ -143,6 +143,30 @@ chaos: ## Attack the operator with all scenarios for CHAOS_TIME, and print a tab
 	KUBEBUILDER_ASSETS="$$assets" CHAOS_TIME=$(CHAOS_TIME) SEED=$(SEED) SCENARIOS=$(SCENARIOS) \
 		$(GO) test -run '^TestChaos$$' -count=1 -timeout 40m -v ./test/chaos | grep -v '^=== '
 
+# The sizes of the gate, small enough for a laptop; see test/bench/ranges.yaml.
+BENCH_CHECK_SIZE ?= 300
+
+.PHONY: bench
+bench: bench-build ## Measure against the goals and a plain loop, on a machine with nothing else to do (ARGS=--help lists flags).
+	assets=$(ASSETS); \
+	KUBEBUILDER_ASSETS="$$assets" bin/bench --version "$(VERSION)" --json bin/bench.json $(ARGS)
+
+.PHONY: bench-100k
+bench-100k: bench-build ## Memory and restart with 100,000 resources; takes about 16 GiB and most of an hour.
+	assets=$(ASSETS); \
+	KUBEBUILDER_ASSETS="$$assets" bin/bench --version "$(VERSION)" --json bin/bench-100k.json --sizes 1000,100000 \
+		--runs cold,restart --etcd-quota 8589934592 $(ARGS)
+
+.PHONY: bench-check
+bench-check: bench-build ## Compare ratios at a small size with the ranges in test/bench/ranges.yaml.
+	assets=$(ASSETS); \
+	KUBEBUILDER_ASSETS="$$assets" bin/bench --version "$(VERSION)" --json bin/bench-check.json --sizes $(BENCH_CHECK_SIZE) \
+		--runs cold,restart,rotation,slow --ranges test/bench/ranges.yaml $(ARGS)
+
+.PHONY: bench-build
+bench-build: build
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -o bin/ ./hack/fake-wechat ./test/bench
+
 .PHONY: controlplane
 controlplane: ## Build the whole control plane into the cache; other targets build what they need.
 	@hack/controlplane/build.sh all

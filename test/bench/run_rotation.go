@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
+)
+
+const (
+	// spread: the tokens are made over as long, so that with the jitter of up to 15 s all are due within one minute.
+	spread = 45 * time.Second
+	// overlapSlack is for the jitter and a late finish.
+	overlapSlack = 15 * time.Second
+)
+
+// rotationLife is so long that the operator has issued all tokens before the first is due.
+func rotationLife(n int) time.Duration {
+	issue := 15*time.Second + time.Duration(n)*8*time.Millisecond
+	return (refresh.StableOverlap + spread + issue).Truncate(time.Second)
+}
+
+// rotation measures how late each of n tokens is replaced that are all due within one minute.
+func (s *stage) rotation(ctx context.Context, n int) (r result, err error) {
+	if err := s.populate(ctx, n); err != nil {
+		return result{}, err
+	}
+	o, err := s.observe(ctx)
+	if err != nil {
+		return result{}, err
+	}
+	defer o.stop()
+	m, err := s.meter(ctx)
+	if err != nil {
+		return result{}, err
+	}
+	if err := s.mintSpread(ctx, n); err != nil {
+		return result{}, err
+	}
+	p, _, err := s.launchOperator()
+	if err != nil {
+		return result{}, err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	if err := o.untilReady(ctx, p.process, n, patienceFor(n)); err != nil {
+		return result{}, err
+	}
+	if err := m.begin(ctx, p.process); err != nil {
+		return result{}, err
+	}
+	all := func() bool { return o.rotated() >= n }
+	if err := o.until(ctx, p.process, rotationLife(n)+patienceFor(n), "all tokens were replaced", all); err != nil {
+		return result{}, err
+	}
+	if r, err = m.end(ctx, p.process, runRotation, n, n); err != nil {
+		return result{}, err
+	}
+	if err := s.addLateness(ctx, o, &r, n); err != nil {
+		return result{}, err
+	}
+	r.Memory, err = p.memory()
+	return r, err
+}
+
+// mintSpread makes WeChat's tokens before the operator asks for them, evenly spread, so that their expiry does not depend
+// on how fast the operator starts.
+func (s *stage) mintSpread(ctx context.Context, n int) error {
+	api, err := wechat.New(wechat.Options{
+		Endpoints: []string{s.wechatURL}, CAFile: s.wechatCA, Timeout: 10 * time.Second, MaxInFlight: populateWorkers, UserAgent: "bench",
+	})
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	return parallel(ctx, n, func(ctx context.Context, i int) error {
+		due := start.Add(spread * time.Duration(i) / time.Duration(n))
+		if err := pause(ctx, time.Until(due)); err != nil {
+			return err
+		}
+		_, err := api.StableToken(ctx, appOf(i).credentials(), false)
+		return err
+	})
+}
+
+// rotated counts the Secrets that hold their second token.
+func (o *observer) rotated() int {
+	n := 0
+	for _, seen := range o.tokens {
+		if len(seen) > 1 {
+			n++
+		}
+	}
+	return n
+}
+
+// addLateness compares when each Secret got its second token with when refresh.DueAt wanted it.
+func (s *stage) addLateness(ctx context.Context, o *observer, r *result, n int) error {
+	ledger, err := s.readLedger(ctx)
+	if err != nil {
+		return err
+	}
+	var late []time.Duration
+	var first, last time.Time
+	for i := range n {
+		a := appOf(i)
+		issued := ledger.tokens[a.id]
+		if len(issued) != 2 {
+			return fmt.Errorf("%s has %d tokens after one rotation, want 2", a.name, len(issued))
+		}
+		old, fresh := issued[0], issued[1]
+		due, err := dueOf(string(o.uid(a.key())), old, ledger.calls[a.id])
+		if err != nil {
+			return fmt.Errorf("%s: %w", a.name, err)
+		}
+		at, found := o.writtenAt(a.key(), wechat.NewSecret(fresh.Token).Fingerprint())
+		if !found {
+			return fmt.Errorf("%s never held its second token", a.name)
+		}
+		if at.After(old.ExpiresAt) {
+			r.More["afterExpiry"]++
+		}
+		late = append(late, max(0, at.Sub(due)))
+		if first.IsZero() || due.Before(first) {
+			first = due
+		}
+		if due.After(last) {
+			last = due
+		}
+	}
+	q := quantilesOf(late)
+	r.Lateness = &q
+	r.More["dueWithinSeconds"] = last.Sub(first).Seconds()
+	return nil
+}
+
+// ledger is what the stand-in wrote down, by appid and in order.
+type ledger struct {
+	tokens map[string][]wechattest.IssuedToken
+	calls  map[string][]wechattest.Call
+}
+
+func (s *stage) readLedger(ctx context.Context) (ledger, error) {
+	out := ledger{tokens: map[string][]wechattest.IssuedToken{}, calls: map[string][]wechattest.Call{}}
+	tokens, err := s.wechat.Tokens(ctx, "")
+	if err != nil {
+		return ledger{}, fmt.Errorf("reading the ledger of %s: %w", filepath.Base(s.dir), err)
+	}
+	calls, err := s.wechat.Calls(ctx, wechattest.Filter{Endpoint: wechattest.EndpointStable})
+	if err != nil {
+		return ledger{}, fmt.Errorf("reading the calls of %s: %w", filepath.Base(s.dir), err)
+	}
+	for _, t := range tokens {
+		out.tokens[t.AppID] = append(out.tokens[t.AppID], t)
+	}
+	for _, c := range calls {
+		out.calls[c.AppID] = append(out.calls[c.AppID], c)
+	}
+	return out, nil
+}
+
+// dueOf replays what the operator knew: each answer gives the token's expiry in whole seconds after the call, and
+// refresh.DueAt the time from that. The answer that counts is the last one before the token was due; a due call that got
+// the old token does not move the time.
+func dueOf(uid string, token wechattest.IssuedToken, calls []wechattest.Call) (time.Time, error) {
+	var due time.Time
+	for _, c := range calls {
+		if !due.IsZero() && (c.Minted || !c.Clock.Before(due)) {
+			return due, nil
+		}
+		if c.Errcode != 0 || !c.Finished || c.Clock.After(token.ExpiresAt) {
+			continue
+		}
+		expiresAt := c.Clock.Add(token.ExpiresAt.Sub(c.Clock).Truncate(time.Second))
+		due = refresh.DueAt(refresh.Inputs{UID: uid, Token: refresh.Token{
+			Fingerprint: wechat.NewSecret(token.Token).Fingerprint(),
+			IssuedAt:    c.Clock, ExpiresAt: expiresAt, CheckedAt: c.Clock,
+		}})
+	}
+	return time.Time{}, errors.New("the ledger holds no call that replaced its token")
+}
