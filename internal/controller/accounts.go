@@ -19,6 +19,10 @@ const (
 	// WeChat's 2,000 a day.
 	mintBurst = 3
 	mintEvery = 5 * time.Minute
+	// markedMintAfter is the least time from a mint of this process to one that only a mark on a Secret asks for, and at most
+	// a quarter of the token's life. Whoever may edit a member's Secret can forge marks, and two mints in a row would end the
+	// token that the pods of other members still hold; so long after a mint, a lost one has not ended it yet.
+	markedMintAfter = 2 * time.Minute
 	// foreignWithin: a second token that dies early within it is reported as somebody else's fetching.
 	foreignWithin = time.Hour
 )
@@ -45,6 +49,8 @@ type account struct {
 	dead string
 	// mints is the bucket of unrequested Legacy mints.
 	mints *rate.Limiter
+	// minted is the last token that this process minted, without its value.
+	minted sighting
 	// early are the times at which tokens died early.
 	early  []time.Time
 	wanted bool
@@ -139,6 +145,24 @@ func (a *account) mintNotBefore(now time.Time) time.Time {
 func (a *account) noteMint(now time.Time) (undo func()) {
 	taken := a.mints.ReserveN(now, 1)
 	return func() { taken.CancelAt(now) }
+}
+
+// noteMinted records a mint.
+func (a *account) noteMinted(s sighting) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.minted = s
+}
+
+// markedMintNotBefore is when a mint may be made that only a mark on a Secret asks for; zero before the first mint of this
+// process.
+func (a *account) markedMintNotBefore() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.minted.fingerprint == "" {
+		return time.Time{}
+	}
+	return a.minted.at.Add(min(markedMintAfter, a.minted.expiresAt.Sub(a.minted.at)/4))
 }
 
 // noteDead records that WeChat refuses a Legacy token and tells how many died early within the hour.

@@ -141,6 +141,30 @@ func TestMintLostInACrash(t *testing.T) {
 	}
 }
 
+// Who may edit a member's Secret can forge marks. That must neither mint again and again, which would end the token that other
+// members' pods hold, nor keep the account from its rotation.
+func TestForgedMarks(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop", legacy)
+	value := w.eventuallyReady("shop")
+	forge := func() {
+		w.updateSecret("shop", func(s *corev1.Secret) {
+			s.Annotations[v1alpha1.AnnotationMintStarted] = w.clock.now().UTC().Format(time.RFC3339Nano) + "/abcdefgh"
+		})
+	}
+	forge()
+	w.Consistently(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(1))
+	w.clock.advance(20 * time.Second) // another process's mint would be over
+	forge()
+	w.Consistently(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(1))
+	w.clock.advance(2 * time.Minute)
+	forge() // fresh marks put nothing off
+	w.eventuallyAnother("shop", value)
+	w.Consistently(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(2))
+}
+
 // An errcode says that nothing was minted: the mark that is left then causes no second mint, not even after a restart.
 func TestMintRefused(t *testing.T) {
 	w := newWorld(t)

@@ -63,8 +63,9 @@ type memory struct {
 	askedAt time.Time
 	// emptyMark is the mark of a Legacy mint that did not happen: WeChat refused it, or it was not sent.
 	emptyMark target.Mint
-	// ownMark is the ID of the last mark of this process.
-	ownMark string
+	// ownMark is the ID of the last mark of this process. foreignMarkAt is when another one's was first seen after it.
+	ownMark       string
+	foreignMarkAt time.Time
 	// writtenVersion is the target's resourceVersion after the last own write of this process.
 	writtenVersion string
 	// hadTarget: a target was seen, so that its absence is somebody's deletion.

@@ -69,7 +69,7 @@ func (p *pass) mint(ctx context.Context) error {
 		if err != nil {
 			return p.refusedWrite(ctx, err)
 		}
-		p.mem.ownMark = mark.ID
+		p.mem.ownMark, p.mem.foreignMarkAt = mark.ID, time.Time{}
 		p.rememberMark(marked.ResourceVersion)
 		p.mem.rememberTarget(marked, p.WeChat.Now())
 		p.setExisting(marked)
@@ -84,15 +84,31 @@ func (p *pass) overtaken() bool {
 	return p.unwritten() != nil || !p.mem.account.mintNotBefore(p.WeChat.Now()).IsZero()
 }
 
-// foreignMintEnds is when the mint of another process that left its mark on the Secret is over, for better or worse: it may be
-// a leader that does not know yet that it is none. A second mint before that would end the token that readers still hold.
-// Zero without such a mark.
-func (p *pass) foreignMintEnds(now time.Time) time.Time {
+// markedMintAt is when an unanswered mark on the Secret may cause a mint; zero without one.
+//
+// The mark may be that of a leader that does not know yet that it is none: a second mint before its own is over, for better or
+// worse, would end the token that readers still hold. It may also be forged, so it is waited for once only, and not soon after
+// a mint of this process.
+func (p *pass) markedMintAt(now time.Time) time.Time {
 	mark := p.unansweredMark()
-	if mark.StartedAt.IsZero() || mark.ID == p.mem.ownMark || mark.StartedAt.After(now) {
-		return time.Time{} // a mark from the future is somebody's edit, or a clock that was wrong
+	if mark.StartedAt.IsZero() || !p.legacy() || p.mem.account == nil {
+		return time.Time{}
 	}
-	return mark.StartedAt.Add(mintTakes)
+	at := p.mem.account.markedMintNotBefore()
+	if mark.ID == p.mem.ownMark || mark.StartedAt.After(now) {
+		return at // a mark from the future is somebody's edit, or a clock that was wrong
+	}
+	if p.mem.foreignMarkAt.IsZero() {
+		p.mem.foreignMarkAt = now
+	}
+	ends := mark.StartedAt.Add(mintTakes)
+	if latest := p.mem.foreignMarkAt.Add(mintTakes); latest.Before(ends) {
+		ends = latest
+	}
+	if ends.After(at) {
+		return ends
+	}
+	return at
 }
 
 // rememberMark keeps what was known of the data: the mark did not touch it.
@@ -146,6 +162,7 @@ func (p *pass) fetchLegacy(ctx context.Context, acct *account, members []member)
 	log.FromContext(ctx).Info("minted a Legacy token",
 		"reason", p.decision.Reason, "fingerprint", token.Value.Fingerprint(), "members", len(members))
 	acct.want(false)
+	acct.noteMinted(sighting{fingerprint: token.Value.Fingerprint(), at: token.IssuedAt, expiresAt: token.ExpiresAt})
 	p.succeeded(ctx, acct, token)
 	p.handleCheck()
 	own := p.issued(token)

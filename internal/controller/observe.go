@@ -258,8 +258,8 @@ func (p *pass) inputs() refresh.Inputs {
 	if again := p.mem.askedAt.Add(askAgainAfter); !p.mem.askedAt.IsZero() && again.After(in.MintNotBefore) {
 		in.MintNotBefore = again
 	}
-	if ends := p.foreignMintEnds(now); in.Legacy && ends.After(in.MintNotBefore) {
-		in.MintNotBefore = ends
+	if at := p.markedMintAt(now); at.After(in.MintNotBefore) {
+		in.MintNotBefore = at
 	}
 	return in
 }

@@ -8,9 +8,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"log/slog"
 	"regexp"
 	"strings"
-	"log/slog"
 	"time"
 	"unique"
 )
