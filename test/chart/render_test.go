@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 )
 
@@ -88,10 +89,7 @@ func split(t *testing.T, stream []byte) map[string][]byte {
 // kubectl apply -f dist/install.yaml and helm install give the same objects, but for the Namespace and the labels and
 // annotations by which Helm knows its own.
 func TestSameAsInstallYAML(t *testing.T) {
-	cmd := exec.CommandContext(t.Context(), "make", "-s", "-C", "../..", "build-installer", "IMG="+image+":"+version) //nolint:gosec // our own
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("make build-installer: %v: %s", err, out)
-	}
+	writeInstaller(t)
 	installer, err := os.ReadFile("../../dist/install.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -105,6 +103,15 @@ func TestSameAsInstallYAML(t *testing.T) {
 		if a, b := normalised(t, want[key]), normalised(t, got[key]); a != b {
 			t.Errorf("%s: install.yaml has\n%s\nand the chart\n%s", key, a, b)
 		}
+	}
+}
+
+// writeInstaller writes dist/install.yaml.
+func writeInstaller(t *testing.T) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "make", "-s", "-C", "../..", "build-installer", "IMG="+image+":"+version) //nolint:gosec // our own
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("make build-installer: %v: %s", err, out)
 	}
 }
 
@@ -183,4 +190,26 @@ func TestNothingClusterWide(t *testing.T) {
 			t.Errorf("%s:\n%s", key, doc)
 		}
 	}
+}
+
+// docs/install.md tells how an installation by kubectl becomes Helm's.
+func TestMoveFromKubectl(t *testing.T) {
+	w := newWorld(t, shared)
+	writeInstaller(t)
+	kubectl := func(args ...string) {
+		t.Helper()
+		args = append([]string{"--kubeconfig", w.kubeconfig}, args...)
+		cmd := exec.CommandContext(t.Context(), filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl"), args...) //nolint:gosec // our own
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("kubectl %s: %v: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	kubectl("apply", "--server-side", "-f", "../../dist/install.yaml")
+	if out, err := w.tryHelm("install", release, chartDir, "-n", releaseSystem); err == nil {
+		t.Errorf("helm took what is not its own: %s", out)
+	}
+	kubectl("-n", releaseSystem, "delete", "deployment", deployment)
+	w.helm("install", release, chartDir, "-n", releaseSystem, "--take-ownership", "--force-conflicts")
+	w.helm("uninstall", release, "-n", releaseSystem)
+	w.must(w.Get(t.Context(), client.ObjectKey{Name: crdName}, newCRD()))
 }

@@ -1,0 +1,8 @@
+local suspended = obj.spec ~= nil and obj.spec.suspend == true
+local actions = {}
+-- While it is suspended nothing is fetched, and a request would wait.
+actions["refresh"] = { ["disabled"] = suspended }
+actions["revoke"] = { ["disabled"] = suspended }
+actions["suspend"] = { ["disabled"] = suspended }
+actions["resume"] = { ["disabled"] = not suspended }
+return actions

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package argocd
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sigs.k8s.io/yaml"
+)
+
+// layout is the folder of Argo CD's own repository, so that a copy of it is all that a contribution there needs.
+const layout = "../../config/argocd/resource_customizations/wechat.apptoken.dev/WeChatAppToken"
+
+// healthTests and actionTests are the formats of Argo CD's own tests.
+type healthTests struct {
+	Tests []struct {
+		HealthStatus struct{ Status, Message string }
+		InputPath    string
+	}
+}
+
+type actionTests struct {
+	DiscoveryTests []struct {
+		InputPath string
+		Result    []struct {
+			Name     string
+			Disabled bool
+		}
+	}
+	ActionTests []struct {
+		Action, InputPath, ExpectedOutputPath string
+	}
+}
+
+func load(t *testing.T, path string, into any) {
+	t.Helper()
+	if err := yaml.UnmarshalStrict([]byte(read(t, path)), into); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(layout, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+func object(t *testing.T, path string) map[string]any {
+	t.Helper()
+	o := map[string]any{}
+	if err := yaml.Unmarshal([]byte(read(t, path)), &o); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func runScript(t *testing.T, script string, o map[string]any) map[string]any {
+	t.Helper()
+	out, err := run(read(t, script), o)
+	if err != nil {
+		t.Fatalf("%s: %v", script, err)
+	}
+	m, ok := out.(map[string]any)
+	if !ok {
+		t.Fatalf("%s returned %v", script, out)
+	}
+	return m
+}
+
+func TestHealth(t *testing.T) {
+	tests := healthTests{}
+	load(t, "health_test.yaml", &tests)
+	seen := map[string]bool{}
+	var used []string
+	for _, c := range tests.Tests {
+		used = append(used, c.InputPath)
+		t.Run(c.InputPath, func(t *testing.T) {
+			health := runScript(t, "health.lua", object(t, c.InputPath))
+			if health["status"] != c.HealthStatus.Status || health["message"] != c.HealthStatus.Message {
+				t.Errorf("got %v: %v, want %s: %s", health["status"], health["message"], c.HealthStatus.Status, c.HealthStatus.Message)
+			}
+			seen[c.HealthStatus.Status] = true
+		})
+	}
+	if got := strings.Join(slices.Sorted(maps.Keys(seen)), " "); got != "Degraded Healthy Progressing Suspended" {
+		t.Errorf("only these are tested: %s", got)
+	}
+	files, err := filepath.Glob(filepath.Join(layout, "testdata", "*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if !slices.Contains(used, "testdata/"+filepath.Base(f)) {
+			t.Errorf("no test uses %s", f)
+		}
+	}
+}
+
+// actions are the ones that discovery.lua offers, with whether they are disabled.
+func actions(t *testing.T, path string) map[string]bool {
+	t.Helper()
+	out := map[string]bool{}
+	for name, a := range runScript(t, "actions/discovery.lua", object(t, path)) {
+		action, ok := a.(map[string]any)
+		if !ok {
+			t.Fatalf("%s: %v", name, a)
+		}
+		out[name], _ = action["disabled"].(bool)
+	}
+	return out
+}
+
+func TestActions(t *testing.T) {
+	tests := actionTests{}
+	load(t, "actions/action_test.yaml", &tests)
+	for _, c := range tests.DiscoveryTests {
+		want := map[string]bool{}
+		for _, r := range c.Result {
+			want[r.Name] = r.Disabled
+		}
+		if got := actions(t, filepath.Join("actions", c.InputPath)); !maps.Equal(got, want) {
+			t.Errorf("discovery of %s: got %v, want %v", c.InputPath, got, want)
+		}
+	}
+	tested := map[string]bool{}
+	for _, c := range tests.ActionTests {
+		tested[c.Action] = true
+		t.Run(c.Action, func(t *testing.T) {
+			before := time.Now().Add(-time.Second)
+			got := runScript(t, "actions/"+c.Action+"/action.lua", object(t, filepath.Join("actions", c.InputPath)))
+			want := object(t, filepath.Join("actions", c.ExpectedOutputPath))
+			settleTime(t, got, want, c.Action, before)
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("got\n%v\nwant\n%v", got, want)
+			}
+		})
+	}
+	offered := actions(t, "actions/testdata/healthy.yaml")
+	if !slices.Equal(slices.Sorted(maps.Keys(tested)), slices.Sorted(maps.Keys(offered))) {
+		t.Errorf("tested are %v, offered %v", tested, offered)
+	}
+}
+
+// settleTime checks that a request was made now, and puts the time that the file expects.
+func settleTime(t *testing.T, got, want map[string]any, action string, before time.Time) {
+	t.Helper()
+	annotations := func(o map[string]any) map[string]any {
+		meta, _ := o["metadata"].(map[string]any)
+		a, _ := meta["annotations"].(map[string]any)
+		return a
+	}
+	key := "wechat.apptoken.dev/" + action + "-requested-at"
+	expected, found := annotations(want)[key]
+	if !found {
+		return
+	}
+	value, _ := annotations(got)[key].(string)
+	at, err := time.Parse(time.RFC3339, value)
+	if err != nil || at.Before(before.Truncate(time.Second)) || at.After(time.Now()) {
+		t.Errorf("the request is %q (%v)", value, err)
+	}
+	annotations(got)[key] = expected
+}
