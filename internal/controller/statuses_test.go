@@ -97,6 +97,9 @@ func (o *observer) judge(t *v1alpha1.WeChatAppToken) {
 		kinds = append(kinds, c.Type+string(c.Status)+c.Reason)
 	}
 	slices.Sort(kinds)
+	if t.Spec.Suspend {
+		kinds = append(kinds, "Suspended")
+	}
 	if name := strings.Join(kinds, "-"); o.samples[name] == nil {
 		sample := t.DeepCopy()
 		sample.ManagedFields = nil
@@ -138,8 +141,8 @@ func statusProblems(t *v1alpha1.WeChatAppToken) []string {
 	rule(!stalled || !ready, "it is Ready and Stalled")
 	rule(!reconciling || !ready, "it is Ready and Reconciling")
 	rule(!stalled || !reconciling, "it is Reconciling and Stalled")
-	rule(ready || stalled || reconciling || t.Spec.Suspend, "it is not Ready, and nothing says whether somebody must act")
 	if judged {
+		rule(ready || stalled || reconciling || t.Spec.Suspend, "it is not Ready, and nothing says whether somebody must act")
 		want := status.InProgressStatus
 		switch {
 		case ready:
