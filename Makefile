@@ -35,6 +35,7 @@ GOLANGCI_LINT = "$$(hack/tools/build.sh golangci-lint)"
 HELM = "$$(hack/tools/build.sh helm)"
 HELM_UNITTEST = "$$(hack/tools/build.sh helm-unittest)"
 CHART = charts/wechat-token-operator
+PROMETHEUS = "$$(hack/tools/build.sh prometheus)"
 ASSETS = $$(hack/controlplane/build.sh etcd kube-apiserver kubectl)
 # kube-controller-manager collects garbage in the tests of the chart.
 TEST_ASSETS = $$(hack/controlplane/build.sh etcd kube-apiserver kubectl kube-controller-manager)
@@ -53,6 +54,12 @@ help: ## Show this help.
 demo: build ## Run the story on a control plane of its own. KEEP=1 leaves it running.
 	@assets=$(ASSETS); \
 	$(GO) run ./hack/demo --operator bin/operator --assets "$$assets" $(if $(filter-out 0,$(KEEP)),--keep) $(ARGS)
+
+.PHONY: observe
+observe: build ## Run Prometheus on the demo and print each query of the dashboard with its value. KEEP=1 leaves it running.
+	@assets=$(ASSETS); prometheus=$(PROMETHEUS); \
+	$(GO) run ./hack/demo --operator bin/operator --assets "$$assets" --prometheus "$$prometheus" \
+		$(if $(filter-out 0,$(KEEP)),--keep) $(ARGS)
 
 .PHONY: run
 run: ## Run the operator on this machine against the cluster of your KUBECONFIG (CRD: make install).
@@ -101,6 +108,7 @@ verify: ## Check that generated files, module files and formatting are up to dat
 
 .PHONY: test
 test: verify vet lint chart-lint argocd-test ## Check everything and run all tests with the race detector on a real API server.
+	@hack/tools/build.sh promtool >/dev/null; hack/tools/build.sh prometheus >/dev/null # ahead of the tests' time limit
 	assets=$(TEST_ASSETS); helm=$(HELM); \
 	KUBEBUILDER_ASSETS="$$assets" HELM="$$helm" $(GO) test -race -p $(TEST_PACKAGES) -timeout $(TEST_TIMEOUT) ./...
 

@@ -33,11 +33,12 @@ unformatted=$(gofmt -l .)
 
 while IFS= read -r module; do
 	GOWORK=off go -C "$module" mod tidy -diff || fail "$module/go.mod or go.sum is not tidy: run go mod tidy there"
-done < <(find . -name go.mod -not -path '*/testdata/*' -exec dirname {} \; | sort)
+# Tidying the module of Prometheus would load the SDK of every cloud that it can discover; its build checks go.sum.
+done < <(find . -name go.mod -not -path './hack/tools/prometheus/*' -not -path '*/testdata/*' -exec dirname {} \; | sort)
 
 # What a user applies must at least build.
 kustomize=$(hack/tools/build.sh kustomize)
-for dir in config/default config/samples config/prometheus config/network-policy config/admission-policy; do
+for dir in config/default config/samples config/prometheus config/grafana config/network-policy config/admission-policy; do
 	"$kustomize" build "$dir" >/dev/null || fail "$dir does not build"
 done
 

@@ -24,6 +24,7 @@ type options struct {
 	operator string
 	sample   string
 	keep     bool
+	observe  observation
 	out      io.Writer
 }
 
@@ -33,6 +34,10 @@ func main() {
 	flag.StringVar(&opts.operator, "operator", "bin/operator", "The operator's binary.")
 	flag.StringVar(&opts.sample, "sample", "config/samples/wechat_v1alpha1_wechatapptoken.yaml", "The Secret and the WeChatAppToken to apply.")
 	flag.BoolVar(&opts.keep, "keep", false, "Leave everything running until Ctrl-C.")
+	flag.StringVar(&opts.observe.prometheus, "prometheus", "",
+		"The binary of a Prometheus that observes the operator; the story is then that of the dashboard.")
+	flag.StringVar(&opts.observe.dashboard, "dashboard", "config/grafana/dashboard.json", "The dashboard whose queries are run.")
+	flag.StringVar(&opts.observe.rules, "rules", "config/prometheus/rules.yaml", "The PrometheusRule whose alerts are evaluated.")
 	flag.Parse()
 	// The control plane finds its binaries by this variable.
 	if err := os.Setenv("KUBEBUILDER_ASSETS", *assets); err != nil {
@@ -58,7 +63,11 @@ func run(ctx context.Context, opts options) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	s := newStage(opts, dir)
 	defer func() { err = errors.Join(err, s.close()) }()
-	if err := s.story(ctx); err != nil {
+	chapters := s.mainJob()
+	if opts.observe.on() {
+		chapters = s.observation()
+	}
+	if err := tell(ctx, chapters); err != nil {
 		s.explain(context.WithoutCancel(ctx))
 		return err
 	}

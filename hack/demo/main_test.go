@@ -16,8 +16,8 @@ import (
 
 const sample = "../../config/samples/wechat_v1alpha1_wechatapptoken.yaml"
 
-// tell runs the demo and returns what it printed.
-func tell(t *testing.T, sample string) (string, error) {
+// told runs the demo and returns what it printed.
+func told(t *testing.T, opts options) (string, error) {
 	t.Helper()
 	ctrl.SetLogger(logr.Discard())
 	operator := filepath.Join(t.TempDir(), "operator")
@@ -26,13 +26,14 @@ func tell(t *testing.T, sample string) (string, error) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	out := &strings.Builder{}
-	err := run(t.Context(), options{operator: operator, sample: sample, out: out})
+	opts.operator, opts.out = operator, out
+	err := run(t.Context(), opts)
 	t.Log(out)
 	return out.String(), err
 }
 
 func TestStory(t *testing.T) {
-	out, err := tell(t, sample)
+	out, err := told(t, options{sample: sample})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func TestStoryOfASuspendedResource(t *testing.T) {
 	if err := os.WriteFile(path, []byte(suspended), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := tell(t, path)
+	out, err := told(t, options{sample: path})
 	if err == nil || !strings.Contains(err.Error(), "until the Secret holds a token") {
 		t.Errorf("the demo ended with %v", err)
 	}

@@ -45,6 +45,11 @@ type stage struct {
 	wechat *wechattest.Server
 	admin  *http.Server
 
+	// prometheus observes the operator, if that was asked for.
+	prometheus *child
+	// metricsAt is where the operator serves its metrics; "0" for nowhere.
+	metricsAt string
+
 	process   *exec.Cmd
 	exited    chan error
 	processAt string // the operator's log
@@ -55,13 +60,16 @@ type stage struct {
 }
 
 func newStage(opts options, dir string) *stage {
-	return &stage{options: opts, dir: dir, start: time.Now(), processAt: filepath.Join(dir, "operator.log")}
+	return &stage{options: opts, dir: dir, start: time.Now(), processAt: filepath.Join(dir, "operator.log"), metricsAt: "0"}
 }
 
 func (s *stage) close() error {
 	var errs []error
 	if s.reader != nil {
 		s.reader.stop()
+	}
+	if s.prometheus != nil {
+		errs = append(errs, s.prometheus.stop())
 	}
 	if s.process != nil {
 		errs = append(errs, s.stopOperator())
@@ -128,7 +136,8 @@ func (s *stage) startOperator(ctx context.Context) error {
 	defer log.Close()                    //nolint:errcheck // the process has its own handle
 	s.process = exec.Command(s.operator, //nolint:gosec,noctx // the caller's binary; stopOperator ends it
 		"--kubeconfig", config, "--wechat-endpoints", s.wechat.URL(), "--wechat-ca-file", ca,
-		"--namespaces", namespace, "--health-probe-bind-address", probes)
+		"--namespaces", namespace, "--health-probe-bind-address", probes,
+		"--metrics-bind-address", s.metricsAt, "--metrics-secure=false")
 	s.process.Stdout, s.process.Stderr = log, log
 	// Ctrl-C is ours to pass on.
 	s.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -242,6 +251,9 @@ func (s *stage) wait(ctx context.Context, kubeconfig string) error {
 	s.say("    export KUBECONFIG=%s", kubeconfig)
 	s.say("    alias kubectl=%s", s.kubectlPath())
 	s.say("    kubectl --namespace %s describe wxtoken %s", namespace, s.token.Name)
+	if s.prometheus != nil {
+		s.say("Prometheus is http://%s.", s.prometheus.address)
+	}
 	s.say("The stand-in for WeChat is %s, its ledger http://%s, the operator's log %s.", s.wechat.URL(), listener.Addr(), s.processAt)
 	<-ctx.Done()
 	return nil

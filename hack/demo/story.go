@@ -36,11 +36,16 @@ func (s *stage) step(format string, args ...any) {
 	s.say("%6.1f s  %s", time.Since(s.start).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// story is the main job, step by step.
-func (s *stage) story(ctx context.Context) error {
-	for _, chapter := range []func(context.Context) error{
-		s.prepare, s.issue, s.rotate, s.replaceCredentials, s.surviveOutage, s.summarize,
-	} {
+type chapter func(context.Context) error
+
+// mainJob is the main job, step by step.
+func (s *stage) mainJob() []chapter {
+	return []chapter{s.prepare, s.issue, s.rotate, s.replaceCredentials, s.surviveOutage, s.summarize}
+}
+
+// tell goes through the chapters until one fails.
+func tell(ctx context.Context, chapters []chapter) error {
+	for _, chapter := range chapters {
 		if err := chapter(ctx); err != nil {
 			return err
 		}

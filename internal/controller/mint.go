@@ -258,7 +258,7 @@ func (p *pass) probe(ctx context.Context) error {
 	var refused *wechat.Error
 	switch {
 	case err == nil:
-		p.clearFailure()
+		p.recovered(ctx)
 		p.confirmed()
 	case errors.As(err, &refused) && refused.Reason == wechat.ReasonTokenRejected:
 		p.noteRejected(ctx)

@@ -42,7 +42,7 @@ func (p *pass) issueStable(ctx context.Context) error {
 
 // succeeded records an answer and wakes the members of the account whose Secrets hold another token.
 func (p *pass) succeeded(ctx context.Context, acct *account, token wechat.Token) {
-	p.clearFailure()
+	p.recovered(ctx)
 	others := acct.observe(sighting{fingerprint: token.Value.Fingerprint(), at: token.IssuedAt, expiresAt: token.ExpiresAt})
 	for _, name := range others {
 		if name != nameOf(p.token) {
@@ -200,6 +200,14 @@ func (p *pass) fail(ctx context.Context, f refresh.Failure, message, requestID s
 func (p *pass) failureIsOld() bool {
 	return p.mem.failure != nil &&
 		(p.mem.failedGeneration != p.token.Generation || p.mem.failedCredentials != p.credentials.version)
+}
+
+// recovered: WeChat answered with what was asked for.
+func (p *pass) recovered(ctx context.Context) {
+	if f := p.mem.failure; f != nil {
+		log.FromContext(ctx).Info("the failure is over", "reason", f.Reason, "attempts", f.Attempts)
+	}
+	p.clearFailure()
 }
 
 // clearFailure forgets the last failure. If it was the errcode that answered the mark on the Secret, that is remembered

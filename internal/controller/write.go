@@ -41,7 +41,11 @@ func (p *pass) writeTarget(ctx context.Context) error {
 		return p.refusedWrite(ctx, err)
 	}
 	p.wrote(written, record, token)
-	log.FromContext(ctx).Info("wrote the target Secret", "secret", written.Name, "reason", p.decision.Reason, "newToken", token != nil,
+	reason := p.decision.Reason
+	if token != nil {
+		reason = token.reason // it was fetched for
+	}
+	log.FromContext(ctx).Info("wrote the target Secret", "secret", written.Name, "reason", reason, "newToken", token != nil,
 		"fingerprint", p.record.TokenFingerprint, "expiresAt", p.record.ExpiresAt)
 	return p.writeReference(ctx, want)
 }

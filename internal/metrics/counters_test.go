@@ -170,7 +170,8 @@ func manyHealthy() []v1alpha1.WeChatAppToken {
 
 // A scrape of 10,000 resources has the series that it must have and no more, and its cost grows with nothing else.
 func TestManyResources(t *testing.T) {
-	const seriesPerResource, perOperator = 6, 4
+	const seriesPerResource = 6
+	perOperator := 4 + 2*len(refresh.FetchReasons())
 	r := newRig(t, manyHealthy()...)
 	if got := len(r.series(t)); got != many*seriesPerResource+perOperator {
 		t.Errorf("%d series, want %d for each of %d resources and %d of the operator", got, seriesPerResource, many, perOperator)
@@ -180,7 +181,7 @@ func TestManyResources(t *testing.T) {
 		r.recorder.Rotated(time.Second)
 		r.calls.Observe(wechat.Call{Endpoint: "stable_token", Host: "a", Outcome: wechat.OutcomeSuccess})
 	}
-	if got := len(r.series(t)); got != many*seriesPerResource+perOperator+3 {
+	if got := len(r.series(t)); got != many*seriesPerResource+perOperator+2 {
 		t.Errorf("%d series after as many rotations", got)
 	}
 	allocations := testing.AllocsPerRun(1, func() { exposition(t, r) })

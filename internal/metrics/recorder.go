@@ -40,6 +40,11 @@ func NewRecorder(registry prometheus.Registerer) (*Recorder, error) {
 		delivery:  histogram(nameDelivery, seconds),
 		foreign:   map[types.UID]int{},
 	}
+	// A counter that begins with its first event would hide that event from rate and increase.
+	for _, reason := range refresh.FetchReasons() {
+		r.refreshes.WithLabelValues(string(reason), resultSuccess)
+		r.refreshes.WithLabelValues(string(reason), resultFailure)
+	}
 	return r, register(registry, r.refreshes, r.lateness, r.delivery)
 }
 

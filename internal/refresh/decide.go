@@ -49,6 +49,14 @@ const (
 	UpToDate           Reason = "UpToDate"
 )
 
+// FetchReasons are the rules that may call WeChat.
+func FetchReasons() []Reason {
+	return []Reason{
+		RequestExecutable, TargetMissing, AppIDChanged, CredentialsChanged, ModeChanged, MemberWaiting, MintUnfinished,
+		TargetTampered, Expired, RefreshDue, CheckDue,
+	}
+}
+
 // Inputs is everything that a decision depends on. Times are on WeChat's clock.
 type Inputs struct {
 	// UID of the resource; it seeds every jitter.

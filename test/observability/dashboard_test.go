@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package observability_test
+
+import (
+	"encoding/json"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+type dashboard struct {
+	ID         *int   `json:"id"`
+	UID        string `json:"uid"`
+	Title      string `json:"title"`
+	Templating struct {
+		List []variable `json:"list"`
+	} `json:"templating"`
+	Panels []panel `json:"panels"`
+}
+
+type variable struct {
+	Name       string      `json:"name"`
+	Type       string      `json:"type"`
+	Query      any         `json:"query"`
+	Datasource *datasource `json:"datasource"`
+	Multi      bool        `json:"multi"`
+	IncludeAll bool        `json:"includeAll"`
+}
+
+type datasource struct {
+	Type string `json:"type"`
+	UID  string `json:"uid"`
+}
+
+type panel struct {
+	ID          int                      `json:"id"`
+	Type        string                   `json:"type"`
+	Title       string                   `json:"title"`
+	Description string                   `json:"description"`
+	Datasource  *datasource              `json:"datasource"`
+	Grid        struct{ H, W, X, Y int } `json:"gridPos"`
+	Field       struct {
+		Defaults struct {
+			Unit string `json:"unit"`
+		} `json:"defaults"`
+	} `json:"fieldConfig"`
+	Targets []struct {
+		Datasource *datasource `json:"datasource"`
+		Expr       string      `json:"expr"`
+	} `json:"targets"`
+}
+
+func readDashboard(t *testing.T) dashboard {
+	t.Helper()
+	d := dashboard{}
+	if err := json.Unmarshal(read(t, root+"/config/grafana/dashboard.json"), &d); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Panels) == 0 {
+		t.Fatal("the dashboard has no panels")
+	}
+	return d
+}
+
+// The conventions of the mixins: a dashboard can be imported into any Grafana, and each panel explains itself.
+func TestDashboardConventions(t *testing.T) {
+	d := readDashboard(t)
+	if d.ID != nil {
+		t.Errorf("the dashboard has the id %d of some Grafana's database", *d.ID)
+	}
+	if d.UID == "" || d.Title == "" {
+		t.Error("the dashboard has no uid or title")
+	}
+	checkVariables(t, d.Templating.List)
+	ids := map[int]bool{}
+	taken := map[[2]int]string{}
+	for _, p := range d.Panels {
+		if ids[p.ID] || p.ID == 0 {
+			t.Errorf("panel %q has no id of its own", p.Title)
+		}
+		ids[p.ID] = true
+		for x := p.Grid.X; x < p.Grid.X+p.Grid.W; x++ {
+			for y := p.Grid.Y; y < p.Grid.Y+p.Grid.H; y++ {
+				if other, there := taken[[2]int{x, y}]; there {
+					t.Fatalf("panel %q lies on %q", p.Title, other)
+				}
+				taken[[2]int{x, y}] = p.Title
+			}
+		}
+		if p.Grid.X+p.Grid.W > 24 {
+			t.Errorf("panel %q is wider than the page", p.Title)
+		}
+		if p.Type != "row" {
+			checkPanel(t, p)
+		}
+	}
+}
+
+func checkVariables(t *testing.T, list []variable) {
+	t.Helper()
+	if len(list) != 2 || list[0].Name != "datasource" || list[0].Type != "datasource" || list[0].Query != "prometheus" {
+		t.Fatalf("the variables are %+v; the first one must be the data source", list)
+	}
+	if ns := list[1]; ns.Name != "namespace" || ns.Type != "query" || !ns.Multi || !ns.IncludeAll || !ours(ns.Datasource) {
+		t.Errorf("the second variable is %+v; it must be the namespace, with all and several", ns)
+	}
+}
+
+// ours: the data source is the variable's.
+func ours(d *datasource) bool {
+	return d != nil && *d == datasource{Type: "prometheus", UID: "${datasource}"}
+}
+
+var (
+	rangeInQuery   = regexp.MustCompile(`\[([^\]]+)\]`)
+	perResource    = regexp.MustCompile(`(wechatapptoken_(?:info|ready|suspended|condition|expiration|next_refresh|last_error|forced|foreign)\w*)(\{namespace=~"\$namespace")?`)
+	allowedWindows = map[string]bool{"$__rate_interval": true, "1h": true}
+)
+
+func checkPanel(t *testing.T, p panel) {
+	t.Helper()
+	if p.Title == "" || len(p.Description) < 20 || !strings.HasSuffix(p.Description, ".") {
+		t.Errorf("panel %q has no title, or a description that is no sentence: %q", p.Title, p.Description)
+	}
+	if p.Field.Defaults.Unit == "" {
+		t.Errorf("panel %q has no unit", p.Title)
+	}
+	if !ours(p.Datasource) || len(p.Targets) == 0 {
+		t.Errorf("panel %q does not use the variable for its data source, or has no query", p.Title)
+	}
+	for _, target := range p.Targets {
+		if !ours(target.Datasource) {
+			t.Errorf("a query of panel %q does not use the variable for its data source", p.Title)
+		}
+		for _, m := range rangeInQuery.FindAllStringSubmatch(target.Expr, -1) {
+			if !allowedWindows[m[1]] {
+				t.Errorf("panel %q looks back %s; use $__rate_interval", p.Title, m[1])
+			}
+		}
+		for _, m := range perResource.FindAllStringSubmatch(target.Expr, -1) {
+			if m[2] == "" {
+				t.Errorf("panel %q shows %s of all namespaces, whatever is chosen", p.Title, m[1])
+			}
+		}
+	}
+}
