@@ -21,12 +21,13 @@ func (a *app) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Find what keeps tokens from their pods, in the whole cluster",
-		Long: fmt.Sprintf(`Find what keeps tokens from their pods: an operator that does not run or does not serve a namespace, credentials that are
-missing or malformed, addresses that WeChat does not allow, Legacy accounts that are used twice, pods that never see a new token,
-and versions that do not fit.
+		Long: fmt.Sprintf(`Find what keeps tokens from their pods: an operator that does not run or does not serve a namespace,
+credentials that are missing or malformed, addresses that WeChat does not allow, Legacy accounts that
+are used twice, pods that never see a new token, and versions that do not fit.
 
-It looks at the whole cluster, or with -n at one namespace, and changes nothing. Credentials are read to judge their form; they
-are never printed. What you may not read is left out, and said. Exit code %d means that an error was found.`, exitBad),
+It looks at the whole cluster, or with -n at one namespace, and changes nothing. Credentials are read
+to judge their form; they are never printed. What you may not read is left out, and said. Exit code %d
+means that an error was found.`, exitBad),
 		Example: `  kubectl wxtoken doctor
   kubectl wxtoken doctor -n shop`,
 		Args: noArguments, ValidArgsFunction: cobra.NoFileCompletions,
@@ -215,7 +216,7 @@ func names(tokens []look) string {
 func (x *examination) checkTokens(_ context.Context, r *report) error {
 	well := 0
 	for _, t := range x.tokens {
-		status := fmt.Sprintf("kubectl wxtoken status %s -n %s tells the whole story.", t.Name, t.Namespace)
+		status := wholeStory(t.Name, t.Namespace)
 		switch s := t.state(); {
 		case x.told[t.fullName()]:
 		case s == stateStalled:
@@ -226,7 +227,8 @@ func (x *examination) checkTokens(_ context.Context, r *report) error {
 			left, _ := t.left()
 			r.add(levelWarning, status, "%s: works for another %s, but %s: %s", t.fullName(), countdown(left), t.failing.Reason, t.failing.Message)
 		case s == stateSuspended:
-			r.add(levelWarning, fmt.Sprintf("kubectl wxtoken resume %s -n %s.", t.Name, t.Namespace), "%s: suspended, its token is not replaced", t.fullName())
+			r.add(levelWarning, fmt.Sprintf("kubectl wxtoken resume %s -n %s.", t.Name, t.Namespace),
+				"%s: suspended, its token is not replaced", t.fullName())
 		default:
 			well++
 		}

@@ -62,7 +62,8 @@ func (x *examination) judgeCredentials(ctx context.Context, t look) (next string
 	case secret.Type != corev1.SecretTypeOpaque:
 		return "Put the AppSecret into a Secret of type Opaque.", fmt.Errorf("credentials Secret %q is of type %q", ref.Name, secret.Type)
 	case !found:
-		return "Add the key with the AppSecret, or set spec.credentialsSecretRef.key.", fmt.Errorf("credentials Secret %q has no key %q", ref.Name, ref.Key)
+		return "Add the key with the AppSecret, or set spec.credentialsSecretRef.key.",
+			fmt.Errorf("credentials Secret %q has no key %q", ref.Name, ref.Key)
 	case !wellFormed:
 		return "It must be 16 to 128 letters and digits: copy it from WeChat's console again.",
 			fmt.Errorf("key %q of credentials Secret %q is no AppSecret", ref.Key, ref.Name)

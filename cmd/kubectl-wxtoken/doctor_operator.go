@@ -73,7 +73,8 @@ func (x *examination) checkDeployment(d *appsv1.Deployment, r *report) {
 	}
 	switch ready := d.Status.ReadyReplicas; {
 	case want == 0:
-		r.add(levelError, fmt.Sprintf("kubectl -n %s scale deployment %s --replicas=2.", d.Namespace, d.Name), "Deployment %s is scaled to 0 replicas", name)
+		r.add(levelError, fmt.Sprintf("kubectl -n %s scale deployment %s --replicas=2.", d.Namespace, d.Name),
+			"Deployment %s is scaled to 0 replicas", name)
 	case ready == 0:
 		r.add(levelError, pods, "Deployment %s has no ready replica of %d", name, want)
 	case ready < want:
@@ -224,12 +225,13 @@ func (x *examination) checkVersions(_ context.Context, r *report) error {
 
 // imageTag is the tag of the operator's image; "" without one.
 func imageTag(d *appsv1.Deployment) string {
-	for _, c := range d.Spec.Template.Spec.Containers {
-		image, _, _ := strings.Cut(c.Image, "@")
-		if i := strings.LastIndex(image, ":"); i > strings.LastIndex(image, "/") {
-			return image[i+1:]
-		}
+	containers := d.Spec.Template.Spec.Containers
+	if len(containers) == 0 {
 		return ""
+	}
+	image, _, _ := strings.Cut(containers[0].Image, "@")
+	if i := strings.LastIndex(image, ":"); i > strings.LastIndex(image, "/") {
+		return image[i+1:]
 	}
 	return ""
 }

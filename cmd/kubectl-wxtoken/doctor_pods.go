@@ -111,7 +111,7 @@ func usesOf(p *corev1.Pod, targets map[string]bool) []use {
 }
 
 func usesOfContainer(c *corev1.Container, targets map[string]bool, volumes map[string]string) []use {
-	var out []use
+	out := make([]use, 0, len(c.VolumeMounts))
 	for _, e := range c.EnvFrom {
 		if s := e.SecretRef; s != nil && targets[s.Name] {
 			out = append(out, use{fmt.Sprintf("container %q has Secret %q in its environment (envFrom)", c.Name, s.Name), adviceEnv})

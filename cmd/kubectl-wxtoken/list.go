@@ -58,7 +58,8 @@ func (a *app) listCommand() *cobra.Command {
 	f.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "Of all namespaces.")
 	f.StringVarP(&o.selector, "selector", "l", "", "Label selector, such as team=shop,tier!=test.")
 	f.StringVar(&o.fieldSelector, "field-selector", "", "Field selector; spec.appID, metadata.name and metadata.namespace are known.")
-	f.BoolVarP(&o.watch, "watch", "w", false, "Go on until Ctrl-C: a terminal shows the table anew each second, a file gets a line for each change.")
+	f.BoolVarP(&o.watch, "watch", "w", false,
+		"Go on until Ctrl-C: the table is redrawn each second, or without a terminal each change is a line.")
 	f.BoolVar(&o.noHeaders, "no-headers", false, "Leave the header line out.")
 	o.print.AddFlags(c)
 	c.Flag("output").Usage = "Output format: wide, or one of kubectl's: json, yaml, name, jsonpath=…, go-template=… and so on."

@@ -41,8 +41,9 @@ func (a *app) checkCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check NAME...",
 		Short: "Ask WeChat now whether the token in the Secret is the right one",
-		Long: `Ask WeChat now whether the token in the Secret is the right one. The operator does so by itself at each check interval; use it
-when you have repaired something, such as the IP allowlist, and do not want to wait for the next attempt.`,
+		Long: `Ask WeChat now whether the token in the Secret is the right one. The operator does so by itself at each
+check interval; use it when you have repaired something, such as the IP allowlist, and do not want to
+wait for the next attempt.`,
 		Example: "  kubectl wxtoken check shop",
 		Args:    someNames, ValidArgsFunction: a.completeNames(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -60,8 +61,9 @@ func (a *app) refreshCommand() *cobra.Command {
 		Short: "Replace the token now",
 		Long: fmt.Sprintf(`Replace the token now. The one before works for some minutes more, so pods are not disturbed.
 
-In Stable mode it spends one of the %d forced calls that WeChat grants an account in 24 hours, unless WeChat has a newer token
-already. If the token leaked, use "revoke": a refresh alone does not end it at once.`, refresh.ForcedPerDay),
+In Stable mode it spends one of the %d forced calls that WeChat grants an account in 24 hours, unless
+WeChat has a newer token already. If the token leaked, use "revoke": a refresh alone does not end it
+at once.`, refresh.ForcedPerDay),
 		Example: "  kubectl wxtoken refresh shop",
 		Args:    someNames, ValidArgsFunction: a.completeNames(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -185,7 +187,7 @@ func (a *app) await(ctx context.Context, c *cluster, p *pending, timeout time.Du
 }
 
 func (a *app) gaveUp(ctx context.Context, p *pending, last look, timeout time.Duration) error {
-	if ctx.Err() != context.DeadlineExceeded { //nolint:errorlint // Ctrl-C; contexts return the value itself
+	if ctx.Err() != context.DeadlineExceeded {
 		return &problem{code: exitInterrupted, err: ctx.Err(),
 			what: fmt.Sprintf("interrupted; the %s of %s stays requested", p.kind, p.before.Name),
 			next: fmt.Sprintf("kubectl wxtoken status %s -n %s tells what becomes of it.", p.before.Name, p.before.Namespace)}
@@ -194,8 +196,8 @@ func (a *app) gaveUp(ctx context.Context, p *pending, last look, timeout time.Du
 	if last.WeChatAppToken != nil {
 		why = last.whyNot(p.kind)
 	}
-	return timedOut(fmt.Sprintf("The request stays: kubectl wxtoken status %s -n %s tells what becomes of it.", p.before.Name, p.before.Namespace),
-		"%s: no %s within %s: %s", p.before.Name, p.kind, short(timeout), why)
+	next := fmt.Sprintf("The request stays: kubectl wxtoken status %s -n %s tells what becomes of it.", p.before.Name, p.before.Namespace)
+	return timedOut(next, "%s: no %s within %s: %s", p.before.Name, p.kind, short(timeout), why)
 }
 
 // whyNot is why a request was not carried out yet.
@@ -232,7 +234,8 @@ func (a *app) outcome(ctx context.Context, c *cluster, p *pending) (string, erro
 		}
 		switch {
 		case event != nil && event.Type == corev1.EventTypeWarning:
-			return "", bad(fmt.Sprintf("Once that is repaired: kubectl wxtoken %s %s.", p.kind, p.before.Name), "%s: %s", p.before.Name, clean(event.Message))
+			return "", bad(fmt.Sprintf("Once that is repaired: kubectl wxtoken %s %s.", p.kind, p.before.Name),
+				"%s: %s", p.before.Name, clean(event.Message))
 		case text != "" && (event != nil || p.kind != refresh.RequestCheck):
 			return text, nil
 		}

@@ -19,11 +19,10 @@ func (a *app) revealCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "reveal NAME --yes",
 		Short: "Print the token",
-		Long: `Print the token, and nothing else, to the standard output. Whoever has it can act as the app until it expires, so it must not get
-into a log, a shell history or a chat; if it did, "revoke" ends it.`,
-		Example: `  # Which addresses does WeChat call from?
-  curl -sG https://api.weixin.qq.com/cgi-bin/getcallbackip -d access_token="$(kubectl wxtoken reveal shop --yes)"`,
-		Args: oneName, ValidArgsFunction: a.completeNames(1),
+		Long: `Print the token, and nothing else, to the standard output. Whoever has it can act as the app until it
+expires, so it must not get into a log, a shell history or a chat; if it did, "revoke" ends it.`,
+		Example: "  kubectl wxtoken reveal shop --yes",
+		Args:    oneName, ValidArgsFunction: a.completeNames(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.reveal(cmd.Context(), args[0], yes) },
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "Yes, print it.")

@@ -26,11 +26,12 @@ func (a *app) revokeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "revoke NAME",
 		Short: "End a leaked token: two forced calls, half a minute apart",
-		Long: fmt.Sprintf(`End a leaked token. WeChat does so upon two forced calls at least 30 s apart; the operator makes them %s apart.
+		Long: fmt.Sprintf(`End a leaked token. WeChat does so upon two forced calls at least 30 s apart; the operator makes them
+%s apart.
 
-Pods get errcode 40001 from the second call until their volume has the new token, which can take 90 s. In Stable mode the two
-calls come out of the %d that WeChat grants an account in 24 hours. If the AppSecret leaked, reset it in WeChat's console: a
-revoke does not help then.`, short(refresh.RevokeSpacing), refresh.ForcedPerDay),
+Pods get errcode 40001 from the second call until their volume has the new token, which can take 90 s.
+In Stable mode the two calls come out of the %d that WeChat grants an account in 24 hours. If the
+AppSecret leaked, reset it in WeChat's console: a revoke does not help then.`, short(refresh.RevokeSpacing), refresh.ForcedPerDay),
 		Example: `  # Asks first, then shows the progress
   kubectl wxtoken revoke shop
 

@@ -28,7 +28,8 @@ func (a *app) statusCommand() *cobra.Command {
 		Short:   "Tell the story of one token: what happened, what comes next, what to do",
 		Long: `Tell the story of one token: what happened, what comes next, and what to do.
 
-It is made from the resource's status, the annotations of the target Secret and the events. The Secret's data is not read.`,
+It is made from the resource's status, the annotations of the target Secret and the events. The Secret's
+data is not read.`,
 		Example: `  kubectl wxtoken status shop -n shop`,
 		Args:    oneName, ValidArgsFunction: a.completeNames(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.status(cmd.Context(), args[0]) },

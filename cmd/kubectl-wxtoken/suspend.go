@@ -15,7 +15,8 @@ func (a *app) suspendCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "suspend NAME...",
 		Short: "Stop all calls to WeChat and all writes of the Secret",
-		Long: `Stop all calls to WeChat and all writes of the Secret, by spec.suspend. The token stays as it is and expires.
+		Long: `Stop all calls to WeChat and all writes of the Secret, by spec.suspend. The token stays as it is and
+expires.
 
 If Argo CD or Flux applies the resource, set spec.suspend in Git instead, or they undo it.`,
 		Example: "  kubectl wxtoken suspend shop",

@@ -15,8 +15,8 @@ func (a *app) waitCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "wait NAME...",
 		Short: "Wait until the Secret holds a valid token",
-		Long: fmt.Sprintf(`Wait until the Secret holds a valid token for the spec as it is now. Unlike "kubectl wait" it gives up at once, with exit code %d,
-when somebody has to act first, and says what to do.`, exitBad),
+		Long: fmt.Sprintf(`Wait until the Secret holds a valid token for the spec as it is now. Unlike "kubectl wait" it gives up
+at once, with exit code %d, when somebody has to act first, and says what to do.`, exitBad),
 		Example: "  kubectl apply -f token.yaml && kubectl wxtoken wait shop",
 		Args:    someNames, ValidArgsFunction: a.completeNames(0),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.wait(cmd.Context(), args, timeout) },
@@ -46,7 +46,6 @@ func (a *app) waitFor(ctx context.Context, c *cluster, arg string, timeout time.
 	if err != nil {
 		return err
 	}
-	more := fmt.Sprintf("kubectl wxtoken status %s -n %s tells the whole story.", name, c.namespace)
 	told := ""
 	var last look
 	for {
@@ -56,18 +55,8 @@ func (a *app) waitFor(ctx context.Context, c *cluster, arg string, timeout time.
 		}
 		if err == nil {
 			last = lookAt(t, a.now())
-			current := t.Status.ObservedGeneration == t.Generation
-			left, has := last.left()
-			switch s := last.state(); {
-			case current && last.isReady() && has && left > 0:
-				fmt.Fprintf(a.Out, "%s: %s\n", name, a.paint.in(green, fmt.Sprintf("Secret %s holds a token that is valid for %s", t.TargetName(), countdown(left))))
-				return nil
-			case current && s == stateStalled:
-				return bad(more, "%s: %s: %s", name, last.reason(), clean(last.message()))
-			case s == stateDeleting:
-				return bad("Create it anew if you need it.", "%s is being deleted", name)
-			case t.Spec.Suspend && current:
-				return bad(fmt.Sprintf("Resume it first: kubectl wxtoken resume %s -n %s.", name, t.Namespace), "%s is suspended and has no valid token", name)
+			if done, err := a.waitedEnough(last); done {
+				return err
 			}
 			if why := last.reason(); why != told {
 				told = why
@@ -78,12 +67,36 @@ func (a *app) waitFor(ctx context.Context, c *cluster, arg string, timeout time.
 			break
 		}
 	}
-	if ctx.Err() != context.DeadlineExceeded { //nolint:errorlint // contexts return the value itself
+	if ctx.Err() != context.DeadlineExceeded {
 		return ctx.Err()
 	}
 	why := "the resource could not be read"
 	if last.WeChatAppToken != nil {
 		why = clean(last.message())
 	}
-	return timedOut(more, "%s: no valid token within %s: %s", name, short(timeout), why)
+	return timedOut(wholeStory(name, c.namespace), "%s: no valid token within %s: %s", name, short(timeout), why)
+}
+
+func wholeStory(name, namespace string) string {
+	return fmt.Sprintf("kubectl wxtoken status %s -n %s tells the whole story.", name, namespace)
+}
+
+// waitedEnough: there is a valid token for the spec as it is now, or none will come by itself.
+func (a *app) waitedEnough(l look) (done bool, err error) {
+	current := l.Status.ObservedGeneration == l.Generation
+	left, has := l.left()
+	switch {
+	case current && l.isReady() && has && left > 0:
+		text := fmt.Sprintf("Secret %s holds a token that is valid for %s", l.TargetName(), countdown(left))
+		fmt.Fprintf(a.Out, "%s: %s\n", l.Name, a.paint.in(green, text))
+		return true, nil
+	case l.state() == stateDeleting:
+		return true, bad("Create it anew if you need it.", "%s is being deleted", l.Name)
+	case current && l.state() == stateStalled:
+		return true, bad(wholeStory(l.Name, l.Namespace), "%s: %s: %s", l.Name, l.reason(), clean(l.message()))
+	case current && l.Spec.Suspend:
+		return true, bad(fmt.Sprintf("Resume it first: kubectl wxtoken resume %s -n %s.", l.Name, l.Namespace),
+			"%s is suspended and has no valid token", l.Name)
+	}
+	return false, nil
 }
