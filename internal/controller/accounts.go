@@ -211,7 +211,7 @@ func (a *account) forcedWith(more []time.Time) []time.Time {
 	all := append(slices.Clone(a.forced), more...)
 	slices.SortFunc(all, time.Time.Compare)
 	// Status keeps whole seconds: the same call may be there twice.
-	return slices.CompactFunc(all, func(x, y time.Time) bool { return y.Sub(x) < time.Second })
+	return slices.CompactFunc(all, func(x, y time.Time) bool { return x.Sub(y).Abs() < time.Second })
 }
 
 func recentForced(forced []time.Time, now time.Time) []time.Time {

@@ -8,6 +8,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
@@ -188,5 +189,32 @@ func TestEarlyDeaths(t *testing.T) {
 	}
 	if !a.isDead("d") || a.isDead("a") || a.isDead("") {
 		t.Error("the wrong token is dead")
+	}
+}
+
+// Each forced call of an account counts, once: WeChat's spacing and its 20 a day depend on it.
+func TestForcedCallsOfAnAccount(t *testing.T) {
+	start := time.Date(2026, 1, 2, 3, 4, 5, 600_000_000, time.UTC)
+	a := &account{}
+	var status []time.Time
+	for i := range refresh.ForcedPerDay {
+		at := start.Add(time.Duration(i) * refresh.ForcedSpacing)
+		a.noteForced(at)
+		status = append(status, at.Truncate(time.Second)) // as the status of one member has it
+	}
+	forced := a.forcedWith(status)
+	if len(forced) != refresh.ForcedPerDay {
+		t.Errorf("%d forced calls count, want %d: %v", len(forced), refresh.ForcedPerDay, forced)
+	}
+	last := start.Add((refresh.ForcedPerDay - 1) * refresh.ForcedSpacing)
+	if at := refresh.ForcedAt(last.Add(time.Minute), forced, 1); at.Sub(start) < 24*time.Hour-time.Second {
+		t.Errorf("the next forced call is allowed at %s, within 24 hours of the first of %d", at, refresh.ForcedPerDay)
+	}
+	b := &account{}
+	b.noteForced(start)
+	b.noteForced(start.Add(refresh.RevokeSpacing))
+	after := start.Add(refresh.RevokeSpacing + 5*time.Second)
+	if at := refresh.ForcedAt(after, b.forcedWith(nil), 1); at.Before(start.Add(refresh.RevokeSpacing + refresh.ForcedSpacing)) {
+		t.Errorf("after a revoke the next forced call is allowed at %s", at)
 	}
 }
