@@ -39,7 +39,7 @@ func short(d time.Duration) string {
 
 // ago is how long something is past: 3m ago.
 func ago(t, now time.Time) string {
-	if d := now.Sub(t); d > 0 {
+	if d := now.Sub(t); d >= time.Second {
 		return duration.HumanDuration(d) + " ago"
 	}
 	return "now"

@@ -238,7 +238,7 @@ func (r *revocation) step(ctx context.Context, l look) (done bool, err error) {
 		} else {
 			r.tick("second forced call is due")
 		}
-	case !r.told && time.Since(r.started) > silentAfter:
+	case !r.first && !r.told && time.Since(r.started) > silentAfter:
 		r.told = true
 		r.say(yellow, "waiting: %s", l.whyNot(refresh.RequestRevoke))
 	}
