@@ -3,6 +3,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -20,6 +21,8 @@ type cell struct {
 type table struct {
 	header []string
 	rows   [][]cell
+	// least are widths that the columns have at least, to continue another table.
+	least []int
 }
 
 func (t *table) add(cells ...cell) { t.rows = append(t.rows, cells) }
@@ -42,7 +45,7 @@ func (t *table) lines(p palette) []string {
 }
 
 func (t *table) widths() []int {
-	var widths []int
+	widths := slices.Clone(t.least)
 	measure := func(i int, text string) {
 		for len(widths) <= i {
 			widths = append(widths, 0)

@@ -119,6 +119,7 @@ func (o *listOptions) follow(
 func (o *listOptions) stream(updates <-chan news, printer printers.ResourcePrinter) error {
 	seen := map[types.NamespacedName]string{}
 	header := !o.noHeaders
+	var widths []int
 	show := func(t *v1alpha1.WeChatAppToken) error {
 		key := client.ObjectKeyFromObject(t)
 		if seen[key] == t.ResourceVersion {
@@ -128,7 +129,10 @@ func (o *listOptions) stream(updates <-chan news, printer printers.ResourcePrint
 		if printer != nil {
 			return printer.PrintObj(t, o.app.Out)
 		}
-		for _, line := range o.table([]v1alpha1.WeChatAppToken{*t}, o.app.now(), !header).lines(o.app.paint) {
+		row := o.table([]v1alpha1.WeChatAppToken{*t}, o.app.now(), !header)
+		row.least = widths
+		widths = row.widths()
+		for _, line := range row.lines(o.app.paint) {
 			fmt.Fprintln(o.app.Out, line)
 		}
 		header = false
