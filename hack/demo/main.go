@@ -17,6 +17,7 @@ import (
 	"syscall"
 
 	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 )
 
@@ -45,6 +46,7 @@ func main() {
 		os.Exit(1)
 	}
 	ctrl.SetLogger(logr.Discard())
+	klog.SetLogger(logr.Discard()) // it would tell of requests that the end of a step cuts off
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, opts)
 	stop()

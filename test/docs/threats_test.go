@@ -58,8 +58,8 @@ func TestThreatModel(t *testing.T) {
 	for _, m := range row.FindAllStringSubmatch(string(text), -1) {
 		cells := strings.Split(m[2], " | ")
 		last := strings.TrimSpace(cells[len(cells)-1])
-		switch {
-		case m[1][0] == 'C':
+		switch m[1][0] {
+		case 'C':
 			if controls[m[1]] {
 				t.Errorf("%s is there twice", m[1])
 			}
