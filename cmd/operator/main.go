@@ -84,6 +84,7 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry promet
 		return fmt.Errorf("finding the API server: %w", err)
 	}
 	config.UserAgent = userAgent
+	config.Wrap(withDeadline)
 	config.QPS, config.Burst = float32(opts.kubeAPIQPS), opts.kubeAPIBurst
 	mgr, err := newManager(config, opts, logger)
 	if err != nil {

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+)
+
+// apiAnswerWithin is how long an API request may wait for the beginning of its answer. A network that drops everything would
+// otherwise hold a pass for as long as the pass may take, and the promise is about 30 s of reachability.
+const apiAnswerWithin = 10 * time.Second
+
+var errNoAnswer = errors.New("the API server did not answer in time")
+
+// deadline gives up requests that get no answer. Watches and the lists before them may take their time.
+type deadline struct {
+	next   http.RoundTripper
+	within time.Duration
+}
+
+func withDeadline(next http.RoundTripper) http.RoundTripper {
+	return &deadline{next: next, within: apiAnswerWithin}
+}
+
+func (d *deadline) RoundTrip(req *http.Request) (*http.Response, error) {
+	if patient(req) {
+		return d.next.RoundTrip(req)
+	}
+	// The context lives on with the answer's body; the request's own context ends it.
+	ctx, cancel := context.WithCancelCause(req.Context())
+	timer := time.AfterFunc(d.within, func() { cancel(errNoAnswer) })
+	res, err := d.next.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		timer.Stop()
+		if errors.Is(context.Cause(ctx), errNoAnswer) {
+			err = errNoAnswer
+		}
+		cancel(nil)
+		return nil, err
+	}
+	if !timer.Stop() {
+		_ = res.Body.Close()
+		return nil, errNoAnswer
+	}
+	return res, nil
+}
+
+// patient tells a watch, or an informer's list, from a request for one object.
+func patient(req *http.Request) bool {
+	query := req.URL.Query()
+	return req.Method == http.MethodGet && (query.Has("watch") || query.Has("limit") || query.Has("resourceVersion"))
+}
