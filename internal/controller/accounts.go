@@ -23,6 +23,11 @@ const (
 	// a quarter of the token's life. Whoever may edit a member's Secret can forge marks, and two mints in a row would end the
 	// token that the pods of other members still hold; so long after a mint, a lost one has not ended it yet.
 	markedMintAfter = 2 * time.Minute
+	// mintInHandover paces them in the last minutes of a token instead, when the bucket was used up by calls that WeChat did
+	// not answer: the promise wants an attempt in any 30 s of reachability. It adds at most 15 mints to a token's life.
+	mintInHandover = 20 * time.Second
+	// legacyHandover is how long these minutes are.
+	legacyHandover = 5 * time.Minute
 	// foreignWithin: a second token that dies early within it is reported as somebody else's fetching.
 	foreignWithin = time.Hour
 )
@@ -51,6 +56,8 @@ type account struct {
 	mints *rate.Limiter
 	// minted is the last token that this process minted, without its value.
 	minted sighting
+	// lastMint is the time of the last one.
+	lastMint time.Time
 	// early are the times at which tokens died early.
 	early  []time.Time
 	wanted bool
@@ -141,8 +148,22 @@ func (a *account) mintNotBefore(now time.Time) time.Time {
 	return now.Add(time.Duration(missing * float64(mintEvery)))
 }
 
+// handoverMintNotBefore is mintNotBefore for the replacement of a token that is about to expire.
+func (a *account) handoverMintNotBefore(now time.Time) time.Time {
+	a.mu.Lock()
+	again := a.lastMint.Add(mintInHandover)
+	a.mu.Unlock()
+	if paced := a.mintNotBefore(now); paced.Before(again) {
+		return paced
+	}
+	return again
+}
+
 // noteMint takes a mint out of the bucket. undo puts it back, when WeChat said that there was none.
 func (a *account) noteMint(now time.Time) (undo func()) {
+	a.mu.Lock()
+	a.lastMint = now
+	a.mu.Unlock()
 	taken := a.mints.ReserveN(now, 1)
 	return func() { taken.CancelAt(now) }
 }

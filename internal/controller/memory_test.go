@@ -8,6 +8,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
@@ -216,5 +217,39 @@ func TestForcedCallsOfAnAccount(t *testing.T) {
 	after := start.Add(refresh.RevokeSpacing + 5*time.Second)
 	if at := refresh.ForcedAt(after, b.forcedWith(nil), 1); at.Before(start.Add(refresh.RevokeSpacing + refresh.ForcedSpacing)) {
 		t.Errorf("after a revoke the next forced call is allowed at %s", at)
+	}
+}
+
+// Calls that WeChat did not answer may have minted and use up the pace. A token in its last minutes is replaced all the same,
+// with 20 s between two attempts.
+func TestMintsInTheHandover(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	acct := newAccounts().of(accountID{legacy: true})
+	for range mintBurst {
+		acct.noteMint(now)
+	}
+	for name, tc := range map[string]struct {
+		left, since time.Duration // of the token's life, and since the last mint
+		now         bool
+	}{
+		"long before the end":            {6 * time.Minute, 30 * time.Second, false},
+		"near the end":                   {5 * time.Minute, 30 * time.Second, true},
+		"near the end, just after a try": {5 * time.Minute, 19 * time.Second, false},
+		"a dead token keeps the pace":    {-time.Second, 30 * time.Second, false},
+		"no hurry, and the pace allows":  {time.Hour, mintEvery, true},
+		"near the end, the pace allows":  {time.Minute, mintEvery, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			at := now.Add(tc.since)
+			token := &v1alpha1.WeChatAppToken{Spec: v1alpha1.WeChatAppTokenSpec{Mode: v1alpha1.ModeLegacy}}
+			p := &pass{token: token, mem: &memory{account: acct}, stored: stored{fingerprint: "f", expiresAt: at.Add(tc.left)}}
+			if got := !at.Before(p.mintNotBefore(at)); got != tc.now {
+				t.Errorf("may mint: %v", got)
+			}
+			p.mem.verified.doubtful = true
+			if got := !at.Before(p.mintNotBefore(at)); got != (tc.since >= mintEvery) {
+				t.Errorf("may mint for what somebody else wrote: %v", got)
+			}
+		})
 	}
 }

@@ -81,7 +81,8 @@ func (p *pass) mint(ctx context.Context) error {
 // overtaken: while this member waited for its turn, another one minted. Its token is in the inbox, or the account's pace has
 // no mint left; either way the decision is to be made anew.
 func (p *pass) overtaken() bool {
-	return p.unwritten() != nil || !p.mem.account.mintNotBefore(p.WeChat.Now()).IsZero()
+	now := p.WeChat.Now()
+	return p.unwritten() != nil || now.Before(p.mintNotBefore(now))
 }
 
 // markedMintAt is when an unanswered mark on the Secret may cause a mint; zero without one.

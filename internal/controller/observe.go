@@ -253,7 +253,7 @@ func (p *pass) inputs() refresh.Inputs {
 	}
 	if acct := p.mem.account; acct != nil && in.Legacy {
 		in.MemberWaiting = acct.isWanted()
-		in.MintNotBefore = acct.mintNotBefore(now)
+		in.MintNotBefore = p.mintNotBefore(now)
 	}
 	if again := p.mem.askedAt.Add(askAgainAfter); !p.mem.askedAt.IsZero() && again.After(in.MintNotBefore) {
 		in.MintNotBefore = again
@@ -262,6 +262,17 @@ func (p *pass) inputs() refresh.Inputs {
 		in.MintNotBefore = at
 	}
 	return in
+}
+
+// mintNotBefore is the pace of the account, or in the last minutes of a valid token the quicker one. What somebody else wrote
+// into the Secret does not count: it must not be a way to quick mints.
+func (p *pass) mintNotBefore(now time.Time) time.Time {
+	left := p.tokenInput().ExpiresAt.Sub(now)
+	foreign := p.mem.verified.tampered || p.mem.verified.doubtful
+	if p.stored.fingerprint != "" && !foreign && left > 0 && left <= legacyHandover {
+		return p.mem.account.handoverMintNotBefore(now)
+	}
+	return p.mem.account.mintNotBefore(now)
 }
 
 // unansweredMark is the mark on the Secret of a Legacy mint that may have happened; the zero value for none.
