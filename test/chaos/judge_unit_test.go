@@ -96,6 +96,10 @@ func TestJudge(t *testing.T) {
 			history: history{{at: at(0), token: "A"}, {at: at(110), token: "C"}},
 			tokens:  []wechattest.IssuedToken{dead(issuedAt("A", 0, 400), 109), issuedAt("B", 100, 500), issuedAt("C", 109, 509)},
 		},
+		"a short Legacy token that is not replaced": {
+			mode: wechattest.Legacy, until: 90, invalid: true,
+			history: history{{at: at(0), token: "A"}}, tokens: []wechattest.IssuedToken{issuedAt("A", 0, 60)},
+		},
 		"a crash that lost no mint": {
 			mode: wechattest.Legacy, until: 300, invalid: true, facts: facts{crashes: []time.Time{at(101)}},
 			history: history{{at: at(0), token: "A"}, {at: at(101), token: "B"}, {at: at(110), token: "C"}},

@@ -183,7 +183,7 @@ func (s *subject) rivals() []window {
 func (s *subject) unreachable() (out []window) {
 	for i, v := range s.history {
 		t, ok := s.find(v.token)
-		if !ok || v.gone || s.reachable(s.handover(t), t.ExpiresAt.Add(-handoverEnds)) {
+		if !ok || v.gone || s.reachable(s.handover(t)) {
 			continue
 		}
 		var write time.Time
@@ -191,8 +191,9 @@ func (s *subject) unreachable() (out []window) {
 			write = s.history[i+1].at
 		}
 		limit := t.ExpiresAt
+		_, closed := s.handover(t)
 		for _, o := range s.facts.outages {
-			if o.from.Before(limit) && o.to.After(t.ExpiresAt.Add(-handoverEnds)) && o.to.Add(resumeWithin).After(limit) {
+			if o.from.Before(limit) && o.to.After(closed) && o.to.Add(resumeWithin).After(limit) {
 				limit = o.to.Add(resumeWithin)
 			}
 		}
@@ -203,30 +204,34 @@ func (s *subject) unreachable() (out []window) {
 	return out
 }
 
-// handover is when a token comes due: T − 300 s. A Legacy token that lives for less than ten minutes is due at half its life.
-func (s *subject) handover(t wechattest.IssuedToken) time.Time {
-	begins := handoverBegins
+// handover is the time in which a token must be replaced: from T − 300 s to T − 120 s. A Legacy token that lives for less than
+// ten minutes is due at half its life; when little is left then, the time is shortened in proportion.
+func (s *subject) handover(t wechattest.IssuedToken) (from, to time.Time) {
+	begins, ends := handoverBegins, handoverEnds
 	if s.mode == wechattest.Legacy {
 		begins = min(begins, t.ExpiresAt.Sub(t.IssuedAt)/2)
 	}
-	return t.ExpiresAt.Add(-begins)
+	if begins < handoverEnds+reachableFor {
+		ends = begins * 2 / 5
+	}
+	return t.ExpiresAt.Add(-begins), t.ExpiresAt.Add(-ends)
 }
 
 // reachable: there were 30 s without an outage.
 func (s *subject) reachable(from, to time.Time) bool {
-	at := from
+	at, enough := from, min(reachableFor, to.Sub(from)/2)
 	for _, o := range slices.SortedFunc(slices.Values(s.facts.outages), func(a, b span) int { return a.from.Compare(b.from) }) {
 		if o.to.Before(at) || o.from.After(to) {
 			continue
 		}
-		if o.from.Sub(at) >= reachableFor {
+		if o.from.Sub(at) >= enough {
 			return true
 		}
 		if o.to.After(at) {
 			at = o.to
 		}
 	}
-	return to.Sub(at) >= reachableFor
+	return to.Sub(at) >= enough
 }
 
 // asked is window (d): refresh and revoke end a token on request.
