@@ -107,7 +107,7 @@ verify: ## Check that generated files, module files and formatting are up to dat
 	hack/verify.sh
 
 .PHONY: test
-test: verify vet lint chart-lint argocd-test ## Check everything and run all tests with the race detector on a real API server.
+test: verify vet lint chart-lint argocd-test fuzz-short ## Check everything and run all tests with the race detector on a real API server.
 	@hack/tools/build.sh promtool >/dev/null; hack/tools/build.sh prometheus >/dev/null # ahead of the tests' time limit
 	assets=$(TEST_ASSETS); helm=$(HELM); \
 	KUBEBUILDER_ASSETS="$$assets" HELM="$$helm" $(GO) test -race -p $(TEST_PACKAGES) -timeout $(TEST_TIMEOUT) ./...
@@ -137,6 +137,10 @@ docs-test: ## Run the tests of the documents and of examples/readers; make test 
 .PHONY: govulncheck
 govulncheck: ## Look for known vulnerabilities; it needs https://vuln.go.dev.
 	$(GOVULNCHECK) ./...
+
+.PHONY: fuzz-short
+fuzz-short: ## Run each fuzz target for a few seconds.
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=3s
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME.

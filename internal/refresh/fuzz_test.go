@@ -105,6 +105,8 @@ func FuzzDecide(f *testing.F) {
 		checkWake(t, in, d)
 		checkPromise(t, in, d)
 		checkLimits(t, in, d)
+		checkMonotone(t, in, d, time.Duration(src.byte())*time.Duration(src.byte())*time.Second)
+		checkMark(t, in)
 		if t.Failed() {
 			t.Logf("%+v\n%+v\nfailure: %+v", in, d, in.Failure)
 		}
@@ -209,4 +211,121 @@ func checkLimits(t *testing.T, in Inputs, d Decision) {
 	if today >= 20 {
 		t.Errorf("%s although %d calls were forced today", d.Action, today)
 	}
+}
+
+// checkMonotone: as time goes by and nothing else, the time to wake does not come nearer, and what could be done can still
+// be done. A check alone gives way to a rotation that is due and held back.
+func checkMonotone(t *testing.T, in Inputs, d Decision, ahead time.Duration) {
+	t.Helper()
+	then := now.Add(ahead)
+	next := Decide(then, in)
+	if next.DueAt != d.DueAt {
+		t.Errorf("due at %s, and %s later at %s", d.DueAt, ahead, next.DueAt)
+	}
+	if d.Action == Wait {
+		if !d.At.IsZero() && then.Before(d.At) && next.Action == Wait && next.At.Before(d.At) {
+			t.Errorf("wakes at %s, but %s later wants to wake at %s", d.At, ahead, next.At)
+		}
+		return
+	}
+	// A revoke from the future is a forged one, and is carried out at once while it cannot be true.
+	if forged := in.Requests.RevokeStarted.After(now); d.Action != Check && next.Action == Wait && !forged {
+		t.Errorf("%s %s was possible, and %s later nothing is", d.Action, d.Reason, ahead)
+	}
+}
+
+// checkMark: a mark is worth one mint. It is over when its answer came, an errcode or a token, whenever that is looked at.
+func checkMark(t *testing.T, in Inputs) {
+	t.Helper()
+	mark := in.Target.MintStarted
+	ends := map[string]func(*Inputs){
+		"no mark":          func(in *Inputs) { in.Target.MintStarted = time.Time{} },
+		"the other mode":   func(in *Inputs) { in.Legacy = false },
+		"a token at hand":  func(in *Inputs) { in.Unwritten = true },
+		"an errcode":       func(in *Inputs) { in.Failure = answered(in.Failure, mark) },
+		"a later errcode":  func(in *Inputs) { in.Failure = answered(in.Failure, mark.Add(time.Hour)) },
+		"a recalled error": func(in *Inputs) { in.Failure = answered(in.Failure, mark.Truncate(time.Second)) },
+	}
+	for name, end := range ends {
+		over := in
+		if end(&over); mark.IsZero() && over.Failure != in.Failure {
+			continue
+		}
+		for _, at := range [...]time.Time{now, mark, mark.Add(time.Second), now.Add(24 * time.Hour)} {
+			if d := Decide(at, over); d.Reason == MintUnfinished {
+				t.Errorf("%s, and yet %s because of the mark at %s", name, d.Action, at)
+			}
+		}
+	}
+}
+
+// answered is a failure with WeChat's answer at that time.
+func answered(f *Failure, at time.Time) *Failure {
+	out := Failure{Class: wechat.ClassAction}
+	if f != nil {
+		out = *f
+	}
+	out.Code, out.Time = 40164, at
+	return &out
+}
+
+// FuzzMints plays a Legacy resource through random times and answers, as the controller does: each mint has a mark of its
+// own, and each mark is worth at most one mint more.
+func FuzzMints(f *testing.F) {
+	r := rand.New(rand.NewPCG(7, 0)) //nolint:gosec // a test that must repeat itself
+	for range 200 {
+		data := make([]byte, 120)
+		for i := range data {
+			data[i] = byte(r.Uint32()) //nolint:gosec // any value will do
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		src := source(data[:min(len(data), 400)])
+		life := time.Duration(600+int(src.byte())*30) * time.Second
+		in := Inputs{UID: "u", Legacy: true, CheckInterval: 2 * time.Minute, ClockSynced: true, StartedAt: now}
+		at, n := now, byte(0)
+		// lost is the mark whose answer never came; followed: a mint followed it already.
+		lost, followed := time.Time{}, false
+		for len(src) > 0 {
+			d := Decide(at, in)
+			if d.Action == Wait {
+				if d.At.IsZero() || !d.At.After(at) {
+					t.Fatalf("waits until %s at %s", d.At, at)
+				}
+				at = d.At.Add(time.Duration(src.byte()) * time.Millisecond)
+				continue
+			}
+			if d.Reason == MintUnfinished {
+				if lost.IsZero() || followed || !in.Target.MintStarted.Equal(lost) {
+					t.Fatalf("mints for the mark %s, lost %s, followed %t", in.Target.MintStarted, lost, followed)
+				}
+				followed = true
+			}
+			if d.Action == Check {
+				in.Token.CheckedAt, in.Failure = at, nil
+				at = at.Add(time.Second)
+				continue
+			}
+			if in.Target.Exists {
+				in.Target.MintStarted = at
+			}
+			at = at.Add(time.Duration(src.byte()) * 40 * time.Millisecond)
+			switch src.byte() % 4 {
+			case 0: // WeChat refuses
+				next := Next(in.Failure, Failure{Class: wechat.ClassAction, Reason: "IPNotAllowed", Code: 40164}, at, in.UID)
+				in.Failure = &next
+			case 1: // the answer is lost with the process: the next one knows the mark alone
+				lost, followed, in.Failure = in.Target.MintStarted, false, nil
+			default:
+				n++
+				in.Target.Exists, in.Target.MintStarted, in.Failure = true, time.Time{}, nil
+				in.Token = Token{Fingerprint: string('a' + rune(n%16)), IssuedAt: at, ExpiresAt: at.Add(life), CheckedAt: at}
+				lost = time.Time{}
+			}
+			if in.Target.MintStarted.IsZero() {
+				lost = time.Time{}
+			}
+		}
+	})
 }
