@@ -177,6 +177,11 @@ bench-check: bench-build ## Compare ratios at a small size with the ranges in te
 	KUBEBUILDER_ASSETS="$$assets" bin/bench --version "$(VERSION)" --json bin/bench-check.json --sizes $(BENCH_CHECK_SIZE) \
 		--runs cold,restart,rotation,slow --ranges test/bench/ranges.yaml $(ARGS)
 
+.PHONY: bench-plots
+bench-plots: ## Draw docs/images/*.svg from bin/bench*.json.
+	@mkdir -p docs/images
+	"$$(hack/tools/build.sh benchplot)" -out docs/images $(wildcard bin/bench.json bin/bench-100k.json)
+
 .PHONY: bench-build
 bench-build: build
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -o bin/ ./hack/fake-wechat ./test/bench

@@ -80,6 +80,7 @@ func must(t *testing.T, err error) {
 // The promise of the design in API requests and WeChat calls, counted by the API server and the stand-in themselves for the
 // real binary with its default flags: 3 for a first issue, 2 for a rotation, none for a check that finds nothing new.
 func TestCostOfATokenInRequestsAndCalls(t *testing.T) {
+	t.Parallel()
 	s := newTestStage(t)
 	const n = checkedApps + rotatedApps
 	must(t, s.addNamespaces(t.Context(), n))

@@ -52,6 +52,8 @@ type quantiles struct {
 	P50 float64 `json:"p50"`
 	P99 float64 `json:"p99"`
 	Max float64 `json:"max"`
+	// Percentiles are all from 0 to 100, for the plot.
+	Percentiles []float64 `json:"percentiles"`
 }
 
 // quantilesOf takes the smallest value that at least the share of all values do not exceed.
@@ -63,7 +65,11 @@ func quantilesOf(values []time.Duration) quantiles {
 		}
 		return sorted[max(0, (len(sorted)*percent+99)/100-1)].Seconds()
 	}
-	return quantiles{P50: at(50), P99: at(99), Max: at(100)}
+	q := quantiles{P50: at(50), P99: at(99), Max: at(100)}
+	for percent := range 101 {
+		q.Percentiles = append(q.Percentiles, at(percent))
+	}
+	return q
 }
 
 // rateOf is the number of steps from the first to the last time per second.
