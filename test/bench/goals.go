@@ -100,6 +100,7 @@ func coldRows(r, p result) []row {
 		figure(r, "calls", "WeChat calls of a first issue", float64(r.Calls)/float64(r.Tokens), unitCallsToken),
 		figure(r, "cpu", "CPU of a first issue", r.CPU, unitCPU).atMost(1.5).against(p.CPU),
 		figure(r, "memory", "resident after a cold start", float64(r.Memory.Resident)/mebibyte, unitMiB).atMost(memoryGoal(r.N)),
+		figure(r, "heap", "of that, heap and stacks", float64(r.Memory.Anonymous)/mebibyte, unitMiB),
 		figure(r, "peak", "peak of a cold start", float64(r.Memory.Peak)/mebibyte, unitMiB),
 	}
 }
@@ -111,6 +112,7 @@ func restartRows(r, p result) []row {
 		figure(r, "calls", "restart: WeChat calls, each the first check", float64(r.Calls)/float64(r.Tokens), unitCallsToken),
 		figure(r, "cpu", "restart: CPU, first check included", r.CPU, unitCPU).against(p.CPU),
 		figure(r, "memory", "restart: resident", float64(r.Memory.Resident)/mebibyte, unitMiB).atMost(memoryGoal(r.N)),
+		figure(r, "heap", "of that, heap and stacks", float64(r.Memory.Anonymous)/mebibyte, unitMiB),
 		figure(r, "peak", "restart: peak", float64(r.Memory.Peak)/mebibyte, unitMiB),
 	}
 }

@@ -30,8 +30,8 @@ func TestParseCPU(t *testing.T) {
 }
 
 func TestParseMemory(t *testing.T) {
-	got, err := parseMemory("Name:\tx\nVmHWM:\t  2048 kB\nVmRSS:\t  1024 kB\nThreads:\t5\n")
-	if err != nil || got != (memory{Resident: 1 << 20, Peak: 2 << 20}) {
+	got, err := parseMemory("Name:\tx\nVmHWM:\t  2048 kB\nVmRSS:\t  1024 kB\nRssAnon:\t 512 kB\nThreads:\t5\n")
+	if err != nil || got != (memory{Resident: 1 << 20, Peak: 2 << 20, Anonymous: 1 << 19}) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	for _, bad := range []string{"", "VmRSS: 1 kB\n", "VmRSS: x kB\nVmHWM: 1 kB\n"} {

@@ -127,6 +127,9 @@ func parseCPU(stat string) (time.Duration, error) {
 type memory struct {
 	Resident int64 `json:"resident"`
 	Peak     int64 `json:"peak"`
+	// Anonymous is the part of Resident that no file backs: heap and stacks. The rest is the program itself, as far as it was
+	// ever used, which the kernel may drop.
+	Anonymous int64 `json:"anonymous"`
 }
 
 func (p *process) memory() (memory, error) {
@@ -140,7 +143,7 @@ func (p *process) memory() (memory, error) {
 func parseMemory(status string) (m memory, err error) {
 	for line := range strings.Lines(status) {
 		key, value, _ := strings.Cut(line, ":")
-		into := map[string]*int64{"VmRSS": &m.Resident, "VmHWM": &m.Peak}[key]
+		into := map[string]*int64{"VmRSS": &m.Resident, "VmHWM": &m.Peak, "RssAnon": &m.Anonymous}[key]
 		if into == nil {
 			continue
 		}
@@ -167,7 +170,7 @@ func (p *process) settled(ctx context.Context) (memory, error) {
 		if err != nil {
 			return memory{}, err
 		}
-		most = memory{Resident: max(most.Resident, m.Resident), Peak: m.Peak}
+		most = memory{Resident: max(most.Resident, m.Resident), Anonymous: max(most.Anonymous, m.Anonymous), Peak: m.Peak}
 		if time.Now().After(end) {
 			return most, nil
 		}

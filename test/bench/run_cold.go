@@ -180,7 +180,7 @@ func (p *operator) profile(ctx context.Context, folder, run string, n int) error
 	if err := p.answers(ctx, base+"cmdline", readyPatience); err != nil {
 		return err
 	}
-	seconds := max(2, n/400)
+	seconds := max(2, n/250)
 	for _, of := range []struct{ kind, query string }{{"cpu", fmt.Sprintf("profile?seconds=%d", seconds)}, {"heap", "heap?gc=1"}, {"allocs", "allocs"}} {
 		file := filepath.Join(folder, fmt.Sprintf("%s-%d-%s.pb.gz", run, n, of.kind))
 		if err := download(ctx, base+of.query, file); err != nil {
