@@ -48,12 +48,14 @@ func table(results []result) []row {
 			plain[r.N] = r
 		}
 	}
-	var rows []row
+	rows := make([]row, 0, 8*len(results))
 	for _, r := range results {
 		p := closest(plain, r.N)
 		switch r.Run {
 		case runPlainLoop:
-			rows = append(rows, figure(r, "rate", "the plain loop: rate", r.Rate, unitTokens), figure(r, "cpu", "the plain loop: CPU", r.CPU, unitCPU))
+			rows = append(rows,
+				figure(r, "rate", "the plain loop: rate", r.Rate, unitTokens),
+				figure(r, "cpu", "the plain loop: CPU", r.CPU, unitCPU))
 		case runCold:
 			rows = append(rows, coldRows(r, p)...)
 		case runSteady:

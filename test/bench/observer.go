@@ -156,7 +156,7 @@ func (o *observer) untilReady(ctx context.Context, p *process, n int, within tim
 func (o *observer) firstTokens(since time.Time) []time.Time {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	var out []time.Time
+	out := make([]time.Time, 0, len(o.tokens))
 	for _, seen := range o.tokens {
 		if !seen[0].at.Before(since) {
 			out = append(out, seen[0].at)

@@ -59,11 +59,12 @@ func TestMeasuresALiveProcess(t *testing.T) {
 }
 
 func TestQuantiles(t *testing.T) {
-	var values []time.Duration
+	values := make([]time.Duration, 0, 200)
 	for i := 200; i > 0; i-- {
 		values = append(values, time.Duration(i)*time.Second)
 	}
-	if got := quantilesOf(values); got.P50 != 100 || got.P99 != 198 || got.Max != 200 || len(got.Percentiles) != 101 || got.Percentiles[0] != 1 {
+	got := quantilesOf(values)
+	if got.P50 != 100 || got.P99 != 198 || got.Max != 200 || len(got.Percentiles) != 101 || got.Percentiles[0] != 1 {
 		t.Errorf("got %+v", got)
 	}
 	if got := quantilesOf([]time.Duration{time.Second}); got.P50 != 1 || got.P99 != 1 || got.Max != 1 {

@@ -42,7 +42,7 @@ func (r *report) compare(ranges []expectation) error {
 	for _, row := range r.Rows {
 		byID[row.ID] = row
 	}
-	var errs []error
+	errs := make([]error, 0, len(ranges))
 	for _, e := range ranges {
 		row, measured := byID[e.Row]
 		value := row.Value

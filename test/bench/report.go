@@ -56,7 +56,7 @@ func (r *report) verdict() error {
 	if r.Void != "" {
 		return fmt.Errorf("void: %s", r.Void)
 	}
-	var missed []error
+	missed := make([]error, 0, len(r.Rows))
 	for _, row := range r.Rows {
 		if row.Missed && !row.Excepted {
 			missed = append(missed, fmt.Errorf("%s: %s is %s %s, the goal %s", row.ID, row.What, number(row.Value), row.Unit, row.goal()))

@@ -181,7 +181,9 @@ func (p *operator) profile(ctx context.Context, folder, run string, n int) error
 		return err
 	}
 	seconds := max(2, n/250)
-	for _, of := range []struct{ kind, query string }{{"cpu", fmt.Sprintf("profile?seconds=%d", seconds)}, {"heap", "heap?gc=1"}, {"allocs", "allocs"}} {
+	for _, of := range []struct{ kind, query string }{
+		{"cpu", fmt.Sprintf("profile?seconds=%d", seconds)}, {"heap", "heap?gc=1"}, {"allocs", "allocs"},
+	} {
 		file := filepath.Join(folder, fmt.Sprintf("%s-%d-%s.pb.gz", run, n, of.kind))
 		if err := download(ctx, base+of.query, file); err != nil {
 			return err

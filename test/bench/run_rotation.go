@@ -106,7 +106,7 @@ func (s *stage) addLateness(ctx context.Context, o *observer, r *result, n int) 
 	if err != nil {
 		return err
 	}
-	var late []time.Duration
+	late := make([]time.Duration, 0, n)
 	var first, last time.Time
 	for i := range n {
 		a := appOf(i)
