@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -97,6 +99,26 @@ func TestManifests(t *testing.T) {
 	}
 	if objects < 5 {
 		t.Errorf("only %d manifests were found: does the test still read them?", objects)
+	}
+}
+
+// TestExampleManifests: the manifests in examples are accepted as they are.
+func TestExampleManifests(t *testing.T) {
+	err := filepath.WalkDir(filepath.Join(root, "examples"), func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".yaml" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if _, err := accept(t.Context(), string(text)); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
