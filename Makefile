@@ -201,6 +201,10 @@ plugin: ## Build bin/kubectl-wxtoken, the plugin behind "kubectl wxtoken", and i
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/kubectl-wxtoken ./cmd/kubectl-wxtoken
 	install -m 0755 cmd/kubectl-wxtoken/kubectl_complete-wxtoken bin/kubectl_complete-wxtoken
 
+.PHONY: plugin-dist
+plugin-dist: ## Build the plugin's archives and its Krew manifest for VERSION into dist/krew (PLATFORMS="linux/amd64 …").
+	PLATFORMS="$(PLATFORMS)" hack/krew/dist.sh "$(VERSION)"
+
 .PHONY: image
 image: ## Build the image IMG (PLATFORM=linux/arm64 for another platform).
 	$(CONTAINER_TOOL) build $(if $(PLATFORM),--platform $(PLATFORM)) --build-arg VERSION=$(VERSION) \

@@ -168,7 +168,7 @@ func (l look) refreshIn() cell {
 		at = e.RetryAt.Time
 	}
 	switch {
-	case at.After(l.now):
+	case at.Sub(l.now) >= time.Second:
 		return cell{text: countdown(at.Sub(l.now))}
 	case l.overdue():
 		return cell{text: "overdue", color: red}
