@@ -3,16 +3,12 @@
 package main
 
 import (
-	"bufio"
-	"context"
 	"encoding/json"
-	"io"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/onsi/gomega"
-	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
@@ -93,47 +89,4 @@ func TestListOfWhatNobodyRefreshes(t *testing.T) {
 	w.golden("list-nobody.txt", w.ok("list"))
 	w.golden("status-nobody.txt", w.ok("status", "shop"), w.dueAgo("shop", at)...)
 	w.Expect(w.ok("list", "-o", "wide")).To(gomega.ContainSubstring("no operator updates it"))
-}
-
-// list -w into a file: one line for each change, in columns, until it is interrupted.
-func TestListWatchWithoutTerminal(t *testing.T) {
-	w := newWorld(t, "list-watch")
-	w.createToken("shop")
-	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
-	ctx, cancel := context.WithCancel(t.Context())
-	in, out := io.Pipe()
-	done := make(chan int, 1)
-	go func() {
-		done <- run(ctx, terminal{
-			IOStreams: genericiooptions.IOStreams{In: strings.NewReader(""), Out: out, ErrOut: io.Discard},
-			now:       time.Now, getenv: func(string) string { return "" },
-		}, []string{"--kubeconfig", kubeconfig, "--namespace", w.namespace, "list", "-w"})
-		w.must(out.Close())
-	}()
-	lines := bufio.NewScanner(in)
-	next := func() string {
-		t.Helper()
-		if !lines.Scan() {
-			t.Fatalf("the list ended: %v", lines.Err())
-		}
-		return lines.Text()
-	}
-	header, first := next(), next()
-	w.createTokenOnly("a-longer-name")
-	for !strings.Contains(next(), "CredentialsNotFound") { //nolint:revive // each look reads a line
-	}
-	w.ok("suspend", "shop")
-	var suspended string
-	for !strings.Contains(suspended, "Suspended") {
-		suspended = next()
-	}
-	if strings.Index(header, "STATE") != strings.Index(first, "Ready") || strings.Index(suspended, "Suspended") < strings.Index(first, "Ready") {
-		t.Errorf("columns:\n%s\n%s\n%s", header, first, suspended)
-	}
-	cancel()
-	_, err := io.Copy(io.Discard, in)
-	w.must(err)
-	if code := <-done; code != exitOK {
-		t.Errorf("exit code %d after Ctrl-C", code)
-	}
 }
