@@ -103,7 +103,7 @@ func TestForeignFetcher(t *testing.T) {
 	w := newWorld(t)
 	w.startOperator()
 	w.createCredentials(appSecret)
-	w.createToken("shop", legacy)
+	token := w.createToken("shop", legacy)
 	value := w.eventuallyReady("shop")
 	for range 2 {
 		w.wechat.RivalMint(appID)
@@ -116,6 +116,9 @@ func TestForeignFetcher(t *testing.T) {
 	w.Eventually(func() []string { return w.events("shop") }).Should(gomega.ContainElement(v1alpha1.EventForeignFetcher))
 	if n := w.calls(wechattest.EndpointLegacy); n != 3 {
 		t.Errorf("%d mints, want 3", n)
+	}
+	if counts, late, _ := w.recorder.take(); counts["foreign "+string(token.UID)] != 2 || len(late) != 0 {
+		t.Errorf("of two foreign fetches the recorder was told %v, lateness %v", counts, late)
 	}
 }
 

@@ -85,6 +85,7 @@ type world struct {
 	logs      *logs
 	// requireLabel is --require-credentials-label of the operators that are started.
 	requireLabel bool
+	recorder     *recorder
 }
 
 // clock is the wall clock of WeChat and the operators, which a test may move.
@@ -96,7 +97,7 @@ func (c *clock) advance(d time.Duration) { c.offset.Add(int64(d)) }
 func newWorld(t *testing.T, configure ...func(*wechattest.Options)) *world {
 	t.Helper()
 	t.Parallel()
-	w := &world{T: t, Gomega: gomega.NewWithT(t), clock: &clock{}, logs: &logs{}}
+	w := &world{T: t, Gomega: gomega.NewWithT(t), clock: &clock{}, logs: &logs{}, recorder: &recorder{counts: map[string]int{}}}
 	w.SetDefaultEventuallyTimeout(patience)
 	w.SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
 	w.SetDefaultConsistentlyDuration(2 * time.Second)
@@ -188,7 +189,7 @@ func (w *world) startOperator(namespaces ...string) *operator {
 	reconciler := controller.New(controller.Options{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), WeChat: api,
 		Events: mgr.GetEventRecorder("wechat-token-operator"), MaxConcurrentReconciles: 64,
-		RequireCredentialsLabel: w.requireLabel,
+		RequireCredentialsLabel: w.requireLabel, Recorder: w.recorder,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := reconciler.SetupWithManager(ctx, mgr); err != nil {
