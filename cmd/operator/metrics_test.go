@@ -67,7 +67,7 @@ func startCluster(t *testing.T) *cluster {
 	address := freeAddress(t)
 	opts := parse(t, "--wechat-endpoints="+api.URL(), "--metrics-bind-address="+address, "--metrics-secure=false",
 		"--health-probe-bind-address=0")
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context())) // until the cleanup
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, opts, logr.Discard(), ctrlmetrics.Registry) }()
 	t.Cleanup(func() {

@@ -157,7 +157,7 @@ func (v point) number() float64 {
 func (v point) empty() bool { return math.IsNaN(v.number()) }
 
 func (v point) String() string {
-	var labels []string
+	labels := make([]string, 0, len(v.Metric))
 	for key, value := range v.Metric {
 		labels = append(labels, key+"="+value)
 	}

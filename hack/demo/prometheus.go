@@ -135,9 +135,12 @@ func (c *child) stop() error {
 		return fmt.Errorf("ending Prometheus: %w", errors.Join(err, <-c.exited))
 	}
 	select {
-	case <-c.exited:
+	case err := <-c.exited:
+		if err != nil {
+			return fmt.Errorf("ending Prometheus: %w", err)
+		}
 		return nil
 	case <-time.After(shutdownPatience):
-		return errors.Join(errors.New("Prometheus did not end when it was told to"), c.cmd.Process.Kill())
+		return errors.Join(errors.New("the Prometheus of the demo did not end when it was told to"), c.cmd.Process.Kill())
 	}
 }

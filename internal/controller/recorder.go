@@ -44,14 +44,13 @@ func (p *pass) recordWrite(record target.Record, token *issued) {
 	if !token.copied {
 		p.Recorder.Delivered(now.Sub(token.IssuedAt))
 	}
-	switch token.reason {
-	case refresh.RefreshDue, refresh.Expired:
-		due := refresh.DueAt(p.storedInputs())
-		if p.mem.account != nil && p.mem.account.isDead(p.stored.fingerprint) {
-			return // somebody ended its life: it was never due
-		}
-		if !due.IsZero() {
-			p.Recorder.Rotated(now.Sub(due))
-		}
+	if token.reason != refresh.RefreshDue && token.reason != refresh.Expired {
+		return
+	}
+	if p.mem.account != nil && p.mem.account.isDead(p.stored.fingerprint) {
+		return // somebody ended its life: it was never due
+	}
+	if due := refresh.DueAt(p.storedInputs()); !due.IsZero() {
+		p.Recorder.Rotated(now.Sub(due))
 	}
 }

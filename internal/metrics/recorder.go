@@ -102,7 +102,7 @@ func histogram(name string, buckets []float64) prometheus.Histogram {
 }
 
 func register(registry prometheus.Registerer, collectors ...prometheus.Collector) error {
-	var errs []error
+	errs := make([]error, 0, len(collectors))
 	for _, c := range collectors {
 		errs = append(errs, registry.Register(c))
 	}
