@@ -85,6 +85,8 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry promet
 	}
 	config.UserAgent = userAgent
 	config.Wrap(withDeadline)
+	// A warning of an admission policy may quote the Secret that it warns about.
+	config.WarningHandlerWithContext = rest.NoWarnings{}
 	config.QPS, config.Burst = float32(opts.kubeAPIQPS), opts.kubeAPIBurst
 	mgr, err := newManager(config, opts, logger)
 	if err != nil {

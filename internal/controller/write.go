@@ -197,6 +197,16 @@ func (p *pass) refusedWrite(ctx context.Context, err error) error {
 	case isRefusal(err):
 		return p.failWrite(ctx, err)
 	}
+	return withoutQuote(err, p.token.TargetName())
+}
+
+// withoutQuote is the error of a write that is worth another try. What the API server says may be a webhook's word, which
+// may quote the Secret; errors without a status come from the network, and hold no body.
+func withoutQuote(err error, name string) error {
+	var status apierrors.APIStatus
+	if errors.As(err, &status) {
+		return fmt.Errorf("writing target Secret %q: the API server answered %d (%s)", name, status.Status().Code, status.Status().Reason)
+	}
 	return err
 }
 
