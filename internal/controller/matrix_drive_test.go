@@ -54,7 +54,7 @@ func newClerk(t *testing.T) *clerk {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context())) // the cleanup ends it
 	if err := controller.AddIndexes(nil, ctx, c.mgr.GetFieldIndexer()); err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func (c countingEvents) Eventf(regarding, related runtime.Object, kind, reason, 
 	if o, ok := regarding.(client.Object); ok {
 		c.mu.Lock()
 		key := o.GetNamespace() + "/" + o.GetName()
-		c.clerk.events[key] = append(c.clerk.events[key], reason)
+		c.events[key] = append(c.events[key], reason)
 		c.mu.Unlock()
 	}
 	c.EventRecorder.Eventf(regarding, related, kind, reason, act, note, args...)

@@ -95,7 +95,8 @@ func (p *pass) storedInputs() refresh.Inputs {
 	return refresh.Inputs{
 		UID: string(p.token.UID), Legacy: p.legacy(), CheckInterval: p.token.Spec.CheckInterval.Duration,
 		Token: refresh.Token{
-			Fingerprint: p.stored.fingerprint, IssuedAt: p.stored.issuedAt.Truncate(time.Second), ExpiresAt: p.stored.expiresAt.Truncate(time.Second),
+			Fingerprint: p.stored.fingerprint,
+			IssuedAt:    p.stored.issuedAt.Truncate(time.Second), ExpiresAt: p.stored.expiresAt.Truncate(time.Second),
 		},
 	}
 }

@@ -219,7 +219,7 @@ func checkMonotone(t *testing.T, in Inputs, d Decision, ahead time.Duration) {
 	t.Helper()
 	then := now.Add(ahead)
 	next := Decide(then, in)
-	if next.DueAt != d.DueAt {
+	if !next.DueAt.Equal(d.DueAt) {
 		t.Errorf("due at %s, and %s later at %s", d.DueAt, ahead, next.DueAt)
 	}
 	if d.Action == Wait {
