@@ -37,7 +37,7 @@ func TestTheSearchFindsALeak(t *testing.T) {
 	forms := allForms()
 	p := start(t, program, string(env.KubeConfig), "http://127.0.0.1:1", []string{leakRole + "=" + ns, "LEAK=" + forms}, forms)
 	eventually(t, "the leaks are there", func() bool { return strings.Contains(fetch(t.Context(), p.metrics), "leak") })
-	places := p.places(t)
+	places := p.places(t, ns)
 	for _, place := range []string{
 		"stdout", "stderr", "dump", "environ", "cmdline", "metrics", "probes",
 		"events.", "events.events.k8s.io", "wechatapptokens.wechat.apptoken.dev", "secrets.", "leases.coordination.k8s.io",

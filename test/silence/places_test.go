@@ -20,14 +20,14 @@ import (
 )
 
 // places are everything that the process shows, by name. The process is ended.
-func (p *process) places(t *testing.T) map[string]string {
+func (p *process) places(t *testing.T, namespace string) map[string]string {
 	t.Helper()
 	out := map[string]string{"environ": p.proc(t, "environ"), "cmdline": p.proc(t, "cmdline"), "comm": p.proc(t, "comm")}
 	out["metrics"] = fetch(t.Context(), p.metrics)
 	out["probes"] = fetch(t.Context(), p.healthy+"/readyz?verbose") + fetch(t.Context(), p.healthy+"/healthz?verbose")
 	out["dump"] = p.dump(t)
 	out["stdout"], out["stderr"] = read(t, p.out), strings.TrimSuffix(read(t, p.err), out["dump"])
-	objects(t, out)
+	objects(t, namespace, out)
 	requests, err := env.Requests(func(testenv.Request) bool { return true })
 	must(t, err)
 	audit, err := json.Marshal(requests)
@@ -36,8 +36,8 @@ func (p *process) places(t *testing.T) map[string]string {
 	return out
 }
 
-// objects adds all objects of the API server, by resource, without the data that is meant to hold secrets.
-func objects(t *testing.T, out map[string]string) {
+// objects adds all objects of a namespace and those of none, by resource, without the data that is meant to hold secrets.
+func objects(t *testing.T, namespace string, out map[string]string) {
 	t.Helper()
 	disco, err := discovery.NewDiscoveryClientForConfig(env.Config)
 	must(t, err)
@@ -59,6 +59,9 @@ func objects(t *testing.T, out map[string]string) {
 			must(t, err)
 			var text strings.Builder
 			for i := range all.Items {
+				if in := all.Items[i].GetNamespace(); in != "" && in != namespace {
+					continue // another test's
+				}
 				if resource.Name == "secrets" {
 					withoutData(&all.Items[i])
 				}

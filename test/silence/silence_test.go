@@ -31,7 +31,7 @@ func TestSilence(t *testing.T) {
 	var quiet []string
 	t.Cleanup(func() { t.Logf("show no failure: %v", quiet) })
 	eventually(t, "each resource shows its failure", func() bool { quiet = s.quiet(t); return len(quiet) == 0 })
-	places := program.places(t)
+	places := program.places(t, s.namespace)
 	s.report(t, places)
 
 	needles := []string{appSecret, needle, plain}
