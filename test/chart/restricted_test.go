@@ -9,7 +9,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 )
@@ -32,8 +31,8 @@ func TestRestrictedPodSecurity(t *testing.T) {
 	}{
 		"default":  {},
 		"all set":  {values: everything},
-		"any user": {mutate: func(s *corev1.PodSpec) { s.SecurityContext.RunAsUser = ptr.To[int64](arbitraryUID) }},
-		"root":     {mutate: func(s *corev1.PodSpec) { s.SecurityContext.RunAsUser = ptr.To[int64](0) }, refused: true},
+		"any user": {mutate: func(s *corev1.PodSpec) { s.SecurityContext.RunAsUser = new(int64(arbitraryUID)) }},
+		"root":     {mutate: func(s *corev1.PodSpec) { s.SecurityContext.RunAsUser = new(int64) }, refused: true},
 		"writable": {values: "securityContext: {allowPrivilegeEscalation: true}", refused: true},
 	} {
 		t.Run(name, func(t *testing.T) {
