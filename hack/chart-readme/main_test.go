@@ -12,7 +12,8 @@ import (
 )
 
 func TestTable(t *testing.T) {
-	got, err := table("# A licence.\n\n# How many.\nreplicas: 2\nimage:\n  # Which one, a | b.\n  tag: \"\"\n# What it may use.\nresources:\n  limits:\n    memory: 1Mi\n")
+	got, err := table("# A licence.\n\n# How many.\nreplicas: 2\nimage:\n  # Which one, a | b.\n  tag: \"\"\n" +
+		"# What it may use.\nresources:\n  limits:\n    memory: 1Mi\n")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,8 +63,8 @@ func runAll(m *testing.M) (code int, err error) {
 	images = map[string]string{}
 	for _, v := range []string{olderVersion, version} {
 		images[image+":"+v] = filepath.Join(dir, "operator-"+v)
-		build := exec.CommandContext(context.Background(), "go", "build", "-buildvcs=false", "-ldflags", "-X main.version="+v, //nolint:gosec // our own
-			"-o", images[image+":"+v], "../../cmd/operator")
+		args := []string{"build", "-buildvcs=false", "-ldflags", "-X main.version=" + v, "-o", images[image+":"+v], "../../cmd/operator"}
+		build := exec.CommandContext(context.Background(), "go", args...) //nolint:gosec // our own
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			return 1, fmt.Errorf("building the operator: %w: %s", err, out)

@@ -35,8 +35,8 @@ func install(t *testing.T, moreValues string) *installed {
 	t.Helper()
 	w := newWorld(t, shared)
 	i := &installed{world: w, system: w.newNamespace(restricted), shop: w.newNamespace(nil), blog: w.newNamespace(nil)}
-	values := w.values(w.loopback(i.system) + fmt.Sprintf("crds: {enabled: false}\nwatch: {namespaces: [%s, %s]}\n", i.shop, i.blog) + moreValues)
-	w.helm("install", release, chartDir, "-n", i.system, "-f", values)
+	values := w.loopback(i.system) + fmt.Sprintf("crds: {enabled: false}\nwatch: {namespaces: [%s, %s]}\n", i.shop, i.blog) + moreValues
+	w.helm("install", release, chartDir, "-n", i.system, "-f", w.values(values))
 	t.Cleanup(func() {
 		// The context of the test is over.
 		if out, err := runHelm(context.Background(), w.kubeconfig, "uninstall", release, "-n", i.system); err != nil {

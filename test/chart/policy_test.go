@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -57,6 +58,9 @@ func (i *installed) policyRefuses() {
 		return thief.Patch(i.Context(), changed, client.MergeFrom(s), client.DryRunAll)
 	}
 	labelled := func(s *corev1.Secret) { s.Labels = maps.Clone(ownLabel) }
+	filled := func(s *corev1.Secret) { s.StringData = map[string]string{"password": "y"} }
+	forged := func(s *corev1.Secret) { labelled(s); s.Annotations = consenting.Annotations }
+	other := client.RawPatch(types.MergePatchType, []byte(`{"data":{"a":"eA=="}}`))
 	for what, c := range map[string]struct {
 		err  error
 		says string
@@ -73,21 +77,22 @@ func (i *installed) policyRefuses() {
 			labelled(s)
 			s.Type, s.StringData = corev1.SecretTypeTLS, map[string]string{corev1.TLSCertKey: "x", corev1.TLSPrivateKeyKey: "x"}
 		}), "Opaque"},
-		"somebody's Secret":                  {patch(foreign, func(s *corev1.Secret) { s.StringData = map[string]string{"password": "y"} }), "label"},
+		"somebody's Secret":                  {patch(foreign, filled), "label"},
 		"somebody's Secret, with the label":  {patch(foreign, labelled), "consent"},
-		"somebody's, with a forged consent":  {patch(foreign, func(s *corev1.Secret) { labelled(s); s.Annotations = consenting.Annotations }), "consent"},
+		"somebody's, with a forged consent":  {patch(foreign, forged), "consent"},
 		"its own, taking off the label":      {patch(own, func(s *corev1.Secret) { s.Labels = nil }), "label"},
-		"one that consents, without a label": {patch(consenting, func(s *corev1.Secret) { s.StringData = map[string]string{"password": "y"} }), "label"},
+		"one that consents, without a label": {patch(consenting, filled), "label"},
 	} {
-		if !apierrors.IsForbidden(c.err) || !strings.Contains(c.err.Error(), c.says) || !strings.Contains(c.err.Error(), "ValidatingAdmissionPolicy") {
+		if !apierrors.IsForbidden(c.err) || !strings.Contains(c.err.Error(), c.says) ||
+			!strings.Contains(c.err.Error(), "ValidatingAdmissionPolicy") {
 			i.Errorf("%s: %v", what, c.err)
 		}
 	}
 	for what, err := range map[string]error{
 		"a new one":             create(labelled),
-		"its own":               patch(own, func(s *corev1.Secret) { s.StringData = map[string]string{"password": "y"} }),
+		"its own":               patch(own, filled),
 		"one that consents":     patch(consenting, labelled),
-		"somebody else's write": i.Patch(i.Context(), foreign.DeepCopy(), client.RawPatch("application/merge-patch+json", []byte(`{"data":{"a":"eA=="}}`))),
+		"somebody else's write": i.Patch(i.Context(), foreign.DeepCopy(), other),
 	} {
 		if err != nil {
 			i.Errorf("%s: %v", what, err)

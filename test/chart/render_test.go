@@ -53,7 +53,8 @@ func render(t *testing.T, name, namespace, values string) map[string][]byte {
 	if err := os.WriteFile(path, []byte(values), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), os.Getenv("HELM"), "template", name, chartDir, "-n", namespace, "-f", path) //nolint:gosec // our helm
+	args := []string{"template", name, chartDir, "-n", namespace, "-f", path}
+	cmd := exec.CommandContext(t.Context(), os.Getenv("HELM"), args...) //nolint:gosec // our helm
 	errs := &bytes.Buffer{}
 	cmd.Stderr = errs
 	out, err := cmd.Output()
@@ -177,7 +178,8 @@ func TestBadValues(t *testing.T) {
 			}
 		})
 	}
-	if out, err := runHelm(t.Context(), "", "template", release, chartDir, "--kube-version", "v1.30.0"); err == nil || !strings.Contains(out, "1.31") {
+	out, err := runHelm(t.Context(), "", "template", release, chartDir, "--kube-version", "v1.30.0")
+	if err == nil || !strings.Contains(out, "1.31") {
 		t.Errorf("an older Kubernetes: %v: %s", err, out)
 	}
 }
