@@ -103,7 +103,7 @@ func usesOf(p *corev1.Pod, targets map[string]bool) []use {
 			containers = append(containers, c)
 		}
 	}
-	var out []use
+	out := make([]use, 0, len(containers))
 	for i := range containers {
 		out = append(out, usesOfContainer(&containers[i], targets, volumes)...)
 	}

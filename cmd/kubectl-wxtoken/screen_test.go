@@ -84,7 +84,7 @@ func TestSmallScreen(t *testing.T) {
 	issued := time.Date(2026, 11, 24, 8, 0, 0, 0, time.Local)
 	s := newTestScreen(40, 6, true)
 	var all []v1alpha1.WeChatAppToken
-	for _, name := range strings.Split("abcdefghij", "") {
+	for name := range strings.SplitSeq("abcdefghij", "") {
 		all = append(all, tokenAt(name, name, issued))
 	}
 	s.take(news{all: all}, issued)

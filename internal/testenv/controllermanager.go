@@ -43,7 +43,7 @@ func (e *Environment) StartControllers(names ...string) (stop func() error, err 
 			return fmt.Errorf("ending kube-controller-manager: %w", err)
 		}
 		select {
-		case <-exited:
+		case <-exited: //nolint:errcheck // it was told to end: how does not matter
 			return nil
 		case <-time.After(10 * time.Second):
 			return errors.Join(errors.New("kube-controller-manager did not end when it was told to"), process.Process.Kill())

@@ -65,7 +65,7 @@ type settings struct {
 func WithoutAuditLog() Option { return func(s *settings) { s.noAudit = true } }
 
 // WithEtcdQuota sets how many bytes etcd may store; 0 is etcd's own limit.
-func WithEtcdQuota(bytes int64) Option { return func(s *settings) { s.etcdQuota = bytes } }
+func WithEtcdQuota(quota int64) Option { return func(s *settings) { s.etcdQuota = quota } }
 
 // Start starts the control plane. The admission plugin OwnerReferencesPermissionEnforcement is on, as on OpenShift.
 func Start(ctx context.Context, opts ...Option) (*Environment, error) {

@@ -79,7 +79,7 @@ func (p *process) kill() error {
 	if err := p.cmd.Process.Kill(); err != nil {
 		return fmt.Errorf("killing %s: %w", p.name, err)
 	}
-	<-p.exited
+	<-p.exited //nolint:errcheck // it was killed
 	return nil
 }
 

@@ -14,12 +14,8 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
-const (
-	// spread: the tokens are made over as long, so that with the jitter of up to 15 s all are due within one minute.
-	spread = 45 * time.Second
-	// overlapSlack is for the jitter and a late finish.
-	overlapSlack = 15 * time.Second
-)
+// spread: the tokens are made over as long, so that with the jitter of up to 15 s all are due within one minute.
+const spread = 45 * time.Second
 
 // rotationLife is so long that the operator has issued all tokens before the first is due.
 func rotationLife(n int) time.Duration {

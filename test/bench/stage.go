@@ -198,7 +198,7 @@ func (s *stage) launchOperator(args ...string) (*operator, string, error) {
 		"--health-probe-bind-address", probes, "--pprof-bind-address", pprof,
 	}, args...)
 	name := fmt.Sprintf("operator-%d", s.launched)
-	p, err := launch(name, filepath.Join(s.dir, name+".log"), nil, s.programs.operator, args...)
+	p, err := launch(name, filepath.Join(s.dir, name+".log"), nil, s.operator, args...)
 	if err != nil {
 		return nil, "", err
 	}

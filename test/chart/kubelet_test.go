@@ -76,7 +76,7 @@ func (w *world) run(p *process, dir string, env map[string]string, binary, kubec
 	output, err := os.Create(filepath.Join(dir, "log"))
 	w.must(err)
 	defer output.Close()                   //nolint:errcheck // the process has its own handle
-	cmd := exec.Command(binary, p.args...) //nolint:gosec,noctx // the operator; stop ends it
+	cmd := exec.Command(binary, p.args...) //nolint:gosec // the operator; stop ends it
 	cmd.Stdout, cmd.Stderr, cmd.Dir = output, output, dir
 	cmd.Env = []string{"KUBECONFIG=" + kubeconfig, "HOME=/"} // as runtimes set it for a user without an entry
 	for name, value := range env {
@@ -109,7 +109,7 @@ func (w *world) end(p *process, cmd *exec.Cmd, grace time.Duration) {
 		}
 	case <-time.After(grace):
 		w.Errorf("the operator did not end within its grace period: %v", cmd.Process.Kill())
-		<-p.exited
+		<-p.exited //nolint:errcheck // it was killed
 	}
 	log, err := os.ReadFile(p.log)
 	if err != nil {

@@ -39,7 +39,7 @@ func install(t *testing.T, moreValues string) *installed {
 	w.helm("install", release, chartDir, "-n", i.system, "-f", w.values(values))
 	t.Cleanup(func() {
 		// The context of the test is over.
-		if out, err := runHelm(context.Background(), w.kubeconfig, "uninstall", release, "-n", i.system); err != nil {
+		if out, err := runHelm(context.WithoutCancel(t.Context()), w.kubeconfig, "uninstall", release, "-n", i.system); err != nil {
 			t.Errorf("helm uninstall: %v: %s", err, out)
 		}
 	})

@@ -55,7 +55,7 @@ func start(t *testing.T, program, kubeconfig, wechat string, env []string, args 
 func (p *process) kill() {
 	p.cmd.Process.Kill() //nolint:errcheck // it may have ended
 	select {
-	case <-p.exited:
+	case <-p.exited: //nolint:errcheck // it was killed
 	case <-time.After(patience):
 	}
 }
