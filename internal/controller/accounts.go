@@ -148,11 +148,14 @@ func (a *account) mintNotBefore(now time.Time) time.Time {
 	return now.Add(time.Duration(missing * float64(mintEvery)))
 }
 
-// handoverMintNotBefore is mintNotBefore for the replacement of a token that is about to expire.
-func (a *account) handoverMintNotBefore(now time.Time) time.Time {
+// mintNotBeforeIn is mintNotBefore for the replacement of a valid token whose last minutes begin at handover.
+func (a *account) mintNotBeforeIn(handover, now time.Time) time.Time {
 	a.mu.Lock()
 	again := a.lastMint.Add(mintInHandover)
 	a.mu.Unlock()
+	if again.Before(handover) {
+		again = handover
+	}
 	if paced := a.mintNotBefore(now); paced.Before(again) {
 		return paced
 	}

@@ -223,12 +223,12 @@ func TestLegacyFirstIssueOfManyMembers(t *testing.T) {
 func TestTwoLeadersMintOnce(t *testing.T) {
 	w := newWorld(t, func(o *wechattest.Options) { o.Life = 40 * time.Second })
 	w.startOperator()
-	w.startOperator()
-	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Delay: time.Second})
 	w.createCredentials(appSecret)
 	w.createToken("shop", legacy)
 	value := w.eventuallyReady("shop")
-	before := len(w.wechat.Tokens(appID)) // both may have made the first one: there was no Secret to mark
+	w.startOperator() // now, because both might make the first token: there is no Secret to mark
+	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Delay: time.Second})
+	before := len(w.wechat.Tokens(appID))
 	w.eventuallyAnotherWithin(40*time.Second, "shop", value)
 	w.Consistently(func() int { return len(w.wechat.Tokens(appID)) }, 5*time.Second).Should(gomega.Equal(before + 1))
 }

@@ -160,7 +160,8 @@ func (m *matrix) whileDue() {
 	inWindow := len(s.calls()) - before
 	switch {
 	case m.lost():
-		s.inSpan("mints in the window", inWindow, span{3, 6})
+		// Three at once and one by the pace, then one in 20 s for the last five minutes.
+		s.inSpan("mints in the window", inWindow, span{15, 20})
 	case m.legacy():
 		s.inSpan("mints in the window", inWindow, p.legacyHandover)
 	default:

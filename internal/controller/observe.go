@@ -267,12 +267,12 @@ func (p *pass) inputs() refresh.Inputs {
 // mintNotBefore is the pace of the account, or in the last minutes of a valid token the quicker one. What somebody else wrote
 // into the Secret does not count: it must not be a way to quick mints.
 func (p *pass) mintNotBefore(now time.Time) time.Time {
-	left := p.tokenInput().ExpiresAt.Sub(now)
+	expiry := p.tokenInput().ExpiresAt
 	foreign := p.mem.verified.tampered || p.mem.verified.doubtful
-	if p.stored.fingerprint != "" && !foreign && left > 0 && left <= legacyHandover {
-		return p.mem.account.handoverMintNotBefore(now)
+	if p.stored.fingerprint == "" || foreign || !now.Before(expiry) {
+		return p.mem.account.mintNotBefore(now)
 	}
-	return p.mem.account.mintNotBefore(now)
+	return p.mem.account.mintNotBeforeIn(expiry.Add(-legacyHandover), now)
 }
 
 // unansweredMark is the mark on the Secret of a Legacy mint that may have happened; the zero value for none.

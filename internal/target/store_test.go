@@ -212,7 +212,10 @@ func TestPatches(t *testing.T) {
 		}, map[string]any{"ownerReferences": nil}, nil, ""},
 		"a mark": {func(ctx context.Context, s Store) (*metav1.PartialObjectMetadata, error) {
 			return s.Mark(ctx, existing, Mint{StartedAt: issuedAt.Add(time.Millisecond), ID: "ABCDEFGH"})
-		}, map[string]any{"annotations": map[string]any{v1alpha1.AnnotationMintStarted: "2026-03-01T12:00:00.001Z/ABCDEFGH"}}, nil, ""},
+		}, map[string]any{
+			"labels":      map[string]any{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue},
+			"annotations": map[string]any{v1alpha1.AnnotationMintStarted: "2026-03-01T12:00:00.001Z/ABCDEFGH"},
+		}, nil, ""},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
