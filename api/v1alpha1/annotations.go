@@ -52,7 +52,8 @@ const (
 	// AnnotationIssuedAt and AnnotationExpiresAt are RFC 3339 times in UTC.
 	AnnotationIssuedAt  = AnnotationPrefix + "issued-at"
 	AnnotationExpiresAt = AnnotationPrefix + "expires-at"
-	// AnnotationTokenFingerprint is the first 16 hex digits of the token's SHA-256.
+	// AnnotationTokenFingerprint is the first 16 hex digits of the token's SHA-256. With
+	// prompt delivery it is also set on the pods that mount the Secret.
 	AnnotationTokenFingerprint = AnnotationPrefix + "token-fingerprint"
 	// AnnotationCredentialsFingerprint is the first 16 hex digits of the HMAC-SHA256,
 	// keyed by the AppSecret, over the appid.

@@ -14,6 +14,9 @@ const (
 	// ConditionRefreshFailing: the last attempt to get or store a token failed. The
 	// token in the Secret may well be valid still; Ready tells.
 	ConditionRefreshFailing = "RefreshFailing"
+	// ConditionDeliveryDegraded: spec.target.delivery is Prompt, and pods are not told of
+	// a new token. They get it the usual way; Ready does not depend on it.
+	ConditionDeliveryDegraded = "DeliveryDegraded"
 )
 
 // Reasons of the conditions that do not come from an answer of WeChat.
@@ -39,6 +42,16 @@ const (
 	ReasonTargetContested = "TargetContested"
 	// ReasonTargetWriteFailed: the API server refuses the write of the target Secret.
 	ReasonTargetWriteFailed = "TargetWriteFailed"
+)
+
+// Reasons of DeliveryDegraded.
+const (
+	// ReasonPromptDeliveryDisabled: the operator runs without --prompt-delivery.
+	ReasonPromptDeliveryDisabled = "PromptDeliveryDisabled"
+	// ReasonPodsForbidden: the operator may not list the pods, or not annotate them.
+	ReasonPodsForbidden = "PodsForbidden"
+	// ReasonPodsNotReached: some or all pods could not be annotated.
+	ReasonPodsNotReached = "PodsNotReached"
 )
 
 // Reasons that stand for an answer of WeChat, or for the lack of one.

@@ -34,6 +34,19 @@ const (
 	DeletionRetain DeletionPolicy = "Retain"
 )
 
+// Delivery is the way in which a new token gets from the target Secret into the
+// pods that mount it.
+// +kubebuilder:validation:Enum=Kubelet;Prompt
+type Delivery string
+
+const (
+	// DeliveryKubelet leaves it to the kubelet, which looks about once a minute.
+	DeliveryKubelet Delivery = "Kubelet"
+	// DeliveryPrompt sets an annotation on each pod, which makes its kubelet look
+	// at once.
+	DeliveryPrompt Delivery = "Prompt"
+)
+
 // WeChatAppToken keeps a Secret supplied with a valid access token of one
 // WeChat app: a Mini Program, an Official Account or another kind of app with
 // an appid and an AppSecret. The token is replaced before it expires, so that
@@ -190,6 +203,16 @@ type TargetSpec struct {
 	// +optional
 	// +kubebuilder:default=Delete
 	DeletionPolicy DeletionPolicy `json:"deletionPolicy,omitempty"`
+
+	// delivery says how a new token reaches the pods that mount the Secret.
+	// Kubelet, the default, leaves it to the kubelet, which looks about once a
+	// minute. Prompt makes it look at once: the operator sets the annotation
+	// wechat.apptoken.dev/token-fingerprint on each of these pods, which restarts
+	// nothing. It works where the operator runs with --prompt-delivery; elsewhere
+	// the condition DeliveryDegraded says so.
+	// +optional
+	// +kubebuilder:default=Kubelet
+	Delivery Delivery `json:"delivery,omitempty"`
 }
 
 // WeChatAppTokenStatus is what the operator last saw.
@@ -203,8 +226,8 @@ type WeChatAppTokenStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions are Ready (the Secret holds a valid token), Reconciling, Stalled
-	// and RefreshFailing.
+	// conditions are Ready (the Secret holds a valid token), Reconciling, Stalled,
+	// RefreshFailing and DeliveryDegraded.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -215,6 +238,11 @@ type WeChatAppTokenStatus struct {
 	// token describes the token in the Secret, without showing it.
 	// +optional
 	Token *TokenStatus `json:"token,omitempty"`
+
+	// delivery tells which pods were told of the token; absent unless
+	// spec.target.delivery is Prompt.
+	// +optional
+	Delivery *DeliveryStatus `json:"delivery,omitempty"`
 
 	// nextRefreshAt is when the token is due to be replaced. For people; no
 	// decision reads it.
@@ -276,6 +304,28 @@ type TokenStatus struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=16
 	Fingerprint string `json:"fingerprint,omitempty"`
+}
+
+// DeliveryStatus tells which of the pods that mount the Secret were told of a
+// token. The delivery is complete when reached equals pods.
+type DeliveryStatus struct {
+	// fingerprint of the token, as in token.fingerprint.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=16
+	Fingerprint string `json:"fingerprint"`
+	// pods that mount the Secret in a way that is updated, and are on a node.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Pods int32 `json:"pods"`
+	// reached is how many of them carry the annotation.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	Reached int32 `json:"reached"`
+	// time at which the last of them was reached.
+	// +required
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('0001-01-01T00:00:00Z')",message="must be a time such as 2026-01-02T15:04:05Z"
+	Time metav1.Time `json:"time"`
 }
 
 // RefreshError tells why an attempt failed and when the next one follows.

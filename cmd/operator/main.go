@@ -103,6 +103,7 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry promet
 		Events:                  mgr.GetEventRecorder("wechat-token-operator"),
 		Recorder:                recorder,
 		RequireCredentialsLabel: opts.requireCredentialsLabel,
+		PromptDelivery:          opts.promptDelivery,
 		MaxConcurrentReconciles: opts.maxConcurrentReconciles,
 	})
 	if err := reconciler.SetupWithManager(ctx, mgr); err != nil {

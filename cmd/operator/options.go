@@ -33,6 +33,7 @@ type options struct {
 	watchLabelSelector      string
 	maxConcurrentReconciles int
 	requireCredentialsLabel bool
+	promptDelivery          bool
 
 	kubeAPIQPS   float64
 	kubeAPIBurst int
@@ -69,6 +70,8 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.IntVar(&o.maxConcurrentReconciles, "max-concurrent-reconciles", 64, "Most resources worked on at the same time.")
 	fs.BoolVar(&o.requireCredentialsLabel, "require-credentials-label", false,
 		`Use only credentials Secrets that carry the label wechat.apptoken.dev/credentials: "true".`)
+	fs.BoolVar(&o.promptDelivery, "prompt-delivery", false,
+		"Tell pods of a new token at once where spec.target.delivery is Prompt. It takes the right to list and patch pods.")
 	fs.Float64Var(&o.kubeAPIQPS, "kube-api-qps", -1,
 		"Requests per second to the API server. -1: no limit; the API server's priority and fairness sets it.")
 	fs.IntVar(&o.kubeAPIBurst, "kube-api-burst", 0, "Burst of requests to the API server; used with a positive --kube-api-qps.")

@@ -142,6 +142,11 @@ func (p *pass) conditions(now time.Time) []metav1.Condition {
 	} else {
 		apimeta.RemoveStatusCondition(&conditions, v1alpha1.ConditionRefreshFailing)
 	}
+	if reason, message := p.deliveryProblem(); reason != "" {
+		set(v1alpha1.ConditionDeliveryDegraded, true, reason, message)
+	} else {
+		apimeta.RemoveStatusCondition(&conditions, v1alpha1.ConditionDeliveryDegraded)
+	}
 	slices.SortFunc(conditions, func(a, b metav1.Condition) int { return cmp.Compare(a.Type, b.Type) })
 	return conditions
 }

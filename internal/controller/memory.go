@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/delivery"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
@@ -33,6 +34,8 @@ type memory struct {
 	ownAt     time.Time
 	// peer is the account that another member of it found this resource to belong to.
 	peer peer
+	// delivery is how far the pods were told of a token.
+	delivery delivery.Outcome
 
 	// The rest belongs to the passes over the resource.
 	ownStatus   *v1alpha1.WeChatAppToken
@@ -138,6 +141,9 @@ func (m *memories) drop(name types.NamespacedName) *memory {
 }
 
 func (r *Reconciler) forget(name types.NamespacedName) {
+	if r.deliverer != nil {
+		r.deliverer.Cancel(name)
+	}
 	if mem := r.memories.drop(name); mem != nil && mem.account != nil {
 		r.accounts.leave(mem.accountID, mem.uid, r.WeChat.Now())
 	}

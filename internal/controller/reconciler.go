@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/delivery"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
@@ -42,6 +43,8 @@ type Options struct {
 	RequireCredentialsLabel bool
 	// Recorder is told what happened, for metrics; default none.
 	Recorder Recorder
+	// PromptDelivery tells pods of new tokens where a resource asks for it.
+	PromptDelivery bool
 	// MaxConcurrentReconciles is the number of passes at the same time.
 	MaxConcurrentReconciles int
 }
@@ -54,6 +57,8 @@ type Reconciler struct {
 	memories *memories
 	accounts *accounts
 	wake     waker
+	// deliverer tells pods of new tokens; nil without PromptDelivery.
+	deliverer *delivery.Deliverer
 	// startedAt is when the first pass of this process began, on the local clock.
 	started *startTime
 }
@@ -63,7 +68,7 @@ func New(opts Options) *Reconciler {
 	if opts.Recorder == nil {
 		opts.Recorder = unrecorded{}
 	}
-	return &Reconciler{
+	r := &Reconciler{
 		Options:  opts,
 		store:    target.Store{Client: opts.Client, Live: opts.Live},
 		memories: newMemories(),
@@ -71,6 +76,12 @@ func New(opts Options) *Reconciler {
 		wake:     newWaker(),
 		started:  &startTime{},
 	}
+	if opts.PromptDelivery {
+		r.deliverer = delivery.New(delivery.Options{
+			Live: opts.Live, Client: opts.Client, Recorder: opts.Recorder, Now: opts.WeChat.Now, Done: r.delivered,
+		})
+	}
+	return r
 }
 
 // Reconcile makes one pass over one resource.
@@ -83,6 +94,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, nil // the garbage collector does the rest
 	}
 	err = p.run(ctx)
+	if err == nil {
+		p.deliver()
+	}
 	if statusErr := p.writeStatus(ctx); err == nil {
 		err = statusErr
 	}
@@ -106,6 +120,8 @@ type pass struct {
 	stored      stored
 	decision    refresh.Decision
 	handled     v1alpha1.HandledRequests
+	// writtenAt is when this pass gave the Secret a token that it did not hold; zero if it did not.
+	writtenAt time.Time
 	// note is one more thing that people should know, for the condition's message.
 	note string
 	// deleted: the resource was deleted while the pass went on.

@@ -7,12 +7,15 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/wechat-token-operator/wechat-token-operator/internal/delivery"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
 // Recorder is told what happened, for metrics. Its methods are called by many goroutines and return at once.
 type Recorder interface {
+	delivery.Recorder
+
 	// Refreshed: the Secret got a token that it did not hold.
 	Refreshed(reason refresh.Reason)
 	// RefreshFailed: an attempt brought no token, or could not store it.
@@ -33,6 +36,9 @@ func (unrecorded) RefreshFailed(refresh.Reason) {}
 func (unrecorded) Rotated(time.Duration)        {}
 func (unrecorded) Delivered(time.Duration)      {}
 func (unrecorded) ForeignFetch(types.UID)       {}
+func (unrecorded) PodReached()                  {}
+func (unrecorded) PodDeliveryFailed()           {}
+func (unrecorded) PodsDelivered(time.Duration)  {}
 
 // recordWrite tells of a token that is now in the Secret, in place of the one that was stored.
 func (p *pass) recordWrite(record target.Record, token *issued) {

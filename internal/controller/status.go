@@ -67,6 +67,7 @@ func (p *pass) status() v1alpha1.WeChatAppTokenStatus {
 		TargetResourceVersion: last.TargetResourceVersion,
 		CredentialsVersion:    last.CredentialsVersion,
 		LastError:             p.report(now),
+		Delivery:              p.deliveryStatus(),
 	}
 	if p.mem.writtenVersion != "" {
 		s.TargetResourceVersion = p.mem.writtenVersion

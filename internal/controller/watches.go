@@ -82,6 +82,12 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 	if err := r.addIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
+	if r.deliverer != nil {
+		r.deliverer.Log = mgr.GetLogger().WithName("delivery")
+		if err := mgr.Add(r.deliverer); err != nil {
+			return fmt.Errorf("adding the delivery to pods: %w", err)
+		}
+	}
 	warm := true // a standby fills its caches and queue, so that it leads at once
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("wechatapptoken").

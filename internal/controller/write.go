@@ -138,6 +138,9 @@ func (p *pass) wrote(written *metav1.PartialObjectMetadata, record target.Record
 	p.mem.writtenVersion = written.ResourceVersion
 	if token != nil {
 		p.recordWrite(record, token)
+		if record.TokenFingerprint != p.stored.fingerprint {
+			p.writtenAt = p.WeChat.Now()
+		}
 		s := recorded(record)
 		s.unseen = token.unseen
 		p.mem.stored = &s

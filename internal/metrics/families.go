@@ -25,6 +25,10 @@ const (
 	nameLateness = "wechatapptoken_rotation_lateness_seconds"
 	nameDelivery = "wechatapptoken_delivery_duration_seconds"
 
+	namePodsDelivery = "wechatapptoken_pod_delivery_duration_seconds"
+	namePodsReached  = "wechatapptoken_pods_reached_total"
+	namePodFailures  = "wechatapptoken_pod_delivery_failures_total"
+
 	nameRequests        = "wechat_api_requests_total"
 	nameRequestDuration = "wechat_api_request_duration_seconds"
 )
@@ -85,6 +89,9 @@ func Families() []Family {
 		},
 		{nameLateness, Histogram, "Time from when a token was due to be replaced until the Secret held the next one.", nil},
 		{nameDelivery, Histogram, "Time from the call that returned a new token until the Secret held it.", nil},
+		{namePodsDelivery, Histogram, "Time from when a Secret held a new token until the last of its pods was told, with prompt delivery.", nil},
+		{namePodsReached, Counter, "Pods that were told of a new token, with prompt delivery.", nil},
+		{namePodFailures, Counter, "Attempts to list pods, or to tell one of a new token, that failed, with prompt delivery.", nil},
 
 		{
 			nameRequests, Counter, "Requests to WeChat's API.",

@@ -26,6 +26,10 @@ type Recorder struct {
 	lateness  prometheus.Histogram
 	delivery  prometheus.Histogram
 
+	podsReached  prometheus.Counter
+	podFailures  prometheus.Counter
+	podsDelivery prometheus.Histogram
+
 	// foreign belongs to resources: the collector shows it for those that exist, and drops the rest.
 	mu      sync.Mutex
 	foreign map[types.UID]int
@@ -39,13 +43,17 @@ func NewRecorder(registry prometheus.Registerer) (*Recorder, error) {
 		lateness:  histogram(nameLateness, seconds),
 		delivery:  histogram(nameDelivery, seconds),
 		foreign:   map[types.UID]int{},
+
+		podsReached:  counter(namePodsReached),
+		podFailures:  counter(namePodFailures),
+		podsDelivery: histogram(namePodsDelivery, seconds),
 	}
 	// A counter that begins with its first event would hide that event from rate and increase.
 	for _, reason := range refresh.FetchReasons() {
 		r.refreshes.WithLabelValues(string(reason), resultSuccess)
 		r.refreshes.WithLabelValues(string(reason), resultFailure)
 	}
-	return r, register(registry, r.refreshes, r.lateness, r.delivery)
+	return r, register(registry, r.refreshes, r.lateness, r.delivery, r.podsReached, r.podFailures, r.podsDelivery)
 }
 
 // Refreshed counts a Secret that got a token which it did not hold.
@@ -63,6 +71,17 @@ func (r *Recorder) Rotated(late time.Duration) { r.lateness.Observe(max(0, late)
 
 // Delivered tells how long after the call for it a token was in the Secret.
 func (r *Recorder) Delivered(after time.Duration) { r.delivery.Observe(max(0, after).Seconds()) }
+
+// PodReached counts a pod that was told of a new token.
+func (r *Recorder) PodReached() { r.podsReached.Inc() }
+
+// PodDeliveryFailed counts a pod that could not be told, or a list of pods that failed.
+func (r *Recorder) PodDeliveryFailed() { r.podFailures.Inc() }
+
+// PodsDelivered tells how long after its Secret the last pod was told of a token.
+func (r *Recorder) PodsDelivered(after time.Duration) {
+	r.podsDelivery.Observe(max(0, after).Seconds())
+}
 
 // ForeignFetch counts a token of this resource that died early.
 func (r *Recorder) ForeignFetch(uid types.UID) {
@@ -89,6 +108,11 @@ func (r *Recorder) foreignFetches(exists map[types.UID]bool) map[types.UID]int {
 func counterVec(name string) *prometheus.CounterVec {
 	f := family(name)
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: f.Name, Help: f.Help}, f.Labels)
+}
+
+func counter(name string) prometheus.Counter {
+	f := family(name)
+	return prometheus.NewCounter(prometheus.CounterOpts{Name: f.Name, Help: f.Help})
 }
 
 func histogramVec(name string, buckets []float64) *prometheus.HistogramVec {

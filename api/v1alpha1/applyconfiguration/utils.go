@@ -20,6 +20,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 	// Group=wechat.apptoken.dev, Version=v1alpha1
 	case v1alpha1.SchemeGroupVersion.WithKind("CredentialsSecretReference"):
 		return &apiv1alpha1.CredentialsSecretReferenceApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DeliveryStatus"):
+		return &apiv1alpha1.DeliveryStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HandledRequests"):
 		return &apiv1alpha1.HandledRequestsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RefreshError"):

@@ -88,6 +88,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.requireCredentialsLabel }}
 - --require-credentials-label
 {{- end }}
+{{- if .Values.promptDelivery.enabled }}
+- --prompt-delivery
+{{- end }}
 {{- with .Values.wechat.endpoints }}
 - --wechat-endpoints={{ join "," . }}
 {{- end }}

@@ -39,6 +39,23 @@ var schemaYAML = typed.YAMLObject(`types:
         scalar: string
 - name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.DeletionPolicy
   scalar: string
+- name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.Delivery
+  scalar: string
+- name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.DeliveryStatus
+  map:
+    fields:
+    - name: fingerprint
+      type:
+        scalar: string
+    - name: pods
+      type:
+        scalar: numeric
+    - name: reached
+      type:
+        scalar: numeric
+    - name: time
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.HandledRequests
   map:
     fields:
@@ -101,6 +118,10 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.DeletionPolicy
       default: Delete
+    - name: delivery
+      type:
+        namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.Delivery
+      default: Kubelet
     - name: labels
       type:
         map:
@@ -183,6 +204,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: credentialsVersion
       type:
         scalar: string
+    - name: delivery
+      type:
+        namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.DeliveryStatus
     - name: forcedRefreshes
       type:
         list:

@@ -33,6 +33,13 @@ type TargetSpecApplyConfiguration struct {
 	// deleted: Delete, the default, removes it; Retain leaves it. It has no say in
 	// anything else.
 	DeletionPolicy *apiv1alpha1.DeletionPolicy `json:"deletionPolicy,omitempty"`
+	// delivery says how a new token reaches the pods that mount the Secret.
+	// Kubelet, the default, leaves it to the kubelet, which looks about once a
+	// minute. Prompt makes it look at once: the operator sets the annotation
+	// wechat.apptoken.dev/token-fingerprint on each of these pods, which restarts
+	// nothing. It works where the operator runs with --prompt-delivery; elsewhere
+	// the condition DeliveryDegraded says so.
+	Delivery *apiv1alpha1.Delivery `json:"delivery,omitempty"`
 }
 
 // TargetSpecApplyConfiguration constructs a declarative configuration of the TargetSpec type for use with
@@ -90,5 +97,13 @@ func (b *TargetSpecApplyConfiguration) WithAnnotations(entries map[string]apiv1a
 // If called multiple times, the DeletionPolicy field is set to the value of the last call.
 func (b *TargetSpecApplyConfiguration) WithDeletionPolicy(value apiv1alpha1.DeletionPolicy) *TargetSpecApplyConfiguration {
 	b.DeletionPolicy = &value
+	return b
+}
+
+// WithDelivery sets the Delivery field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Delivery field is set to the value of the last call.
+func (b *TargetSpecApplyConfiguration) WithDelivery(value apiv1alpha1.Delivery) *TargetSpecApplyConfiguration {
+	b.Delivery = &value
 	return b
 }

@@ -17,11 +17,14 @@ type WeChatAppTokenStatusApplyConfiguration struct {
 	// observedGeneration is the generation that this status speaks of; -1 before
 	// the first result.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
-	// conditions are Ready (the Secret holds a valid token), Reconciling, Stalled
-	// and RefreshFailing.
+	// conditions are Ready (the Secret holds a valid token), Reconciling, Stalled,
+	// RefreshFailing and DeliveryDegraded.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// token describes the token in the Secret, without showing it.
 	Token *TokenStatusApplyConfiguration `json:"token,omitempty"`
+	// delivery tells which pods were told of the token; absent unless
+	// spec.target.delivery is Prompt.
+	Delivery *DeliveryStatusApplyConfiguration `json:"delivery,omitempty"`
 	// nextRefreshAt is when the token is due to be replaced. For people; no
 	// decision reads it.
 	NextRefreshAt *metav1.Time `json:"nextRefreshAt,omitempty"`
@@ -75,6 +78,14 @@ func (b *WeChatAppTokenStatusApplyConfiguration) WithConditions(values ...*v1.Co
 // If called multiple times, the Token field is set to the value of the last call.
 func (b *WeChatAppTokenStatusApplyConfiguration) WithToken(value *TokenStatusApplyConfiguration) *WeChatAppTokenStatusApplyConfiguration {
 	b.Token = value
+	return b
+}
+
+// WithDelivery sets the Delivery field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Delivery field is set to the value of the last call.
+func (b *WeChatAppTokenStatusApplyConfiguration) WithDelivery(value *DeliveryStatusApplyConfiguration) *WeChatAppTokenStatusApplyConfiguration {
+	b.Delivery = value
 	return b
 }
 

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package delivery
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+)
+
+const (
+	// pageSize keeps the answers to a list small, however many pods a namespace has.
+	pageSize = 100
+	// requestTimeout bounds one request: a worker must not wait for ever.
+	requestTimeout = 10 * time.Second
+	// giveUpAfter failures in a row the attempt ends: what all pods have in common is tried no more often than that.
+	giveUpAfter = 10
+)
+
+// Error says why a delivery is not complete, without what the API server quotes of a pod.
+type Error struct {
+	// Forbidden: permissions or an admission policy have to change first.
+	Forbidden bool
+	message   string
+}
+
+func (e *Error) Error() string { return e.message }
+
+// Forbidden tells whether somebody has to give the operator a permission.
+func Forbidden(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Forbidden
+}
+
+// attempt lists the pods and tells those that mount the Secret and were not told yet.
+func (d *Deliverer) attempt(ctx context.Context, job Job) Outcome {
+	out := Outcome{Fingerprint: job.Fingerprint}
+	names, err := d.pods(ctx, job, &out)
+	var failed error
+	inARow := 0
+	for _, name := range names {
+		if err != nil || inARow == giveUpAfter || d.limiter.Wait(ctx) != nil || !d.wanted(job) {
+			break
+		}
+		switch patchErr := d.tell(ctx, job, name); {
+		case patchErr == nil:
+			out.Reached++
+			inARow = 0
+			d.Recorder.PodReached()
+		case apierrors.IsNotFound(patchErr):
+			out.Pods-- // gone
+		default:
+			failed = patchErr
+			inARow++
+			d.Recorder.PodDeliveryFailed()
+		}
+	}
+	out.At = d.Now()
+	switch {
+	case err != nil:
+		d.Recorder.PodDeliveryFailed()
+		out.Unknown, out.Err = true, listError(job, err)
+	case failed != nil:
+		out.Err = patchError(out, failed)
+	}
+	return out
+}
+
+// pods counts the pods that mount the Secret, and names those that were not told of the token.
+func (d *Deliverer) pods(ctx context.Context, job Job, out *Outcome) ([]string, error) {
+	// A pod without a node mounts the Secret as it is by then; one that is finished reads nothing any more.
+	active := fields.AndSelectors(
+		fields.OneTermNotEqualSelector("spec.nodeName", ""),
+		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
+		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
+	)
+	var names []string
+	for next := ""; ; {
+		list := &corev1.PodList{}
+		err := within(ctx, func(ctx context.Context) error {
+			return d.Live.List(ctx, list, client.InNamespace(job.Owner.Namespace), client.MatchingFieldsSelector{Selector: active},
+				client.Limit(pageSize), client.Continue(next))
+		})
+		if err != nil {
+			return nil, err
+		}
+		for i := range list.Items {
+			pod := &list.Items[i]
+			if !Mounts(&pod.Spec, job.Secret) {
+				continue
+			}
+			out.Pods++
+			if pod.Annotations[v1alpha1.AnnotationTokenFingerprint] == job.Fingerprint {
+				out.Reached++
+			} else {
+				names = append(names, pod.Name)
+			}
+		}
+		if next = list.Continue; next == "" {
+			return names, nil
+		}
+	}
+}
+
+// tell sets the annotation. The answer is asked for without the pod's spec.
+func (d *Deliverer) tell(ctx context.Context, job Job, name string) error {
+	pod := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: job.Owner.Namespace, Name: name}}
+	pod.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Pod"))
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"annotations": map[string]string{v1alpha1.AnnotationTokenFingerprint: job.Fingerprint}},
+	})
+	if err != nil {
+		return fmt.Errorf("encoding the annotation: %w", err)
+	}
+	return within(ctx, func(ctx context.Context) error {
+		return d.Client.Patch(ctx, pod, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(target.FieldManager))
+	})
+}
+
+func within(ctx context.Context, request func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return request(ctx)
+}
+
+func listError(job Job, err error) error {
+	if apierrors.IsForbidden(err) {
+		return &Error{Forbidden: true, message: fmt.Sprintf("the operator may not list the pods of namespace %q: install its role "+
+			"for prompt delivery (promptDelivery.enabled of the chart, or config/prompt-delivery)", job.Owner.Namespace)}
+	}
+	return &Error{message: fmt.Sprintf("the pods of namespace %q could not be listed: %s", job.Owner.Namespace, short(err))}
+}
+
+func patchError(o Outcome, err error) error {
+	missed := fmt.Sprintf("%d of %d pods that mount the Secret could not be told of the token: ", o.Pods-o.Reached, o.Pods)
+	if apierrors.IsForbidden(err) {
+		return &Error{Forbidden: true, message: missed + "the API server forbids the annotation; look for a missing permission to " +
+			"patch pods, or for an admission policy or webhook"}
+	}
+	return &Error{message: missed + short(err)}
+}
+
+// short is an error without the API server's words, which may quote the pod.
+func short(err error) string {
+	if status := apierrors.APIStatus(nil); errors.As(err, &status) {
+		return fmt.Sprintf("the API server answered %d (%s)", status.Status().Code, status.Status().Reason)
+	}
+	return "the API server could not be asked"
+}
