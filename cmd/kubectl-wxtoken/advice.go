@@ -8,38 +8,20 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
 )
 
 // requested is the value of a request annotation.
 func (l look) requested(kind refresh.RequestKind) string {
-	return l.Annotations[requestAnnotation(kind)]
+	return l.Annotations[request.Annotation(kind)]
 }
 
 // handled is the value that had its attempt.
 func (l look) handled(kind refresh.RequestKind) string {
-	h := l.Status.HandledRequests
-	if h == nil {
+	if l.Status.HandledRequests == nil {
 		return ""
 	}
-	switch kind {
-	case refresh.RequestRefresh:
-		return h.Refresh
-	case refresh.RequestRevoke:
-		return h.Revoke
-	case refresh.RequestCheck:
-	}
-	return h.Check
-}
-
-func requestAnnotation(kind refresh.RequestKind) string {
-	switch kind {
-	case refresh.RequestRefresh:
-		return v1alpha1.AnnotationRefreshRequestedAt
-	case refresh.RequestRevoke:
-		return v1alpha1.AnnotationRevokeRequestedAt
-	case refresh.RequestCheck:
-	}
-	return v1alpha1.AnnotationCheckRequestedAt
+	return *request.Handled(l.Status.HandledRequests, kind)
 }
 
 // requests are those that were ever made, and what became of them.

@@ -87,6 +87,20 @@ func mapper() apimeta.RESTMapper {
 // crdKind is read as metadata only.
 var crdKind = schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"}
 
+// find connects and gets the resource that an argument names.
+func (a *app) find(ctx context.Context, arg string) (*cluster, *v1alpha1.WeChatAppToken, error) {
+	name, err := bareName(arg)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := a.connect()
+	if err != nil {
+		return nil, nil, err
+	}
+	t, err := c.get(ctx, name)
+	return c, t, err
+}
+
 // bareName takes what -o name prints as well: wechatapptoken.wechat.apptoken.dev/shop.
 func bareName(arg string) (string, error) {
 	kind, name, found := strings.Cut(arg, "/")

@@ -15,6 +15,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
 )
 
 const (
@@ -142,7 +143,7 @@ func (a *app) annotate(ctx context.Context, c *cluster, kind refresh.RequestKind
 		p.events[e.UID] = e.ResourceVersion
 	}
 	return p, c.patch(ctx, t, func(t *v1alpha1.WeChatAppToken) {
-		metav1.SetMetaDataAnnotation(&t.ObjectMeta, requestAnnotation(kind), p.value)
+		metav1.SetMetaDataAnnotation(&t.ObjectMeta, request.Annotation(kind), p.value)
 	})
 }
 
@@ -282,13 +283,8 @@ func (l look) success(p *pending) string {
 
 // requestEvents are the events about requests of a kind, as far as they may be read.
 func (c *cluster) requestEvents(ctx context.Context, t *v1alpha1.WeChatAppToken, kind refresh.RequestKind) []corev1.Event {
-	reason := map[refresh.RequestKind]string{
-		refresh.RequestCheck:   v1alpha1.EventRequestedCheck,
-		refresh.RequestRefresh: v1alpha1.EventRequestedRefresh,
-		refresh.RequestRevoke:  v1alpha1.EventRequestedRevoke,
-	}[kind]
 	l := &corev1.EventList{}
-	err := c.List(ctx, l, client.InNamespace(t.Namespace), client.MatchingFields{"involvedObject.uid": string(t.UID), "reason": reason})
+	err := c.List(ctx, l, client.InNamespace(t.Namespace), client.MatchingFields{"involvedObject.uid": string(t.UID), "reason": request.Event(kind)})
 	if err != nil {
 		return nil
 	}

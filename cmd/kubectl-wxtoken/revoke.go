@@ -46,15 +46,7 @@ AppSecret leaked, reset it in WeChat's console: a revoke does not help then.`, s
 }
 
 func (a *app) revoke(ctx context.Context, arg string, yes bool, o *waitOptions) error {
-	name, err := bareName(arg)
-	if err != nil {
-		return err
-	}
-	c, err := a.connect()
-	if err != nil {
-		return err
-	}
-	t, err := c.get(ctx, name)
+	c, t, err := a.find(ctx, arg)
 	if err != nil {
 		return err
 	}
@@ -66,7 +58,7 @@ func (a *app) revoke(ctx context.Context, arg string, yes bool, o *waitOptions) 
 		return err
 	}
 	if !yes {
-		if err := a.confirm(fmt.Sprintf("End this token of %s/%s?", t.Namespace, name)); err != nil {
+		if err := a.confirm(fmt.Sprintf("End this token of %s/%s?", t.Namespace, t.Name)); err != nil {
 			return err
 		}
 	}
@@ -75,7 +67,7 @@ func (a *app) revoke(ctx context.Context, arg string, yes bool, o *waitOptions) 
 		return err
 	}
 	if !o.wait {
-		fmt.Fprintf(a.Out, "Revoke requested. kubectl wxtoken status %s tells what becomes of it.\n", name)
+		fmt.Fprintf(a.Out, "Revoke requested. kubectl wxtoken status %s tells what becomes of it.\n", t.Name)
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)

@@ -37,15 +37,7 @@ data is not read.`,
 }
 
 func (a *app) status(ctx context.Context, arg string) error {
-	name, err := bareName(arg)
-	if err != nil {
-		return err
-	}
-	c, err := a.connect()
-	if err != nil {
-		return err
-	}
-	t, err := c.get(ctx, name)
+	c, t, err := a.find(ctx, arg)
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ type recorder struct {
 	counts    map[string]int
 	late      []time.Duration
 	delivered []time.Duration
+	pods      []time.Duration
 }
 
 func (r *recorder) add(what string) {
@@ -33,6 +34,15 @@ func (r *recorder) add(what string) {
 func (r *recorder) Refreshed(reason refresh.Reason)     { r.add("success " + string(reason)) }
 func (r *recorder) RefreshFailed(reason refresh.Reason) { r.add("failure " + string(reason)) }
 func (r *recorder) ForeignFetch(uid types.UID)          { r.add("foreign " + string(uid)) }
+
+func (r *recorder) PodReached()        { r.add("pod reached") }
+func (r *recorder) PodDeliveryFailed() { r.add("pod failed") }
+
+func (r *recorder) PodsDelivered(after time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pods = append(r.pods, after)
+}
 
 func (r *recorder) Rotated(late time.Duration) {
 	r.mu.Lock()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
 )
 
 // recallHandled starts from what the status says. Values that are there when the resource is first seen are recorded
@@ -29,34 +30,12 @@ func (p *pass) recallHandled() {
 
 // requested is the value of the request annotation.
 func (p *pass) requested(kind refresh.RequestKind) string {
-	return p.token.Annotations[requestAnnotation(kind)]
-}
-
-func requestAnnotation(kind refresh.RequestKind) string {
-	switch kind {
-	case refresh.RequestRefresh:
-		return v1alpha1.AnnotationRefreshRequestedAt
-	case refresh.RequestRevoke:
-		return v1alpha1.AnnotationRevokeRequestedAt
-	case refresh.RequestCheck:
-	}
-	return v1alpha1.AnnotationCheckRequestedAt
-}
-
-func (p *pass) handledValue(kind refresh.RequestKind) *string {
-	switch kind {
-	case refresh.RequestRefresh:
-		return &p.handled.Refresh
-	case refresh.RequestRevoke:
-		return &p.handled.Revoke
-	case refresh.RequestCheck:
-	}
-	return &p.handled.Check
+	return p.token.Annotations[request.Annotation(kind)]
 }
 
 // handle records that a request had its attempt.
 func (p *pass) handle(kind refresh.RequestKind, value string) {
-	*p.handledValue(kind) = value
+	*request.Handled(&p.handled, kind) = value
 	handled := p.handled
 	p.mem.handled = &handled
 }
@@ -72,7 +51,7 @@ func (p *pass) handleCheck() {
 // wants tells whether a request was made and not handled yet.
 func (p *pass) wants(kind refresh.RequestKind) bool {
 	value := p.requested(kind)
-	if value == "" || value == *p.handledValue(kind) {
+	if value == "" || value == *request.Handled(&p.handled, kind) {
 		return false
 	}
 	if len(value) > v1alpha1.RequestValueMaxLength {

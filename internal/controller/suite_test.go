@@ -85,7 +85,9 @@ type world struct {
 	logs      *logs
 	// requireLabel is --require-credentials-label of the operators that are started.
 	requireLabel bool
-	recorder     *recorder
+	// prompt is --prompt-delivery.
+	prompt   bool
+	recorder *recorder
 }
 
 // clock is the wall clock of WeChat and the operators, which a test may move.
@@ -189,7 +191,7 @@ func (w *world) startOperator(namespaces ...string) *operator {
 	reconciler := controller.New(controller.Options{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), WeChat: api,
 		Events: mgr.GetEventRecorder("wechat-token-operator"), MaxConcurrentReconciles: 64,
-		RequireCredentialsLabel: w.requireLabel, Recorder: w.recorder,
+		RequireCredentialsLabel: w.requireLabel, PromptDelivery: w.prompt, Recorder: w.recorder,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := reconciler.SetupWithManager(ctx, mgr); err != nil {

@@ -28,6 +28,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
@@ -143,7 +144,7 @@ func specOrRequestChanged() predicate.Predicate {
 			}
 			was, is := e.ObjectOld.GetAnnotations(), e.ObjectNew.GetAnnotations()
 			for _, kind := range refresh.RequestKinds() {
-				if key := requestAnnotation(kind); was[key] != is[key] {
+				if key := request.Annotation(kind); was[key] != is[key] {
 					return true
 				}
 			}

@@ -93,17 +93,17 @@ func TestRequests(t *testing.T) {
 		"refresh while suspended":            {[]edit{askRefresh, func(in *Inputs) { in.Suspended = true }}, Wait, "", after(90 * time.Minute)},
 		"revoke without credentials":         {[]edit{askRevoke, func(in *Inputs) { in.CredentialsMissing = true }}, Wait, "", time.Time{}},
 		"refresh of somebody else's Secret":  {[]edit{askRefresh, func(in *Inputs) { in.Target.Denied = true }}, Wait, "", time.Time{}},
-		"revoke, second call 34.9 s later":   {[]edit{askRevoke, started(after(-34900 * time.Millisecond)), forced(after(-34900 * time.Millisecond))}, Wait, "", after(100 * time.Millisecond)},
-		"revoke, second call 35 s later":     {[]edit{askRevoke, started(after(-35 * time.Second)), forced(after(-35 * time.Second))}, Revoke, RequestRevoke, time.Time{}},
-		"Legacy revoke, second mint":         {[]edit{legacy, askRevoke, started(after(-34 * time.Second))}, Wait, "", after(time.Second)},
+		"revoke, second call 31.9 s later":   {[]edit{askRevoke, started(after(-31900 * time.Millisecond)), forced(after(-31900 * time.Millisecond))}, Wait, "", after(100 * time.Millisecond)},
+		"revoke, second call 32 s later":     {[]edit{askRevoke, started(after(-32 * time.Second)), forced(after(-32 * time.Second))}, Revoke, RequestRevoke, time.Time{}},
+		"Legacy revoke, second mint":         {[]edit{legacy, askRevoke, started(after(-31 * time.Second))}, Wait, "", after(time.Second)},
 		"revoke goes on, annotation gone":    {[]edit{started(longAgo)}, Revoke, RequestRevoke, time.Time{}},
 		"revoke goes on, another call since": {[]edit{askRevoke, started(longAgo), forced(after(-time.Second))}, Wait, "", after(30 * time.Second)},
 		"revoke goes on with the last call":  {[]edit{askRevoke, started(longAgo), almostGone}, Revoke, RequestRevoke, time.Time{}},
 		"revoke goes on after the back-off":  {[]edit{askRevoke, started(longAgo), limited(soon)}, Wait, "", soon},
-		"revoke first, refresh after it":     {[]edit{askRevoke, askRefresh, started(after(-10 * time.Second))}, Wait, "", after(25 * time.Second)},
+		"revoke first, refresh after it":     {[]edit{askRevoke, askRefresh, started(after(-10 * time.Second))}, Wait, "", after(22 * time.Second)},
 		"check during a revoke":              {[]edit{askCheck, started(after(-10 * time.Second))}, Check, RequestCheck, time.Time{}},
 		// The progress is an annotation: a time that no clock can have had must not stop revokes for ever.
-		"revoke, a clock that was ahead": {[]edit{askRevoke, started(after(10 * time.Second))}, Wait, "", after(45 * time.Second)},
+		"revoke, a clock that was ahead": {[]edit{askRevoke, started(after(10 * time.Second))}, Wait, "", after(42 * time.Second)},
 		"revoke, a time made up":         {[]edit{askRevoke, started(after(9999 * time.Hour))}, Revoke, RequestRevoke, time.Time{}},
 	}
 	for name, test := range tests {
