@@ -6,6 +6,8 @@ IMG ?= wechat-token-operator:dev
 CONTAINER_TOOL ?= docker
 # One platform, or several for a registry: linux/amd64,linux/arm64. Empty means this machine's.
 PLATFORM ?=
+# Not empty: the deployed operator tells pods of new tokens, see docs/prompt-delivery.md.
+PROMPT_DELIVERY ?=
 KUBECTL ?= kubectl
 GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -249,6 +251,7 @@ clean: ## Delete what was built here; the cache stays.
 overlay:
 	@rm -rf dist/overlay && mkdir -p dist/overlay
 	@kustomize=$(KUSTOMIZE); cd dist/overlay && "$$kustomize" create --resources ../../config/default && \
+		$(if $(filter-out 0,$(PROMPT_DELIVERY)),"$$kustomize" edit add component ../../config/prompt-delivery &&) \
 		"$$kustomize" edit set image controller=$(IMG)
 
 .PHONY: require-img

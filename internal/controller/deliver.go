@@ -99,7 +99,7 @@ func (p *pass) deliveryProblem() (reason, message string) {
 		return "", ""
 	case p.deliverer == nil:
 		return v1alpha1.ReasonPromptDeliveryDisabled, "the operator runs without prompt delivery: set promptDelivery.enabled of the chart, " +
-			"or apply config/prompt-delivery, or set spec.target.delivery to Kubelet" + usualWay
+			"or add the component config/prompt-delivery, or set spec.target.delivery to Kubelet" + usualWay
 	}
 	o := p.mem.delivered()
 	switch {

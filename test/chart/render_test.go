@@ -24,6 +24,7 @@ image: {digest: "sha256:0123456789abcdef0123456789abcdef0123456789abcdef01234567
 imagePullSecrets: [{name: registry}]
 watch: {namespaces: [shop, blog], labelSelector: "shard in (a,b)"}
 requireCredentialsLabel: true
+promptDelivery: {enabled: true}
 wechat:
   endpoints: ["https://hk.api.weixin.qq.com"]
   caBundle: {inline: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"}
@@ -167,6 +168,8 @@ func TestBadValues(t *testing.T) {
 		"proxy.httpsProxy=http://a,proxy.secretName=b":              "not both",
 		"wechat.caBundle.configMap=b,wechat.caBundle.key=":          "/wechat/caBundle/key",
 		"serviceAccount.create=false,admissionPolicy.enabled=true":  "ServiceAccount",
+		"serviceAccount.create=false,promptDelivery.enabled=true":   "ServiceAccount",
+		"promptDelivery.enabled=maybe":                              "/promptDelivery/enabled",
 		"metrics.enabled=false,metrics.serviceMonitor.enabled=true": "nothing to scrape",
 		"resources=a":                                               "/resources",
 		"podDisruptionBudget.maxUnavailable=-1":                     "/podDisruptionBudget/maxUnavailable",
