@@ -6,12 +6,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"os"
 	"strings"
 	"testing"
 
-	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/yaml"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -34,34 +30,15 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		if err := start(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
+	testenv.Main(m, func(_ context.Context, e *testenv.Environment) (_ func() error, err error) {
+		env = e
+		env.Config.QPS = -1
+		if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+			return nil, err
 		}
-		defer func() {
-			if err := env.Stop(); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-			}
-		}()
-		return m.Run()
-	}())
-}
-
-func start() error {
-	ctrllog.SetLogger(logr.Discard())
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
-		return err
-	}
-	var err error
-	if env, err = testenv.Start(context.Background()); err != nil {
-		return err
-	}
-	env.Config.QPS = -1
-	if api, err = client.NewWithWatch(env.Config, client.Options{Scheme: scheme}); err != nil {
-		return errors.Join(err, env.Stop())
-	}
-	return nil
+		api, err = client.NewWithWatch(env.Config, client.Options{Scheme: scheme})
+		return nil, err
+	})
 }
 
 // appID and credentials are in every resource unless a case says otherwise.

@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -45,31 +44,15 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		ctrl.SetLogger(logr.Discard())
-		var err error
-		if env, err = testenv.Start(context.Background()); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer func() {
-			if err := env.Stop(); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-			}
-		}()
+	testenv.Main(m, func(_ context.Context, e *testenv.Environment) (func() error, error) {
+		env = e
 		dir, err := os.MkdirTemp("", "kubectl-wxtoken-")
 		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
+			return nil, err
 		}
-		defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
 		kubeconfig = filepath.Join(dir, "kubeconfig")
-		if err := os.WriteFile(kubeconfig, env.KubeConfig, 0o600); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return m.Run()
-	}())
+		return func() error { return os.RemoveAll(dir) }, os.WriteFile(kubeconfig, env.KubeConfig, 0o600)
+	})
 }
 
 const (

@@ -237,7 +237,7 @@ func (s *stage) summarize(context.Context) error {
 	s.reader.stop()
 	looks, invalid := s.reader.seen()
 	requests, err := s.env.Requests(func(r testenv.Request) bool {
-		return r.User.Username == "operator" && r.Verb != "watch" && r.Verb != "list" &&
+		return r.User.Username == testenv.OperatorUser && r.Verb != "watch" && r.Verb != "list" &&
 			(r.Object.Resource == "secrets" || r.Object.Resource == "wechatapptokens" || r.Object.Resource == "events")
 	})
 	if err != nil {

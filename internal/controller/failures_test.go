@@ -154,6 +154,7 @@ func TestTargetThatCannotBeWritten(t *testing.T) {
 	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
 		t.Run(string(mode), func(t *testing.T) {
 			w := newWorld(t)
+			w.expectRefusal("create secrets")
 			w.createCredentials(appSecret)
 			quota := &corev1.ResourceQuota{
 				ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "full"},

@@ -162,6 +162,7 @@ func TestRetainedTarget(t *testing.T) {
 // that exists. The token is kept up all the same, and the status tells.
 func TestDeletionPolicyChanged(t *testing.T) {
 	w := newWorld(t)
+	w.expectRefusal("patch secrets")
 	o := w.startOperator()
 	w.createCredentials(appSecret)
 	w.createToken("shop")
@@ -206,6 +207,8 @@ func TestDeletedInTheMiddleOfAFetch(t *testing.T) {
 // In a namespace that is being deleted nothing can be made: it is said once, and nothing spins.
 func TestNamespaceBeingDeleted(t *testing.T) {
 	w := newWorld(t)
+	w.expectRefusal("create secrets")
+	w.expectRefusal("create events")
 	w.createCredentials(appSecret)
 	w.createToken("shop")
 	w.must(w.Delete(w.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: w.namespace}}))

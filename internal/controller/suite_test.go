@@ -6,9 +6,9 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,30 +39,14 @@ import (
 var env *testenv.Environment
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		ctrl.SetLogger(logr.Discard())
-		var err error
-		if env, err = testenv.Start(context.Background()); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer func() {
-			if err := env.Stop(); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-			}
-		}()
-		statuses, err := observeStatuses(context.Background())
+	testenv.Main(m, func(ctx context.Context, e *testenv.Environment) (func() error, error) {
+		env = e
+		statuses, err := observeStatuses(ctx)
 		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
+			return nil, err
 		}
-		code := m.Run()
-		if err := statuses.finish(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return code
-	}())
+		return func() error { return errors.Join(statuses.finish(), judgeRights()) }, nil
+	})
 }
 
 const (
@@ -157,17 +141,17 @@ type operator struct {
 	stop func()
 }
 
-// startOperator starts an operator for the world's namespaces with the rights of the operator's role.
+// startOperator starts an operator for the world's namespaces, with the identity and the rights that the operator has.
 func (w *world) startOperator(namespaces ...string) *operator {
 	w.Helper()
 	o := &operator{name: "operator-" + strings.ToLower(rand.Text()[:8])}
-	restConfig, err := env.Operator(o.name)
-	if err != nil {
-		w.Fatal(err)
-	}
 	watched := map[string]cache.Config{w.namespace: {}}
 	for _, ns := range namespaces {
 		watched[ns] = cache.Config{}
+	}
+	restConfig, err := w.access(o.name, slices.Collect(maps.Keys(watched))...)
+	if err != nil {
+		w.Fatal(err)
 	}
 	unchecked := true
 	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{

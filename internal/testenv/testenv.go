@@ -18,12 +18,8 @@ import (
 	"strconv"
 	"sync"
 
-	rbacv1 "k8s.io/api/rbac/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
-	"sigs.k8s.io/yaml"
 )
 
 // Environment is a running control plane. It has no controllers: nothing collects garbage or ends namespaces.
@@ -34,9 +30,6 @@ type Environment struct {
 
 	env *envtest.Environment
 	dir string
-	// users guards the certificate authority, which envtest does not.
-	users sync.Mutex
-
 	// audit guards what was read of the audit log, and how far.
 	audit     sync.Mutex
 	requests  []Request
@@ -55,7 +48,8 @@ rules:
 type Option func(*settings)
 
 type settings struct {
-	plugins   []string
+	bare      bool
+	crds      []string
 	noAudit   bool
 	etcdQuota int64
 }
@@ -67,28 +61,28 @@ func WithoutAuditLog() Option { return func(s *settings) { s.noAudit = true } }
 // WithEtcdQuota sets how many bytes etcd may store; 0 is etcd's own limit.
 func WithEtcdQuota(quota int64) Option { return func(s *settings) { s.etcdQuota = quota } }
 
-// Start starts the control plane. The admission plugin OwnerReferencesPermissionEnforcement is on, as on OpenShift.
+// Bare leaves out what is the operator's own but for the CRDs of these folders, for tests that install it. The control
+// plane has Kubernetes' own admission plugins, not OpenShift's.
+func Bare(crds ...string) Option { return func(s *settings) { s.bare, s.crds = true, crds } }
+
+// Start starts the control plane, with the operator's CRD and its rights. The admission plugin
+// OwnerReferencesPermissionEnforcement is on, as on OpenShift.
 func Start(ctx context.Context, opts ...Option) (*Environment, error) {
-	var set settings
+	set := settings{crds: []string{filepath.Join(repository(), "config", "crd", "bases")}}
 	for _, o := range opts {
 		o(&set)
 	}
-	set.plugins = []string{"OwnerReferencesPermissionEnforcement"}
-	e, err := start(set, filepath.Join(repository(), "config", "crd", "bases"))
-	if err != nil {
-		return nil, err
+	e, err := start(set)
+	if err != nil || set.bare {
+		return e, err
 	}
-	if err := e.installRole(ctx); err != nil {
+	if err := e.installRights(ctx); err != nil {
 		return nil, errors.Join(err, e.Stop())
 	}
 	return e, nil
 }
 
-// StartBare starts a control plane with the CRDs of these folders and nothing else of the operator's, for tests that
-// install it. It has Kubernetes' own admission plugins, not OpenShift's.
-func StartBare(crds ...string) (*Environment, error) { return start(settings{}, crds...) }
-
-func start(set settings, crds ...string) (*Environment, error) {
+func start(set settings) (*Environment, error) {
 	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
 		return nil, errors.New("KUBEBUILDER_ASSETS is not set: run this by make, or set it to a folder with etcd, kube-apiserver and kubectl")
 	}
@@ -97,10 +91,12 @@ func start(set settings, crds ...string) (*Environment, error) {
 		return nil, fmt.Errorf("making a folder for the control plane: %w", err)
 	}
 	e := &Environment{dir: dir, env: &envtest.Environment{
-		CRDDirectoryPaths:     crds,
+		CRDDirectoryPaths:     set.crds,
 		ErrorIfCRDPathMissing: true,
 	}}
-	e.env.ControlPlane.GetAPIServer().Configure().Append("enable-admission-plugins", set.plugins...)
+	if !set.bare {
+		e.env.ControlPlane.GetAPIServer().Configure().Append("enable-admission-plugins", "OwnerReferencesPermissionEnforcement")
+	}
 	if !set.noAudit {
 		if err := e.configureAudit(); err != nil {
 			return nil, errors.Join(err, os.RemoveAll(dir))
@@ -131,70 +127,6 @@ func (e *Environment) configureAudit() error {
 	return nil
 }
 
-// Operator makes a user that may do what the operator's role in config/rbac allows, and no more. Its requests carry the
-// name as User-Agent.
-func (e *Environment) Operator(name string) (*rest.Config, error) {
-	user, err := e.addOperator(name)
-	if err != nil {
-		return nil, err
-	}
-	config := rest.CopyConfig(user.Config())
-	config.UserAgent = name
-	config.QPS = -1
-	return config, nil
-}
-
-// OperatorKubeConfig is Operator for another process, which sets its own User-Agent.
-func (e *Environment) OperatorKubeConfig(name string) ([]byte, error) {
-	user, err := e.addOperator(name)
-	if err != nil {
-		return nil, err
-	}
-	config, err := user.KubeConfig()
-	if err != nil {
-		return nil, fmt.Errorf("writing the kubeconfig of %s: %w", name, err)
-	}
-	return config, nil
-}
-
-func (e *Environment) addOperator(name string) (*envtest.AuthenticatedUser, error) {
-	e.users.Lock()
-	defer e.users.Unlock()
-	user, err := e.env.AddUser(envtest.User{Name: name, Groups: []string{operatorGroup}}, nil)
-	if err != nil {
-		return nil, fmt.Errorf("adding the user %s: %w", name, err)
-	}
-	return user, nil
-}
-
-// operatorGroup is bound to the operator's role.
-const operatorGroup = "operators"
-
-// installRole applies the generated role and binds it to a group, in place of the ServiceAccount.
-func (e *Environment) installRole(ctx context.Context) error {
-	role := &rbacv1.ClusterRole{}
-	raw, err := os.ReadFile(filepath.Join(repository(), "config", "rbac", "role.yaml"))
-	if err != nil {
-		return fmt.Errorf("reading the operator's role: %w", err)
-	}
-	if err := yaml.UnmarshalStrict(raw, role); err != nil {
-		return fmt.Errorf("decoding the operator's role: %w", err)
-	}
-	c, err := client.New(e.Config, client.Options{})
-	if err != nil {
-		return fmt.Errorf("connecting to the control plane: %w", err)
-	}
-	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
-		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: operatorGroup}},
-	}
-	if err := errors.Join(c.Create(ctx, role), c.Create(ctx, binding)); err != nil {
-		return fmt.Errorf("installing the operator's role: %w", err)
-	}
-	return nil
-}
-
 // Stop ends the control plane and removes its files.
 func (e *Environment) Stop() error {
 	return errors.Join(e.env.Stop(), os.RemoveAll(e.dir))
@@ -210,6 +142,7 @@ type Request struct {
 		Username string `json:"username"`
 	} `json:"user"`
 	Object struct {
+		Group       string `json:"apiGroup"`
 		Resource    string `json:"resource"`
 		Subresource string `json:"subresource"`
 		Namespace   string `json:"namespace"`

@@ -8,9 +8,10 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 )
 
-func TestOperatorUserHasTheOperatorsRole(t *testing.T) {
+func TestOperatorHasTheRightsOfItsServiceAccount(t *testing.T) {
 	env, err := Start(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -24,24 +25,41 @@ func TestOperatorUserHasTheOperatorsRole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := kubernetes.NewForConfigOrDie(config)
-	for verb, want := range map[string]bool{"create": true, "patch": true, "delete": false, "update": false} {
-		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
-			ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: "default", Resource: "secrets", Verb: verb},
-		}}
-		got, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(t.Context(), review, metav1.CreateOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got.Status.Allowed != want {
-			t.Errorf("may %s Secrets: %t, want %t", verb, got.Status.Allowed, want)
-		}
-	}
-	reviews, err := env.Requests(func(r Request) bool { return r.Object.Resource == "selfsubjectaccessreviews" })
+	inDefault, err := env.NamespacedOperator(t.Context(), "default-only", metav1.NamespaceDefault)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(reviews) != 4 {
-		t.Errorf("the audit log holds %d of 4 requests", len(reviews))
+	for _, tc := range []struct {
+		config                   *rest.Config
+		namespace, group, object string
+		verbs                    map[string]bool
+	}{
+		{config, "default", "", "secrets", map[string]bool{"create": true, "patch": true, "delete": false, "update": false}},
+		{config, "default", "coordination.k8s.io", "leases", map[string]bool{"create": false}},
+		{config, OperatorNamespace, "coordination.k8s.io", "leases", map[string]bool{"create": true}},
+		{inDefault, "default", "", "secrets", map[string]bool{"create": true, "delete": false}},
+		{inDefault, "kube-system", "", "secrets", map[string]bool{"get": false}},
+		{inDefault, "", "", "secrets", map[string]bool{"list": false}},
+	} {
+		for verb, want := range tc.verbs {
+			review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+				ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: tc.namespace, Group: tc.group, Resource: tc.object, Verb: verb},
+			}}
+			got, err := kubernetes.NewForConfigOrDie(tc.config).AuthorizationV1().SelfSubjectAccessReviews().
+				Create(t.Context(), review, metav1.CreateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Status.Allowed != want {
+				t.Errorf("%s may %s %s in %q: %t, want %t", tc.config.UserAgent, verb, tc.object, tc.namespace, got.Status.Allowed, want)
+			}
+		}
+	}
+	reviews, err := env.Requests(func(r Request) bool { return r.UserAgent == "operator" && r.User.Username == OperatorUser })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(reviews) != 6 {
+		t.Errorf("the audit log holds %d of 6 requests", len(reviews))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
@@ -90,7 +91,7 @@ func (s *stage) slow(ctx context.Context, n int) (r result, err error) {
 // failover kills the leader of two replicas while all tokens are valid, and makes a resource in the same moment. It is
 // app number n.
 func (s *stage) failover(ctx context.Context, o *observer, n int) (r result, err error) {
-	elect := []string{"--leader-elect", "--leader-election-namespace", leaseNamespace}
+	elect := []string{"--leader-elect", "--leader-election-namespace", testenv.OperatorNamespace}
 	before, err := s.calls(ctx)
 	if err != nil {
 		return result{}, err

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -28,11 +27,7 @@ import (
 )
 
 const (
-	// operatorUser may do what the operator's role allows.
-	operatorUser = "operator"
-	// leaseNamespace is where replicas of the operator elect their leader.
-	leaseNamespace = "default"
-	readyPatience  = 2 * time.Minute
+	readyPatience = 2 * time.Minute
 )
 
 // programs are the paths of what is started as a process of its own.
@@ -109,33 +104,12 @@ func (s *stage) startControlPlane(ctx context.Context, quota int64) (err error) 
 	if s.client, err = client.NewWithWatch(s.rest, client.Options{Scheme: scheme}); err != nil {
 		return fmt.Errorf("connecting to the control plane: %w", err)
 	}
-	if err := s.allowElections(ctx); err != nil {
-		return err
-	}
-	kubeconfig, err := s.env.OperatorKubeConfig(operatorUser)
+	kubeconfig, err := s.env.OperatorKubeConfig()
 	if err != nil {
 		return err
 	}
 	s.kubeconfig = filepath.Join(s.dir, "kubeconfig")
 	return os.WriteFile(s.kubeconfig, kubeconfig, 0o600)
-}
-
-// allowElections gives the operator what config/rbac/leader_election_role.yaml does.
-func (s *stage) allowElections(ctx context.Context) error {
-	meta := metav1.ObjectMeta{Name: "leader-election", Namespace: leaseNamespace}
-	role := &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"get", "create", "update"}},
-		{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch"}},
-	}}
-	binding := &rbacv1.RoleBinding{
-		ObjectMeta: meta,
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: meta.Name},
-		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: operatorUser}},
-	}
-	if err := errors.Join(s.client.Create(ctx, role), s.client.Create(ctx, binding)); err != nil {
-		return fmt.Errorf("allowing elections: %w", err)
-	}
-	return nil
 }
 
 // startStandIn starts the stand-in with TLS, as WeChat has it.

@@ -16,15 +16,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -44,67 +41,44 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		ctrl.SetLogger(logr.Discard())
-		flag.Parse()
-		// Scenarios mostly wait, so all of them run side by side.
-		if err := flag.Set("test.parallel", "100"); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		stop, err := setUp(context.Background())
-		defer stop()
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		code := m.Run()
-		printTable(os.Stdout, played)
-		return code
-	}())
+	flag.Parse()
+	// Scenarios mostly wait, so all of them run side by side.
+	if err := flag.Set("test.parallel", "100"); err != nil {
+		panic(err) // the flag exists
+	}
+	testenv.Main(m, setUp)
 }
 
-func setUp(ctx context.Context) (stop func(), err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	stop = cancel
+func setUp(ctx context.Context, e *testenv.Environment) (after func() error, err error) {
+	env = e
 	if filesDir, err = os.MkdirTemp(os.Getenv("CHAOS_DIR"), "chaos-"); err != nil {
-		return stop, err
+		return nil, err
 	}
-	stop = func() {
-		cancel()
-		if os.Getenv("CHAOS_DIR") == "" {
-			_ = os.RemoveAll(filesDir)
+	after = func() error {
+		printTable(os.Stdout, played)
+		if os.Getenv("CHAOS_DIR") != "" {
+			return nil
 		}
+		return os.RemoveAll(filesDir)
 	}
 	if err := buildOperator(ctx); err != nil {
-		return stop, err
-	}
-	if env, err = testenv.Start(ctx); err != nil {
-		return stop, err
-	}
-	removeFiles := stop
-	stop = func() {
-		cancel() // an open watch would hold the API server
-		if err := env.Stop(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
-		removeFiles()
+		return after, err
 	}
 	config := rest.CopyConfig(env.Config)
 	config.QPS = -1
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
-		return stop, err
+		return after, err
 	}
 	if admin, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
-		return stop, err
+		return after, err
 	}
 	typed, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return stop, err
+		return after, err
 	}
 	go watching.run(ctx, typed)
-	return stop, errors.Join(allowLeases(ctx), lockSecrets(ctx))
+	return after, lockSecrets(ctx)
 }
 
 // buildOperator builds the binary with failpoints. With the race detector on, the operator has it too.
@@ -144,22 +118,6 @@ func lockSecrets(ctx context.Context) error {
 		},
 	}
 	return errors.Join(admin.Create(ctx, policy), admin.Create(ctx, binding))
-}
-
-// allowLeases is config/rbac/leader_election_role.yaml for the operators of all scenarios.
-func allowLeases(ctx context.Context) error {
-	role := &rbacv1.ClusterRole{
-		ObjectMeta: metav1.ObjectMeta{Name: "leader-election"},
-		Rules: []rbacv1.PolicyRule{{
-			APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"get", "create", "update"},
-		}},
-	}
-	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: role.Name},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
-		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "operators"}},
-	}
-	return errors.Join(admin.Create(ctx, role), admin.Create(ctx, binding))
 }
 
 // seed is SEED, or 1: a run can be repeated.

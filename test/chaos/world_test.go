@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
@@ -100,7 +101,7 @@ func (w *world) operate(n int, election bool, first plan, args ...string) {
 		args = append(args, "--wechat-endpoints="+w.wechat.URL())
 	}
 	if election {
-		args = append(args, "--leader-elect", "--leader-election-namespace="+w.namespaces[0])
+		args = append(args, "--leader-elect", "--leader-election-namespace="+testenv.OperatorNamespace)
 	} else {
 		args = append(args, "--leader-elect=false")
 	}

@@ -66,6 +66,8 @@ type world struct {
 	*cluster
 
 	wechat *wechattest.Server
+	// endpoint is where the operator finds it.
+	endpoint string
 }
 
 func newWorld(t *testing.T, c *cluster) *world {
@@ -79,6 +81,7 @@ func newWorld(t *testing.T, c *cluster) *world {
 	}
 	t.Cleanup(w.wechat.Close)
 	w.wechat.SetApp(wechattest.App{ID: appID, Secret: appSecret})
+	w.endpoint = w.wechat.URL()
 	return w
 }
 
@@ -108,7 +111,7 @@ func runHelm(ctx context.Context, kubeconfig string, args ...string) (string, er
 func (w *world) values(more string) string {
 	w.Helper()
 	text := fmt.Sprintf("replicaCount: 1\nwechat:\n  endpoints: [%q]\n  caBundle:\n    inline: |\n%s\n",
-		w.wechat.URL(), indent(string(w.wechat.CACertPEM()), "      "))
+		w.endpoint, indent(string(w.wechat.CACertPEM()), "      "))
 	path := filepath.Join(w.TempDir(), "values.yaml")
 	w.must(os.WriteFile(path, []byte(text+more), 0o600))
 	return path

@@ -13,9 +13,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/go-logr/logr"
-	ctrl "sigs.k8s.io/controller-runtime"
-
 	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
 )
 
@@ -36,52 +33,37 @@ var shared *cluster
 var images map[string]string
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		ctrl.SetLogger(logr.Discard())
-		code, err := runAll(m)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return code
-	}())
+	testenv.Main(m, setUp, testenv.Bare("../../config/crd/bases"))
 }
 
-func runAll(m *testing.M) (code int, err error) {
+func setUp(ctx context.Context, env *testenv.Environment) (after func() error, err error) {
 	if os.Getenv("HELM") == "" {
-		return 1, errors.New("HELM is not set: run make chart-test, or set it to the helm that hack/tools/build.sh helm prints")
+		return nil, errors.New("HELM is not set: run make chart-test, or set it to the helm that hack/tools/build.sh helm prints")
 	}
 	// Every user may read it, because the operator runs as another one.
 	dir, err := os.MkdirTemp("", "wechat-token-operator-chart-")
 	if err != nil {
-		return 1, err
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	after = func() error { return os.RemoveAll(dir) }
 	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // see above
-		return 1, err
+		return after, err
 	}
 	images = map[string]string{}
 	for _, v := range []string{olderVersion, version} {
 		images[image+":"+v] = filepath.Join(dir, "operator-"+v)
 		args := []string{"build", "-buildvcs=false", "-ldflags", "-X main.version=" + v, "-o", images[image+":"+v], "../../cmd/operator"}
-		build := exec.CommandContext(context.Background(), "go", args...) //nolint:gosec // our own
+		build := exec.CommandContext(ctx, "go", args...) //nolint:gosec // our own
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
-			return 1, fmt.Errorf("building the operator: %w: %s", err, out)
+			return after, fmt.Errorf("building the operator: %w: %s", err, out)
 		}
 	}
 	if err := track(chartDir, olderChart, "../../config"); err != nil {
-		return 1, err
+		return after, err
 	}
-	env, err := testenv.StartBare("../../config/crd/bases")
-	if err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, env.Stop()) }()
-	if shared, err = newCluster(env, dir); err != nil {
-		return 1, err
-	}
-	return m.Run(), nil
+	shared, err = newCluster(env, dir)
+	return after, err
 }
 
 // track reads what helm and make read, so that Go's cache of test results knows that the tests depend on it.

@@ -33,14 +33,18 @@ type installed struct {
 
 func install(t *testing.T, moreValues string) *installed {
 	t.Helper()
-	w := newWorld(t, shared)
+	return newWorld(t, shared).install(moreValues)
+}
+
+func (w *world) install(moreValues string) *installed {
+	w.Helper()
 	i := &installed{world: w, system: w.newNamespace(restricted), shop: w.newNamespace(nil), blog: w.newNamespace(nil)}
 	values := w.loopback(i.system) + fmt.Sprintf("crds: {enabled: false}\nwatch: {namespaces: [%s, %s]}\n", i.shop, i.blog) + moreValues
 	w.helm("install", release, chartDir, "-n", i.system, "-f", w.values(values))
-	t.Cleanup(func() {
+	w.Cleanup(func() {
 		// The context of the test is over.
-		if out, err := runHelm(context.WithoutCancel(t.Context()), w.kubeconfig, "uninstall", release, "-n", i.system); err != nil {
-			t.Errorf("helm uninstall: %v: %s", err, out)
+		if out, err := runHelm(context.WithoutCancel(w.Context()), w.kubeconfig, "uninstall", release, "-n", i.system); err != nil {
+			w.Errorf("helm uninstall: %v: %s", err, out)
 		}
 	})
 	i.operator = w.start(i.system, deployment)

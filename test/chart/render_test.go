@@ -9,11 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/yaml"
 )
 
@@ -108,6 +111,55 @@ func TestSameAsInstallYAML(t *testing.T) {
 	}
 }
 
+// TestSameAsOptionalParts: what config/ has to be applied by itself is in the chart behind a value, with the same spec.
+func TestSameAsOptionalParts(t *testing.T) {
+	chart := render(t, release, releaseSystem, `
+admissionPolicy: {enabled: true}
+networkPolicy: {enabled: true}
+metrics: {serviceMonitor: {enabled: true}, prometheusRule: {enabled: true}}
+`)
+	for file, name := range map[string]string{
+		"admission-policy/policy.yaml":  "ValidatingAdmissionPolicy " + release + "-secrets",
+		"admission-policy/binding.yaml": "ValidatingAdmissionPolicyBinding " + release + "-secrets",
+		"prometheus/monitor.yaml":       "ServiceMonitor " + release + "-controller-manager-metrics-monitor",
+		"prometheus/rules.yaml":         "PrometheusRule " + release + "-rules",
+	} {
+		if want, got := specOf(t, read(t, "../../config/"+file)), specOf(t, chart[name]); !reflect.DeepEqual(want, got) {
+			t.Errorf("config/%s has\n%v\nand the chart's %s\n%v", file, want, name, got)
+		}
+	}
+	// The chart has one policy for what are two files.
+	want := specOf(t, read(t, "../../config/network-policy/allow-metrics-traffic.yaml"))
+	want["egress"] = specOf(t, read(t, "../../config/network-policy/restrict-egress.yaml"))["egress"]
+	want["policyTypes"] = []any{"Ingress", "Egress"}
+	if got := specOf(t, chart["NetworkPolicy "+deployment]); !reflect.DeepEqual(want, got) {
+		t.Errorf("config/network-policy has\n%v\nand the chart\n%v", want, got)
+	}
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// specOf is the spec of an object, without what Helm adds to it.
+func specOf(t *testing.T, doc []byte) map[string]any {
+	t.Helper()
+	var o struct{ Spec map[string]any }
+	if err := yaml.Unmarshal(doc, &o); err != nil {
+		t.Fatal(err)
+	}
+	if len(o.Spec) == 0 {
+		t.Fatalf("no spec in %q", doc)
+	}
+	strip(o.Spec)
+	return o.Spec
+}
+
 // writeInstaller writes dist/install.yaml.
 func writeInstaller(t *testing.T) {
 	t.Helper()
@@ -149,6 +201,33 @@ func strip(o any) {
 	case []any:
 		for _, inner := range v {
 			strip(inner)
+		}
+	}
+}
+
+// TestForeignKinds: what the chart makes for the Prometheus operator is what that one's own CRDs accept, field by field.
+func TestForeignKinds(t *testing.T) {
+	w := newWorld(t, shared)
+	crds, err := envtest.InstallCRDs(w.env.Config, envtest.CRDInstallOptions{Paths: []string{"../testdata/foreign-crds"}, ErrorIfPathMissing: true})
+	w.must(err)
+	t.Cleanup(func() { w.must(envtest.UninstallCRDs(w.env.Config, envtest.CRDInstallOptions{CRDs: crds})) })
+	objects := render(t, release, w.newNamespace(nil), `
+metrics:
+  serviceMonitor: {enabled: true, interval: 30s, scrapeTimeout: 10s, labels: {a: b}}
+  prometheusRule: {enabled: true, labels: {a: b}}
+`)
+	api, err := client.New(w.env.Config, client.Options{}) // another one would not know the new kinds
+	w.must(err)
+	for _, kind := range []string{"ServiceMonitor", "PrometheusRule"} {
+		object := &unstructured.Unstructured{}
+		for key, doc := range objects {
+			if strings.HasPrefix(key, kind+" ") {
+				w.must(yaml.Unmarshal(doc, &object.Object))
+			}
+		}
+		// Server-side apply refuses unknown fields.
+		if err := api.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(object), client.DryRunAll, client.FieldOwner("test")); err != nil {
+			t.Errorf("%s: %v", kind, err)
 		}
 	}
 }

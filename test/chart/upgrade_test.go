@@ -29,7 +29,7 @@ const (
 // again. The token that the first operator fetched serves through all of it. The operator serves all namespaces and runs
 // with the rights that the chart gives it.
 func TestLifeOfARelease(t *testing.T) {
-	env, err := testenv.StartBare()
+	env, err := testenv.Start(t.Context(), testenv.Bare())
 	if err != nil {
 		t.Fatal(err)
 	}

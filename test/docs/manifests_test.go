@@ -15,7 +15,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -24,39 +23,26 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
-	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/yaml"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
 )
 
-// api is a real API server with our CRD, and with small CRDs for the foreign kinds that the documents use.
+// foreignCRDs are those of other projects whose kinds the documents use; see hack/foreign-crds.
+const foreignCRDs = "../testdata/foreign-crds"
+
+// api is a real API server with our CRD and the foreign ones.
 var api client.Client
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		ctrllog.SetLogger(logr.Discard())
-		env, err := testenv.Start(context.Background())
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer func() {
-			if err := env.Stop(); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-			}
-		}()
+	testenv.Main(m, func(_ context.Context, env *testenv.Environment) (func() error, error) {
 		env.Config.QPS = -1
 		scheme := runtime.NewScheme()
-		_, crdErr := envtest.InstallCRDs(env.Config, envtest.CRDInstallOptions{Paths: []string{"testdata/crds"}, ErrorIfPathMissing: true})
+		_, crdErr := envtest.InstallCRDs(env.Config, envtest.CRDInstallOptions{Paths: []string{foreignCRDs}, ErrorIfPathMissing: true})
 		var clientErr error
 		api, clientErr = client.New(env.Config, client.Options{Scheme: scheme})
-		if err := errors.Join(clientgoscheme.AddToScheme(scheme), crdErr, clientErr); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return m.Run()
-	}())
+		return nil, errors.Join(clientgoscheme.AddToScheme(scheme), crdErr, clientErr)
+	})
 }
 
 // hereDocument is a manifest that a command in a shell block gets: kubectl apply -f - <<'YAML'.
@@ -102,23 +88,26 @@ func TestManifests(t *testing.T) {
 	}
 }
 
-// TestExampleManifests: the manifests in examples are accepted as they are.
+// TestExampleManifests: the manifests in examples, and those of config for other projects' operators, are accepted as they
+// are.
 func TestExampleManifests(t *testing.T) {
-	err := filepath.WalkDir(filepath.Join(root, "examples"), func(path string, _ fs.DirEntry, err error) error {
-		if err != nil || filepath.Ext(path) != ".yaml" {
-			return err
-		}
-		text, err := os.ReadFile(path)
+	for _, dir := range []string{"examples", "config/prometheus"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".yaml" || entry.Name() == "kustomization.yaml" && dir != "examples" {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			if _, err := accept(t.Context(), string(text)); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+			return nil
+		})
 		if err != nil {
-			return err
+			t.Fatal(err)
 		}
-		if _, err := accept(t.Context(), string(text)); err != nil {
-			t.Errorf("%s: %v", path, err)
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -174,7 +163,11 @@ func TestAccept(t *testing.T) {
 		"double field":  {token + "wx0123456789abcdef\n  appID: wx0123456789abcdef\n", "already set"},
 		"no object":     {"spec:\n  suspend: true\n", "no apiVersion and kind"},
 		"unknown kind":  {"apiVersion: example.com/v1\nkind: Thing\nmetadata:\n  name: x\n", "no matches for kind"},
-		"second one":    {token + "wx0123456789abcdef\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: x}\ndate: {}\n", "date"},
+		"foreign field": {"apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {name: x}\nspec:\n  interval: 10m\n" +
+			"  prune: true\n  sourceRef: {kind: GitRepository, name: x}\n  waitt: true\n", "waitt"},
+		"foreign value": {"apiVersion: argoproj.io/v1alpha1\nkind: Application\nmetadata: {name: x}\nspec:\n  project: x\n" +
+			"  destination: {}\n  source: {repoURL: [x]}\n", "repoURL"},
+		"second one": {token + "wx0123456789abcdef\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: x}\ndate: {}\n", "date"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := accept(t.Context(), tc.text)

@@ -10,12 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -42,20 +40,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, leak(namespace))
 		os.Exit(1)
 	}
-	os.Exit(func() int {
-		ctrl.SetLogger(logr.Discard())
-		var err error
-		if env, err = testenv.Start(context.Background()); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer func() {
-			if err := env.Stop(); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-			}
-		}()
-		return m.Run()
-	}())
+	testenv.Main(m, func(_ context.Context, e *testenv.Environment) (func() error, error) {
+		env = e
+		return nil, nil
+	})
 }
 
 func scheme() *runtime.Scheme {

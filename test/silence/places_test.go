@@ -36,7 +36,7 @@ func (p *process) places(t *testing.T, namespace string) map[string]string {
 	return out
 }
 
-// objects adds all objects of a namespace and those of none, by resource, without the data that is meant to hold secrets.
+// objects adds all objects of a namespace, of the operator's and of none, by resource, without the data that is meant to hold secrets.
 func objects(t *testing.T, namespace string, out map[string]string) {
 	t.Helper()
 	disco, err := discovery.NewDiscoveryClientForConfig(env.Config)
@@ -59,7 +59,7 @@ func objects(t *testing.T, namespace string, out map[string]string) {
 			must(t, err)
 			var text strings.Builder
 			for i := range all.Items {
-				if in := all.Items[i].GetNamespace(); in != "" && in != namespace {
+				if in := all.Items[i].GetNamespace(); in != "" && in != namespace && in != testenv.OperatorNamespace {
 					continue // another test's
 				}
 				if resource.Name == "secrets" {

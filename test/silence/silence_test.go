@@ -14,11 +14,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
@@ -172,7 +172,7 @@ func (s *stage) quiet(t *testing.T) []string {
 	return out
 }
 
-// operator builds and starts the operator, with the rights of its roles.
+// operator builds and starts the operator, with the rights of its ServiceAccount.
 func (s *stage) operator(t *testing.T) *process {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "operator")
@@ -181,18 +181,10 @@ func (s *stage) operator(t *testing.T) *process {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	kubeconfig, err := env.OperatorKubeConfig("silent-operator")
+	kubeconfig, err := env.OperatorKubeConfig()
 	must(t, err)
-	meta := metav1.ObjectMeta{Namespace: s.namespace, Name: "leader-election"}
-	must(t, s.Create(t.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"get", "create", "update"}},
-	}}))
-	must(t, s.Create(t.Context(), &rbacv1.RoleBinding{
-		ObjectMeta: *meta.DeepCopy(), RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: meta.Name},
-		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "silent-operator"}},
-	}))
 	return start(t, program, string(kubeconfig), s.wechat.URL(), nil,
-		"--leader-elect", "--leader-election-namespace", s.namespace, "--namespaces", s.namespace)
+		"--leader-elect", "--leader-election-namespace", testenv.OperatorNamespace, "--namespaces", s.namespace)
 }
 
 func (s *stage) report(t *testing.T, places map[string]string) {

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package testenv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/go-logr/logr"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+)
+
+// Main is the TestMain of a package whose tests share one control plane. setUp gets it before the first test. What setUp
+// returns, if anything, runs after the last one: it cleans up, and judges what all tests together left behind.
+func Main(m interface{ Run() int }, setUp func(context.Context, *Environment) (after func() error, err error), opts ...Option) {
+	ctrllog.SetLogger(logr.Discard())
+	code, err := runTests(m, setUp, opts)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+func runTests(m interface{ Run() int }, setUp func(context.Context, *Environment) (func() error, error), opts []Option) (code int, err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	env, err := Start(ctx, opts...)
+	if err != nil {
+		cancel()
+		return 1, err
+	}
+	defer func() {
+		cancel() // an open watch would hold the API server
+		err = errors.Join(err, env.Stop())
+	}()
+	after, err := setUp(ctx, env)
+	if after != nil {
+		defer func() { err = errors.Join(err, after()) }()
+	}
+	if err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
+}
