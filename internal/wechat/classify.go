@@ -18,8 +18,6 @@ var (
 	// A rid has three groups of hex digits. Other forms are not shown: an AppSecret could be one.
 	ridPattern = regexp.MustCompile(`\brid:? ?([0-9a-f]{1,16}(?:-[0-9a-f]{1,16}){1,4})\b`)
 	addressRun = regexp.MustCompile(`[0-9A-Fa-f:.]{2,45}`)
-	// No word of an errmsg is this long, but a part of a token or AppSecret may be.
-	longRun = regexp.MustCompile(`[0-9A-Za-z+/=_%-]{24,}`)
 )
 
 // classify makes the error of an answer with an errcode, by that number alone. secrets must not be
@@ -81,12 +79,25 @@ func excerpt(errmsg string, secrets []Secret) string {
 		}
 		return r
 	}, errmsg)
-	clean := longRun.ReplaceAllString(hide(printable, secrets), redacted)
-	clean = strings.Join(strings.Fields(clean), " ")
+	words := strings.Fields(hide(printable, secrets))
+	for i, word := range words {
+		if tokenLike(word) {
+			words[i] = redacted
+		}
+	}
+	clean := strings.Join(words, " ")
 	if len(clean) > maxExcerpt {
 		clean = clean[:maxExcerpt-3] + "..."
 	}
 	return clean
+}
+
+// tokenLike tells whether a word may be a token or AppSecret that we do not know, or a part of one, with punctuation in it or
+// not: no word of an errmsg has so many letters and digits.
+func tokenLike(word string) bool {
+	run, _ := alphanumeric(strings.ReplaceAll(word, redacted, ""))
+	mixed := strings.ContainsAny(run, "0123456789") && strings.Trim(run, "0123456789") != ""
+	return len(run) >= 24 || mixed && len(run) >= 12
 }
 
 // hide removes secrets and parts of them from a text, as they are and as they stand in a URL and in JSON.
@@ -94,35 +105,66 @@ func hide(text string, secrets []Secret) string {
 	for _, s := range secrets {
 		value := s.Reveal()
 		quoted, _ := json.Marshal(value) // a string, so it cannot fail
-		for _, form := range []string{value, url.QueryEscape(value), string(quoted[1 : len(quoted)-1])} {
+		forms := []string{value, url.QueryEscape(value), string(quoted[1 : len(quoted)-1])}
+		for _, form := range forms {
+			text = hideWhole(text, form)
+		}
+		for _, form := range forms {
 			text = hideParts(text, form)
 		}
 	}
 	return text
 }
 
-// hideParts removes every run of 8 or more characters that secret has as well; less gives nothing away.
+// hideWhole removes a secret as it is, with the punctuation at its ends.
+func hideWhole(text, secret string) string {
+	if secret == "" {
+		return text
+	}
+	return strings.ReplaceAll(text, secret, redacted)
+}
+
+// hideParts removes every run that has 8 or more letters and digits of secret in their order, in whatever case and with
+// whatever punctuation between them; less gives nothing away.
 func hideParts(text, secret string) string {
-	size := min(8, len(secret))
+	key, _ := alphanumeric(secret)
+	size := min(8, len(key))
 	if size == 0 {
 		return text
 	}
 	parts := make(map[string]bool)
-	for i := range len(secret) - size + 1 {
-		parts[secret[i:i+size]] = true
+	for i := range len(key) - size + 1 {
+		parts[key[i:i+size]] = true
 	}
+	shown, at := alphanumeric(text)
 	var b strings.Builder
-	end := 0 // of the run that is being hidden
-	for i := range len(text) {
-		if i+size <= len(text) && parts[text[i:i+size]] {
-			if i >= end {
-				b.WriteString(redacted)
-			}
-			end = i + size
+	end := 0 // of what is written or hidden
+	for i := range max(0, len(shown)-size+1) {
+		if !parts[shown[i:i+size]] {
+			continue
 		}
-		if i >= end {
-			b.WriteByte(text[i])
+		if at[i] >= end {
+			b.WriteString(text[end:at[i]])
+			b.WriteString(redacted)
+		}
+		end = at[i+size-1] + 1
+	}
+	b.WriteString(text[end:])
+	return b.String()
+}
+
+// alphanumeric gives the ASCII letters and digits of a text in lower case, and where they stand.
+func alphanumeric(text string) (run string, at []int) {
+	var b strings.Builder
+	for i := range len(text) {
+		c := text[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		if '0' <= c && c <= '9' || 'a' <= c && c <= 'z' {
+			b.WriteByte(c)
+			at = append(at, i)
 		}
 	}
-	return b.String()
+	return b.String(), at
 }

@@ -176,6 +176,9 @@ func TestRequestID(t *testing.T) {
 	}
 }
 
+// punctuated puts something behind each character.
+func punctuated(s, with string) string { return strings.Join(strings.Split(s, ""), with) }
+
 func TestExcerpt(t *testing.T) {
 	const hidden = "[redacted]"
 	spread := strings.Join(strings.Split(appSecret, ""), "\u200b")
@@ -192,12 +195,21 @@ func TestExcerpt(t *testing.T) {
 		{"spread by what is dropped", "x " + spread + " y", "x " + hidden + " y"},
 		{"cut", "x " + appSecret[:20] + "... y", "x " + hidden + "... y"},
 		{"cut on both sides", "x" + appSecret[3:20] + "y", "x" + hidden + "y"},
-		{"awkward and cut", "x" + awkwardSecret[3:20] + "y", "x" + hidden + "y"},
+		{"awkward and cut", "x" + awkwardSecret[3:20] + "y", "x/" + hidden + `\y`},
 		{"7 characters of it", appSecret[:7] + " " + appSecret[:8], appSecret[:7] + " " + hidden},
 		{"beyond 4 KiB of white space", strings.Repeat(" ", 4<<10-len(appSecret)/2) + appSecret, hidden},
 		{"awkward", awkwardSecret, hidden},
-		{"awkward in a URL", "a?secret=p%2Bq%2Fr%3Ds%26t%22u%3Cv%3Ew%25x+y%5Cz%231234567890&b", "a?secret=" + hidden + hidden + "&b"},
-		{"awkward in JSON", `p+q/r=s\u0026t\"u\u003cv\u003ew%x y\\z#1234567890`, hidden + hidden},
+		{"awkward in a URL", "a?secret=p%2Bq%2Fr%3Ds%26t%22u%3Cv%3Ew%25x+y%5Cz%231234567890&b", "a?secret=" + hidden + "&b"},
+		{"awkward in JSON", `p+q/r=s\u0026t\"u\u003cv\u003ew%x y\\z#1234567890`, hidden},
+		{"in upper case", "x " + strings.ToUpper(appSecret) + " y", "x " + hidden + " y"},
+		{"punctuated", "x " + punctuated(appSecret, "-") + " y", "x " + hidden + " y"},
+		{"punctuated with more", "x " + punctuated(appSecret, ".:/?&#~") + " y", "x " + hidden + " y"},
+		{"spaced", "x " + punctuated(appSecret, " ") + " y", "x " + hidden + " y"},
+		{"punctuated in part", "x " + punctuated(appSecret[5:14], "|") + " y", "x " + hidden + " y"},
+		{"punctuated and awkward", "x" + punctuated(awkwardSecret, ",") + "y", "x" + hidden + "y"},
+		{"any long run with punctuation", "x Zz9.Yy8-Xx7:Ww6 y", "x " + hidden + " y"},
+		{"any long run of letters", "x bcdfghjk.mnbvcxzl,kjhgfdsa y", "x " + hidden + " y"},
+		{"an address and a number", "client 203.0.113.7:44321, version 20260101123456", "client 203.0.113.7:44321, version 20260101123456"},
 		{"any long run", "x " + strings.Repeat("Zz9_", 6) + " y", "x " + hidden + " y"},
 		{"long", strings.Repeat("ab ", 100), strings.Repeat("ab ", 39) + "..."},
 	} {
