@@ -96,6 +96,9 @@ func (s *story) advice() []string {
 	if n := len(s.forced()); n >= refresh.ForcedPerDay-5 && s.Spec.Mode == v1alpha1.ModeStable {
 		add("Only %d forced calls are left for today: keep them for a revoke.", refresh.ForcedPerDay-n)
 	}
+	if s.degraded != nil {
+		add("Pods are not told of a new token at once: %s", sentence(s.degraded.Message))
+	}
 	if len(out) == 0 {
 		add("Nothing. The operator replaces the token in time.")
 	}

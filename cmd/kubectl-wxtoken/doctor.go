@@ -229,8 +229,11 @@ func (x *examination) checkTokens(_ context.Context, r *report) error {
 		case s == stateSuspended:
 			r.add(levelWarning, fmt.Sprintf("kubectl wxtoken resume %s -n %s.", t.Name, t.Namespace),
 				"%s: suspended, its token is not replaced", t.fullName())
-		default:
+		case t.degraded == nil:
 			well++
+		}
+		if t.degraded != nil {
+			r.add(levelWarning, status, "%s: pods are not told of a new token at once: %s: %s", t.fullName(), t.degraded.Reason, t.degraded.Message)
 		}
 		if n := len(t.forced()); n > 15 && t.Spec.Mode == v1alpha1.ModeStable {
 			r.add(levelWarning, "Keep the rest for a revoke.", "%s: %d of the 20 forced calls of 24 hours are used", t.fullName(), n)

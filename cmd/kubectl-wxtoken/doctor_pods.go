@@ -5,12 +5,13 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/delivery"
 )
 
 // podsAtOnce keeps the answers of large clusters small.
@@ -82,27 +83,8 @@ func (x *examination) eachPod(ctx context.Context, namespace string, visit func(
 type use struct{ text, next string }
 
 func usesOf(p *corev1.Pod, targets map[string]bool) []use {
-	volumes := map[string]string{}
-	for _, v := range p.Spec.Volumes {
-		if s := v.Secret; s != nil && targets[s.SecretName] {
-			volumes[v.Name] = s.SecretName
-		}
-		if v.Projected == nil {
-			continue
-		}
-		for _, source := range v.Projected.Sources {
-			if s := source.Secret; s != nil && targets[s.Name] {
-				volumes[v.Name] = s.Name
-			}
-		}
-	}
-	containers := slices.Clone(p.Spec.Containers)
-	for _, c := range p.Spec.InitContainers {
-		// Others are over before the token is.
-		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-			containers = append(containers, c)
-		}
-	}
+	volumes := delivery.Volumes(&p.Spec, func(secret string) bool { return targets[secret] })
+	containers := delivery.Lasting(&p.Spec)
 	out := make([]use, 0, len(containers))
 	for i := range containers {
 		out = append(out, usesOfContainer(&containers[i], targets, volumes)...)
@@ -127,7 +109,7 @@ func usesOfContainer(c *corev1.Container, targets map[string]bool, volumes map[s
 	for _, m := range c.VolumeMounts {
 		secret, mounted := volumes[m.Name]
 		switch {
-		case mounted && (m.SubPath != "" || m.SubPathExpr != ""):
+		case mounted && !delivery.Follows(m):
 			out = append(out, use{fmt.Sprintf("container %q mounts Secret %q by subPath", c.Name, secret), adviceSubPath})
 		case mounted:
 			out = append(out, use{text: fmt.Sprintf("container %q mounts Secret %q", c.Name, secret)})

@@ -139,6 +139,16 @@ func TestDoctor(t *testing.T) {
 	w.viewerSees()
 }
 
+// Where pods are not told of a token, doctor and status say so and what is missing, and the token is in order all the same.
+func TestDeliveryDegraded(t *testing.T) {
+	w := newWorld(t, "delivery")
+	w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Target.Delivery = v1alpha1.DeliveryPrompt })
+	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
+	w.wants(w.wxtoken("doctor"), exitOK, "! "+w.namespace+"/shop: pods are not told of a new token at once: PromptDeliveryDisabled")
+	w.wants(w.wxtoken("status", "shop"), exitOK, "Ready: TokenValid", "delivery      prompt; degraded: PromptDeliveryDisabled",
+		"- Pods are not told of a new token at once: the operator runs without prompt delivery")
+}
+
 // makeIll adds everything that doctor finds but an operator that is gone.
 func (w *world) makeIll() {
 	w.Helper()

@@ -55,15 +55,18 @@ type look struct {
 	now     time.Time
 	ready   *metav1.Condition
 	failing *metav1.Condition
-	stalled bool
+	// degraded: pods are not told of new tokens, and were to be.
+	degraded *metav1.Condition
+	stalled  bool
 }
 
 func lookAt(t *v1alpha1.WeChatAppToken, now time.Time) look {
 	return look{
 		WeChatAppToken: t, now: now,
-		ready:   apimeta.FindStatusCondition(t.Status.Conditions, v1alpha1.ConditionReady),
-		failing: apimeta.FindStatusCondition(t.Status.Conditions, v1alpha1.ConditionRefreshFailing),
-		stalled: apimeta.IsStatusConditionTrue(t.Status.Conditions, v1alpha1.ConditionStalled),
+		ready:    apimeta.FindStatusCondition(t.Status.Conditions, v1alpha1.ConditionReady),
+		failing:  apimeta.FindStatusCondition(t.Status.Conditions, v1alpha1.ConditionRefreshFailing),
+		degraded: apimeta.FindStatusCondition(t.Status.Conditions, v1alpha1.ConditionDeliveryDegraded),
+		stalled:  apimeta.IsStatusConditionTrue(t.Status.Conditions, v1alpha1.ConditionStalled),
 	}
 }
 

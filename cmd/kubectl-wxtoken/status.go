@@ -150,10 +150,33 @@ func (s *story) facts() *table {
 			add("expired", "%s, at %s", ago(k.ExpiresAt.Time, s.now), stamp(k.ExpiresAt.Time))
 		}
 	}
+	if text := s.delivery(); text != "" {
+		add("delivery", "%s", text)
+	}
 	if forced := len(s.forced()); forced > 0 && s.Spec.Mode == v1alpha1.ModeStable {
 		add("forced calls", "%d of the %d that WeChat grants an account in 24 hours", forced, refresh.ForcedPerDay)
 	}
 	return t
+}
+
+// delivery says which pods were told of the token; "" where nobody asked for it.
+func (l look) delivery() string {
+	if l.Spec.Target.Delivery != v1alpha1.DeliveryPrompt {
+		return ""
+	}
+	d, text := l.Status.Delivery, "prompt"
+	switch current := d != nil && l.Status.Token != nil && d.Fingerprint == l.Status.Token.Fingerprint; {
+	case current && d.Pods == 0:
+		text += ": no pod mounts the Secret"
+	case current:
+		text += fmt.Sprintf(": %d of %s told of this token, at %s", d.Reached, plural(int(d.Pods), "pod"), stamp(d.Time.Time))
+	case l.degraded == nil && l.Status.Token != nil:
+		text += ": pods were not told of this token yet"
+	}
+	if l.degraded != nil {
+		text += "; degraded: " + l.degraded.Reason
+	}
+	return text
 }
 
 func (s *story) whose() string {

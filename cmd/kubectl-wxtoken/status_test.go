@@ -3,11 +3,25 @@
 package main
 
 import (
+	"bytes"
+	"encoding/base64"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
 )
 
 func TestStatus(t *testing.T) {
@@ -24,19 +38,102 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// The story is told without the data of the Secret: the API server is asked for metadata alone.
-func TestStatusReadsNoData(t *testing.T) {
-	w := newWorld(t, "status-data")
+// Nothing that the API server sends to any command but reveal holds the token, and to any but doctor, which judges its
+// form, the AppSecret. It is not enough that it is not printed.
+func TestNoCommandReadsData(t *testing.T) {
+	w := newWorld(t, "no-data")
 	w.createToken("shop")
-	w.lookLater("shop")
-	w.ok("status", "shop")
-	w.ok("list")
-	requests, err := env.Requests(func(r testenv.Request) bool {
-		return r.Object.Namespace == w.namespace && r.Object.Resource == "secrets" && strings.HasPrefix(r.UserAgent, fieldManager+"/")
-	})
+	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
+	spied := w.spyOnAnswers()
+	for _, command := range [][]string{
+		{"list"}, {"list", "-o", "yaml"}, {"status", "shop"}, {"check", "shop"}, {"refresh", "shop"}, {"wait", "shop"}, {"doctor"},
+		{"suspend", "shop"}, {"resume", "shop"}, {"revoke", "shop", "--yes", "--wait=false"},
+	} {
+		answers := spied(command...)
+		for _, token := range w.wechat.Tokens("") {
+			if holds(answers, token.Token) {
+				t.Errorf("%v asked for the token", command)
+			}
+		}
+		if holds(answers, appSecret) && command[0] != "doctor" {
+			t.Errorf("%v asked for the AppSecret", command)
+		}
+	}
+	// What would be found is found.
+	if answers := spied("reveal", "shop", "--yes"); !holds(answers, w.value("shop")) {
+		t.Error("reveal was not sent the token: this test sees nothing")
+	}
+}
+
+// holds tells whether bytes hold a value of a Secret: as it is in protobuf, or as in JSON.
+func holds(answers []byte, value string) bool {
+	return bytes.Contains(answers, []byte(value)) || bytes.Contains(answers, []byte(base64.StdEncoding.EncodeToString([]byte(value))))
+}
+
+// spyOnAnswers gives a function that runs a command and returns all that the API server sent to it.
+func (w *world) spyOnAnswers() func(args ...string) []byte {
+	w.Helper()
+	transport, err := rest.TransportFor(env.Config)
 	w.must(err)
-	if len(requests) != 1 || requests[0].Verb != "get" {
-		t.Fatalf("requests for Secrets: %+v", requests)
+	server, err := url.Parse(env.Config.Host)
+	w.must(err)
+	var mu sync.Mutex
+	var answers bytes.Buffer
+	proxy := httptest.NewServer(&httputil.ReverseProxy{
+		Transport: transport,
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(server)
+			r.Out.Header.Del("Accept-Encoding")
+		},
+		ModifyResponse: func(r *http.Response) error {
+			body, err := io.ReadAll(r.Body)
+			mu.Lock()
+			defer mu.Unlock()
+			answers.Write(body)
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			return err
+		},
+	})
+	w.Cleanup(proxy.Close)
+	config := clientcmdapi.NewConfig()
+	config.Clusters["spied"] = &clientcmdapi.Cluster{Server: proxy.URL}
+	config.Contexts["spied"] = &clientcmdapi.Context{Cluster: "spied"}
+	config.CurrentContext = "spied"
+	path := filepath.Join(w.TempDir(), "kubeconfig")
+	w.must(clientcmd.WriteToFile(*config, path))
+	return func(args ...string) []byte {
+		w.Helper()
+		mu.Lock()
+		answers.Reset()
+		mu.Unlock()
+		w.ok(append(args, "--kubeconfig", path)...)
+		mu.Lock()
+		defer mu.Unlock()
+		return bytes.Clone(answers.Bytes())
+	}
+}
+
+func TestDelivery(t *testing.T) {
+	at := metav1.NewTime(time.Date(2026, 1, 2, 15, 4, 5, 0, time.Local))
+	shop := func(d *v1alpha1.DeliveryStatus) look {
+		t := &v1alpha1.WeChatAppToken{}
+		t.Spec.Target.Delivery = v1alpha1.DeliveryPrompt
+		t.Status.Token = &v1alpha1.TokenStatus{Fingerprint: "new"}
+		t.Status.Delivery = d
+		return lookAt(t, at.Time)
+	}
+	degraded := shop(&v1alpha1.DeliveryStatus{Fingerprint: "new", Pods: 3, Reached: 2, Time: at})
+	degraded.degraded = &metav1.Condition{Reason: v1alpha1.ReasonPodsForbidden}
+	for want, l := range map[string]look{
+		"": lookAt(&v1alpha1.WeChatAppToken{}, at.Time),
+		"prompt: 3 of 3 pods told of this token, at 2026-01-02 15:04:05":                          shop(&v1alpha1.DeliveryStatus{Fingerprint: "new", Pods: 3, Reached: 3, Time: at}),
+		"prompt: no pod mounts the Secret":                                                        shop(&v1alpha1.DeliveryStatus{Fingerprint: "new", Time: at}),
+		"prompt: pods were not told of this token yet":                                            shop(&v1alpha1.DeliveryStatus{Fingerprint: "old", Pods: 3, Reached: 3, Time: at}),
+		"prompt: 2 of 3 pods told of this token, at 2026-01-02 15:04:05; degraded: PodsForbidden": degraded,
+	} {
+		if got := l.delivery(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
 func prompt(t *v1alpha1.WeChatAppToken) { t.Spec.Target.Delivery = v1alpha1.DeliveryPrompt }
@@ -317,7 +318,9 @@ func TestPromptDeliveryToManyPods(t *testing.T) {
 	group.Wait()
 	o := w.startOperator()
 	w.createCredentials(appSecret)
-	w.createToken("other")
+	const otherApp = "wx0000000000000001"
+	w.wechat.SetApp(wechattest.App{ID: otherApp, Secret: appSecret})
+	w.createToken("other", func(t *v1alpha1.WeChatAppToken) { t.Spec.AppID = otherApp })
 	other := w.eventuallyReady("other")
 	w.createToken("shop", prompt)
 	w.Eventually(func() int { return w.podRequests(o)["patch"] }).Should(gomega.BeNumerically(">", 0))

@@ -3,13 +3,16 @@
 package controller_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
@@ -100,6 +103,66 @@ func TestRefreshRequestAfterSomebodyElses(t *testing.T) {
 	}
 }
 
+// A forced call too soon after somebody else's replaces nothing, and is not told as if it had.
+func TestRefreshRequestThatForcesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop")
+	value := w.eventuallyReady("shop")
+	w.wechat.RivalForceRefresh(appID)
+	w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, "1"))
+	rivals := w.eventuallyAnother("shop", value)
+	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
+	w.Eventually(func() string { return w.handled("shop").Refresh }).Should(gomega.Equal("1"))
+	if w.value("shop") != rivals || w.forcedCalls() != 1 {
+		t.Errorf("%d forced calls", w.forcedCalls())
+	}
+	w.Eventually(func() []string { return w.notes("shop", v1alpha1.EventRequestedRefresh) }).
+		Should(gomega.ConsistOf(gomega.HavePrefix("Warning: WeChat returned the same token")))
+}
+
+// Requests that fail for different reasons within minutes are told apart; Kubernetes counts events that agree in kind, reason
+// and action, and shows the note of the first.
+func TestOutcomesOfRequests(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop")
+	w.eventuallyReady("shop")
+	check := func(value string) {
+		w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, value))
+		w.Eventually(func() string { return w.handled("shop").Check }).Should(gomega.Equal(value))
+	}
+	for i, errcode := range []int{40164, 40243} {
+		w.wechat.ClearFaults()
+		w.wechat.Inject(wechattest.Fault{Errcode: errcode})
+		check(fmt.Sprint("failing-", i))
+	}
+	w.wechat.ClearFaults()
+	check("well")
+	w.Eventually(func() []string { return w.notes("shop", v1alpha1.EventRequestedCheck) }).Should(gomega.ConsistOf(
+		gomega.And(gomega.HavePrefix("Warning: "), gomega.ContainSubstring("40164")),
+		gomega.And(gomega.HavePrefix("Warning: "), gomega.ContainSubstring("40243")),
+		"Normal: WeChat was asked about the stored token",
+	))
+	w.Eventually(func() []string { return w.notes("shop", v1alpha1.EventRefreshFailed) }).Should(gomega.HaveLen(2))
+}
+
+// notes are type and note of the events about a resource that have a reason.
+func (w *world) notes(name, reason string) []string {
+	w.Helper()
+	list := &eventsv1.EventList{}
+	w.must(w.List(w.Context(), list, client.InNamespace(w.namespace)))
+	var out []string
+	for _, e := range list.Items {
+		if e.Regarding.Name == name && e.Reason == reason {
+			out = append(out, e.Type+": "+e.Note)
+		}
+	}
+	return out
+}
+
 // A forced refresh by somebody else is noticed by the next check.
 func TestForcedRefreshBySomebodyElse(t *testing.T) {
 	w := newWorld(t)
@@ -119,11 +182,15 @@ func TestRevokeRequest(t *testing.T) {
 	w.createCredentials(appSecret)
 	w.createToken("shop")
 	leaked := w.eventuallyReady("shop")
+	asked := time.Now()
 	w.update("shop", annotated(v1alpha1.AnnotationRevokeRequestedAt, "leak"))
 	between := w.eventuallyAnother("shop", leaked)
 	o.stop()
 	w.startOperator()
 	w.Eventually(func() bool { return w.wechat.Valid(leaked) }, time.Minute).Should(gomega.BeFalse())
+	if took := time.Since(asked); took > 35*time.Second {
+		t.Errorf("the leaked token was refused after %s", took)
+	}
 	w.Eventually(func() string { return w.handled("shop").Revoke }).Should(gomega.Equal("leak"))
 	last := w.eventuallyReady("shop")
 	if last == between || last == leaked {

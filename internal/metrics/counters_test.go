@@ -30,6 +30,9 @@ func busy(t testing.TB) *rig {
 	r.recorder.RefreshFailed(refresh.Expired)
 	r.recorder.Rotated(time.Second)
 	r.recorder.Delivered(time.Second)
+	r.recorder.PodReached()
+	r.recorder.PodDeliveryFailed()
+	r.recorder.PodsDelivered(time.Second)
 	r.recorder.ForeignFetch(legacy.UID)
 	r.calls.Observe(wechat.Call{Endpoint: "token", Host: "api.weixin.qq.com", Outcome: wechat.OutcomeSuccess, Duration: time.Second})
 	return r
@@ -145,12 +148,19 @@ func TestRecorder(t *testing.T) {
 	r.recorder.RefreshFailed(refresh.CheckDue)
 	r.recorder.Rotated(-time.Second) // a clock was set right
 	r.recorder.Delivered(time.Hour)
+	r.recorder.PodReached()
+	r.recorder.PodReached()
+	r.recorder.PodDeliveryFailed()
+	r.recorder.PodsDelivered(time.Second)
 	got := r.series(t)
 	for series, want := range map[string]float64{
 		"wechatapptoken_refresh_total{reason=RefreshDue,result=success}": 2,
 		"wechatapptoken_refresh_total{reason=CheckDue,result=failure}":   1,
 		"wechatapptoken_rotation_lateness_seconds{}":                     1,
 		"wechatapptoken_delivery_duration_seconds{}":                     1,
+		"wechatapptoken_pod_delivery_duration_seconds{}":                 1,
+		"wechatapptoken_pods_reached_total{}":                            2,
+		"wechatapptoken_pod_delivery_failures_total{}":                   1,
 	} {
 		if got[series] != want {
 			t.Errorf("%s is %v, want %v", series, got[series], want)
@@ -171,7 +181,7 @@ func manyHealthy() []v1alpha1.WeChatAppToken {
 // A scrape of 10,000 resources has the series that it must have and no more, and its cost grows with nothing else.
 func TestManyResources(t *testing.T) {
 	const seriesPerResource = 6
-	perOperator := 4 + 2*len(refresh.FetchReasons())
+	perOperator := 7 + 2*len(refresh.FetchReasons())
 	r := newRig(t, manyHealthy()...)
 	if got := len(r.series(t)); got != many*seriesPerResource+perOperator {
 		t.Errorf("%d series, want %d for each of %d resources and %d of the operator", got, seriesPerResource, many, perOperator)
