@@ -170,7 +170,8 @@ func TestGoClient(t *testing.T) {
 	}
 	spec := token.Spec
 	if spec.Mode != v1alpha1.ModeStable || spec.CheckInterval.Duration != 2*time.Minute || spec.CredentialsSecretRef.Key != "appSecret" ||
-		spec.Target.AccessTokenKey != v1alpha1.DefaultAccessTokenKey || spec.Target.DeletionPolicy != v1alpha1.DeletionDelete {
+		spec.Target.AccessTokenKey != v1alpha1.DefaultAccessTokenKey || spec.Target.DeletionPolicy != v1alpha1.DeletionDelete ||
+		spec.Target.Delivery != v1alpha1.DeliveryKubelet {
 		t.Errorf("not the defaults: %+v", spec)
 	}
 	if token.TargetName() != token.Name {

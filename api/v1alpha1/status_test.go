@@ -32,6 +32,7 @@ func largestStatus() v1alpha1.WeChatAppTokenStatus {
 			Code: -1, Reason: strings.Repeat("R", 64), Message: strings.Repeat("字", 1024), RequestID: strings.Repeat("a", 128), Time: now,
 			RetryAt: &now, Attempts: 1 << 30, Generation: 1, CredentialsVersion: strings.Repeat("c", 128),
 		},
+		Delivery:        &v1alpha1.DeliveryStatus{Fingerprint: "0123456789abcdef", Pods: 1 << 30, Reached: 1 << 30, Time: now},
 		HandledRequests: &v1alpha1.HandledRequests{Check: value, Refresh: value, Revoke: value},
 	}
 	for i := range 16 {
@@ -126,6 +127,10 @@ func TestStatusLimits(t *testing.T) {
 		{name: "attempts beyond int32", spec: "lastError: {attempts: 2147483648}", field: "status", advice: "format int32 in lastError.attempts"},
 		{name: "code beyond int32", spec: "lastError: {code: 2147483648}", field: "status", advice: "format int32 in lastError.code"},
 		{name: "smallest code", spec: "lastError: {code: -2147483648}"},
+		{name: "no pods", spec: "delivery: {pods: 0, reached: 0}"},
+		{name: "less than no pods", spec: "delivery: {pods: -1}", field: "status.delivery.pods", advice: "greater than or equal to 0"},
+		{name: "less than none reached", spec: "delivery: {reached: -1}", field: "status.delivery.reached", advice: "greater than or equal to 0"},
+		{name: "a delivery of nothing", spec: `delivery: {fingerprint: ""}`, field: "status.delivery.fingerprint", advice: "at least 1"},
 		{name: "16 conditions", spec: conditions(16, someTime)},
 		{name: "17 conditions", spec: conditions(17, someTime), field: "status.conditions", advice: "must have at most 16 items"},
 		{name: "65 forced refreshes", spec: "forcedRefreshes: [" + strings.Repeat(someTime+", ", 65) + "]", field: "status.forcedRefreshes", advice: "must have at most 64 items"},
@@ -144,6 +149,7 @@ func TestStatusTimes(t *testing.T) {
 			"nextRefreshAt":     "nextRefreshAt: " + value,
 			"token.issuedAt":    "token: {issuedAt: " + value + "}",
 			"token.expiresAt":   "token: {expiresAt: " + value + "}",
+			"delivery.time":     "delivery: {time: " + value + "}",
 			"lastError.time":    "lastError: {time: " + value + "}",
 			"lastError.retryAt": "lastError: {retryAt: " + value + "}",
 			"forcedRefreshes":   "forcedRefreshes: [" + someTime + ", " + value + "]",

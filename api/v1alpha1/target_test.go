@@ -83,6 +83,17 @@ func TestDeletionPolicy(t *testing.T) {
 	})
 }
 
+func TestDelivery(t *testing.T) {
+	const field, advice = "spec.target.delivery", `supported values: "Kubelet", "Prompt"`
+	try(t, []specCase{
+		{name: "Kubelet", spec: `target: {delivery: Kubelet}`},
+		{name: "Prompt", spec: `target: {delivery: Prompt}`},
+		{name: "Restart", spec: `target: {delivery: Restart}`, field: field, advice: advice},
+		{name: "lower case", spec: `target: {delivery: prompt}`, field: field, advice: advice},
+		{name: "empty", spec: `target: {delivery: ""}`, field: field, advice: advice},
+	})
+}
+
 // pairs is a spec whose target has this map as its labels or annotations.
 func pairs(t *testing.T, which string, of map[string]string) string {
 	t.Helper()

@@ -27,25 +27,25 @@ credentialsSecretRef: {name: credentials, key: appSecret}
 mode: Stable
 checkInterval: 2m
 suspend: false
-target: {accessTokenKey: access_token, deletionPolicy: Delete}`
+target: {accessTokenKey: access_token, deletionPolicy: Delete, delivery: Kubelet}`
 	for name, c := range map[string]struct{ spec, want string }{
 		"required fields alone": {"", all},
 		"target null":           {"target: null", all},
 		"target empty":          {"target: {}", all},
 		"all null": {"{mode: null, checkInterval: null, suspend: null, target: {name: null, accessTokenKey: null, labels: null, " +
-			"annotations: null, deletionPolicy: null}}", all},
+			"annotations: null, deletionPolicy: null, delivery: null}}", all},
 		"nothing overwritten": {`
 credentialsSecretRef: {name: credentials, key: secret}
 mode: Legacy
 checkInterval: 1h
 suspend: true
-target: {name: token, accessTokenKey: token, labels: {a: b}, annotations: {c: d}, deletionPolicy: Retain}`, `
+target: {name: token, accessTokenKey: token, labels: {a: b}, annotations: {c: d}, deletionPolicy: Retain, delivery: Prompt}`, `
 appID: wx0123456789abcdef
 credentialsSecretRef: {name: credentials, key: secret}
 mode: Legacy
 checkInterval: 1h
 suspend: true
-target: {name: token, accessTokenKey: token, labels: {a: b}, annotations: {c: d}, deletionPolicy: Retain}`},
+target: {name: token, accessTokenKey: token, labels: {a: b}, annotations: {c: d}, deletionPolicy: Retain, delivery: Prompt}`},
 		"a part of target": {"target: {name: token}", strings.Replace(all, "target: {", "target: {name: token, ", 1)},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -101,7 +101,7 @@ func TestImmutableFields(t *testing.T) {
 		{name: "key the same", of: "named", spec: "target: {accessTokenKey: token}"},
 
 		{name: "everything else", of: "named", spec: "{appID: wxfedcba9876543210, credentialsSecretRef: {name: c, key: k}, mode: Legacy, checkInterval: 1h, " +
-			"suspend: true, target: {labels: {a: b}, annotations: {c: d}, deletionPolicy: Retain}}"},
+			"suspend: true, target: {labels: {a: b}, annotations: {c: d}, deletionPolicy: Retain, delivery: Prompt}}"},
 		{name: "a bad duration later", of: "plain", spec: "checkInterval: 1d", field: "spec.checkInterval", advice: "must be a duration from 30s to 1h"},
 		{name: "the operator's label later", of: "plain", spec: "target: {labels: {wechat.apptoken.dev/mode: Stable}}", field: "spec.target.labels", advice: "choose another prefix"},
 	} {
