@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
@@ -107,6 +109,54 @@ func TestSeveralRequests(t *testing.T) {
 	w.createToken("shop")
 	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
 	w.wants(w.wxtoken("check", "nobody", "shop"), exitFailed, "shop: the token in Secret shop-token is the right one", "nobody")
+}
+
+// WeChat counts forced calls by account, so those of other Stable resources of the appid count too, those of yesterday and of
+// Legacy do not, and the plugin says when two more are allowed.
+func TestBudget(t *testing.T) {
+	w := newBareWorld(t, "budget")
+	forced := func(name string, n int, ago time.Duration, mutate ...func(*v1alpha1.WeChatAppToken)) {
+		t.Helper()
+		w.createTokenOnly(name, mutate...)
+		r := w.token(name)
+		now := metav1.Now()
+		r.Status = v1alpha1.WeChatAppTokenStatus{
+			ObservedGeneration: 1,
+			Token:              &v1alpha1.TokenStatus{Mode: r.Spec.Mode, IssuedAt: now, ExpiresAt: metav1.NewTime(now.Add(time.Hour)), Fingerprint: "0123456789abcdef"},
+			Conditions: []metav1.Condition{{
+				Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonTokenValid, LastTransitionTime: now,
+			}},
+		}
+		for i := range n {
+			r.Status.ForcedRefreshes = append(r.Status.ForcedRefreshes, metav1.NewTime(now.Add(-ago+time.Duration(i)*time.Minute)))
+		}
+		w.must(w.Client.Status().Update(w.Context(), r))
+	}
+	forced("shop", 3, 20*time.Hour)
+	w.wants(w.answer("n\n", "revoke", "shop"), exitUsage, "3 of 20 of the last 24 hours are used, this takes 2")
+	if r := w.answer("n\n", "revoke", "shop"); strings.Contains(r.out, "begins") {
+		t.Errorf("there is room for two:\n%s", r.out)
+	}
+	forced("same-app", 16, 10*time.Hour)
+	forced("yesterday", 5, 30*time.Hour)
+	forced("legacy", 5, time.Hour, func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = v1alpha1.ModeLegacy })
+	forced("other-app", 5, time.Hour, func(t *v1alpha1.WeChatAppToken) { t.Spec.AppID = otherAppID })
+	// The first of the 19 is forgotten in four hours.
+	w.wants(w.answer("n\n", "revoke", "shop"), exitUsage, "19 of 20 of the last 24 hours are used, this takes 2", "begins         in 3h59m")
+	if r := w.token("shop"); len(r.Annotations) > 0 {
+		t.Errorf("annotations: %v", r.Annotations)
+	}
+}
+
+// A refresh that WeChat answers with the same token is a bad answer.
+func TestRefreshThatForcesNothing(t *testing.T) {
+	w := newWorld(t, "request-nothing")
+	w.createToken("shop")
+	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
+	w.wechat.RivalForceRefresh(w.appID)
+	w.wants(w.wxtoken("check", "shop"), exitOK, "WeChat had another token")
+	w.wants(w.wxtoken("refresh", "shop"), exitBad, "shop: WeChat returned the same token")
+	w.wants(w.wxtoken("status", "shop"), exitOK, "RequestedRefresh: WeChat returned the same token")
 }
 
 func TestRevokeAsks(t *testing.T) {
