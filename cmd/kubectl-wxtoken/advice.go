@@ -97,7 +97,7 @@ func (s *story) advice() []string {
 		add("Only %d forced calls are left for today: keep them for a revoke.", refresh.ForcedPerDay-n)
 	}
 	if s.degraded != nil {
-		add("Pods are not told of a new token at once: %s", sentence(s.degraded.Message))
+		add("Pods are not told of a new token at once: %s.", s.degraded.Message)
 	}
 	if len(out) == 0 {
 		add("Nothing. The operator replaces the token in time.")

@@ -106,7 +106,9 @@ func (w *world) spyOnAnswers() func(args ...string) []byte {
 		mu.Lock()
 		answers.Reset()
 		mu.Unlock()
-		w.ok(append(args, "--kubeconfig", path)...)
+		if r := w.wxtoken(append(args, "--kubeconfig", path)...); r.code != exitOK && args[0] != "doctor" {
+			w.Fatalf("%v ended with %d: %s%s", args, r.code, r.out, r.err)
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		return bytes.Clone(answers.Bytes())

@@ -142,8 +142,8 @@ func TestOutcomesOfRequests(t *testing.T) {
 	w.wechat.ClearFaults()
 	check("well")
 	w.Eventually(func() []string { return w.notes("shop", v1alpha1.EventRequestedCheck) }).Should(gomega.ConsistOf(
-		gomega.And(gomega.HavePrefix("Warning: "), gomega.ContainSubstring("40164")),
-		gomega.And(gomega.HavePrefix("Warning: "), gomega.ContainSubstring("40243")),
+		gomega.And(gomega.HavePrefix("Warning: "), gomega.ContainSubstring("does not allow calls from")),
+		gomega.And(gomega.HavePrefix("Warning: "), gomega.ContainSubstring("AppSecret is frozen")),
 		"Normal: WeChat was asked about the stored token",
 	))
 	w.Eventually(func() []string { return w.notes("shop", v1alpha1.EventRefreshFailed) }).Should(gomega.HaveLen(2))
