@@ -91,6 +91,8 @@ func judgeRights() error {
 	return errors.Join(errs...)
 }
 
+// unusedRights are those of the role that no request needed, but for two that a cluster may need: an informer lists when
+// its API server cannot stream lists, and an event that comes again is patched.
 func unusedRights(used map[string]bool) error {
 	raw, err := os.ReadFile(filepath.Join("..", "..", "config", "rbac", "role.yaml"))
 	if err != nil {
@@ -104,7 +106,8 @@ func unusedRights(used map[string]bool) error {
 	for _, rule := range role.Rules {
 		for _, verb := range rule.Verbs {
 			// Each rule is about one resource.
-			if right := rule.APIGroups[0] + " " + rule.Resources[0] + " " + verb; !used[right] {
+			right := rule.APIGroups[0] + " " + rule.Resources[0] + " " + verb
+			if !used[right] && verb != "list" && right != "events.k8s.io events patch" {
 				errs = append(errs, fmt.Errorf("config/rbac/role.yaml has a right that no test used: %s", right))
 			}
 		}

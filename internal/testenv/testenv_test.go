@@ -34,7 +34,9 @@ func TestOperatorHasTheRightsOfItsServiceAccount(t *testing.T) {
 		namespace, group, object string
 		verbs                    map[string]bool
 	}{
-		{config, "default", "", "secrets", map[string]bool{"create": true, "patch": true, "delete": false, "update": false}},
+		{config, "default", "", "secrets", map[string]bool{"create": true, "list": true, "patch": true, "delete": false, "update": false}},
+		{config, "default", "wechat.apptoken.dev", "wechatapptokens", map[string]bool{"list": true, "patch": false}},
+		{config, "default", "events.k8s.io", "events", map[string]bool{"patch": true}},
 		{config, "default", "coordination.k8s.io", "leases", map[string]bool{"create": false}},
 		{config, OperatorNamespace, "coordination.k8s.io", "leases", map[string]bool{"create": true}},
 		{inDefault, "default", "", "secrets", map[string]bool{"create": true, "delete": false}},
@@ -59,7 +61,7 @@ func TestOperatorHasTheRightsOfItsServiceAccount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(reviews) != 6 {
-		t.Errorf("the audit log holds %d of 6 requests", len(reviews))
+	if len(reviews) != 12 {
+		t.Errorf("the audit log holds %d of 12 requests", len(reviews))
 	}
 }
