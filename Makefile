@@ -90,6 +90,11 @@ api-docs: ## Write docs/api.md from the types.
 	@{ echo '<!-- Written by make api-docs from api/v1alpha1; do not edit. -->'; cat docs/api.md.tmp; } | cat -s > docs/api.md
 	@rm docs/api.md.tmp
 
+.PHONY: foreign-crds
+foreign-crds: ## Write other projects' CRDs into test/testdata, from the versions in hack/foreign-crds.
+	rm -f test/testdata/foreign-crds/*.yaml
+	$(GO) run ./hack/foreign-crds test/testdata/foreign-crds
+
 .PHONY: fmt
 fmt: ## Format the Go files.
 	gofmt -l -w .

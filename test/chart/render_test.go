@@ -40,7 +40,7 @@ serviceAccount: {annotations: {a: b}}
 admissionPolicy: {enabled: true}
 metrics:
   service: {annotations: {a: b}}
-networkPolicy: {enabled: true}
+networkPolicy: {enabled: true, wechatPorts: [3128]}
 deploymentAnnotations: {a: b}
 podAnnotations: {a: b}
 podLabels: {a: b}
@@ -250,6 +250,10 @@ func TestBadValues(t *testing.T) {
 		"serviceAccount.create=false,promptDelivery.enabled=true":   "ServiceAccount",
 		"promptDelivery.enabled=maybe":                              "/promptDelivery/enabled",
 		"metrics.enabled=false,metrics.serviceMonitor.enabled=true": "nothing to scrape",
+		"commonLabels.control-plane=x":                              "propertyName 'control-plane'",
+		`podLabels.app\.kubernetes\.io/name=x`:                      "propertyName 'app.kubernetes.io/name'",
+		"networkPolicy.enabled=true,proxy.httpsProxy=http://a:3128": "port 3128",
+		"networkPolicy.enabled=true,proxy.httpsProxy=http://a":      "port 80",
 		"resources=a":                                               "/resources",
 		"podDisruptionBudget.maxUnavailable=-1":                     "/podDisruptionBudget/maxUnavailable",
 	} {

@@ -68,7 +68,7 @@ func TestLifeOfARelease(t *testing.T) {
 		}
 	}
 	t.Log("upgrade")
-	w.helm("upgrade", release, chartDir, "-n", releaseSystem, "-f", values())
+	w.helm("upgrade", release, chartDir, "-n", releaseSystem, "--reset-then-reuse-values", "-f", values())
 	if !w.crdKnowsSuspend() {
 		t.Fatal("the upgrade did not bring the CRD's new field")
 	}
