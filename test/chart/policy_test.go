@@ -9,6 +9,7 @@ import (
 
 	"github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -52,6 +53,17 @@ func (i *installed) policyRefuses() {
 	i.must(i.Create(i.Context(), own))
 	consenting := i.secret("consenting", func(s *corev1.Secret) { s.Annotations = map[string]string{v1alpha1.AnnotationAdopt: "shop"} })
 	i.must(i.Create(i.Context(), consenting))
+	noted := i.secret("noted", func(s *corev1.Secret) { s.Annotations = map[string]string{v1alpha1.AnnotationOwnerUID: "1"} })
+	i.must(i.Create(i.Context(), noted))
+	owned := func(name, kind, version string) *corev1.Secret {
+		s := i.secret(name, func(s *corev1.Secret) {
+			s.OwnerReferences = []metav1.OwnerReference{{APIVersion: version, Kind: kind, Name: "x", UID: "1"}}
+		})
+		i.must(i.Create(i.Context(), s))
+		return s
+	}
+	ours := owned("ours", v1alpha1.Kind, v1alpha1.GroupVersion.String())
+	otherGroup, otherKind := owned("other-group", v1alpha1.Kind, "example.com/v1"), owned("other-kind", "Other", v1alpha1.GroupVersion.String())
 	patch := func(s *corev1.Secret, mutate func(*corev1.Secret)) error {
 		changed := s.DeepCopy()
 		mutate(changed)
@@ -82,6 +94,9 @@ func (i *installed) policyRefuses() {
 		"somebody's, with a forged consent":  {patch(foreign, forged), "consent"},
 		"its own, taking off the label":      {patch(own, func(s *corev1.Secret) { s.Labels = nil }), "label"},
 		"one that consents, without a label": {patch(consenting, filled), "label"},
+		"one of another kind of owner":       {patch(otherKind, labelled), "consent"},
+		"one of another group's owner":       {patch(otherGroup, labelled), "consent"},
+		"a deletion":                         {i.deleteAs(thief, own), "deletes no Secret"},
 	} {
 		if !apierrors.IsForbidden(c.err) || !strings.Contains(c.err.Error(), c.says) ||
 			!strings.Contains(c.err.Error(), "ValidatingAdmissionPolicy") {
@@ -92,6 +107,8 @@ func (i *installed) policyRefuses() {
 		"a new one":             create(labelled),
 		"its own":               patch(own, filled),
 		"one that consents":     patch(consenting, labelled),
+		"one with its UID":      patch(noted, labelled),
+		"one that it owns":      patch(ours, labelled),
 		"somebody else's write": i.Patch(i.Context(), foreign.DeepCopy(), other),
 	} {
 		if err != nil {
@@ -99,6 +116,27 @@ func (i *installed) policyRefuses() {
 		}
 	}
 	i.must(i.Delete(i.Context(), consenting))
+}
+
+// deleteAs tries to delete a Secret with a right that the chart does not give: the policy stands also if RBAC fails.
+func (i *installed) deleteAs(thief client.Client, s *corev1.Secret) error {
+	i.Helper()
+	meta := metav1.ObjectMeta{Namespace: i.shop, Name: "delete"}
+	i.must(i.Create(i.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"delete"}},
+	}}))
+	binding := &rbacv1.RoleBinding{
+		ObjectMeta: *meta.DeepCopy(), RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: meta.Name},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: i.system, Name: deployment}},
+	}
+	i.must(i.Create(i.Context(), binding))
+	var err error
+	i.Eventually(func() bool { // until the API server knows the binding
+		err = thief.Delete(i.Context(), s, client.DryRunAll)
+		return err == nil || strings.Contains(err.Error(), "ValidatingAdmissionPolicy")
+	}).Should(gomega.BeTrue(), "the API server still refuses it by RBAC")
+	i.must(i.Delete(i.Context(), binding))
+	return err
 }
 
 // operatorWorks makes the operator do every kind of write to Secrets.
