@@ -61,7 +61,7 @@ func TestOperatorHasTheRightsOfItsServiceAccount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(reviews) != 12 {
-		t.Errorf("the audit log holds %d of 12 requests", len(reviews))
+	if len(reviews) != 10 {
+		t.Errorf("the audit log holds %d of 10 requests", len(reviews))
 	}
 }
