@@ -160,7 +160,7 @@ fuzz: ## Run each fuzz target for FUZZTIME.
 
 .PHONY: chaos
 chaos: ## Attack the operator with all scenarios for CHAOS_TIME, and print a table (SEED=2 for another run, see docs/reliability.md).
-	@assets=$(ASSETS); \
+	@assets=$(TEST_ASSETS); \
 	KUBEBUILDER_ASSETS="$$assets" CHAOS_TIME=$(CHAOS_TIME) SEED=$(SEED) SCENARIOS=$(SCENARIOS) \
 		$(GO) test -run '^TestChaos$$' -count=1 -timeout 40m -v ./test/chaos | grep --line-buffered -v '^=== '
 

@@ -144,52 +144,6 @@ func (w *world) fleet() {
 	}
 }
 
-// malice shares the accounts of the first namespace with a second one, which is older and feeds its neighbours lies.
-func (w *world) malice() {
-	w.operate(1, false, plan{})
-	var liars []*targetRef
-	for i := range 8 {
-		mode := v1alpha1.ModeStable
-		if i%2 == 1 {
-			mode = v1alpha1.ModeLegacy
-			w.wechat.SetApp(wechattest.App{ID: w.appID(i), Life: legacyLife})
-		}
-		liars = append(liars, w.addToken(w.namespaces[1], i, fmt.Sprintf("t%03d", i), mode))
-	}
-	w.ready(liars...)
-	w.mu.Lock()
-	w.targets = nil // what they do to themselves is not judged
-	w.mu.Unlock()
-	for i, liar := range liars {
-		w.addToken(w.namespaces[0], i, liar.name.Name, v1alpha1.Mode(liar.mode))
-	}
-	w.ready(w.targets...)
-	for w.sleep(w.between(500*time.Millisecond, 3*time.Second)) {
-		w.lie(liars[w.rng.IntN(len(liars))], liars)
-	}
-}
-
-// lie forges a target: another app's token, fingerprints, times and owners, or nothing at all.
-func (w *world) lie(ref *targetRef, all []*targetRef) {
-	other, _ := w.held(all[w.rng.IntN(len(all))])
-	prefix := v1alpha1.AnnotationPrefix
-	lies := []object{
-		{"data": object{tokenKey: encoded(other.token)}},
-		{"data": object{tokenKey: encoded("a lie")}},
-		{"metadata": object{"annotations": object{prefix + "token-fingerprint": "0123456789abcdef"}}},
-		{"metadata": object{"annotations": object{prefix + "expires-at": "2099-01-01T00:00:00Z"}}},
-		{"metadata": object{"annotations": object{prefix + "issued-at": "2099-01-01T00:00:00Z"}}},
-		{"metadata": object{"annotations": object{prefix + "owner-uid": "11111111-2222-3333-4444-555555555555"}}},
-		{"metadata": object{"annotations": object{prefix + "credentials-fingerprint": "0123456789abcdef"}}},
-		{"metadata": object{"annotations": nil, "labels": nil}, "data": nil},
-	}
-	if n := w.rng.IntN(len(lies) + 1); n < len(lies) {
-		w.must(client.IgnoreNotFound(w.merge(ref.name, lies[n])))
-		return
-	}
-	w.must(client.IgnoreNotFound(w.Delete(w.ctx, secretNamed(ref.name))))
-}
-
 // combined draws from everything.
 func (w *world) combined() {
 	w.operate(2, true, plan{})

@@ -36,6 +36,16 @@ func (h history) at(t time.Time) (version, bool) {
 	return version{}, false
 }
 
+// span is what it held while it was judged for one resource: in the tests, targets change hands.
+func (h history) span(from, until time.Time) (out history) {
+	for _, v := range h {
+		if !v.at.Before(from) && v.at.Before(until) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
 // mounted is what a volume shows that was synced at a moment: it keeps its content when the Secret is deleted.
 func (h history) mounted(t time.Time) (version, bool) {
 	for _, v := range slices.Backward(h) {

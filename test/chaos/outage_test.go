@@ -3,12 +3,15 @@
 package chaos
 
 import (
+	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
@@ -36,10 +39,34 @@ func (w *world) apiFaults() {
 	w.mixed(8, 8)
 }
 
+// apiRestarts kills the API server itself, and starts it again, while the operators' only way leads to it.
+func (w *world) apiRestarts() {
+	server, err := env.AddAPIServer()
+	w.must(err)
+	w.must(server.Start(w.ctx))
+	w.Cleanup(func() {
+		if err := server.Kill(); err != nil {
+			w.Errorf("ending the API server: %v", err)
+		}
+	})
+	w.apiHost = server.Host
+	w.operate(2, true, plan{})
+	w.mixed(8, 8)
+	for w.sleep(w.between(40*time.Second, 80*time.Second)) {
+		w.outage(func() {
+			w.must(server.Kill())
+			w.sleep(w.between(0, 20*time.Second))
+			w.must(server.Start(w.ctx))
+		})
+	}
+}
+
 // wechatFaults lets WeChat fail in every way: away, silent, slow, with pages in place of answers, and an errcode of each class.
+// Each way comes before any comes again.
 func (w *world) wechatFaults() {
 	w.operate(1, false, plan{})
 	w.mixed(10, 10)
+	refused := w.refuseForLong()
 	stable := wechattest.EndpointStable
 	faults := []wechattest.Fault{
 		{Cut: wechattest.CutBefore}, {Hang: true}, {Status: 502}, {Status: 200, Body: "<html>hello</html>", ContentType: "text/html"},
@@ -47,12 +74,59 @@ func (w *world) wechatFaults() {
 		{Delay: 3 * time.Second}, {Endpoint: stable, Cut: wechattest.CutAfter}, {Endpoint: stable, Cut: wechattest.CutBody},
 		{Endpoint: stable, DelayAnswer: 7 * time.Second},
 	}
-	for w.sleep(w.between(15*time.Second, 45*time.Second)) {
+	for i, order := 0, w.rng.Perm(len(faults)); w.sleep(w.between(31*time.Second, 36*time.Second)); i++ {
 		w.outage(func() {
-			w.wechat.Inject(faults[w.rng.IntN(len(faults))])
-			w.sleep(w.between(5*time.Second, 60*time.Second))
+			w.wechat.Inject(faults[order[i%len(order)]])
+			w.sleep(w.between(4*time.Second, 28*time.Second))
 			w.wechat.ClearFaults()
 		})
+	}
+	refused.kept(w)
+}
+
+// patience is what resources owe to WeChat that named the time of the next call.
+type patience struct {
+	refs []*targetRef
+	at   time.Time
+}
+
+// refuseForLong gives resources of their own each errcode that asks for half an hour or more. Their tokens die of it, so they
+// are not judged; that the others go on is what the samples show.
+func (w *world) refuseForLong() *patience {
+	p := &patience{}
+	for _, code := range []int{45009, 89507, 89506} {
+		for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+			account := len(w.targets)
+			w.wechat.SetApp(wechattest.App{ID: w.appID(account), Life: 2 * time.Hour})
+			ref := w.addToken(w.namespaces[0], account, fmt.Sprintf("t%03d", account), mode)
+			if !w.ready(ref) {
+				return p
+			}
+			ref.until = time.Now()
+			p.refs = append(p.refs, ref)
+			w.wechat.Inject(wechattest.Fault{AppID: ref.appID, Errcode: code})
+			w.request(ref, v1alpha1.AnnotationRefreshRequestedAt)
+		}
+	}
+	if !w.until(30*time.Second, func() bool { return !slices.ContainsFunc(p.refs, w.neverRefused) }) {
+		w.Error("the resources that WeChat was to refuse for long asked for nothing")
+	}
+	w.wechat.ClearFaults()
+	p.at = time.Now()
+	return p
+}
+
+// neverRefused: WeChat answered no errcode yet.
+func (w *world) neverRefused(ref *targetRef) bool {
+	return !slices.ContainsFunc(w.wechat.Calls(wechattest.Filter{AppID: ref.appID}), func(c wechattest.Call) bool { return c.Errcode != 0 })
+}
+
+// kept checks at the end that nobody called again.
+func (p *patience) kept(w *world) {
+	for _, ref := range p.refs {
+		if n := len(w.wechat.Calls(wechattest.Filter{AppID: ref.appID, Since: p.at})); n > 0 {
+			w.Errorf("%s: %d calls before the time that WeChat named", ref.name, n)
+		}
 	}
 }
 

@@ -66,6 +66,7 @@ func newAPIProxy(t *testing.T, config *rest.Config, seed uint64) *apiProxy {
 			Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(server) },
 			Transport:     transport,
 			FlushInterval: -1,
+			ErrorLog:      discard(), // of connections that were cut on purpose
 			ErrorHandler:  func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 		},
 	}

@@ -33,10 +33,12 @@ type world struct {
 	scenario   *scenario
 	namespaces []string
 	wechat     *wechattest.Server
-	replicas   []*replica
-	args       []string
-	first      plan
-	start      time.Time
+	// apiHost is the API server that operators use; "" for the one that all share.
+	apiHost  string
+	replicas []*replica
+	args     []string
+	first    plan
+	start    time.Time
 
 	mu      sync.Mutex
 	targets []*targetRef
@@ -46,12 +48,15 @@ type world struct {
 
 // targetRef is a target Secret that is judged.
 type targetRef struct {
-	name     types.NamespacedName
+	name types.NamespacedName
+	// resource is the name of the WeChatAppToken, and account the number of its account.
+	resource string
+	account  int
 	appID    string
 	mode     wechattest.Mode
 	interval time.Duration
-	// until is when the test deleted the resource; zero for never.
-	until time.Time
+	// since is when the resource was made, and until when the test deleted it or made it impossible to serve; zero for never.
+	since, until time.Time
 }
 
 func newWorld(ctx context.Context, t *testing.T, sc *scenario, seed uint64) *world {
@@ -118,6 +123,9 @@ func (w *world) operateMore() {
 	name := fmt.Sprintf("%s-%d", w.scenario.name, i)
 	config, err := env.Operator(name)
 	w.must(err)
+	if w.apiHost != "" {
+		config.Host = w.apiHost
+	}
 	w.replicas = append(w.replicas, startReplica(w.T, name, filesDir, newAPIProxy(w.T, config, w.seed+uint64(i)), w.first, w.args...))
 }
 
@@ -145,10 +153,11 @@ func (w *world) addToken(namespace string, account int, name string, mode v1alph
 	for _, f := range mutate {
 		f(t)
 	}
+	since := time.Now()
 	w.must(w.Create(w.ctx, t))
 	ref := &targetRef{
-		name: types.NamespacedName{Namespace: namespace, Name: t.TargetName()}, appID: t.Spec.AppID,
-		mode: wechattest.Mode(mode), interval: t.Spec.CheckInterval.Duration,
+		name: types.NamespacedName{Namespace: namespace, Name: t.TargetName()}, resource: name, account: account, appID: t.Spec.AppID,
+		mode: wechattest.Mode(mode), interval: t.Spec.CheckInterval.Duration, since: since,
 	}
 	w.mu.Lock()
 	w.targets = append(w.targets, ref)
@@ -193,6 +202,11 @@ func (w *world) edit(name types.NamespacedName, do func() error) {
 	defer w.mu.Unlock()
 	f := w.factsOf(name)
 	f.edits = append(f.edits, at)
+}
+
+// token is a WeChatAppToken to be deleted or patched.
+func (r *targetRef) token() *v1alpha1.WeChatAppToken {
+	return &v1alpha1.WeChatAppToken{ObjectMeta: metav1.ObjectMeta{Namespace: r.name.Namespace, Name: r.resource}}
 }
 
 // asked notes a request that ends a token.
@@ -247,7 +261,8 @@ func (w *world) ready(refs ...*targetRef) bool {
 	return w.until(60*time.Second, func() bool {
 		return !slices.ContainsFunc(refs, func(r *targetRef) bool {
 			v, ok := w.held(r)
-			return !ok || v.gone || !w.wechat.Valid(v.token)
+			return !ok || v.gone || !w.wechat.Valid(v.token) || !slices.ContainsFunc(w.wechat.Tokens(r.appID),
+				func(t wechattest.IssuedToken) bool { return t.Token == v.token })
 		})
 	})
 }
@@ -280,15 +295,15 @@ func (w *world) result() *result {
 	}
 	rng := rand.New(rand.NewPCG(w.seed, 2))
 	for _, ref := range w.targets {
-		f := *w.factsOf(ref.name)
-		f.outages, f.crashes, f.lostCalls = append(f.outages, w.outages...), crashes, lost
-		s := &subject{
-			history: watching.history(ref.name), appID: ref.appID, mode: ref.mode, tokens: w.wechat.Tokens(ref.appID),
-			landed: landed, interval: ref.interval, lag: lag, facts: f,
-		}
 		until := end
 		if !ref.until.IsZero() {
 			until = ref.until
+		}
+		f := *w.factsOf(ref.name)
+		f.outages, f.crashes, f.lostCalls = append(f.outages, w.outages...), crashes, lost
+		s := &subject{
+			history: watching.history(ref.name).span(ref.since, until), appID: ref.appID, mode: ref.mode, tokens: w.wechat.Tokens(ref.appID),
+			landed: landed, interval: ref.interval, lag: lag, facts: f,
 		}
 		r.judge(ref.name.String(), s, until, rng)
 	}

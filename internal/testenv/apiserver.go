@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package testenv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"k8s.io/client-go/rest"
+)
+
+// APIServer is one more kube-apiserver on the control plane's etcd, which a test can kill and start again while the first one
+// goes on.
+type APIServer struct {
+	// Host is its URL. The users of the control plane are known to it too.
+	Host string
+
+	path    string
+	args    []string
+	client  *http.Client
+	process *exec.Cmd
+}
+
+// AddAPIServer prepares one; Start starts it.
+func (e *Environment) AddAPIServer() (*APIServer, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	first := e.env.ControlPlane.GetAPIServer()
+	in := func(name string) string { return filepath.Join(first.CertDir, name) }
+	a := &APIServer{Host: "https://127.0.0.1:" + port, path: first.Path, args: []string{
+		"--etcd-servers=" + first.EtcdURL.String(),
+		"--bind-address=127.0.0.1", "--secure-port=" + port,
+		"--cert-dir=" + first.CertDir,
+		"--service-cluster-ip-range=10.0.0.0/24",
+		"--authorization-mode=RBAC",
+		"--allow-privileged=true",
+		"--disable-admission-plugins=ServiceAccount",
+		"--service-account-issuer=" + first.SecureServing.URL("https", "/").String(),
+		"--service-account-key-file=" + in("sa-signer.crt"), "--service-account-signing-key-file=" + in("sa-signer.key"),
+	}}
+	for _, flag := range [...]string{"client-ca-file", "enable-admission-plugins"} {
+		for _, value := range first.Configure().Get(flag).Get(nil) {
+			a.args = append(a.args, "--"+flag+"="+value)
+		}
+	}
+	config := rest.CopyConfig(e.Config)
+	config.Host = a.Host
+	if a.client, err = rest.HTTPClientFor(config); err != nil {
+		return nil, fmt.Errorf("connecting to the API server: %w", err)
+	}
+	return a, nil
+}
+
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // an address of this machine: nothing to wait for
+	if err != nil {
+		return "", fmt.Errorf("looking for a free port: %w", err)
+	}
+	defer l.Close() //nolint:errcheck // it only tried the port
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	return port, err
+}
+
+// Start starts the process and waits until it is ready.
+func (a *APIServer) Start(ctx context.Context) error {
+	a.process = exec.Command(a.path, a.args...) //nolint:gosec,noctx // the control plane's own; Kill ends it
+	if err := a.process.Start(); err != nil {
+		return fmt.Errorf("starting the API server: %w", err)
+	}
+	for !a.ready(ctx) {
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), a.Kill())
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+func (a *APIServer) ready(ctx context.Context) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.Host+"/readyz", nil)
+	if err != nil {
+		return false
+	}
+	res, err := a.client.Do(req)
+	if err != nil {
+		return false
+	}
+	return res.Body.Close() == nil && res.StatusCode == http.StatusOK
+}
+
+// Kill ends the process without a warning, and waits for its end.
+func (a *APIServer) Kill() error {
+	if a.process == nil {
+		return nil
+	}
+	err := a.process.Process.Kill()
+	_ = a.process.Wait() // it says that it was killed
+	a.process = nil
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}
