@@ -3,6 +3,7 @@
 package controller
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -45,13 +46,15 @@ type account struct {
 	mu sync.Mutex
 	// flights merges the Stable calls of members that come at the same time.
 	flights singleflight.Group
-	// issuing is held during a Legacy mint.
-	issuing sync.Mutex
+	// minting: a pass has the turn to mint a Legacy token. waiting are the members to wake when it ends.
+	minting bool
+	waiting map[types.NamespacedName]bool
 	members map[types.UID]types.NamespacedName
 	// seen is WeChat's last answer about the account's token.
 	seen sighting
-	// dead is the fingerprint of a Legacy token that WeChat refused.
-	dead string
+	// dead is the fingerprint of a Legacy token that WeChat refused, and deadSince when it did so first.
+	dead      string
+	deadSince time.Time
 	// mints is the bucket of unrequested Legacy mints.
 	mints *rate.Limiter
 	// minted is the last token that this process minted, without its value.
@@ -116,6 +119,36 @@ func (a *accounts) leave(id accountID, uid types.UID, now time.Time) {
 	if len(acct.members) == 0 && acct.mints.TokensAt(now) >= mintBurst && len(recentForced(acct.forced, now)) == 0 {
 		delete(a.byID, id)
 	}
+}
+
+// beginMint takes the turn to mint a Legacy token; false while another pass has it. Nobody waits for it inside of a pass: WeChat
+// may take its 10 s, and the members of a large account would hold all workers.
+func (a *account) beginMint() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.minting {
+		return false
+	}
+	a.minting, a.waiting = true, map[types.NamespacedName]bool{}
+	return true
+}
+
+// endMint gives the turn back and names those who waited for it.
+func (a *account) endMint() (waited []types.NamespacedName) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.minting = false
+	return slices.Collect(maps.Keys(a.waiting))
+}
+
+// awaitMint tells whether another pass has the turn to mint. The member is woken when it ends.
+func (a *account) awaitMint(member types.NamespacedName) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.minting {
+		a.waiting[member] = true
+	}
+	return a.minting
 }
 
 // observe records an answer and names the members whose Secrets hold another token.
@@ -196,7 +229,7 @@ func (a *account) noteDead(fingerprint string, now time.Time, early bool) int {
 	if a.dead == fingerprint {
 		return 0 // another member saw it already
 	}
-	a.dead = fingerprint
+	a.dead, a.deadSince = fingerprint, now
 	if !early {
 		return 0
 	}
@@ -205,9 +238,15 @@ func (a *account) noteDead(fingerprint string, now time.Time, early bool) int {
 }
 
 func (a *account) isDead(fingerprint string) bool {
+	_, dead := a.death(fingerprint)
+	return dead
+}
+
+// death is when WeChat first refused the token.
+func (a *account) death(fingerprint string) (since time.Time, dead bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return fingerprint != "" && a.dead == fingerprint
+	return a.deadSince, fingerprint != "" && a.dead == fingerprint
 }
 
 func (a *account) want(wanted bool) {

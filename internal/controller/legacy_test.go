@@ -218,6 +218,38 @@ func TestLegacyFirstIssueOfManyMembers(t *testing.T) {
 	w.Consistently(func() int { return len(w.wechat.Tokens(appID)) }, 6*time.Second).Should(gomega.Equal(1)) // past askAgainAfter
 }
 
+// A mint that hangs takes one worker for its 10 s and no other, however many members of the account wait for it. When it ends
+// they are woken, and share the next one.
+func TestHungMintHoldsOneWorker(t *testing.T) {
+	w := newWorld(t)
+	w.workers = 3
+	w.startOperator()
+	w.wechat.Inject(wechattest.Fault{AppID: appID, Endpoint: wechattest.EndpointLegacy, Hang: true, Times: 1})
+	w.createCredentials(appSecret)
+	names := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
+	for _, name := range names {
+		w.createToken(name, legacy)
+	}
+	w.Eventually(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(1))
+	hung := time.Now()
+	w.update("h", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1")) // a request waits in the same way
+
+	const other = "wxfedcba9876543210"
+	w.wechat.SetApp(wechattest.App{ID: other, Secret: appSecret})
+	w.createToken("healthy", func(t *v1alpha1.WeChatAppToken) { t.Spec.AppID = other })
+	w.eventuallyReady("healthy")
+	if took := time.Since(hung); took > 5*time.Second {
+		t.Errorf("a resource of another account waited for %s", took)
+	}
+	for _, name := range names {
+		w.eventuallyReady(name)
+	}
+	if took := time.Since(hung); took > 14*time.Second {
+		t.Errorf("the members waited for %s, but should have been woken when the mint ended", took)
+	}
+	w.Eventually(func() string { return w.handled("h").Refresh }).Should(gomega.Equal("1"))
+}
+
 // Two operators that both think that they lead, because one was stopped past its lease, mint once for each rotation: who
 // finds the other's mark lets it finish.
 func TestTwoLeadersMintOnce(t *testing.T) {
@@ -231,4 +263,42 @@ func TestTwoLeadersMintOnce(t *testing.T) {
 	before := len(w.wechat.Tokens(appID))
 	w.eventuallyAnotherWithin(40*time.Second, "shop", value)
 	w.Consistently(func() int { return len(w.wechat.Tokens(appID)) }, 5*time.Second).Should(gomega.Equal(before + 1))
+}
+
+// Two operators that both make the first token, because there is no Secret to mark yet, cannot know which mint was the later one.
+// Who finds the other's Secret mints once more, so that it holds a token that lives on.
+func TestTwoLeadersMintTheFirstToken(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.startOperator()
+	// The first mint is answered last, so its token is the one that is written over the other's.
+	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, DelayAnswer: 1500 * time.Millisecond, Times: 1})
+	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, DelayAnswer: 200 * time.Millisecond, Times: 1})
+	w.createCredentials(appSecret)
+	w.createToken("shop", legacy)
+	w.eventuallyReady("shop")
+	newest := func() string {
+		tokens := w.wechat.Tokens(appID)
+		return tokens[len(tokens)-1].Token
+	}
+	w.Eventually(func() int { return len(w.wechat.Tokens(appID)) }).Should(gomega.BeNumerically(">=", 2))
+	time.Sleep(2 * time.Second)
+	w.Eventually(func() bool { return w.value("shop") == newest() }).Should(gomega.BeTrue())
+	w.Consistently(func() bool { return w.value("shop") == newest() && len(w.wechat.Tokens(appID)) == 3 }).Should(gomega.BeTrue())
+}
+
+// Who may edit the fetcher's Secret can make it look as if another leader had written a token there, a moment from now. WeChat refuses
+// it, and the fetcher takes the token that its neighbours hold: a mint, and another one because the first seems to be older, would end
+// that.
+func TestForgedTokenFromTheFuture(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("fetcher", legacy)
+	value := w.eventuallyReady("fetcher")
+	w.createToken("neighbour", legacy)
+	w.eventuallyReady("neighbour")
+	w.writeAsAnotherLeader("fetcher", "a-lie-in-good-order", w.clock.now().Add(time.Hour))
+	w.Eventually(func() string { return w.value("fetcher") }).Should(gomega.Equal(value))
+	w.Consistently(func() int { return len(w.wechat.Tokens(appID)) }).Should(gomega.Equal(1))
 }

@@ -162,6 +162,7 @@ func (m *matrix) whileDue() {
 	case m.lost():
 		// Three at once and one by the pace, then one in 20 s for the last five minutes.
 		s.inSpan("mints in the window", inWindow, span{15, 20})
+		s.paced(s.calls()[before:], expiry.Add(-5*time.Minute))
 	case m.legacy():
 		s.inSpan("mints in the window", inWindow, p.legacyHandover)
 	default:
@@ -253,6 +254,17 @@ func (s *subject) gaps(calls []wechattest.Call, limit int) {
 	s.Helper()
 	for i := 1; i < len(calls); i++ {
 		s.inDelay("the next call", calls[i].Clock.Sub(calls[i-1].Clock), i, limit)
+	}
+}
+
+// paced judges the time between mints that may have happened, in the last minutes of a token.
+func (s *subject) paced(calls []wechattest.Call, from time.Time) {
+	s.Helper()
+	for i := 1; i < len(calls); i++ {
+		gap := calls[i].Clock.Sub(calls[i-1].Clock)
+		if !calls[i-1].Clock.Before(from) && (gap < 20*time.Second-slack/4 || gap > 30*time.Second+slack) {
+			s.Errorf("%s: %s between two mints, want 20 to 30 s", s.name, gap)
+		}
 	}
 }
 

@@ -111,6 +111,8 @@ func answers() []answer {
 	codes(v1alpha1.ReasonAccountRestricted, action, 50002, 50004, 50007, 48004)
 	codes(v1alpha1.ReasonUnsupportedAccount, action, 61024)
 	codes(v1alpha1.ReasonRequestRejected, unknown, 47999, -7, 2147483647)
+	// WeChat documents these for the two endpoints: they would be mistakes of the operator's, and no table can explain them.
+	codes(v1alpha1.ReasonRequestRejected, unknown, 40002, 41002, 41004, 43002)
 
 	broken := func(name, reason string, fault wechattest.Fault) {
 		out = append(out, answer{name, fault, reason, transient, true})
@@ -127,6 +129,11 @@ func answers() []answer {
 	body("expires_in in quotes", `{"access_token":"abc","expires_in":"7200"}`)
 	body("errcode 0 without a token", `{"errcode":0,"errmsg":"ok"}`)
 	body("errcode above 32 bits", `{"errcode":4294967296}`)
+	body("errcode in quotes", `{"errcode":"40164","errmsg":"invalid ip"}`)
+	body("errcode twice", `{"errcode":0,"errcode":40164}`)
+	body("a list", `[{"access_token":"abc","expires_in":7200}]`)
+	body("a token with a line break", `{"access_token":"abc\ndef","expires_in":7200}`)
+	body("more than 64 KiB", `{"access_token":"abc","expires_in":7200,"more":"`+strings.Repeat("x", 64<<10)+`"}`)
 	for status, reason := range map[int]string{
 		204: v1alpha1.ReasonBadResponse, 301: v1alpha1.ReasonBadResponse, 400: v1alpha1.ReasonBadResponse, 403: v1alpha1.ReasonBadResponse,
 		404: v1alpha1.ReasonBadResponse, 500: v1alpha1.ReasonUnreachable, 502: v1alpha1.ReasonUnreachable, 503: v1alpha1.ReasonUnreachable,

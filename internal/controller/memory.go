@@ -69,6 +69,8 @@ type memory struct {
 	// ownMark is the ID of the last mark of this process. foreignMarkAt is when another one's was first seen after it.
 	ownMark       string
 	foreignMarkAt time.Time
+	// mintAgain: another process may have minted at the same moment, and which token lives on is not known.
+	mintAgain bool
 	// writtenVersion is the target's resourceVersion after the last own write of this process.
 	writtenVersion string
 	// hadTarget: a target was seen, so that its absence is somebody's deletion.
@@ -86,6 +88,8 @@ type issued struct {
 	revoke         *target.Revoke
 	// unseen: nobody of this operator saw WeChat issue it.
 	unseen bool
+	// unmarked: minted in Legacy mode without a mark, because there was no Secret.
+	unmarked bool
 	// reason why it was fetched; copied: from another member of the account.
 	reason refresh.Reason
 	copied bool
@@ -94,6 +98,7 @@ type issued struct {
 // verification is what a live read of the target's data showed.
 type verification struct {
 	resourceVersion string
+	readAt          time.Time
 	tampered        bool
 	// doubtful: the data agrees with the annotations, but this operator does not know the token.
 	doubtful bool

@@ -40,8 +40,10 @@ func (p *pass) mint(ctx context.Context) error {
 		return err
 	}
 	acct := p.mem.account
-	acct.issuing.Lock()
-	defer acct.issuing.Unlock()
+	if !acct.beginMint() {
+		return nil // the next decision waits for its end
+	}
+	defer p.endMint(ctx, acct)
 	if p.decision.Action == refresh.Issue && p.overtaken() {
 		return nil
 	}
@@ -78,7 +80,14 @@ func (p *pass) mint(ctx context.Context) error {
 	return p.fetchLegacy(ctx, acct, members)
 }
 
-// overtaken: while this member waited for its turn, another one minted. Its token is in the inbox, or the account's pace has
+// endMint lets the members that waited for this mint decide anew.
+func (p *pass) endMint(ctx context.Context, acct *account) {
+	for _, name := range acct.endMint() {
+		p.wake.send(ctx, name)
+	}
+}
+
+// overtaken: between this member's decision and its turn, another one minted. Its token is in the inbox, or the account's pace has
 // no mint left; either way the decision is to be made anew.
 func (p *pass) overtaken() bool {
 	now := p.WeChat.Now()
@@ -173,6 +182,7 @@ func (p *pass) fetchLegacy(ctx context.Context, acct *account, members []member)
 			p.wake.send(ctx, nameOf(m.token))
 		}
 	}
+	own.unmarked = p.existing == nil
 	switch p.decision.Action {
 	case refresh.Force:
 		own.handledRefresh = p.requested(refresh.RequestRefresh)
@@ -214,14 +224,14 @@ func (p *pass) copyFrom(ctx context.Context, others []member) (bool, error) {
 }
 
 // serves: another member's token is valid, and newer than the stored one and than a mint whose answer was lost. Any
-// valid one will do when the stored one was overwritten or is not of this account.
+// valid one will do when the stored one was overwritten, is refused by WeChat, or is not of this account.
 func (p *pass) serves(t *v1alpha1.TokenStatus) bool {
-	if t == nil || t.Fingerprint == "" || t.Mode != v1alpha1.ModeLegacy || !p.WeChat.Now().Before(t.ExpiresAt.Time) ||
+	if t == nil || p.mem.mintAgain || t.Fingerprint == "" || t.Mode != v1alpha1.ModeLegacy || !p.WeChat.Now().Before(t.ExpiresAt.Time) ||
 		p.mem.account.isDead(t.Fingerprint) || t.IssuedAt.Time.Before(p.unansweredMark().StartedAt.Truncate(time.Second)) {
 		return false
 	}
 	s := p.stored
-	return p.mem.verified.tampered || s.appID != p.token.Spec.AppID || s.mode != p.token.Spec.Mode || p.credentialsChanged() ||
+	return p.mem.verified.tampered || p.mem.account.isDead(s.fingerprint) || s.appID != p.token.Spec.AppID || s.mode != p.token.Spec.Mode || p.credentialsChanged() ||
 		t.Fingerprint != s.fingerprint && s.issuedAt.Truncate(time.Second).Before(t.IssuedAt.Time)
 }
 

@@ -188,7 +188,7 @@ func (p *pass) judge(snapshot target.Snapshot) {
 	now := p.WeChat.Now()
 	p.mem.rememberTarget(snapshot.Meta, now)
 	p.setExisting(snapshot.Meta)
-	v := verification{resourceVersion: snapshot.Meta.ResourceVersion, refused: p.refusal(snapshot)}
+	v := verification{resourceVersion: snapshot.Meta.ResourceVersion, readAt: now, refused: p.refusal(snapshot)}
 	key := p.token.Spec.Target.AccessTokenKey
 	known, trusted := p.trusted()
 	switch r := p.record; {
@@ -246,6 +246,9 @@ func (p *pass) inputs() refresh.Inputs {
 			MintStarted:     p.unansweredMark().StartedAt,
 		},
 	}
+	if p.mem.mintAgain {
+		in.Target.MintStarted = now
+	}
 	if p.mem.failure != nil {
 		f := *p.mem.failure
 		f.Binds = !p.failureIsOld()
@@ -254,6 +257,9 @@ func (p *pass) inputs() refresh.Inputs {
 	if acct := p.mem.account; acct != nil && in.Legacy {
 		in.MemberWaiting = acct.isWanted()
 		in.MintNotBefore = p.mintNotBefore(now)
+		if acct.awaitMint(nameOf(p.token)) {
+			in.MintEndsBy = now.Add(mintTakes)
+		}
 	}
 	if again := p.mem.askedAt.Add(askAgainAfter); !p.mem.askedAt.IsZero() && again.After(in.MintNotBefore) {
 		in.MintNotBefore = again
@@ -291,8 +297,11 @@ func (p *pass) tokenInput() refresh.Token {
 	if p.mem.account == nil || s.fingerprint == "" {
 		return t
 	}
-	if p.legacy() && p.mem.account.isDead(s.fingerprint) {
-		t.ExpiresAt = s.issuedAt
+	if since, dead := p.mem.account.death(s.fingerprint); dead && p.legacy() {
+		t.ExpiresAt = since
+		if s.issuedAt.Before(since) {
+			t.ExpiresAt = s.issuedAt // who edits the Secret may write any time
+		}
 		return t
 	}
 	switch seen := p.mem.account.lastSeen(); {

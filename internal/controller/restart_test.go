@@ -3,6 +3,8 @@
 package controller_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"testing"
 	"time"
@@ -218,4 +220,78 @@ func TestWrongLocalClock(t *testing.T) {
 			})
 		}
 	}
+}
+
+// An operator that is told to end while it mints writes the token that it gets: a rolling update loses no mint.
+func TestToldToEndDuringAMint(t *testing.T) {
+	w := newWorld(t)
+	o := w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop", legacy)
+	value := w.eventuallyReady("shop")
+	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Delay: time.Second})
+	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
+	w.Eventually(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(2))
+	o.stop()
+	if now := w.value("shop"); now == value || !w.wechat.Valid(now) {
+		t.Error("the token that was minted when the operator was told to end is lost")
+	}
+	if mark := w.secret("shop").Annotations[v1alpha1.AnnotationMintStarted]; mark != "" {
+		t.Errorf("the mark %q was left", mark)
+	}
+	w.startOperator()
+	w.Eventually(func() string { return w.handled("shop").Refresh }).Should(gomega.Equal("1"))
+	if n := len(w.wechat.Tokens(appID)); n != 2 {
+		t.Errorf("%d tokens were minted, want 2", n)
+	}
+}
+
+// A leader that is stopped between WeChat's answer and its write, past its lease, finds another one's token in the Secret. It must not
+// put its own, older one in the place of that.
+func TestOldAnswerAfterAPause(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop")
+	w.eventuallyReady("shop")
+	newest := func() string {
+		tokens := w.wechat.Tokens(appID)
+		return tokens[len(tokens)-1].Token
+	}
+	w.wechat.RivalForceRefresh(appID)
+	older := newest()
+	w.wechat.Inject(wechattest.Fault{DelayAnswer: 1500 * time.Millisecond, Times: 1})
+	calls := w.calls(wechattest.EndpointStable)
+	w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, "1"))
+	w.Eventually(func() int { return w.calls(wechattest.EndpointStable) }).Should(gomega.Equal(calls + 1))
+	time.Sleep(200 * time.Millisecond) // its answer is made, and under way
+
+	w.clock.advance(time.Minute)
+	w.wechat.RivalForceRefresh(appID)
+	w.writeAsAnotherLeader("shop", newest(), w.clock.now())
+	if older == newest() {
+		t.Fatal("nothing was forced")
+	}
+	seen := map[string]bool{}
+	w.Consistently(func() string {
+		seen[w.value("shop")] = true
+		return w.value("shop")
+	}, 4*time.Second).Should(gomega.Equal(newest()))
+	if seen[older] {
+		t.Error("the older token was written over the newer one")
+	}
+	w.Eventually(func() string { return w.handled("shop").Check }).Should(gomega.Equal("1"))
+}
+
+// writeAsAnotherLeader writes a token and what goes with it into a Secret.
+func (w *world) writeAsAnotherLeader(secret, token string, issuedAt time.Time) {
+	w.Helper()
+	sum := sha256.Sum256([]byte(token))
+	expires := issuedAt.Add(2 * time.Hour).UTC().Format(time.RFC3339)
+	w.updateSecret(secret, func(s *corev1.Secret) {
+		s.Data["access_token"], s.Data["expires_at"] = []byte(token), []byte(expires)
+		s.Annotations[v1alpha1.AnnotationTokenFingerprint] = hex.EncodeToString(sum[:])[:16]
+		s.Annotations[v1alpha1.AnnotationIssuedAt] = issuedAt.UTC().Format(time.RFC3339)
+		s.Annotations[v1alpha1.AnnotationExpiresAt] = expires
+	})
 }

@@ -3,6 +3,7 @@
 package controller_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -70,7 +71,9 @@ type world struct {
 	// requireLabel is --require-credentials-label of the operators that are started.
 	requireLabel bool
 	// prompt is --prompt-delivery.
-	prompt   bool
+	prompt bool
+	// workers is --max-concurrent-reconciles of the operators that are started; 0 for 64.
+	workers  int
 	recorder *recorder
 }
 
@@ -174,7 +177,7 @@ func (w *world) startOperator(namespaces ...string) *operator {
 	}
 	reconciler := controller.New(controller.Options{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), WeChat: api,
-		Events: mgr.GetEventRecorder("wechat-token-operator"), MaxConcurrentReconciles: 64,
+		Events: mgr.GetEventRecorder("wechat-token-operator"), MaxConcurrentReconciles: cmp.Or(w.workers, 64),
 		RequireCredentialsLabel: w.requireLabel, PromptDelivery: w.prompt, Recorder: w.recorder,
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -20,6 +21,9 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
+// writeTakes is the longest time that the write of a token may go on when the process is told to end.
+const writeTakes = 10 * time.Second
+
 // writeTarget stores the token that waits to be written, if any, with the metadata that goes with it.
 func (p *pass) writeTarget(ctx context.Context) error {
 	if gone, err := p.gone(ctx); gone || err != nil {
@@ -27,8 +31,15 @@ func (p *pass) writeTarget(ctx context.Context) error {
 	}
 	token := p.unwritten()
 	if token != nil && p.supersededBySecret(token) {
+		p.mem.mintAgain = token.unmarked
 		p.mem.written(token)
 		return nil
+	}
+	if token != nil {
+		// The process may be told to end while WeChat takes its time: what it issued must not get lost by that.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), writeTakes)
+		defer cancel()
 	}
 	record, want := target.Want(p.token, p.existing, p.ownership.Claim, p.wantedRecord(token))
 	failpoint.Hit("before-secret")
@@ -121,10 +132,23 @@ func (p *pass) wantedRecord(token *issued) target.Record {
 	return record
 }
 
-// supersededBySecret: the Secret already holds a token that was issued later, perhaps by a leader that was thought
-// to be gone. In Legacy mode the later mint is the one that lives.
+// supersededBySecret: the Secret already holds another token, that was issued later, perhaps by a leader that was thought to be
+// gone, or by the one that came when this process was stopped. In Stable mode WeChat can be asked which one is right, and is, when
+// the answer at hand is older than the look at the Secret. In Legacy mode the later mint is the one that lives.
+//
+// A token that was minted before there was a Secret to mark may be of the same moment as the other one, and the times do not tell
+// which mint was the later one. Then both give way to a new one, before a volume can have either.
 func (p *pass) supersededBySecret(token *issued) bool {
-	return p.existing != nil && p.mem.verified.doubtful && p.legacy() && p.record.IssuedAt.After(token.IssuedAt)
+	if p.existing == nil || !p.mem.verified.doubtful || p.record.TokenFingerprint == token.Value.Fingerprint() {
+		return false
+	}
+	if !p.legacy() {
+		return token.handledRefresh == "" && token.revoke == nil && token.IssuedAt.Before(p.mem.verified.readAt)
+	}
+	if p.record.Mint.ID != "" && p.record.Mint.ID == p.mem.ownMark || p.mem.account != nil && p.mem.account.isDead(p.record.TokenFingerprint) {
+		return false // nobody wrote a token since this mint began, or what was written is refused by WeChat
+	}
+	return token.unmarked || p.record.IssuedAt.After(token.IssuedAt)
 }
 
 // wrote remembers an own write.
@@ -144,6 +168,7 @@ func (p *pass) wrote(written *metav1.PartialObjectMetadata, record target.Record
 		s := recorded(record)
 		s.unseen = token.unseen
 		p.mem.stored = &s
+		p.mem.mintAgain = false
 		p.mem.written(token)
 		if token.revoke != nil && !token.revoke.InProgress() {
 			p.handle(refresh.RequestRevoke, token.revoke.Value)

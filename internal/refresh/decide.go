@@ -88,6 +88,8 @@ type Inputs struct {
 	MemberWaiting bool
 	// MintNotBefore paces the Legacy mints that nobody asked for.
 	MintNotBefore time.Time
+	// MintEndsBy is when a Legacy mint that another member of the account makes is over; zero for none. Its end is an event.
+	MintEndsBy time.Time
 }
 
 // Target describes the target Secret.
@@ -263,7 +265,7 @@ func (p *plan) allows(reason Reason, action Action) bool {
 	case Issue, Check, Force, Revoke:
 		notBefore = p.retryAt
 		if action == Issue && p.in.Legacy {
-			notBefore = later(notBefore, p.in.MintNotBefore)
+			notBefore = later(notBefore, later(p.in.MintNotBefore, p.in.MintEndsBy))
 		}
 	}
 	if reason == TargetMissing || reason == TargetTampered || reason == TargetOutdated {

@@ -72,6 +72,9 @@ func (s *source) inputs() Inputs {
 	if n := s.byte(); n != 1 {
 		in.Token.Fingerprint = string('a' + rune(n%16))
 	}
+	if s.byte()%4 == 1 {
+		in.MintEndsBy = s.time()
+	}
 	for range s.byte() % 25 {
 		in.Requests.Forced = append(in.Requests.Forced, s.time())
 	}
@@ -169,7 +172,8 @@ func checkPromise(t *testing.T, in Inputs, d Decision) {
 	if in.Deleting || in.Suspended || in.CredentialsMissing || in.Target.Denied || !in.Target.Exists || in.Token.Fingerprint == "" {
 		return
 	}
-	if d.Action != Wait || in.Failure != nil && in.Failure.Binds || in.Legacy && now.Before(in.MintNotBefore) {
+	paced := in.Legacy && (now.Before(in.MintNotBefore) || now.Before(in.MintEndsBy))
+	if d.Action != Wait || in.Failure != nil && in.Failure.Binds || paced {
 		return
 	}
 	if !now.Before(in.Token.ExpiresAt) {
@@ -195,6 +199,9 @@ func checkLimits(t *testing.T, in Inputs, d Decision) {
 	}
 	if in.Legacy && d.Action == Issue && now.Before(in.MintNotBefore) {
 		t.Error("an unrequested mint before its time")
+	}
+	if mints := d.Action == Issue || d.Action == Force || d.Action == Revoke; in.Legacy && mints && now.Before(in.MintEndsBy) {
+		t.Error("a mint while another member of the account mints")
 	}
 	if in.Legacy || d.Action != Force && d.Action != Revoke {
 		return

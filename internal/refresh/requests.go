@@ -94,18 +94,18 @@ func (p *plan) executableAt(kind RequestKind) (at time.Time, made bool) {
 	case kind == RequestRefresh && r.Refresh && r.RevokeStarted.IsZero():
 		return p.forcedAt(1), true
 	case kind == RequestCheck && r.Check && p.in.Legacy && !p.in.Target.Exists:
-		return p.in.MintNotBefore, true // nobody asked for more mints than the account can bear
+		return later(p.in.MintNotBefore, p.in.MintEndsBy), true // nobody asked for more mints than the account can bear
 	case kind == RequestCheck && r.Check:
 		return time.Time{}, true
 	}
 	return time.Time{}, false
 }
 
-// forcedAt is when n forced calls, the first of them now, keep WeChat's limits. Legacy has none: a
-// mint counts against the 2,000 a day.
+// forcedAt is when n forced calls, the first of them now, keep WeChat's limits. Legacy has none, as a
+// mint counts against the 2,000 a day, but one mint at a time.
 func (p *plan) forcedAt(n int) time.Time {
 	if p.in.Legacy {
-		return time.Time{}
+		return p.in.MintEndsBy
 	}
 	return ForcedAt(p.now, p.in.Requests.Forced, n)
 }
