@@ -17,6 +17,8 @@ kustomize) package=sigs.k8s.io/kustomize/kustomize/v5 note='(once)' ;;
 crd-ref-docs) package=github.com/elastic/crd-ref-docs note='(once)' ;;
 actionlint) package=github.com/rhysd/actionlint/cmd/actionlint note='(once)' ;;
 govulncheck) package=golang.org/x/vuln/cmd/govulncheck note='(once)' ;;
+coredns) package=. note='(once; some minutes)' ;;
+image) module=$here/../image package=. note='(once)' ;;
 benchplot) package=. note='(once)' ;;
 golangci-lint) package=. note='(once; some minutes)' ;;
 helm) package=helm.sh/helm/v4/cmd/helm note='(once; some minutes)' ;;

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Builds images without a container engine and writes them as OCI archives, for PLATFORMS:
+#   hack/image/build.sh dist/images operator qrcode
+# The operator's is what the Dockerfile makes, but for the base: see README.md.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+out=${1:?usage: build.sh FOLDER NAME...}
+shift
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+cd "$here/../.."
+
+read -ra platforms <<<"${PLATFORMS:-linux/amd64 linux/arm64}"
+version=${VERSION:-dev}
+tag=${TAG:-dev}
+image=$(hack/tools/build.sh image)
+
+for name in "$@"; do
+	ref=$name:$tag
+	case $name in
+	operator) package=./cmd/operator ref=wechat-token-operator:$tag ;;
+	fake-wechat) package=./hack/fake-wechat ;;
+	qrcode) package=./examples/qrcode ;;
+	token-user) package=./test/e2e/token-user ;;
+	pause) package=./hack/cluster/pause ;;
+	coredns) package= ;;
+	*)
+		echo "unknown image: $name" >&2
+		exit 2
+		;;
+	esac
+	binaries=()
+	for platform in "${platforms[@]}"; do
+		binary=$out/bin/${platform//\//-}/$name
+		if [[ $name == coredns ]]; then
+			# Built as a tool, for this machine alone, and for the cluster on it.
+			[[ $platform == linux/$(go env GOARCH) ]] || continue
+			mkdir -p "$(dirname "$binary")"
+			cp "$(hack/tools/build.sh coredns)" "$binary"
+		else
+			# As in the Dockerfile: the same Go makes the same binary.
+			env -u GOFLAGS CGO_ENABLED=0 GOOS="${platform%%/*}" GOARCH="${platform##*/}" \
+				go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version" -o "$binary" "$package"
+		fi
+		binaries+=("$platform=$binary")
+	done
+	"$image" --ref "$ref" --out "$out/$name.tar" "${binaries[@]}"
+done
