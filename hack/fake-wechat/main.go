@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // fake-wechat runs the stand-in for WeChat's API alone, for demos and for tests in other processes. When
-// it is ready it prints one line of JSON, {"url":…,"adminURL":…}; SIGINT or SIGTERM ends it.
+// it is ready it prints one line of JSON, {"url":…,"adminURL":…,"ca":…}; SIGINT or SIGTERM ends it.
 package main
 
 import (
@@ -38,6 +38,8 @@ func main() {
 type ready struct {
 	URL      string `json:"url"`
 	AdminURL string `json:"adminURL,omitempty"`
+	// CA is the certificate to trust, with --tls.
+	CA string `json:"ca,omitempty"`
 }
 
 // run serves until ctx ends.
@@ -52,7 +54,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	defer server.Close()
 
-	line := ready{URL: server.URL()}
+	line := ready{URL: server.URL(), CA: string(server.CACertPEM())}
 	var failed <-chan error
 	if o.adminAddr != "" {
 		admin, done, err := serveAdmin(ctx, o.adminAddr, server.AdminHandler())

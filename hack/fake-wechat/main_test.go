@@ -143,7 +143,8 @@ func TestRunWithoutAdmin(t *testing.T) {
 
 func TestRunTLS(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "ca.pem")
-	p := launch(t, "--auto-apps", "--tls", "--tls-ca-out", file)
+	const name = "fake-wechat.wechat.svc"
+	p := launch(t, "--auto-apps", "--tls", "--tls-name", name, "--tls-ca-out", file)
 	pem, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -152,8 +153,17 @@ func TestRunTLS(t *testing.T) {
 	if !pool.AppendCertsFromPEM(pem) {
 		t.Fatal("the file holds no certificate")
 	}
-	if body := fetch(t, newClient(t, pool), p.URL, appID, secret); !strings.Contains(body, "access_token") {
+	if p.CA != string(pem) {
+		t.Errorf("the CA is said to be\n%s", p.CA)
+	}
+	client := newClient(t, pool)
+	if body := fetch(t, client, p.URL, appID, secret); !strings.Contains(body, "access_token") {
 		t.Errorf("a mint got %s", body)
+	}
+	client.Transport.(*http.Transport).TLSClientConfig.ServerName = name
+	client.CloseIdleConnections()
+	if body := fetch(t, client, p.URL, appID, secret); !strings.Contains(body, "access_token") {
+		t.Errorf("a mint under another name got %s", body)
 	}
 }
 
@@ -182,6 +192,7 @@ func TestRefusals(t *testing.T) {
 		{[]string{"--life", "0s"}, "--life"},
 		{[]string{"--life", "1500ms"}, "--life"},
 		{[]string{"--tls-ca-out", "ca.pem"}, "needs --tls"},
+		{[]string{"--tls-name", "fake-wechat"}, "needs --tls"},
 		{[]string{"--tls", "--tls-ca-out", "no/such/directory/ca.pem"}, "--tls-ca-out"},
 		{[]string{"--app", "wx0123456789abcdef"}, "ID:SECRET"},
 		{[]string{"--nothing"}, "nothing"},

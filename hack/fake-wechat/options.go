@@ -33,6 +33,10 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.adminAddr, "admin-addr", "127.0.0.1:0", "loopback address of the admin side; empty: none")
 	flags.DurationVar(&o.server.Life, "life", 2*time.Hour, "life of a token, in whole seconds")
 	flags.BoolVar(&o.server.TLS, "tls", false, "serve HTTPS, with a certificate of a CA of its own")
+	flags.Func("tls-name", "name for the certificate besides localhost, such as that of a Service; may be repeated", func(name string) error {
+		o.server.TLSNames = append(o.server.TLSNames, name)
+		return nil
+	})
 	flags.StringVar(&o.caOut, "tls-ca-out", "", "file to write the CA's certificate to")
 	flags.Func("app", "account as ID:SECRET; may be repeated", func(value string) error {
 		id, secret, _ := strings.Cut(value, ":")
@@ -68,6 +72,8 @@ func (o options) check(anywhere bool) error {
 		return errors.New("--life must be whole seconds, at least 1s")
 	case o.caOut != "" && !o.server.TLS:
 		return errors.New("--tls-ca-out needs --tls")
+	case len(o.server.TLSNames) > 0 && !o.server.TLS:
+		return errors.New("--tls-name needs --tls")
 	}
 	return nil
 }

@@ -24,6 +24,8 @@ const (
 type Options struct {
 	// TLS serves HTTPS, with a certificate for 127.0.0.1, ::1 and localhost from a CA of the server's own.
 	TLS bool
+	// TLSNames are more names for the certificate, such as that of a Service.
+	TLSNames []string
 	// Addr is the address to listen on; default 127.0.0.1:0.
 	Addr string
 	// Life is how long a token lives, rounded up to whole seconds; default 7200 s.
@@ -98,7 +100,7 @@ func (s *Server) listen() error {
 	scheme := "http"
 	serve := s.http.Serve
 	if s.options.TLS {
-		ca, certificate, err := newCertificate()
+		ca, certificate, err := newCertificate(s.options.TLSNames)
 		if err != nil {
 			return fmt.Errorf("certificate: %w", err)
 		}

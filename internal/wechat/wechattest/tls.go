@@ -18,8 +18,8 @@ import (
 // ProxiedName is on the server's certificate and in no DNS, so that only a proxy can reach it by this name.
 const ProxiedName = "wechat.test"
 
-// newCertificate makes a CA and a server certificate from it. Nobody keeps the CA's key.
-func newCertificate() (caPEM []byte, server tls.Certificate, err error) {
+// newCertificate makes a CA and a server certificate from it, for this machine and more names. Nobody keeps the CA's key.
+func newCertificate(names []string) (caPEM []byte, server tls.Certificate, err error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, server, err
@@ -37,7 +37,7 @@ func newCertificate() (caPEM []byte, server tls.Certificate, err error) {
 	}
 	leaf := certificateTemplate(2, "wechattest")
 	leaf.KeyUsage, leaf.ExtKeyUsage = x509.KeyUsageDigitalSignature, []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
-	leaf.DNSNames, leaf.IPAddresses = []string{"localhost", ProxiedName}, []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
+	leaf.DNSNames, leaf.IPAddresses = append([]string{"localhost", ProxiedName}, names...), []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
 	der, err := x509.CreateCertificate(rand.Reader, leaf, ca, key.Public(), caKey)
 	if err != nil {
 		return nil, server, err
