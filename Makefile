@@ -23,6 +23,11 @@ ARGS ?=
 TEST_PACKAGES ?= 2
 TEST_TIMEOUT ?= 20m
 
+# What image-oci builds for, and where; and where make cluster keeps everything.
+OCI_PLATFORMS ?= linux/amd64 linux/arm64
+OCI_IMAGES ?= operator
+CLUSTER_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wechat-token-operator/cluster
+
 SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -193,11 +198,48 @@ bench-plots: ## Draw docs/images/*.svg from bin/bench*.json.
 bench-build: build
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -o bin/ ./hack/fake-wechat ./test/bench
 
+##@ A real cluster
+
+# Images for the cluster on this machine, and the folder of its control plane.
+CLUSTER_IMAGES = PLATFORMS=linux/$$($(GO) env GOARCH) VERSION="$(VERSION)" hack/image/build.sh
+CLUSTER_ASSETS = $$(hack/controlplane/build.sh all)
+CLUSTER = bin/cluster --dir "$(CLUSTER_DIR)"
+
+.PHONY: cluster
+cluster: bin-cluster ## Run a cluster of one node from source on this Linux machine, as root; see hack/cluster/README.md.
+	@assets=$(CLUSTER_ASSETS); \
+	TAG=cluster $(CLUSTER_IMAGES) dist/images/cluster pause coredns >/dev/null; \
+	$(CLUSTER) --assets "$$assets" --images dist/images/cluster up
+
+.PHONY: cluster-down
+cluster-down: bin-cluster ## End that cluster and remove everything that it made.
+	@$(CLUSTER) down
+
+.PHONY: cluster-load
+cluster-load: bin-cluster ## Build this repository's images and load them into that cluster.
+	@$(CLUSTER_IMAGES) dist/images operator fake-wechat qrcode
+	@$(CLUSTER) load dist/images/operator.tar dist/images/fake-wechat.tar dist/images/qrcode.tar
+
+.PHONY: cluster-kind
+cluster-kind: ## The same with kind, on a machine with docker: a cluster with this repository's images.
+	kind create cluster --name wechat-token-operator
+	@$(CLUSTER_IMAGES) dist/images operator fake-wechat qrcode
+	for image in operator fake-wechat qrcode; do kind load image-archive --name wechat-token-operator "dist/images/$$image.tar"; done
+
+.PHONY: e2e
+e2e: bin-cluster plugin ## Test the operator as its users have it, on a cluster of its own or that of E2E_KUBECONFIG.
+	@assets=$(CLUSTER_ASSETS); helm=$(HELM); \
+	KUBEBUILDER_ASSETS="$$assets" HELM="$$helm" hack/cluster/e2e.sh
+
+.PHONY: bin-cluster
+bin-cluster:
+	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -o bin/cluster ./hack/cluster
+
+##@ Build
+
 .PHONY: controlplane
 controlplane: ## Build the whole control plane into the cache; other targets build what they need.
 	@hack/controlplane/build.sh all
-
-##@ Build
 
 .PHONY: build
 build: ## Build bin/operator, a static binary.
@@ -216,6 +258,10 @@ plugin-dist: ## Build the plugin's archives and its Krew manifest for VERSION in
 image: ## Build the image IMG (PLATFORM=linux/arm64 for another platform).
 	$(CONTAINER_TOOL) build $(if $(PLATFORM),--platform $(PLATFORM)) --build-arg VERSION=$(VERSION) \
 		$(foreach v,BUILDER_IMAGE BASE_IMAGE GOPROXY,$(if $($(v)),--build-arg $(v)=$($(v)))) -t $(IMG) .
+
+.PHONY: image-oci
+image-oci: ## Build the same image without a container engine, as dist/images/operator.tar (OCI_IMAGES="operator qrcode" for more).
+	@PLATFORMS="$(OCI_PLATFORMS)" VERSION="$(VERSION)" hack/image/build.sh dist/images $(OCI_IMAGES)
 
 .PHONY: push
 push: require-img ## Push the image IMG.
