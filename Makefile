@@ -21,6 +21,8 @@ SCENARIOS ?=
 ARGS ?=
 # How many packages are tested at once: each with a control plane of its own fills a core.
 TEST_PACKAGES ?= 2
+# How many tests of a package run at once: most of them wait, for a timer or the API server.
+TEST_PARALLEL ?= 4
 TEST_TIMEOUT ?= 20m
 
 # What image-oci builds for, and where; and where make cluster keeps everything.
@@ -122,7 +124,7 @@ verify: ## Check that generated files, module files and formatting are up to dat
 test: verify vet lint chart-lint argocd-test fuzz-short ## Check everything and run all tests with the race detector on a real API server.
 	@hack/tools/build.sh promtool >/dev/null; hack/tools/build.sh prometheus >/dev/null # ahead of the tests' time limit
 	assets=$(TEST_ASSETS); helm=$(HELM); \
-	KUBEBUILDER_ASSETS="$$assets" HELM="$$helm" $(GO) test -race -p $(TEST_PACKAGES) -timeout $(TEST_TIMEOUT) ./...
+	KUBEBUILDER_ASSETS="$$assets" HELM="$$helm" $(GO) test -race -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) ./...
 
 .PHONY: chart-lint
 chart-lint: ## Lint the chart and run its unit tests.

@@ -15,8 +15,8 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -121,8 +121,9 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry promet
 }
 
 func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Manager, error) {
+	// Only what is read and written here: the whole of client-go's scheme takes megabytes.
 	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, fmt.Errorf("registering kinds: %w", err)
 	}
 	server := metricsserver.Options{BindAddress: opts.metricsBindAddress, SecureServing: opts.metricsSecure}

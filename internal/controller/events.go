@@ -17,9 +17,9 @@ import (
 )
 
 // announce sends the events that follow from a change of status, so that a restart repeats none.
-func (p *pass) announce(before, after *v1alpha1.WeChatAppToken) {
-	was := apimeta.FindStatusCondition(before.Status.Conditions, v1alpha1.ConditionRefreshFailing)
-	is := apimeta.FindStatusCondition(after.Status.Conditions, v1alpha1.ConditionRefreshFailing)
+func (p *pass) announce(before, after v1alpha1.WeChatAppTokenStatus) {
+	was := apimeta.FindStatusCondition(before.Conditions, v1alpha1.ConditionRefreshFailing)
+	is := apimeta.FindStatusCondition(after.Conditions, v1alpha1.ConditionRefreshFailing)
 	switch {
 	case is != nil && (was == nil || was.Reason != is.Reason):
 		p.event(corev1.EventTypeWarning, v1alpha1.EventRefreshFailed, is.Reason, is.Reason+": "+is.Message)
@@ -27,7 +27,7 @@ func (p *pass) announce(before, after *v1alpha1.WeChatAppToken) {
 		p.event(corev1.EventTypeNormal, v1alpha1.EventRecovered, was.Reason, "the cause of "+was.Reason+" is gone")
 	}
 	p.announceTarget(readyCondition(before), readyCondition(after))
-	if before.Status.ObservedGeneration >= 0 && p.mem.failure == nil {
+	if before.ObservedGeneration >= 0 && p.mem.failure == nil {
 		p.announceRequests(before, after)
 	}
 }
@@ -46,9 +46,9 @@ func (p *pass) announceTarget(was, is *metav1.Condition) {
 
 // announceRequests tells what became of a refresh and a revoke. A forced call that WeChat answers with the same token
 // replaced nothing.
-func (p *pass) announceRequests(before, after *v1alpha1.WeChatAppToken) {
+func (p *pass) announceRequests(before, after v1alpha1.WeChatAppTokenStatus) {
 	was, is := handledOf(before), handledOf(after)
-	switch old, now := before.Status.Token, after.Status.Token; {
+	switch old, now := before.Token, after.Token; {
 	case is.Refresh == was.Refresh:
 	case old != nil && now != nil && old.Fingerprint != "" && old.Fingerprint == now.Fingerprint:
 		p.event(corev1.EventTypeWarning, v1alpha1.EventRequestedRefresh, sameToken, "WeChat returned the same token: it forces no new one "+
@@ -61,8 +61,8 @@ func (p *pass) announceRequests(before, after *v1alpha1.WeChatAppToken) {
 	}
 }
 
-func handledOf(token *v1alpha1.WeChatAppToken) v1alpha1.HandledRequests {
-	if h := token.Status.HandledRequests; h != nil {
+func handledOf(status v1alpha1.WeChatAppTokenStatus) v1alpha1.HandledRequests {
+	if h := status.HandledRequests; h != nil {
 		return *h
 	}
 	return v1alpha1.HandledRequests{}

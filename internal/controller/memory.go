@@ -32,13 +32,14 @@ type memory struct {
 	// ownTarget is the target as the last own write or live read left it, while the informer may be behind.
 	ownTarget *metav1.PartialObjectMetadata
 	ownAt     time.Time
+	// ownStatus is the status as the last own write left it, while the informer is behind.
+	ownStatus *writtenStatus
 	// peer is the account that another member of it found this resource to belong to.
 	peer peer
 	// delivery is how far the pods were told of a token.
 	delivery delivery.Outcome
 
 	// The rest belongs to the passes over the resource.
-	ownStatus   *v1alpha1.WeChatAppToken
 	credentials resolved
 	account     *account
 	accountID   accountID
@@ -75,6 +76,12 @@ type memory struct {
 	writtenVersion string
 	// hadTarget: a target was seen, so that its absence is somebody's deletion.
 	hadTarget bool
+}
+
+// writtenStatus is a status and the resourceVersion that its write gave the resource.
+type writtenStatus struct {
+	resourceVersion string
+	status          v1alpha1.WeChatAppTokenStatus
 }
 
 // issued is a token on its way to the Secret, with what must be written in the same update.
@@ -154,13 +161,29 @@ func (r *Reconciler) forget(name types.NamespacedName) {
 	}
 }
 
-// freshest gives the resource with the status of the last own write if the cache is behind it.
+// freshest gives the cache's copy of the resource the status of the last own write if the cache is behind it.
 func (m *memory) freshest(cached *v1alpha1.WeChatAppToken) *v1alpha1.WeChatAppToken {
-	if m.ownStatus != nil && newer(m.ownStatus.ResourceVersion, cached.ResourceVersion) {
-		return m.ownStatus.DeepCopy()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ownStatus != nil && newer(m.ownStatus.resourceVersion, cached.ResourceVersion) {
+		m.ownStatus.status.DeepCopyInto(&cached.Status)
 	}
-	m.ownStatus = nil
-	return cached.DeepCopy()
+	return cached
+}
+
+func (m *memory) wroteStatus(resourceVersion string, status v1alpha1.WeChatAppTokenStatus) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ownStatus = &writtenStatus{resourceVersion, status}
+}
+
+// statusSeen drops the own status once the informer has it: with thousands of resources a second copy of each counts.
+func (m *memory) statusSeen(resourceVersion string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ownStatus != nil && !newer(m.ownStatus.resourceVersion, resourceVersion) {
+		m.ownStatus = nil
+	}
 }
 
 // put keeps a token until it is written. The one that WeChat issued later wins.

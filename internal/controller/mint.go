@@ -402,7 +402,7 @@ func eligible(token *v1alpha1.WeChatAppToken) bool {
 	if token.DeletionTimestamp != nil || token.Spec.Suspend || token.Status.ObservedGeneration < 0 {
 		return false
 	}
-	if ready := readyCondition(token); ready != nil {
+	if ready := readyCondition(token.Status); ready != nil {
 		switch ready.Reason {
 		case v1alpha1.ReasonTargetConflict, v1alpha1.ReasonTargetTerminating,
 			v1alpha1.ReasonCredentialsNotFound, v1alpha1.ReasonCredentialsMalformed:

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -26,34 +26,45 @@ func (p *pass) writeStatus(ctx context.Context) error {
 	if p.decision.Reason == "" || p.deleted {
 		return nil // nothing was decided, as the API server could not be asked, or there is nothing left to write to
 	}
-	next := p.token.DeepCopy()
-	next.Status = p.status()
-	if equality.Semantic.DeepEqual(next.Status, p.token.Status) || p.onlyMarked(next) {
+	next := p.status()
+	if equality.Semantic.DeepEqual(next, p.token.Status) || p.onlyMarked(next) {
 		return nil
 	}
-	base := p.token.DeepCopy()
 	failpoint.Hit("before-status")
-	if err := p.Client.Status().Patch(ctx, next, client.MergeFrom(base), client.FieldOwner(target.FieldManager)); err != nil {
+	version, err := p.patchStatus(ctx, next)
+	if err != nil {
 		if apierrors.IsNotFound(err) {
 			return nil // deleted meanwhile
 		}
 		return fmt.Errorf("writing the status of WeChatAppToken %s: %w", nameOf(p.token), err)
 	}
 	failpoint.Hit("after-status")
-	p.mem.ownStatus = next
-	p.announce(base, next)
+	p.mem.wroteStatus(version, next)
+	p.announce(p.token.Status, next)
 	return nil
+}
+
+// patchStatus sends what is different, and asks for nothing but the metadata back.
+func (p *pass) patchStatus(ctx context.Context, next v1alpha1.WeChatAppTokenStatus) (resourceVersion string, err error) {
+	was, is := &v1alpha1.WeChatAppToken{Status: p.token.Status}, &v1alpha1.WeChatAppToken{Status: next}
+	patch, err := client.MergeFrom(was).Data(is)
+	if err != nil {
+		return "", fmt.Errorf("encoding the patch: %w", err)
+	}
+	answer := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: p.token.Namespace, Name: p.token.Name}}
+	answer.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(v1alpha1.Kind))
+	err = p.Client.Status().Patch(ctx, answer, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(target.FieldManager))
+	return answer.ResourceVersion, err
 }
 
 // onlyMarked: nothing changed but the target's resourceVersion, by the mark of a mint that failed. Attempt after attempt
 // would write that; unwritten, it costs one GET after a restart.
-func (p *pass) onlyMarked(next *v1alpha1.WeChatAppToken) bool {
+func (p *pass) onlyMarked(next v1alpha1.WeChatAppTokenStatus) bool {
 	if p.mem.failure == nil || p.record.Mint == (target.Mint{}) {
 		return false
 	}
-	same := next.DeepCopy()
-	same.Status.TargetResourceVersion = p.token.Status.TargetResourceVersion
-	return equality.Semantic.DeepEqual(same.Status, p.token.Status)
+	next.TargetResourceVersion = p.token.Status.TargetResourceVersion
+	return equality.Semantic.DeepEqual(next, p.token.Status)
 }
 
 // status says what this pass saw.
@@ -186,6 +197,6 @@ func classOf(e *v1alpha1.RefreshError) wechat.Class {
 	return wechat.ClassAction
 }
 
-func readyCondition(token *v1alpha1.WeChatAppToken) *metav1.Condition {
-	return apimeta.FindStatusCondition(token.Status.Conditions, v1alpha1.ConditionReady)
+func readyCondition(status v1alpha1.WeChatAppTokenStatus) *metav1.Condition {
+	return apimeta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady)
 }

@@ -92,8 +92,8 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 	warm := true // a standby fills its caches and queue, so that it leads at once
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("wechatapptoken").
-		For(&v1alpha1.WeChatAppToken{}, builder.WithPredicates(specOrRequestChanged())).
-		WatchesMetadata(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.concernedBy), builder.WithPredicates(r.secretChanged(ctx))).
+		For(&v1alpha1.WeChatAppToken{}, builder.WithPredicates(r.specOrRequestChanged())).
+		WatchesMetadata(&corev1.Secret{}, r.enqueueConcerned(), builder.WithPredicates(r.secretChanged(ctx))).
 		Watches(&v1alpha1.WeChatAppToken{}, handler.Funcs{DeleteFunc: r.wakeRivals}).
 		WatchesRawSource(source.Channel(r.wake.events, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{
@@ -105,8 +105,17 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		Complete(r)
 }
 
-func (r *Reconciler) addIndexes(ctx context.Context, indexer client.FieldIndexer) error {
-	for name, value := range map[string]func(*v1alpha1.WeChatAppToken) string{
+func (r *Reconciler) addIndexes(ctx context.Context, to client.FieldIndexer) error {
+	for name, value := range indexes() {
+		if err := to.IndexField(ctx, &v1alpha1.WeChatAppToken{}, name, indexer(value)); err != nil {
+			return fmt.Errorf("indexing WeChatAppTokens by %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func indexes() map[string]func(*v1alpha1.WeChatAppToken) string {
+	return map[string]func(*v1alpha1.WeChatAppToken) string{
 		uidIndex:             func(t *v1alpha1.WeChatAppToken) string { return string(t.UID) },
 		credentialsNameIndex: func(t *v1alpha1.WeChatAppToken) string { return t.Spec.CredentialsSecretRef.Name },
 		targetNameIndex:      func(t *v1alpha1.WeChatAppToken) string { return t.TargetName() },
@@ -116,28 +125,30 @@ func (r *Reconciler) addIndexes(ctx context.Context, indexer client.FieldIndexer
 			}
 			return ""
 		},
-	} {
-		extract := func(o client.Object) []string {
-			token, ok := o.(*v1alpha1.WeChatAppToken)
-			if !ok || value(token) == "" {
-				return nil
-			}
-			return []string{value(token)}
-		}
-		if err := indexer.IndexField(ctx, &v1alpha1.WeChatAppToken{}, name, extract); err != nil {
-			return fmt.Errorf("indexing WeChatAppTokens by %s: %w", name, err)
-		}
 	}
-	return nil
+}
+
+// indexer leaves a resource out whose value is empty.
+func indexer(value func(*v1alpha1.WeChatAppToken) string) client.IndexerFunc {
+	return func(o client.Object) []string {
+		token, ok := o.(*v1alpha1.WeChatAppToken)
+		if !ok || value(token) == "" {
+			return nil
+		}
+		return []string{value(token)}
+	}
 }
 
 // specOrRequestChanged lets through what a person or pipeline asked for, and not the operator's own status writes or
 // labels that GitOps tools move about.
-func specOrRequestChanged() predicate.Predicate {
+func (r *Reconciler) specOrRequestChanged() predicate.Predicate {
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			if e.ObjectOld == nil || e.ObjectNew == nil {
 				return false
+			}
+			if mem := r.memories.find(client.ObjectKeyFromObject(e.ObjectNew)); mem != nil {
+				mem.statusSeen(e.ObjectNew.GetResourceVersion())
 			}
 			if e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || e.ObjectOld.GetUID() != e.ObjectNew.GetUID() {
 				return true
@@ -170,6 +181,27 @@ func (r *Reconciler) secretChanged(ctx context.Context) predicate.Predicate {
 	}
 }
 
+// enqueueConcerned starts the resources that a Secret concerns, in the state that an update left it in: controller-runtime's
+// map function would be asked about the state before as well, and an own write would never be taken for one.
+func (r *Reconciler) enqueueConcerned() handler.EventHandler {
+	enqueue := func(ctx context.Context, secret client.Object, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+		for _, request := range r.concernedBy(ctx, secret) {
+			queue.Add(request)
+		}
+	}
+	return handler.WithLowPriorityWhenUnchanged(handler.Funcs{
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			enqueue(ctx, e.Object, queue)
+		},
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			enqueue(ctx, e.ObjectNew, queue)
+		},
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			enqueue(ctx, e.Object, queue)
+		},
+	})
+}
+
 // concernedBy names the resources that use the Secret as credentials or target. The echo of an own write concerns
 // nobody.
 func (r *Reconciler) concernedBy(ctx context.Context, secret client.Object) []reconcile.Request {
@@ -199,7 +231,9 @@ func (r *Reconciler) wakeRivals(ctx context.Context, e event.DeleteEvent, queue 
 
 func (r *Reconciler) using(ctx context.Context, index string, secret client.Object) []types.NamespacedName {
 	list := &v1alpha1.WeChatAppTokenList{}
-	if err := r.Client.List(ctx, list, client.InNamespace(secret.GetNamespace()), client.MatchingFields{index: secret.GetName()}); err != nil {
+	err := r.Client.List(ctx, list, client.InNamespace(secret.GetNamespace()), client.MatchingFields{index: secret.GetName()},
+		client.UnsafeDisableDeepCopy) // nothing here changes one
+	if err != nil {
 		return nil // a cache that is shutting down
 	}
 	out := make([]types.NamespacedName, 0, len(list.Items))

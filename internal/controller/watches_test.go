@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+)
+
+// The echo of an own write is no reason for another pass, and leaves no second copy of what the informer holds.
+func TestOwnWritesStartNothing(t *testing.T) {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	token := &v1alpha1.WeChatAppToken{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop", UID: "u"}}
+	token.Spec.CredentialsSecretRef.Name = "credentials"
+	index := fake.NewClientBuilder().WithScheme(scheme).WithObjects(token)
+	for name, value := range indexes() {
+		index = index.WithIndex(token, name, indexer(value))
+	}
+	r := &Reconciler{Options: Options{Client: index.Build()}, memories: newMemories()}
+	secret := func(name, version string) *metav1.PartialObjectMetadata {
+		s := secretAt(version)
+		s.Namespace, s.Name = "shop", name
+		return s
+	}
+	update := func(name, from, to string) event.UpdateEvent {
+		return event.UpdateEvent{ObjectOld: secret(name, from), ObjectNew: secret(name, to)}
+	}
+	for name, tc := range map[string]struct {
+		event event.UpdateEvent
+		wakes bool
+	}{
+		"own write":                {update("shop", "9", "10"), false},
+		"somebody else's write":    {update("shop", "10", "11"), true},
+		"credentials":              {update("credentials", "9", "10"), true},
+		"a Secret of other people": {update("database", "9", "10"), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mem := r.memories.of(client.ObjectKeyFromObject(token), token.UID)
+			mem.rememberTarget(secret("shop", "10"), time.Unix(1_000, 0))
+			queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
+			defer queue.ShutDown()
+			r.enqueueConcerned().Update(t.Context(), tc.event, queue)
+			if got := queue.Len() == 1; got != tc.wakes {
+				t.Errorf("a pass was started: %t, want %t", got, tc.wakes)
+			}
+		})
+	}
+}
+
+func TestStatusOfTheLastOwnWrite(t *testing.T) {
+	at := func(version, target string) *v1alpha1.WeChatAppToken {
+		return &v1alpha1.WeChatAppToken{
+			ObjectMeta: metav1.ObjectMeta{ResourceVersion: version, Generation: 7},
+			Status:     v1alpha1.WeChatAppTokenStatus{TargetSecretName: target},
+		}
+	}
+	m := &memory{}
+	m.wroteStatus("10", v1alpha1.WeChatAppTokenStatus{TargetSecretName: "own"})
+	for _, tc := range []struct{ cached, want string }{{"9", "own"}, {"10", "cached"}, {"11", "cached"}} {
+		got := m.freshest(at(tc.cached, "cached"))
+		if got.Status.TargetSecretName != tc.want || got.Generation != 7 {
+			t.Errorf("with the cache at %s: status of %q, generation %d", tc.cached, got.Status.TargetSecretName, got.Generation)
+		}
+	}
+	m.statusSeen("9")
+	if m.ownStatus == nil {
+		t.Error("dropped before the informer had it")
+	}
+	m.statusSeen("10")
+	if m.ownStatus != nil {
+		t.Error("kept although the informer has it")
+	}
+}
