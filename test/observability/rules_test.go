@@ -219,7 +219,7 @@ var (
 	inTemplate   = regexp.MustCompile(`eq \$labels\.reason "([A-Za-z]+)"`)
 )
 
-// Every reason that the operator knows belongs to one of the two alerts, and who has to act is told how.
+// Every reason that the operator knows belongs to one of three alerts, and who has to act is told how.
 func TestEachReasonHasAnAlert(t *testing.T) {
 	all := alerts(t)
 	reasonsOf := func(alert string) []string {
@@ -230,7 +230,7 @@ func TestEachReasonHasAnAlert(t *testing.T) {
 		return strings.Split(found[1], "|")
 	}
 	action := reasonsOf("WeChatAppTokenActionNeeded")
-	got := slices.Sorted(slices.Values(slices.Concat(action, reasonsOf("WeChatAppTokenRefreshFailing"))))
+	got := slices.Sorted(slices.Values(slices.Concat(action, reasonsOf("WeChatAppTokenRefreshFailing"), reasonsOf("WeChatAppTokenDeliveryDegraded"))))
 	if want := troubleReasons(t); !slices.Equal(got, want) {
 		t.Errorf("the alerts know the reasons\n%q, the API has\n%q", got, want)
 	}
