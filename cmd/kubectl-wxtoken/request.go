@@ -284,8 +284,8 @@ func (l look) success(p *pending) string {
 // requestEvents are the events about requests of a kind, as far as they may be read.
 func (c *cluster) requestEvents(ctx context.Context, t *v1alpha1.WeChatAppToken, kind refresh.RequestKind) []corev1.Event {
 	l := &corev1.EventList{}
-	err := c.List(ctx, l, client.InNamespace(t.Namespace), client.MatchingFields{"involvedObject.uid": string(t.UID), "reason": request.Event(kind)})
-	if err != nil {
+	about := client.MatchingFields{"involvedObject.uid": string(t.UID), "reason": request.Event(kind)}
+	if err := c.List(ctx, l, client.InNamespace(t.Namespace), about); err != nil {
 		return nil
 	}
 	return l.Items
