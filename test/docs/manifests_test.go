@@ -41,7 +41,10 @@ func TestMain(m *testing.M) {
 		_, crdErr := envtest.InstallCRDs(env.Config, envtest.CRDInstallOptions{Paths: []string{foreignCRDs}, ErrorIfPathMissing: true})
 		var clientErr error
 		api, clientErr = client.New(env.Config, client.Options{Scheme: scheme})
-		return nil, errors.Join(clientgoscheme.AddToScheme(scheme), crdErr, clientErr)
+		dir, dirErr := os.MkdirTemp("", "wechat-token-operator-docs-")
+		kubeconfig = filepath.Join(dir, "kubeconfig")
+		return func() error { return os.RemoveAll(dir) }, errors.Join(clientgoscheme.AddToScheme(scheme), crdErr, clientErr, dirErr,
+			os.WriteFile(kubeconfig, env.KubeConfig, 0o600))
 	})
 }
 
