@@ -254,8 +254,8 @@ func TestBadValues(t *testing.T) {
 		`podLabels.app\.kubernetes\.io/name=x`:                      "propertyName 'app.kubernetes.io/name'",
 		"networkPolicy.enabled=true,proxy.httpsProxy=http://a:3128": "port 3128",
 		"networkPolicy.enabled=true,proxy.httpsProxy=http://a":      "port 80",
-		"resources=a":                                               "/resources",
-		"podDisruptionBudget.maxUnavailable=-1":                     "/podDisruptionBudget/maxUnavailable",
+		"resources=a":                           "/resources",
+		"podDisruptionBudget.maxUnavailable=-1": "/podDisruptionBudget/maxUnavailable",
 	} {
 		t.Run(values, func(t *testing.T) {
 			out, err := runHelm(context.WithoutCancel(t.Context()), "", "template", release, chartDir, "--set", values)
