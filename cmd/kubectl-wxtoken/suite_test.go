@@ -110,7 +110,7 @@ func newBareWorld(t *testing.T, name string) *world {
 
 func (w *world) startOperator() (stop func()) {
 	w.Helper()
-	restConfig, err := env.Operator("operator-" + w.namespace)
+	restConfig, err := env.Operator(w.Context(), "operator-"+w.namespace)
 	w.must(err)
 	unchecked := true
 	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{

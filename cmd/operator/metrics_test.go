@@ -55,7 +55,7 @@ func startCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(api.Close)
-	access, err := env.OperatorKubeConfig()
+	access, err := env.OperatorKubeConfig(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -117,7 +117,7 @@ func (s *stage) startOperator(ctx context.Context) error {
 	if s.process != nil {
 		return errors.New("the operator runs already")
 	}
-	kubeconfig, err := s.env.OperatorKubeConfig()
+	kubeconfig, err := s.env.OperatorKubeConfig(ctx)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -70,13 +71,14 @@ func TestUserWithoutSecrets(t *testing.T) {
 		t.Errorf("somebody's Secret holds %q", got)
 	}
 
+	consent := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"`+v1alpha1.AnnotationAdopt+`":"shop"}}}`))
 	shop := w.token("shop")
 	believed := shop.DeepCopy()
 	believed.Status.Token = nil
 	for what, err := range map[string]error{
 		"reading the token":      user.Get(w.Context(), client.ObjectKey{Namespace: w.namespace, Name: "shop"}, &corev1.Secret{}),
 		"listing Secrets":        user.List(w.Context(), &corev1.SecretList{}, client.InNamespace(w.namespace)),
-		"giving consent":         user.Patch(w.Context(), w.secret("theirs"), client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"annotations":{"`+v1alpha1.AnnotationAdopt+`":"shop"}}}`))),
+		"giving consent":         user.Patch(w.Context(), w.secret("theirs"), consent),
 		"forging the status":     user.Status().Patch(w.Context(), believed, client.MergeFrom(shop)),
 		"a neighbour's resource": user.Create(w.Context(), newToken(w.newNamespace(), "shop")),
 	} {

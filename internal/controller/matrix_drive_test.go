@@ -44,7 +44,7 @@ type clerk struct {
 func newClerk(t *testing.T) *clerk {
 	t.Helper()
 	c := &clerk{status: map[string]int{}, secrets: map[string]int{}, events: map[string][]string{}}
-	restConfig, err := env.Operator("clerk")
+	restConfig, err := env.Operator(t.Context(), "clerk")
 	if err != nil {
 		t.Fatal(err)
 	}

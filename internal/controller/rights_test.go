@@ -48,7 +48,7 @@ func (w *world) access(name string, namespaces ...string) (*rest.Config, error) 
 	if strings.HasPrefix(w.Name(), "TestNamespaceListMode/") {
 		return env.NamespacedOperator(w.Context(), name, namespaces...)
 	}
-	return env.Operator(name)
+	return env.Operator(w.Context(), name)
 }
 
 // provoked are the requests that a test wants to be refused, as "namespace: verb resource".

@@ -12,9 +12,15 @@ import (
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-// Main is the TestMain of a package whose tests share one control plane. setUp gets it before the first test. What setUp
-// returns, if anything, runs after the last one: it cleans up, and judges what all tests together left behind.
-func Main(m interface{ Run() int }, setUp func(context.Context, *Environment) (after func() error, err error), opts ...Option) {
+// SetUp gets the control plane before the first test. What it returns, if anything, runs after the last one: it cleans up,
+// and judges what all tests together left behind.
+type SetUp func(context.Context, *Environment) (after func() error, err error)
+
+// runner is a testing.M, in a package that is not for tests alone.
+type runner interface{ Run() int }
+
+// Main is the TestMain of a package whose tests share one control plane.
+func Main(m runner, setUp SetUp, opts ...Option) {
 	ctrllog.SetLogger(logr.Discard())
 	code, err := runTests(m, setUp, opts)
 	if err != nil {
@@ -24,7 +30,7 @@ func Main(m interface{ Run() int }, setUp func(context.Context, *Environment) (a
 	os.Exit(code)
 }
 
-func runTests(m interface{ Run() int }, setUp func(context.Context, *Environment) (func() error, error), opts []Option) (code int, err error) {
+func runTests(m runner, setUp SetUp, opts []Option) (code int, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	env, err := Start(ctx, opts...)
 	if err != nil {

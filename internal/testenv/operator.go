@@ -58,7 +58,7 @@ func (e *Environment) installRights(ctx context.Context) error {
 			return fmt.Errorf("installing %s: %w", file, err)
 		}
 	}
-	config, err := e.Operator("testenv")
+	config, err := e.Operator(ctx, "testenv")
 	if err != nil {
 		return err
 	}
@@ -99,8 +99,8 @@ func decode(path string, into any) error {
 
 // Operator is access as the operator has it that serves all namespaces: with a token of its ServiceAccount, and what
 // config/rbac grants to that. The requests carry the name as User-Agent.
-func (e *Environment) Operator(name string) (*rest.Config, error) {
-	return e.account(operatorAccount, name)
+func (e *Environment) Operator(ctx context.Context, name string) (*rest.Config, error) {
+	return e.account(ctx, operatorAccount, name)
 }
 
 // NamespacedOperator is Operator for a list of namespaces, as docs/namespaces.md installs it: with a ServiceAccount of its
@@ -121,7 +121,7 @@ func (e *Environment) NamespacedOperator(ctx context.Context, name string, names
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("giving %s its rights: %w", name, err)
 	}
-	config, err := e.account(name, name)
+	config, err := e.account(ctx, name, name)
 	if err != nil {
 		return nil, err
 	}
@@ -129,14 +129,14 @@ func (e *Environment) NamespacedOperator(ctx context.Context, name string, names
 }
 
 // account is access with a token of a ServiceAccount in the operator's namespace.
-func (e *Environment) account(account, userAgent string) (*rest.Config, error) {
+func (e *Environment) account(ctx context.Context, account, userAgent string) (*rest.Config, error) {
 	c, err := client.New(e.Config, client.Options{})
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the control plane: %w", err)
 	}
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: new(int64(tokenSeconds))}}
 	owner := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: OperatorNamespace, Name: account}}
-	if err := c.SubResource("token").Create(context.Background(), owner, request); err != nil {
+	if err := c.SubResource("token").Create(ctx, owner, request); err != nil {
 		return nil, fmt.Errorf("asking for a token of %s: %w", account, err)
 	}
 	config := rest.AnonymousClientConfig(e.Config)
@@ -145,8 +145,8 @@ func (e *Environment) account(account, userAgent string) (*rest.Config, error) {
 }
 
 // OperatorKubeConfig is Operator for another process, which sets its own User-Agent.
-func (e *Environment) OperatorKubeConfig() ([]byte, error) {
-	config, err := e.Operator("")
+func (e *Environment) OperatorKubeConfig(ctx context.Context) ([]byte, error) {
+	config, err := e.Operator(ctx, "")
 	if err != nil {
 		return nil, err
 	}

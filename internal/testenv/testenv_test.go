@@ -21,7 +21,7 @@ func TestOperatorHasTheRightsOfItsServiceAccount(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	config, err := env.Operator("operator")
+	config, err := env.Operator(t.Context(), "operator")
 	if err != nil {
 		t.Fatal(err)
 	}

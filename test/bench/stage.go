@@ -104,7 +104,7 @@ func (s *stage) startControlPlane(ctx context.Context, quota int64) (err error) 
 	if s.client, err = client.NewWithWatch(s.rest, client.Options{Scheme: scheme}); err != nil {
 		return fmt.Errorf("connecting to the control plane: %w", err)
 	}
-	kubeconfig, err := s.env.OperatorKubeConfig()
+	kubeconfig, err := s.env.OperatorKubeConfig(ctx)
 	if err != nil {
 		return err
 	}

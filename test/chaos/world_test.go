@@ -121,7 +121,7 @@ func (w *world) operateMore() {
 	w.Helper()
 	i := len(w.replicas)
 	name := fmt.Sprintf("%s-%d", w.scenario.name, i)
-	config, err := env.Operator(name)
+	config, err := env.Operator(w.ctx, name)
 	w.must(err)
 	if w.apiHost != "" {
 		config.Host = w.apiHost

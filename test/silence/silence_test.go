@@ -181,7 +181,7 @@ func (s *stage) operator(t *testing.T) *process {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	kubeconfig, err := env.OperatorKubeConfig()
+	kubeconfig, err := env.OperatorKubeConfig(t.Context())
 	must(t, err)
 	return start(t, program, string(kubeconfig), s.wechat.URL(), nil,
 		"--leader-elect", "--leader-election-namespace", testenv.OperatorNamespace, "--namespaces", s.namespace)
