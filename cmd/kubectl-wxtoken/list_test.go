@@ -3,12 +3,16 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"encoding/json"
+	"io"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/onsi/gomega"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
@@ -66,6 +70,57 @@ func TestListForPrograms(t *testing.T) {
 	}
 	if out := w.ok("list", "-o", "jsonpath={.items[*].spec.appID}"); out != w.appID {
 		t.Errorf("-o jsonpath: %q", out)
+	}
+}
+
+// list -w into a pipe prints a line for what there is, and one for each change, until Ctrl-C, which is no failure.
+func TestListWatch(t *testing.T) {
+	w := newWorld(t, "list-watch")
+	w.createToken("shop")
+	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
+	first := w.token("shop").Status.Token.Fingerprint
+	read, write := io.Pipe()
+	lines := make(chan string, 100)
+	go func() {
+		defer close(lines)
+		for s := bufio.NewScanner(read); s.Scan(); {
+			lines <- s.Text()
+		}
+	}()
+	until := func(text string) {
+		t.Helper()
+		for deadline := time.After(patience); ; {
+			select {
+			case line, open := <-lines:
+				if !open {
+					t.Fatalf("it ended before %q", text)
+				}
+				if strings.Contains(line, text) {
+					return
+				}
+			case <-deadline:
+				t.Fatalf("no line with %q", text)
+			}
+		}
+	}
+	ctx, interrupt := context.WithCancel(t.Context())
+	code := make(chan int, 1)
+	go func() {
+		code <- run(ctx, terminal{
+			IOStreams: genericiooptions.IOStreams{In: strings.NewReader(""), Out: write, ErrOut: io.Discard},
+			now:       time.Now, getenv: func(string) string { return "" },
+		}, []string{"--kubeconfig", kubeconfig, "-n", w.namespace, "list", "-w", "-o", "wide"})
+		_ = write.Close()
+	}()
+	until("NAME ")
+	until(first)
+	w.ok("refresh", "shop")
+	until(w.token("shop").Status.Token.Fingerprint)
+	w.createTokenOnly("second")
+	until("second ")
+	interrupt()
+	if got := <-code; got != exitOK {
+		t.Errorf("exit code %d", got)
 	}
 }
 

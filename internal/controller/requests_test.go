@@ -4,6 +4,7 @@ package controller_test
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -257,6 +258,12 @@ func TestRequestThatFails(t *testing.T) {
 	w.Eventually(func() string { return w.condition("shop", v1alpha1.ConditionRefreshFailing).Reason }).
 		Should(gomega.Equal(v1alpha1.ReasonAppSecretFrozen))
 	w.Eventually(func() []string { return w.events("shop") }).Should(gomega.ContainElement(v1alpha1.EventRequestedRefresh))
+	// Who reads the log finds the other lines of the pass, and what WeChat's support asks for.
+	line := regexp.MustCompile(`msg="the attempt failed" .*namespace=` + w.namespace + ` name=shop reconcileID=[0-9a-f-]{36} .*requestID=` +
+		regexp.QuoteMeta(w.token("shop").Status.LastError.RequestID) + ` `)
+	if !line.MatchString(w.logs.String()) || w.token("shop").Status.LastError.RequestID == "" {
+		t.Errorf("no line of the log is like %s", line)
+	}
 	w.wechat.ClearFaults()
 	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "2"))
 	w.eventuallyAnother("shop", value)
