@@ -78,9 +78,9 @@ func (x *examination) checkDeployment(d *appsv1.Deployment, r *report) {
 	case ready == 0:
 		r.add(levelError, pods, "Deployment %s has no ready replica of %d", name, want)
 	case ready < want:
-		r.add(levelWarning, pods, "Deployment %s has %d ready replicas of %d", name, ready, want)
+		r.add(levelWarning, pods, "Deployment %s has %d of %d replicas ready", name, ready, want)
 	default:
-		r.add(levelOK, "", "Deployment %s has %d ready replicas of %d", name, ready, want)
+		r.add(levelOK, "", "Deployment %s has %d of %d replicas ready", name, ready, want)
 	}
 }
 
