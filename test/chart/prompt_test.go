@@ -76,8 +76,9 @@ func (i *installed) policyGuardsPods(pod *corev1.Pod) {
 		return func(p *corev1.Pod) { p.Annotations[v1alpha1.AnnotationTokenFingerprint] = value }
 	}
 	image := func(p *corev1.Pod) { p.Spec.Containers[0].Image = "evil" }
-	// A role and a policy are in force a moment after they were made.
-	i.Eventually(func() error { return patch(thief, image) }).Should(gomega.MatchError(gomega.ContainSubstring("ValidatingAdmissionPolicy")))
+	// A role and a policy are in force a moment after they were made; the deletion needs both.
+	i.Eventually(func() error { return thief.Delete(i.Context(), pod.DeepCopy(), client.DryRunAll) }).
+		Should(gomega.MatchError(gomega.ContainSubstring("ValidatingAdmissionPolicy")))
 	fresh := pod.DeepCopy()
 	fresh.ObjectMeta = metav1.ObjectMeta{Namespace: i.shop, Name: "evil"}
 	for what, c := range map[string]struct {
