@@ -47,6 +47,10 @@ func TestCommands(t *testing.T) {
 			s := secret()
 			return string(s.Data["appSecret"]) == "new\n" && s.Labels[v1alpha1.LabelCredentials] == "true"
 		}},
+		{page: "docs/troubleshooting.md", says: "--dry-run=client", stdin: "newer\n", check: func() bool {
+			s := secret()
+			return string(s.Data["appSecret"]) == "newer\n" && s.Labels[v1alpha1.LabelCredentials] == "true"
+		}},
 		{page: "docs/quickstart.md", says: "kubectl -n shop describe wxtoken shop", prints: "wx0123456789abcdef"},
 		{page: "docs/threat-model.md", says: "revoke-requested-at", prints: "annotated"},
 		{page: "docs/runbooks/WeChatAppTokenExpired.md", says: "check-requested-at", prints: "annotated"},
