@@ -113,6 +113,8 @@ func (w *world) watchForGaps(secret, key string) (gaps func() int) {
 			case <-stop:
 				found <- n
 				return
+			case <-w.Context().Done(): // the test failed before it asked
+				return
 			case <-time.After(10 * time.Millisecond):
 			}
 		}
