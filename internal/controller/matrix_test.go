@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
@@ -244,5 +247,29 @@ func TestOddButGoodAnswers(t *testing.T) {
 				s.logs.mustNotHold(t, tc.token)
 			})
 		}
+	}
+}
+
+// A minted token that the API server does not take is kept and written as soon as it does. Another mint would end the token that is
+// in use.
+func TestMintedTokenIsKeptUntilItIsWritten(t *testing.T) {
+	c := newClerk(t)
+	m := &matrix{world: newWorld(t), clerk: c, mode: v1alpha1.ModeLegacy}
+	s := m.subject("kept", time.Hour)
+	s.issued()
+	s.clock.advance(s.token(s.name).Status.NextRefreshAt.Add(time.Second).Sub(s.clock.now()))
+	c.refuse = 4
+	refused := 0
+	for tries := 0; len(s.wechat.Tokens(s.app)) == 1 || s.value(s.name) != s.wechat.Tokens(s.app)[1].Token; tries++ {
+		if tries == 20 {
+			t.Fatal("the token was never written")
+		}
+		_, err := s.process.Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKey{Namespace: s.namespace, Name: s.name}})
+		if err != nil {
+			refused++
+		}
+	}
+	if n := len(s.wechat.Tokens(s.app)); refused != 4 || n != 2 {
+		t.Errorf("%d writes were refused and %d tokens minted, want 4 and 2", refused, n)
 	}
 }

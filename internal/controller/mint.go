@@ -226,12 +226,16 @@ func (p *pass) copyFrom(ctx context.Context, others []member) (bool, error) {
 // serves: another member's token is valid, and newer than the stored one and than a mint whose answer was lost. Any
 // valid one will do when the stored one was overwritten, is refused by WeChat, or is not of this account.
 func (p *pass) serves(t *v1alpha1.TokenStatus) bool {
-	if t == nil || p.mem.mintAgain || t.Fingerprint == "" || t.Mode != v1alpha1.ModeLegacy || !p.WeChat.Now().Before(t.ExpiresAt.Time) ||
+	if p.mem.mintAgain {
+		return false
+	}
+	if t == nil || t.Fingerprint == "" || t.Mode != v1alpha1.ModeLegacy || !p.WeChat.Now().Before(t.ExpiresAt.Time) ||
 		p.mem.account.isDead(t.Fingerprint) || t.IssuedAt.Time.Before(p.unansweredMark().StartedAt.Truncate(time.Second)) {
 		return false
 	}
 	s := p.stored
-	return p.mem.verified.tampered || p.mem.account.isDead(s.fingerprint) || s.appID != p.token.Spec.AppID || s.mode != p.token.Spec.Mode || p.credentialsChanged() ||
+	return p.mem.verified.tampered || p.mem.account.isDead(s.fingerprint) ||
+		s.appID != p.token.Spec.AppID || s.mode != p.token.Spec.Mode || p.credentialsChanged() ||
 		t.Fingerprint != s.fingerprint && s.issuedAt.Truncate(time.Second).Before(t.IssuedAt.Time)
 }
 

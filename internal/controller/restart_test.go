@@ -260,11 +260,11 @@ func TestOldAnswerAfterAPause(t *testing.T) {
 	}
 	w.wechat.RivalForceRefresh(appID)
 	older := newest()
-	w.wechat.Inject(wechattest.Fault{DelayAnswer: 1500 * time.Millisecond, Times: 1})
+	w.wechat.Inject(wechattest.Fault{DelayAnswer: time.Second, Times: 1})
 	calls := w.calls(wechattest.EndpointStable)
 	w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, "1"))
 	w.Eventually(func() int { return w.calls(wechattest.EndpointStable) }).Should(gomega.Equal(calls + 1))
-	time.Sleep(200 * time.Millisecond) // its answer is made, and under way
+	time.Sleep(100 * time.Millisecond) // its answer is made, and under way
 
 	w.clock.advance(time.Minute)
 	w.wechat.RivalForceRefresh(appID)
@@ -279,6 +279,9 @@ func TestOldAnswerAfterAPause(t *testing.T) {
 	}, 4*time.Second).Should(gomega.Equal(newest()))
 	if seen[older] {
 		t.Error("the older token was written over the newer one")
+	}
+	if delayed := w.wechat.Calls(wechattest.Filter{Endpoint: wechattest.EndpointStable})[calls]; !delayed.Finished || !delayed.Fault {
+		t.Errorf("the call that was to be answered late was %+v", delayed)
 	}
 	w.Eventually(func() string { return w.handled("shop").Check }).Should(gomega.Equal("1"))
 }

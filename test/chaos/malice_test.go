@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -34,7 +35,10 @@ func (w *world) malice() {
 		w.addToken(w.namespaces[0], i, liar.name.Name, v1alpha1.Mode(liar.mode))
 	}
 	w.ready(w.targets...)
-	for w.sleep(w.between(500*time.Millisecond, 3*time.Second)) {
+	for i := 0; w.sleep(w.between(500*time.Millisecond, 3*time.Second)); i++ {
+		if i%8 == 7 && i < 100 {
+			w.comeLate(liars[1+2*(i/8%4)], i)
+		}
 		liar := liars[w.rng.IntN(len(liars))]
 		if w.rng.IntN(8) > 0 {
 			w.lie(liar, liars)
@@ -43,6 +47,20 @@ func (w *world) malice() {
 		for range 40 { // as fast as it can, to use up the calls of the day
 			w.lie(liar, liars)
 			w.sleep(100 * time.Millisecond)
+		}
+	}
+}
+
+// comeLate makes a member of the liar's Legacy account. It may copy a token from an older member, and so must never take a lie for one.
+func (w *world) comeLate(liar *targetRef, i int) {
+	w.must(client.IgnoreNotFound(w.merge(liar.name, object{"data": object{tokenKey: encoded("a lie")}})))
+	ref := w.addToken(w.namespaces[0], liar.account, fmt.Sprintf("late%03d", i), v1alpha1.ModeLegacy)
+	if !w.ready(ref) && w.ctx.Err() == nil {
+		w.Errorf("%s has no token", ref.name)
+	}
+	for _, v := range watching.history(ref.name) {
+		if !slices.ContainsFunc(w.wechat.Tokens(ref.appID), func(t wechattest.IssuedToken) bool { return t.Token == v.token }) {
+			w.Errorf("%s was fed %q", ref.name, v.token)
 		}
 	}
 }
