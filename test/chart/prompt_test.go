@@ -142,7 +142,7 @@ func (i *installed) grantEverythingOnPods() {
 	namespace, account, _ := strings.Cut(strings.TrimPrefix(i.operator.username, "system:serviceaccount:"), ":")
 	meta := metav1.ObjectMeta{Namespace: i.shop, Name: "everything-on-pods"}
 	i.must(i.Create(i.Context(), &rbacv1.Role{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"pods", "pods/*"}, Verbs: []string{"*"}}}}))
+		{APIGroups: []string{""}, Resources: []string{"pods", "pods/eviction", "pods/status", "pods/ephemeralcontainers"}, Verbs: []string{"*"}}}}))
 	i.must(i.Create(i.Context(), &rbacv1.RoleBinding{ObjectMeta: meta,
 		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: meta.Name},
 		Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: account}}}))
