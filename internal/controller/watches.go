@@ -185,8 +185,8 @@ func (r *Reconciler) secretChanged(ctx context.Context) predicate.Predicate {
 // map function would be asked about the state before as well, and an own write would never be taken for one.
 func (r *Reconciler) enqueueConcerned() handler.EventHandler {
 	enqueue := func(ctx context.Context, secret client.Object, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-		for _, request := range r.concernedBy(ctx, secret) {
-			queue.Add(request)
+		for _, wake := range r.concernedBy(ctx, secret) {
+			queue.Add(wake)
 		}
 	}
 	return handler.WithLowPriorityWhenUnchanged(handler.Funcs{
