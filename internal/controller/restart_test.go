@@ -246,46 +246,6 @@ func TestToldToEndDuringAMint(t *testing.T) {
 	}
 }
 
-// A leader that is stopped between WeChat's answer and its write, past its lease, finds another one's token in the Secret. It must not
-// put its own, older one in the place of that.
-func TestOldAnswerAfterAPause(t *testing.T) {
-	w := newWorld(t)
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	w.eventuallyReady("shop")
-	newest := func() string {
-		tokens := w.wechat.Tokens(appID)
-		return tokens[len(tokens)-1].Token
-	}
-	w.wechat.RivalForceRefresh(appID)
-	older := newest()
-	w.wechat.Inject(wechattest.Fault{DelayAnswer: time.Second, Times: 1})
-	calls := w.calls(wechattest.EndpointStable)
-	w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, "1"))
-	w.Eventually(func() int { return w.calls(wechattest.EndpointStable) }).Should(gomega.Equal(calls + 1))
-	time.Sleep(100 * time.Millisecond) // its answer is made, and under way
-
-	w.clock.advance(time.Minute)
-	w.wechat.RivalForceRefresh(appID)
-	w.writeAsAnotherLeader("shop", newest(), w.clock.now())
-	if older == newest() {
-		t.Fatal("nothing was forced")
-	}
-	seen := map[string]bool{}
-	w.Consistently(func() string {
-		seen[w.value("shop")] = true
-		return w.value("shop")
-	}, 4*time.Second).Should(gomega.Equal(newest()))
-	if seen[older] {
-		t.Error("the older token was written over the newer one")
-	}
-	if delayed := w.wechat.Calls(wechattest.Filter{Endpoint: wechattest.EndpointStable})[calls]; !delayed.Finished || !delayed.Fault {
-		t.Errorf("the call that was to be answered late was %+v", delayed)
-	}
-	w.Eventually(func() string { return w.handled("shop").Check }).Should(gomega.Equal("1"))
-}
-
 // writeAsAnotherLeader writes a token and what goes with it into a Secret.
 func (w *world) writeAsAnotherLeader(secret, token string, issuedAt time.Time) {
 	w.Helper()
