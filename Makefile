@@ -222,6 +222,10 @@ cluster-load: bin-cluster ## Build this repository's images and load them into t
 	@$(CLUSTER_IMAGES) dist/images operator fake-wechat qrcode
 	@$(CLUSTER) load dist/images/operator.tar dist/images/fake-wechat.tar dist/images/qrcode.tar
 
+.PHONY: cluster-operator
+cluster-operator: cluster-load ## Install the operator and the stand-in for WeChat there, with the KUBECONFIG that make cluster printed.
+	@assets=$(CLUSTER_ASSETS); KUBECTL="$$assets/kubectl" hack/cluster/operator.sh
+
 .PHONY: cluster-kind
 cluster-kind: ## The same with kind, on a machine with docker: a cluster with this repository's images.
 	kind create cluster --name wechat-token-operator

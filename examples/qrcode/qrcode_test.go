@@ -20,7 +20,7 @@ import (
 	"testing"
 	"time"
 
-	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
@@ -132,7 +132,7 @@ func (f *fixture) mintAndMount() string {
 
 func (f *fixture) get(path string) (status int, kind, body string) {
 	f.Helper()
-	res, err := http.Get(f.url + path)
+	res, err := (&http.Client{Timeout: 30 * time.Second}).Get(f.url + path)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -198,7 +198,7 @@ func TestPage(t *testing.T) {
 
 // A service that cached the first token would answer with it for ever.
 func TestFollowsTheVolume(t *testing.T) {
-	g := NewWithT(t)
+	g := gomega.NewWithT(t)
 	f := newFixture(t)
 	f.wantStatus("/readyz", http.StatusServiceUnavailable)
 	f.wantStatus("/healthz", http.StatusOK)
@@ -206,7 +206,7 @@ func TestFollowsTheVolume(t *testing.T) {
 	for n := range 5 {
 		f.mintAndMount()
 		// No call is made that could find out by a refusal.
-		g.Eventually(func() int { return strings.Count(f.log.String(), "token read") }, 5*time.Second).Should(BeNumerically(">", n))
+		g.Eventually(func() int { return strings.Count(f.log.String(), "token read") }, 5*time.Second).Should(gomega.BeNumerically(">", n))
 	}
 	f.wantStatus("/readyz", http.StatusOK)
 	f.wantStatus("/code?scene=a", http.StatusOK)
@@ -214,7 +214,7 @@ func TestFollowsTheVolume(t *testing.T) {
 		t.Errorf("it took %d calls: the first was made with an old token", len(calls))
 	}
 	f.mount("x", time.Now().Add(-time.Second))
-	g.Eventually(func() int { status, _, _ := f.get("/readyz"); return status }, 5*time.Second).Should(Equal(http.StatusServiceUnavailable))
+	g.Eventually(func() int { status, _, _ := f.get("/readyz"); return status }, 5*time.Second).Should(gomega.Equal(http.StatusServiceUnavailable))
 }
 
 // A volume lags: the link turns when a call is already under way with the old token.

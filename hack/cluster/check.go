@@ -20,11 +20,9 @@ func (c *cluster) check() error {
 		return errors.New("only root may make namespaces, mounts and links")
 	}
 	var missing []string
-	for program, pkg := range map[string]string{
-		"containerd": "containerd", "ctr": "containerd", "runc": "runc", "ip": "iproute2", "nft": "nftables", "nsenter": "util-linux",
-	} {
+	for _, program := range []string{"containerd", "ctr", "runc", "ip", "nft", "nsenter"} {
 		if _, err := exec.LookPath(program); err != nil {
-			missing = append(missing, fmt.Sprintf("%s (of the package %s)", program, pkg))
+			missing = append(missing, program+" (see hack/cluster/README.md for the packages)")
 		}
 	}
 	if _, err := pluginDir(); err != nil {
@@ -51,7 +49,8 @@ func (c *cluster) lacks() (missing []string) {
 	if out, err := probe.CombinedOutput(); err != nil {
 		missing = append(missing, fmt.Sprintf("namespaces with links of their own (%v %s)", err, strings.TrimSpace(string(out))))
 	}
-	firewall := exec.Command("nft", "add table inet probe; add chain inet probe c { type nat hook prerouting priority 0; }") //nolint:noctx // ends at once
+	const rules = "add table inet probe; add chain inet probe c { type nat hook prerouting priority 0; }"
+	firewall := exec.Command("nft", rules) //nolint:noctx // ends at once
 	firewall.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
 	if out, err := firewall.CombinedOutput(); err != nil {
 		missing = append(missing, fmt.Sprintf("nftables in the kernel (%v %s)", err, strings.TrimSpace(string(out))))
@@ -73,5 +72,5 @@ func (c *cluster) tryCgroups() error {
 	if p, err := c.process(); p != nil || err != nil {
 		return err
 	}
-	return errors.Join(makeCgroups(), removeCgroups())
+	return errors.Join(c.makeCgroups(), c.removeCgroups())
 }

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
 )
@@ -167,6 +168,9 @@ func TestForward(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := conn.Write([]byte("hello")); err != nil {
 			t.Fatal(err)
 		}
@@ -178,7 +182,7 @@ func TestForward(t *testing.T) {
 }
 
 // machine is what a cluster could leave behind.
-func machine(t *testing.T) map[string]string {
+func machine(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	state := map[string]string{}
 	for what, command := range map[string]string{
@@ -187,11 +191,11 @@ func machine(t *testing.T) map[string]string {
 		"routes":         "ip route",
 		"firewall":       "nft list tables",
 		"mounts":         "cut -d' ' -f5- /proc/self/mountinfo",
-		"control groups": "find /sys/fs/cgroup -type d -name '*cluster*' -o -type d -name 'kubepods*'",
+		"control groups": "find /sys/fs/cgroup -type d -name 'wechat-token-operator-*' -o -type d -name 'kubepods*'",
 		"namespaces":     "ls /run/netns 2>/dev/null || true",
 		"folders":        "ls -d /run/containerd /var/lib/containerd /var/lib/kubelet /var/lib/cni /etc/cni /var/log/pods /var/log/containers 2>/dev/null || true",
 		"forwarding":     "cat /proc/sys/net/ipv4/ip_forward",
-		"processes":      "ps -eo comm | grep -E '^(containerd|kube|etcd|runc|pause|coredns)' | sort || true",
+		"processes":      "ps -eo args | grep -F '" + dir + "' | grep -v grep || true",
 	} {
 		out, err := exec.CommandContext(t.Context(), "sh", "-c", command).CombinedOutput()
 		if err != nil {
@@ -215,7 +219,7 @@ func TestLeavesNothingBehind(t *testing.T) {
 		t.Logf("%s: %v: %s", what, err, out)
 		return err
 	}
-	before := machine(t)
+	before := machine(t, dir)
 	t.Cleanup(func() { _ = run("down") })
 	if err := run("up"); err != nil {
 		t.Fatal(err)
@@ -232,7 +236,7 @@ func TestLeavesNothingBehind(t *testing.T) {
 	if _, err := os.Stat(dir); err == nil {
 		t.Error("its folder is still there")
 	}
-	for what, now := range machine(t) {
+	for what, now := range machine(t, dir) {
 		if now != before[what] {
 			t.Errorf("%s were\n%s\nand are\n%s", what, before[what], now)
 		}

@@ -18,8 +18,6 @@ var configFiles embed.FS
 const (
 	pauseImage   = "docker.io/library/pause:cluster"
 	coreDNSImage = "docker.io/library/coredns:cluster"
-	// cgroupRoot is the control group of all pods, in each hierarchy.
-	cgroupRoot = "wechat-token-operator-cluster"
 )
 
 // component is a process that is started again when it ends.
@@ -94,18 +92,18 @@ func (c *cluster) writeConfig() error {
 	etc := func(name string) string { return c.path("etc", name) }
 	return errors.Join(
 		os.WriteFile(etc("resolv.conf"), nil, 0o644),
-		c.render("kubelet.yaml", etc("kubelet.yaml"), 0o600, map[string]string{
+		c.render("kubelet.yaml", etc("kubelet.yaml"), map[string]string{
 			"NodeIP": nodeIP, "CA": c.pki("ca.crt"), "Certificate": c.pki("kubelet.crt"), "Key": c.pki("kubelet.key"),
-			"DNS": dnsIP, "ResolvConf": etc("resolv.conf"), "CgroupRoot": cgroupRoot,
+			"DNS": dnsIP, "ResolvConf": etc("resolv.conf"), "CgroupRoot": c.cgroup(),
 		}),
-		c.render("kube-proxy.yaml", etc("kube-proxy.yaml"), 0o600, map[string]string{
+		c.render("kube-proxy.yaml", etc("kube-proxy.yaml"), map[string]string{
 			"Kubeconfig": c.kubeconfig("kube-proxy"), "PodCIDR": podCIDR, "Node": nodeName,
 		}),
-		c.render("containerd.toml", etc("containerd.toml"), 0o600, map[string]string{
+		c.render("containerd.toml", etc("containerd.toml"), map[string]string{
 			"Pause": pauseImage, "Plugins": plugins, "CNI": c.path("cni"),
 		}),
-		c.render("cni.conflist", c.path("cni", "10-pods.conflist"), 0o600, map[string]string{"PodCIDR": podCIDR}),
-		c.render("coredns.yaml", etc("coredns.yaml"), 0o600, map[string]string{"Image": coreDNSImage, "DNS": dnsIP}),
+		c.render("cni.conflist", c.path("cni", "10-pods.conflist"), map[string]string{"PodCIDR": podCIDR}),
+		c.render("coredns.yaml", etc("coredns.yaml"), map[string]string{"Image": coreDNSImage, "DNS": dnsIP}),
 	)
 }
 

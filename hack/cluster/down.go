@@ -105,13 +105,13 @@ const marker = "wechat-token-operator-cluster"
 func (c *cluster) clear() error {
 	content, err := os.ReadDir(c.dir)
 	if errors.Is(err, os.ErrNotExist) || err == nil && len(content) == 0 {
-		return removeCgroups()
+		return c.removeCgroups()
 	}
 	if _, markErr := os.Stat(c.path(marker)); markErr != nil {
 		return errors.Join(err, fmt.Errorf("%s is no folder of a cluster: choose another --dir", c.dir))
 	}
 	for range 100 {
-		if err = removeCgroups(); err == nil {
+		if err = c.removeCgroups(); err == nil {
 			break
 		}
 		time.Sleep(50 * time.Millisecond)

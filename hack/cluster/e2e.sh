@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Runs test/e2e: on a cluster that is made for it and removed, or on that of E2E_KUBECONFIG, to which E2E_LOAD loads archives:
-#   E2E_KUBECONFIG=~/.kube/config E2E_LOAD="kind load image-archive" E2E_RESTART_KUBELET="docker exec kind-control-plane systemctl restart kubelet" make e2e
+# Runs test/e2e: on a cluster that is made for it and removed, or on that of E2E_KUBECONFIG, see README.md.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -16,6 +15,7 @@ if [[ -n ${E2E_KUBECONFIG:-} ]]; then
 	read -ra load <<<"${E2E_LOAD:?must say how to load image archives into the cluster}"
 else
 	TAG=cluster hack/image/build.sh "$images/cluster" pause coredns
+	CLUSTER=$PWD/bin/cluster CLUSTER_IMAGES=$images/cluster go test -count=1 -run '^TestLeavesNothingBehind$' ./hack/cluster
 	dir=$(mktemp -d)
 	cluster=("$PWD/bin/cluster" --dir "$dir/cluster" --assets "$KUBEBUILDER_ASSETS")
 	end() {
@@ -31,10 +31,11 @@ else
 	trap end EXIT
 	"${cluster[@]}" --images "$images/cluster" up
 	export KUBECONFIG=$dir/cluster/pki/admin.kubeconfig
-	export E2E_RESTART_KUBELET="${cluster[*]} restart kubelet"
+	export E2E_RESTART_KUBELET="${cluster[*]} restart kubelet" E2E_NODE_EXEC="${cluster[*]} exec"
 	load=("${cluster[@]}" load)
 fi
 for archive in "$images"/{operator,fake-wechat,qrcode,token-user}.tar "$images/next/operator.tar"; do
 	"${load[@]}" "$archive"
 done
-E2E=1 WXTOKEN=$PWD/bin/kubectl-wxtoken go test -count=1 -timeout 25m -v -run '^TestE2E$' ./test/e2e
+export E2E=1 WXTOKEN=$PWD/bin/kubectl-wxtoken
+go test -count=1 -timeout 25m -v -run '^(TestE2E|TestReadme)$' ./test/e2e

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"syscall"
 )
 
@@ -83,62 +82,4 @@ func (c *cluster) network(ctx context.Context) error {
 		return fmt.Errorf("letting packets through: %w", err)
 	}
 	return nil
-}
-
-// cgroups are the cluster's control groups: one in each hierarchy of the old kind, or one altogether.
-func cgroups() ([]string, error) {
-	const root = "/sys/fs/cgroup"
-	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
-		return []string{filepath.Join(root, cgroupRoot)}, nil
-	}
-	hierarchies, err := filepath.Glob(root + "/*/cgroup.procs")
-	if err != nil {
-		return nil, err
-	}
-	var found []string
-	for _, h := range hierarchies {
-		found = append(found, filepath.Join(filepath.Dir(h), cgroupRoot))
-	}
-	if len(found) == 0 {
-		return nil, errors.New("there are no control groups in " + root)
-	}
-	return found, nil
-}
-
-// makeCgroups makes them; the kubelet wants them to exist.
-func makeCgroups() error {
-	groups, err := cgroups()
-	if err != nil {
-		return err
-	}
-	for _, group := range groups {
-		if err := os.Mkdir(group, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-			return err
-		}
-	}
-	return nil
-}
-
-// removeCgroups removes them from the leaves up; a control group has no files to delete.
-func removeCgroups() error {
-	groups, err := cgroups()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, group := range groups {
-		var found []string
-		_ = filepath.WalkDir(group, func(path string, entry os.DirEntry, err error) error {
-			if err == nil && entry.IsDir() {
-				found = append(found, path)
-			}
-			return nil // what is gone needs no removal
-		})
-		for i := len(found) - 1; i >= 0; i-- {
-			if err := syscall.Rmdir(found[i]); err != nil && !errors.Is(err, os.ErrNotExist) {
-				errs = append(errs, fmt.Errorf("removing %s: %w", found[i], err))
-			}
-		}
-	}
-	return errors.Join(errs...)
 }

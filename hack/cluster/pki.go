@@ -98,7 +98,7 @@ func (c *cluster) issueAccess(ca *authority, file, user, group, server string) e
 	if err := c.issueClient(ca, file, user, group); err != nil {
 		return err
 	}
-	return c.render("kubeconfig.yaml", c.kubeconfig(file), 0o600, map[string]string{
+	return c.render("kubeconfig.yaml", c.kubeconfig(file), map[string]string{
 		"Server": server, "CA": c.pki("ca.crt"), "Certificate": c.pki(file + ".crt"), "Key": c.pki(file + ".key"),
 	})
 }
@@ -156,7 +156,7 @@ func (c *cluster) pki(file string) string { return c.path("pki", file) }
 func (c *cluster) kubeconfig(user string) string { return c.path("pki", user+".kubeconfig") }
 
 // render writes a file from a template of config/.
-func (c *cluster) render(name, to string, mode os.FileMode, values any) error {
+func (c *cluster) render(name, to string, values any) error {
 	t, err := template.New(name).Option("missingkey=error").ParseFS(configFiles, "config/"+name)
 	if err != nil {
 		return err
@@ -165,5 +165,5 @@ func (c *cluster) render(name, to string, mode os.FileMode, values any) error {
 	if err := t.Execute(&out, values); err != nil {
 		return err
 	}
-	return os.WriteFile(to, out.Bytes(), mode)
+	return os.WriteFile(to, out.Bytes(), 0o600)
 }

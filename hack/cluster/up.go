@@ -99,13 +99,12 @@ func (c *cluster) prepare(apiServer string) error {
 	if err := os.WriteFile(c.path(marker), nil, 0o600); err != nil {
 		return err
 	}
-	return errors.Join(c.writePKI(apiServer), c.writeConfig(), makeCgroups())
+	return errors.Join(c.writePKI(apiServer), c.writeConfig(), c.makeCgroups())
 }
 
 func (c *cluster) waitForAPI(ctx context.Context) error {
 	return c.eventually(ctx, "the API server is ready", func() error {
-		_, err := c.kubectl(ctx, "get", "--raw", "/readyz")
-		return err
+		return c.kubectl(ctx, "get", "--raw", "/readyz")
 	})
 }
 
@@ -118,29 +117,25 @@ func (c *cluster) loadOwn(ctx context.Context) error {
 }
 
 func (c *cluster) applyCoreDNS(ctx context.Context) error {
-	_, err := c.kubectl(ctx, "apply", "--server-side", "-f", c.path("etc", "coredns.yaml"))
-	return err
+	return c.kubectl(ctx, "apply", "--server-side", "-f", c.path("etc", "coredns.yaml"))
 }
 
 func (c *cluster) waitForNode(ctx context.Context) error {
 	if err := c.eventually(ctx, "the node is ready", func() error {
-		_, err := c.kubectl(ctx, "wait", "--for=condition=Ready", "node/"+nodeName, "--timeout=10s")
-		return err
+		return c.kubectl(ctx, "wait", "--for=condition=Ready", "node/"+nodeName, "--timeout=10s")
 	}); err != nil {
 		return err
 	}
-	_, err := c.kubectl(ctx, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=3m")
-	return err
+	return c.kubectl(ctx, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=3m")
 }
 
-func (c *cluster) kubectl(ctx context.Context, args ...string) (string, error) {
+func (c *cluster) kubectl(ctx context.Context, args ...string) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.assets, "kubectl"), args...) //nolint:gosec // the control plane's own
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.kubeconfig("admin"))
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}
-	return string(out), nil
+	return nil
 }
 
 // eventually tries until it works, the time is up or the cluster ended.

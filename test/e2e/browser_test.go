@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // chromium is the browser, by the names that it has; empty without one.
@@ -53,7 +54,7 @@ func (w *world) screenshot(t *testing.T, url string) image.Image {
 // picture gets a PNG.
 func picture(t *testing.T, url string) image.Image {
 	t.Helper()
-	res, err := http.Get(url)
+	res, err := (&http.Client{Timeout: 30 * time.Second}).Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}

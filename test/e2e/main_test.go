@@ -46,12 +46,13 @@ type world struct {
 	kubectlPath, helmPath, pluginPath, chromiumPath string
 	// restartKubelet is a command for the node; empty if it cannot be done.
 	restartKubelet []string
+	// nodeExec is the beginning of a command that runs another one on the node; empty if there is none.
+	nodeExec []string
 	// ca is the stand-in's certificate authority.
-	ca      string
-	watch   *observer
-	users   []tokenUser
-	table   table
-	tempDir string
+	ca    string
+	watch *observer
+	users []tokenUser
+	table table
 }
 
 func TestE2E(t *testing.T) {
@@ -86,7 +87,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{
 		kubectlPath: filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl"), helmPath: os.Getenv("HELM"),
 		pluginPath: os.Getenv("WXTOKEN"), chromiumPath: chromium(),
-		restartKubelet: strings.Fields(os.Getenv("E2E_RESTART_KUBELET")), tempDir: t.TempDir(),
+		restartKubelet: strings.Fields(os.Getenv("E2E_RESTART_KUBELET")), nodeExec: strings.Fields(os.Getenv("E2E_NODE_EXEC")),
 	}
 	if w.Client, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
 		t.Fatal(err)

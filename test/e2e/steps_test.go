@@ -7,11 +7,12 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -78,6 +79,7 @@ func (w *world) values(t *testing.T, tag string) []string {
 	return []string{
 		"--set", "image.repository=" + operator, "--set", "image.tag=" + tag, "--set", "image.pullPolicy=Never",
 		"--set", "wechat.endpoints={" + wechatURL + "}", "--set-file", "wechat.caBundle.inline=" + ca,
+		"--set", "promptDelivery.enabled=true",
 	}
 }
 
@@ -114,7 +116,7 @@ func (w *world) operatorPods(t *testing.T) []corev1.Pod {
 
 // startQRCodeEarly applies the example before there is a token.
 func (w *world) startQRCodeEarly(t *testing.T) {
-	g := NewWithT(t)
+	g := gomega.NewWithT(t)
 	w.kubectl(t, "create", "namespace", shop)
 	w.kubectl(t, "label", "namespace", shop, "pod-security.kubernetes.io/enforce=restricted")
 	w.kubectl(t, "-n", shop, "create", "configmap", "wechat-ca", "--from-literal=ca.crt="+w.ca)
@@ -128,7 +130,7 @@ func (w *world) startQRCodeEarly(t *testing.T) {
 	w.apply(t, manifest)
 	g.Eventually(func() string {
 		return w.kubectl(t, "-n", shop, "get", "events", "--field-selector=reason=FailedMount")
-	}, patience).Should(ContainSubstring(`secret "shop-token" not found`))
+	}, patience).Should(gomega.ContainSubstring(`secret "shop-token" not found`))
 
 	start := time.Now()
 	w.kubectl(t, "-n", shop, "create", "secret", "generic", "shop-wechat", "--from-literal=appSecret="+firstSecret)
@@ -157,45 +159,55 @@ func (w *world) openPage(t *testing.T) {
 
 func (w *world) startTokenUsers(t *testing.T) {
 	w.startUsers(t, "Kubelet")
-	if w.canPrompt(t) {
-		w.startUsers(t, "Prompt")
-	}
+	w.startUsers(t, "Prompt")
 	w.kubectl(t, "-n", shop, "wait", "--for=condition=Ready", "pod", "-l", "app.kubernetes.io/name=token-user", "--timeout=4m")
 	w.table.saw("%d pods, each using its token 10 times a second", len(w.users))
 }
 
-// canPrompt asks the API, so that a cluster with an older chart can be tested too.
-func (w *world) canPrompt(t *testing.T) bool {
-	t.Helper()
-	_, err := w.command(t.Context(), nil, w.kubectlPath, "explain", "wechatapptoken.spec.target.delivery")
-	return err == nil
-}
-
-// leader is the pod that leads.
+// leader is who leads: a pod's name, and more, which differs after a restart.
 func (w *world) leader(t *testing.T) string {
 	t.Helper()
 	leases, err := w.typed.CoordinationV1().Leases(operatorSpace).List(t.Context(), metav1.ListOptions{})
 	if err != nil || len(leases.Items) != 1 || leases.Items[0].Spec.HolderIdentity == nil {
 		return ""
 	}
-	pod, _, _ := strings.Cut(*leases.Items[0].Spec.HolderIdentity, "_")
-	return pod
+	return *leases.Items[0].Spec.HolderIdentity
 }
 
 func (w *world) killLeader(t *testing.T) {
-	g := NewWithT(t)
+	g := gomega.NewWithT(t)
 	old := w.leader(t)
 	if old == "" {
 		t.Fatal("nobody leads")
 	}
 	start := time.Now()
-	w.kubectl(t, "-n", operatorSpace, "delete", "pod", old, "--grace-period=0", "--force")
+	how := w.kill(t, strings.SplitN(old, "_", 2)[0])
 	w.apply(t, tokenManifests("during-the-kill", appIDOf("kill", 0), ""))
-	g.Eventually(func() string { return w.leader(t) }, patience).ShouldNot(BeElementOf("", old))
+	g.Eventually(func() string { return w.leader(t) }, patience).ShouldNot(gomega.BeElementOf("", old))
 	led := time.Since(start)
 	w.kubectl(t, "-n", shop, "wait", "--for=condition=Ready", "wxtoken/during-the-kill", "--timeout=60s")
-	w.table.saw("another leads after %.1f s; a resource made at the kill has its token after %.1f s", led.Seconds(), time.Since(start).Seconds())
+	w.table.saw("%s: another leads after %.1f s, a resource made at the kill has its token after %.1f s",
+		how, led.Seconds(), time.Since(start).Seconds())
 	w.kubectl(t, "-n", operatorSpace, "rollout", "status", operatorRunning, "--timeout=3m")
+}
+
+// kill ends a pod of the operator. Only the node can do that without a word: a deletion of the pod without grace still sends SIGTERM.
+func (w *world) kill(t *testing.T, name string) (how string) {
+	t.Helper()
+	if len(w.nodeExec) == 0 {
+		w.kubectl(t, "-n", operatorSpace, "delete", "pod", name, "--grace-period=0", "--force")
+		return "deleted by force"
+	}
+	pod := &corev1.Pod{}
+	if err := w.Get(t.Context(), client.ObjectKey{Namespace: operatorSpace, Name: name}, pod); err != nil {
+		t.Fatal(err)
+	}
+	container := strings.TrimPrefix(pod.Status.ContainerStatuses[0].ContainerID, "containerd://")
+	args := append(slices.Clone(w.nodeExec[1:]), "ctr", "--namespace", "k8s.io", "task", "kill", "--signal", "SIGKILL", container)
+	if _, err := w.command(t.Context(), nil, w.nodeExec[0], args...); err != nil {
+		t.Fatal(err)
+	}
+	return "SIGKILL"
 }
 
 // restarts counts the restarts of all containers.
@@ -218,24 +230,24 @@ func (w *world) restartTheKubelet(t *testing.T) {
 		w.table.saw("not done: E2E_RESTART_KUBELET does not say how")
 		return
 	}
-	g := NewWithT(t)
+	g := gomega.NewWithT(t)
 	before, start := w.restarts(t), time.Now()
 	if _, err := w.command(t.Context(), nil, w.restartKubelet[0], w.restartKubelet[1:]...); err != nil {
 		t.Fatal(err)
 	}
 	// A kubelet says anew that its node is ready when it has started.
-	g.Eventually(func(g Gomega) {
+	g.Eventually(func(g gomega.Gomega) {
 		var nodes corev1.NodeList
-		g.Expect(w.List(t.Context(), &nodes)).To(Succeed())
+		g.Expect(w.List(t.Context(), &nodes)).To(gomega.Succeed())
 		for _, node := range nodes.Items {
 			for _, c := range node.Status.Conditions {
 				if c.Type == corev1.NodeReady {
-					g.Expect(c.Status).To(Equal(corev1.ConditionTrue))
-					g.Expect(c.LastHeartbeatTime.Time).To(BeTemporally(">", start))
+					g.Expect(c.Status).To(gomega.Equal(corev1.ConditionTrue))
+					g.Expect(c.LastHeartbeatTime.Time).To(gomega.BeTemporally(">", start))
 				}
 			}
 		}
-	}, patience).Should(Succeed())
+	}, patience).Should(gomega.Succeed())
 	back := time.Since(start)
 	w.apply(t, userManifest("after-the-restart")+tokenManifests("after-the-restart", appIDOf("restart", 0), ""))
 	w.kubectl(t, "-n", shop, "wait", "--for=condition=Ready", "pod/after-the-restart", "--timeout=2m")
@@ -250,13 +262,13 @@ func (w *world) restartTheKubelet(t *testing.T) {
 func (w *world) runsImage(t *testing.T, tag string) {
 	t.Helper()
 	w.kubectl(t, "-n", operatorSpace, "rollout", "status", operatorRunning, "--timeout=3m")
-	NewWithT(t).Eventually(func(g Gomega) {
+	gomega.NewWithT(t).Eventually(func(g gomega.Gomega) {
 		pods := w.operatorPods(t)
-		g.Expect(pods).To(HaveLen(2))
+		g.Expect(pods).To(gomega.HaveLen(2))
 		for _, pod := range pods {
-			g.Expect(pod.Spec.Containers[0].Image).To(Equal(operator + ":" + tag))
+			g.Expect(pod.Spec.Containers[0].Image).To(gomega.Equal(operator + ":" + tag))
 		}
-	}, patience).Should(Succeed())
+	}, patience).Should(gomega.Succeed())
 }
 
 func (w *world) upgrade(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -23,7 +23,7 @@ import (
 
 // rotateCredentials resets the AppSecret of an account that a pod uses, as one does in WeChat's console.
 func (w *world) rotateCredentials(t *testing.T) {
-	g := NewWithT(t)
+	g := gomega.NewWithT(t)
 	standIn := w.standIn(t)
 	name, appID := "kubelet-0", appIDOf("Kubelet", 0)
 	if err := standIn.SetSecret(t.Context(), appID, secondSecret); err != nil {
@@ -32,14 +32,14 @@ func (w *world) rotateCredentials(t *testing.T) {
 	before := w.token(t, name).Status.CredentialsVersion
 	start := time.Now()
 	w.kubectl(t, "-n", shop, "patch", "secret", name+"-wechat", "-p", `{"stringData":{"appSecret":"`+secondSecret+`"}}`)
-	g.Eventually(func(g Gomega) {
+	g.Eventually(func(g gomega.Gomega) {
 		token := w.token(t, name)
-		g.Expect(token.Status.CredentialsVersion).NotTo(Equal(before))
-		g.Expect(token.Status.LastError).To(BeNil())
+		g.Expect(token.Status.CredentialsVersion).NotTo(gomega.Equal(before))
+		g.Expect(token.Status.LastError).To(gomega.BeNil())
 		accepted, err := standIn.Count(t.Context(), wechattest.Filter{AppID: appID, Endpoint: wechattest.EndpointStable, Since: start})
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(accepted).To(BeNumerically(">", 0))
-	}, patience).Should(Succeed())
+		g.Expect(err).NotTo(gomega.HaveOccurred())
+		g.Expect(accepted).To(gomega.BeNumerically(">", 0))
+	}, patience).Should(gomega.Succeed())
 	w.table.saw("WeChat accepted the new AppSecret after %.1f s", time.Since(start).Seconds())
 }
 
@@ -113,7 +113,7 @@ func (w *world) drain(t *testing.T) {
 }
 
 func (w *world) deleteNamespace(t *testing.T) {
-	g := NewWithT(t)
+	g := gomega.NewWithT(t)
 	const name = "short-lived"
 	appID := appIDOf("shortlived", 0)
 	w.kubectl(t, "create", "namespace", name)
@@ -132,7 +132,7 @@ func (w *world) deleteNamespace(t *testing.T) {
 	}
 	before := calls()
 	// A check or a retry would come within seconds of the deletion.
-	g.Consistently(calls, 5*time.Second, time.Second).Should(Equal(before))
+	g.Consistently(calls, 5*time.Second, time.Second).Should(gomega.Equal(before))
 	w.table.saw("gone after %.1f s, no call for its account since", gone.Seconds())
 }
 
@@ -146,11 +146,11 @@ func (w *world) doctorHealthy(t *testing.T) {
 
 // doctorBroken lacks what tokens need most: the operator, and credentials.
 func (w *world) doctorBroken(t *testing.T) {
-	g := NewWithT(t)
+	g := gomega.NewWithT(t)
 	w.kubectl(t, "-n", shop, "delete", "secret", "during-the-kill-wechat")
-	g.Eventually(func() bool { return hasCondition(w.token(t, "during-the-kill"), v1alpha1.ConditionRefreshFailing) }, patience).Should(BeTrue())
+	g.Eventually(func() bool { return hasCondition(w.token(t, "during-the-kill"), v1alpha1.ConditionRefreshFailing) }, patience).Should(gomega.BeTrue())
 	w.kubectl(t, "-n", operatorSpace, "scale", operatorRunning, "--replicas=0")
-	g.Eventually(func() int { return len(w.operatorPods(t)) }, patience).Should(BeZero())
+	g.Eventually(func() int { return len(w.operatorPods(t)) }, patience).Should(gomega.BeZero())
 	out, err := w.wxtoken(t, "doctor")
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 3 {
@@ -178,16 +178,12 @@ func hasCondition(token *v1alpha1.WeChatAppToken, kind string) bool {
 // measureDelivery waits until there were enough rotations to say how long they take to reach a pod.
 func (w *world) measureDelivery(t *testing.T) {
 	for _, delivery := range []string{"Kubelet", "Prompt"} {
-		if delivery == "Prompt" && !w.canPrompt(t) {
-			w.table.saw("Prompt: skipped, this version does not have it")
-			continue
-		}
 		var took []time.Duration
 		var used, unanswered int
-		NewWithT(t).Eventually(func() int {
+		gomega.NewWithT(t).Eventually(func() int {
 			took, used, unanswered = w.deliveries(t, delivery)
 			return len(took)
-		}, 5*time.Minute, 5*time.Second).Should(BeNumerically(">=", leastChanges))
+		}, 5*time.Minute, 5*time.Second).Should(gomega.BeNumerically(">=", leastChanges))
 		w.table.saw("%s: %d changes, p50 %.1f s, p99 %.1f s, %d uses, %d without an answer", delivery, len(took),
 			quantile(took, 0.5).Seconds(), quantile(took, 0.99).Seconds(), used, unanswered)
 	}
@@ -195,17 +191,17 @@ func (w *world) measureDelivery(t *testing.T) {
 
 // uninstall leaves the resources and their Secrets to their owners, who delete them.
 func (w *world) uninstall(t *testing.T) {
-	g := NewWithT(t)
+	g := gomega.NewWithT(t)
 	// The pods must not miss what is about to be deleted.
 	w.judgeUsers(t)
 	w.users = nil
 	w.helm(t, "uninstall", operator, "--wait", "--timeout", "2m")
-	g.Eventually(func() int { return len(w.operatorPods(t)) }, patience).Should(BeZero())
+	g.Eventually(func() int { return len(w.operatorPods(t)) }, patience).Should(gomega.BeZero())
 	if _, err := w.value(t.Context(), "shop-token"); err != nil {
 		t.Errorf("the Secret went with the operator: %v", err)
 	}
 	w.kubectl(t, "delete", "wechatapptokens", "--all", "--all-namespaces", "--timeout=2m")
-	g.Eventually(func() bool { _, err := w.value(t.Context(), "shop-token"); return apierrors.IsNotFound(err) }, patience).Should(BeTrue())
+	g.Eventually(func() bool { _, err := w.value(t.Context(), "shop-token"); return apierrors.IsNotFound(err) }, patience).Should(gomega.BeTrue())
 	w.kubectl(t, "delete", "crd", "wechatapptokens.wechat.apptoken.dev", "--timeout=2m")
 	w.kubectl(t, "delete", "namespace", shop, operatorSpace, "wechat", "--timeout=3m")
 	w.table.saw("Secrets stayed, and went with their WeChatAppTokens")
