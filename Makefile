@@ -121,7 +121,7 @@ verify: ## Check that generated files, module files and formatting are up to dat
 	hack/verify.sh
 
 .PHONY: test
-test: verify vet lint chart-lint argocd-test fuzz-short ## Check everything and run all tests with the race detector on a real API server.
+test: verify vet lint chart-lint argocd-test image-test fuzz-short ## Check everything and run all tests with the race detector on a real API server.
 	@hack/tools/build.sh promtool >/dev/null; hack/tools/build.sh prometheus >/dev/null # ahead of the tests' time limit
 	assets=$(TEST_ASSETS); helm=$(HELM); \
 	KUBEBUILDER_ASSETS="$$assets" HELM="$$helm" $(GO) test -race -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) ./...
@@ -141,6 +141,12 @@ argocd-test: ## Run Argo CD's health checks and actions in config/argocd; part o
 	$(GO) -C test/argocd vet ./...
 	@# Go's cache of test results knows nothing of files outside the module.
 	$(GO) -C test/argocd test -count=1 ./...
+
+.PHONY: image-test
+image-test: ## Test what make image-oci makes: reproducible, and like the Dockerfile's; part of test.
+	$(GO) -C hack/image vet ./...
+	@# Go's cache of test results knows nothing of files outside the module.
+	$(GO) -C hack/image test -count=1 ./...
 
 .PHONY: docs-test
 docs-test: ## Run the tests of the documents and of examples/readers; make test runs them too.
