@@ -178,7 +178,7 @@ func showsNothing(t *testing.T, errmsg string, secret Secret) {
 		return
 	}
 	said := excerpt(errmsg, []Secret{secret})
-	for _, piece := range strings.Split(said, redacted) {
+	for piece := range strings.SplitSeq(said, redacted) {
 		piece, _ = alphanumeric(piece)
 		for i := range len(key) - 7 {
 			if strings.Contains(piece, key[i:i+8]) {
