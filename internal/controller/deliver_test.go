@@ -232,6 +232,7 @@ func TestDeliveryDegraded(t *testing.T) {
 	o.stop()
 
 	w.prompt = true
+	w.expectRefusal("list pods")
 	w.startOperator()
 	degraded(v1alpha1.ReasonPodsForbidden, "may not list", "promptDelivery.enabled", "config/prompt-delivery")
 	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
@@ -251,6 +252,7 @@ func TestDeliveryToSomePods(t *testing.T) {
 	w.prompt = true
 	w.grantPods()
 	w.denyPod("b")
+	w.expectRefusal("patch pods")
 	for _, name := range []string{"a", "b", "c"} {
 		w.createPod(name)
 	}

@@ -119,7 +119,9 @@ func run(t *testing.T, s *stub, pods int, test func(d *Deliverer)) {
 }
 
 // pass lets time pass, and what it sets going come to rest.
-func pass(d time.Duration) {
+func (s *stub) pass(d time.Duration) {
+	s.mu.Lock()   // what the test has read until here was there before what is written from here on
+	s.mu.Unlock() //nolint:staticcheck // nothing else is to be done
 	time.Sleep(d)
 	synctest.Wait()
 }
@@ -139,7 +141,7 @@ func TestRate(t *testing.T) {
 	s := &stub{}
 	run(t, s, 1000, func(d *Deliverer) {
 		d.Deliver(job("a"))
-		pass(time.Minute)
+		s.pass(time.Minute)
 		if len(s.patches) != 1000 || len(s.outcomes) != 1 || s.outcomes[0].Err != nil || s.outcomes[0].Reached != 1000 {
 			t.Fatalf("%d patches, outcomes %+v", len(s.patches), s.outcomes)
 		}
@@ -151,7 +153,7 @@ func TestRate(t *testing.T) {
 		}
 		// It is told again neither to those who know nor to anybody else.
 		d.Deliver(job("a"))
-		pass(time.Minute)
+		s.pass(time.Minute)
 		if len(s.patches) != 1000 {
 			t.Errorf("%d patches after a second delivery", len(s.patches))
 		}
@@ -171,18 +173,18 @@ func TestRetry(t *testing.T) {
 	}
 	run(t, s, 3, func(d *Deliverer) {
 		d.Deliver(job("a"))
-		pass(2500 * time.Millisecond) // attempts at 0 s and 1 s
+		s.pass(2500 * time.Millisecond) // attempts at 0 s and 1 s
 		if len(s.patches) != 4 || len(s.outcomes) != 0 {
 			t.Fatalf("%d patches, outcomes %+v", len(s.patches), s.outcomes)
 		}
-		pass(time.Second) // at 3 s
+		s.pass(time.Second) // at 3 s
 		if len(s.outcomes) != 1 || s.outcomes[0].Reached != 2 || s.outcomes[0].Pods != 3 || Forbidden(s.outcomes[0].Err) {
 			t.Fatalf("outcomes %+v", s.outcomes)
 		}
 		if text := s.outcomes[0].Err.Error(); !strings.Contains(text, "1 of 3 pods") || strings.Contains(text, "quotes") {
 			t.Errorf("it says %q", text)
 		}
-		pass(time.Minute) // at 7 s and 15 s
+		s.pass(time.Minute) // at 7 s and 15 s
 		if last := s.outcomes[len(s.outcomes)-1]; last.Err != nil || last.Reached != 3 || len(s.patches) != 7 {
 			t.Errorf("%d patches, outcomes %+v", len(s.patches), s.outcomes)
 		}
@@ -194,18 +196,18 @@ func TestForbidden(t *testing.T) {
 	s := &stub{patch: func(string) error { return forbidden() }}
 	run(t, s, 100, func(d *Deliverer) {
 		d.Deliver(job("a"))
-		pass(time.Second / 2)
+		s.pass(time.Second / 2)
 		if len(s.outcomes) != 1 || !Forbidden(s.outcomes[0].Err) || strings.Contains(s.outcomes[0].Err.Error(), "quotes") {
 			t.Fatalf("outcomes %+v", s.outcomes)
 		}
 		if len(s.patches) != giveUpAfter {
 			t.Errorf("%d patches that all were refused", len(s.patches))
 		}
-		pass(30 * time.Minute)
+		s.pass(30 * time.Minute)
 		s.mu.Lock()
 		s.patch = nil
 		s.mu.Unlock()
-		pass(5*time.Minute + 10*time.Second)
+		s.pass(5*time.Minute + 10*time.Second)
 		if last := s.outcomes[len(s.outcomes)-1]; last.Err != nil || last.Reached != 100 {
 			t.Errorf("the permission was not noticed: %+v", last)
 		}
@@ -213,7 +215,7 @@ func TestForbidden(t *testing.T) {
 	s = &stub{list: forbidden}
 	run(t, s, 1, func(d *Deliverer) {
 		d.Deliver(job("a"))
-		pass(time.Second / 2)
+		s.pass(time.Second / 2)
 		if len(s.outcomes) != 1 || !s.outcomes[0].Unknown || !Forbidden(s.outcomes[0].Err) || len(s.patches) != 0 || s.failed != 1 {
 			t.Errorf("outcomes %+v", s.outcomes)
 		}
@@ -230,7 +232,7 @@ func TestPodGone(t *testing.T) {
 	}}
 	run(t, s, 2, func(d *Deliverer) {
 		d.Deliver(job("a"))
-		pass(time.Second / 2)
+		s.pass(time.Second / 2)
 		if len(s.outcomes) != 1 || s.outcomes[0].Err != nil || s.outcomes[0].Pods != 1 || s.outcomes[0].Reached != 1 || s.failed != 0 {
 			t.Errorf("outcomes %+v", s.outcomes)
 		}
@@ -242,9 +244,9 @@ func TestSuperseded(t *testing.T) {
 	s := &stub{}
 	run(t, s, 1000, func(d *Deliverer) {
 		d.Deliver(job("a"))
-		pass(time.Second)
+		s.pass(time.Second)
 		d.Deliver(job("b"))
-		pass(time.Minute)
+		s.pass(time.Minute)
 		for pod, fingerprint := range s.told {
 			if fingerprint != "b" {
 				t.Fatalf("%s has %s", pod, fingerprint)
@@ -254,9 +256,9 @@ func TestSuperseded(t *testing.T) {
 			t.Errorf("%d patches, outcomes %+v", len(s.patches), s.outcomes)
 		}
 		d.Deliver(job("c"))
-		pass(time.Second)
+		s.pass(time.Second)
 		d.Cancel(job("c").Owner)
-		pass(time.Minute)
+		s.pass(time.Minute)
 		if n := len(s.patches); n > 1400 || len(s.outcomes) != 1 {
 			t.Errorf("%d patches after a cancellation, outcomes %+v", n, s.outcomes)
 		}
