@@ -22,9 +22,9 @@ func (p *pass) announce(before, after v1alpha1.WeChatAppTokenStatus) {
 	is := apimeta.FindStatusCondition(after.Conditions, v1alpha1.ConditionRefreshFailing)
 	switch {
 	case is != nil && (was == nil || was.Reason != is.Reason):
-		p.event(corev1.EventTypeWarning, v1alpha1.EventRefreshFailed, is.Reason, is.Reason+": "+is.Message)
+		p.event(corev1.EventTypeWarning, v1alpha1.EventRefreshFailed, is.Reason+": "+is.Message)
 	case is == nil && was != nil:
-		p.event(corev1.EventTypeNormal, v1alpha1.EventRecovered, was.Reason, "the cause of "+was.Reason+" is gone")
+		p.event(corev1.EventTypeNormal, v1alpha1.EventRecovered, "the cause of "+was.Reason+" is gone")
 	}
 	p.announceTarget(readyCondition(before), readyCondition(after))
 	if before.ObservedGeneration >= 0 && p.mem.failure == nil {
@@ -38,9 +38,9 @@ func (p *pass) announceTarget(was, is *metav1.Condition) {
 	}
 	switch is.Reason {
 	case v1alpha1.ReasonTargetConflict:
-		p.event(corev1.EventTypeWarning, v1alpha1.EventTargetConflict, reconciled, is.Message)
+		p.event(corev1.EventTypeWarning, v1alpha1.EventTargetConflict, is.Message)
 	case v1alpha1.ReasonTargetContested:
-		p.event(corev1.EventTypeWarning, v1alpha1.EventTargetContested, reconciled, is.Message)
+		p.event(corev1.EventTypeWarning, v1alpha1.EventTargetContested, is.Message)
 	}
 }
 
@@ -51,7 +51,7 @@ func (p *pass) announceRequests(before, after v1alpha1.WeChatAppTokenStatus) {
 	switch old, now := before.Token, after.Token; {
 	case is.Refresh == was.Refresh:
 	case old != nil && now != nil && old.Fingerprint != "" && old.Fingerprint == now.Fingerprint:
-		p.event(corev1.EventTypeWarning, v1alpha1.EventRequestedRefresh, sameToken, "WeChat returned the same token: it forces no new one "+
+		p.event(corev1.EventTypeWarning, v1alpha1.EventRequestedRefresh, "WeChat returned the same token: it forces no new one "+
 			"within 30 s of the last forced call, which may have been somebody else's; set a new value for another attempt")
 	default:
 		p.eventRequestDone(refresh.RequestRefresh)
@@ -74,35 +74,28 @@ func (p *pass) eventRequestDone(kind refresh.RequestKind) {
 		refresh.RequestRefresh: "the token was replaced",
 		refresh.RequestRevoke:  "the leaked token was killed by two forced calls, and replaced",
 	}[kind]
-	p.event(corev1.EventTypeNormal, request.Event(kind), reconciled, outcome)
+	p.event(corev1.EventTypeNormal, request.Event(kind), outcome)
 }
 
 func (p *pass) eventRequestFailed(kind refresh.RequestKind, err error) {
-	action, message := reconciled, "the API server or the network failed"
+	message := "the API server or the network failed"
 	if refused, ok := errors.AsType[*wechat.Error](err); ok {
-		action, message = string(refused.Reason), refused.Message
+		message = refused.Message
 	}
-	p.event(corev1.EventTypeWarning, request.Event(kind), action, "the attempt failed; set a new value for another one: "+message)
+	p.event(corev1.EventTypeWarning, request.Event(kind), "the attempt failed; set a new value for another one: "+message)
 }
 
 func (p *pass) eventForeignFetcher(count int) {
-	p.event(corev1.EventTypeWarning, v1alpha1.EventForeignFetcher, reconciled, fmt.Sprintf(
+	p.event(corev1.EventTypeWarning, v1alpha1.EventForeignFetcher, fmt.Sprintf(
 		"%d tokens died early within an hour: something else fetches tokens of appid %s with GET /cgi-bin/token; "+
 			"find and stop it, or set spec.mode to Stable, which it does not disturb",
 		count, p.token.Spec.AppID))
 }
 
-// Actions of events. Events that agree in kind, reason and action become one, counted, with the note of the first. So what
-// failed for another reason has another action, and the reason is it.
-const (
-	reconciled = "Reconcile"
-	sameToken  = "SameToken"
-)
-
-func (p *pass) event(kind, reason, action, note string) {
+func (p *pass) event(kind, reason, note string) {
 	ref := &v1alpha1.WeChatAppToken{
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.Kind},
 		ObjectMeta: p.token.ObjectMeta,
 	}
-	p.Events.Eventf(ref, nil, kind, reason, action, "%s", truncate(note, 1000))
+	p.Events.Eventf(ref, nil, kind, reason, "Reconcile", "%s", truncate(note, 1000))
 }

@@ -123,8 +123,7 @@ func TestRefreshRequestThatForcesNothing(t *testing.T) {
 		Should(gomega.ConsistOf(gomega.HavePrefix("Warning: WeChat returned the same token")))
 }
 
-// Requests that fail for different reasons within minutes are told apart; Kubernetes counts events that agree in kind, reason
-// and action, and shows the note of the first.
+// Each request has an event with its own outcome, although Kubernetes counts events that are alike.
 func TestOutcomesOfRequests(t *testing.T) {
 	w := newWorld(t)
 	w.startOperator()
