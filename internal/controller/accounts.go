@@ -104,6 +104,13 @@ func (a *accounts) join(id accountID, uid types.UID, name types.NamespacedName) 
 	return acct
 }
 
+// shared: the account has other members.
+func (a *account) shared() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.members) > 1
+}
+
 // leave removes a member. The account itself stays while its pacing matters: who deletes and re-creates a resource
 // in a loop must not get a fresh bucket each time.
 func (a *accounts) leave(id accountID, uid types.UID, now time.Time) {

@@ -3,6 +3,7 @@
 package controller_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -301,4 +302,45 @@ func TestForgedTokenFromTheFuture(t *testing.T) {
 	w.writeAsAnotherLeader("fetcher", "a-lie-in-good-order", w.clock.now().Add(time.Hour))
 	w.Eventually(func() string { return w.value("fetcher") }).Should(gomega.Equal(value))
 	w.Consistently(func() int { return len(w.wechat.Tokens(appID)) }).Should(gomega.Equal(1))
+}
+
+// A neighbour with the same AppSecret that uses up the pace of mints, and fills its own Secret with lies, does not keep a
+// member from a token that another one holds.
+func TestUsedUpPaceKeepsNobodyFromACopy(t *testing.T) {
+	w := newWorld(t)
+	there := *w
+	there.namespace = w.newNamespace()
+	w.startOperator(there.namespace)
+	w.createCredentials(appSecret)
+	there.createCredentials(appSecret)
+	there.createToken("liar", legacy)
+	value := there.eventuallyReady("liar")
+	w.createToken("shop", legacy)
+	w.eventuallyReady("shop")
+	for i := range 2 { // the bucket holds three
+		w.wechat.RivalMint(appID)
+		w.wechat.RivalMint(appID)
+		w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, fmt.Sprint(i)))
+		value = w.eventuallyAnother("shop", value)
+	}
+	there.Eventually(func() string { return there.value("liar") }).Should(gomega.Equal(value))
+	lie := func() {
+		there.updateSecret("liar", func(s *corev1.Secret) { s.Data["access_token"] = []byte("a lie") })
+	}
+	there.Eventually(func() string {
+		lie()
+		return there.condition("liar", v1alpha1.ConditionReady).Reason
+	}, "30s", "500ms").Should(gomega.Equal(v1alpha1.ReasonTargetContested))
+
+	w.createToken("late", legacy)
+	w.Eventually(func() string {
+		lie()
+		return w.condition("late", v1alpha1.ConditionReady).Reason
+	}).Should(gomega.Equal(v1alpha1.ReasonTokenValid))
+	if got := w.value("late"); got != value {
+		t.Error("the late member holds another token than the others")
+	}
+	if n := w.calls(wechattest.EndpointLegacy); n != 3 {
+		t.Errorf("%d mints, want 3", n)
+	}
 }

@@ -65,6 +65,8 @@ type memory struct {
 	forced            []time.Time
 	// askedAt is when the fetcher of the Legacy account was last asked for a token.
 	askedAt time.Time
+	// copySoughtAt is when a token of the account's other members was last looked for.
+	copySoughtAt time.Time
 	// emptyMark is the mark of a Legacy mint that did not happen: WeChat refused it, or it was not sent.
 	emptyMark target.Mint
 	// ownMark is the ID of the last mark of this process. foreignMarkAt is when another one's was first seen after it.

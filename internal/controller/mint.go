@@ -3,10 +3,12 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -24,6 +26,10 @@ const (
 	mintWithin = 2 * time.Second
 	// askAgainAfter is how long a member waits for the account's fetcher before it asks again.
 	askAgainAfter = 5 * time.Second
+	// seekCopyAfter is how often a member looks for the others' token while the account may not mint.
+	seekCopyAfter = 10 * time.Second
+	// copySources is the most Secrets that one such look reads: those of others may have been made to hold anything.
+	copySources = 8
 	// mintTakes is the longest time from a mark to the end of its mint: until its start, the call's deadline, and a little
 	// for the write.
 	mintTakes = mintWithin + 13*time.Second
@@ -44,21 +50,13 @@ func (p *pass) mint(ctx context.Context) error {
 		return nil // the next decision waits for its end
 	}
 	defer p.endMint(ctx, acct)
-	if p.decision.Action == refresh.Issue && p.overtaken() {
-		return nil
-	}
-
 	members, err := p.accountMembers(ctx)
 	if err != nil {
 		return err
 	}
 	if p.decision.Action == refresh.Issue {
-		if copied, err := p.copyFrom(ctx, members[1:]); copied || err != nil {
+		if done, err := p.withoutMint(ctx, members); done || err != nil {
 			return err
-		}
-		if fetcher := electFetcher(members); fetcher.token.UID != p.token.UID {
-			p.ask(ctx, fetcher)
-			return nil
 		}
 	}
 	if err := p.rehearse(ctx); err != nil {
@@ -87,11 +85,63 @@ func (p *pass) endMint(ctx context.Context, acct *account) {
 	}
 }
 
-// overtaken: between this member's decision and its turn, another one minted. Its token is in the inbox, or the account's pace has
-// no mint left; either way the decision is to be made anew.
-func (p *pass) overtaken() bool {
+// withoutMint gets a token in a way that costs no mint: it came between the decision and this member's turn, another member has
+// it, or the account's fetcher is asked for it. While the account may not mint, there is no other way.
+func (p *pass) withoutMint(ctx context.Context, members []member) (done bool, err error) {
+	if p.unwritten() != nil {
+		return true, nil
+	}
 	now := p.WeChat.Now()
-	return p.unwritten() != nil || now.Before(p.mintNotBefore(now))
+	p.mem.copySoughtAt = now
+	if copied, err := p.copyFrom(ctx, members[1:]); copied || err != nil {
+		return copied, err
+	}
+	if now.Before(p.mintAllowedAt(now)) {
+		return true, nil
+	}
+	if fetcher := electFetcher(members); fetcher.token.UID != p.token.UID {
+		p.ask(ctx, fetcher)
+		return true, nil
+	}
+	return false, nil
+}
+
+// issueNotBefore is when this resource may look for a Legacy token that nobody asked for. One that another member of the account
+// holds costs no mint, so it is looked for now and then while the account may not mint: a neighbour who uses up its pace must not
+// keep others from a token that is there.
+func (p *pass) issueNotBefore(now time.Time) time.Time {
+	at := p.mintAllowedAt(now)
+	if acct := p.mem.account; acct != nil && p.legacy() && acct.shared() {
+		return earlier(at, p.mem.copySoughtAt.Add(seekCopyAfter))
+	}
+	return at
+}
+
+// mintAllowedAt is when this resource may cause a mint that nobody asked for: after the account's pace, the fetcher's answer, and a
+// mint that another process may be making.
+func (p *pass) mintAllowedAt(now time.Time) time.Time {
+	var at time.Time
+	if p.mem.account != nil && p.legacy() {
+		at = p.mintNotBefore(now)
+	}
+	if !p.mem.askedAt.IsZero() {
+		at = later(at, p.mem.askedAt.Add(askAgainAfter))
+	}
+	return later(at, p.markedMintAt(now))
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // markedMintAt is when an unanswered mark on the Secret may cause a mint; zero without one.
@@ -111,14 +161,7 @@ func (p *pass) markedMintAt(now time.Time) time.Time {
 	if p.mem.foreignMarkAt.IsZero() {
 		p.mem.foreignMarkAt = now
 	}
-	ends := mark.StartedAt.Add(mintTakes)
-	if latest := p.mem.foreignMarkAt.Add(mintTakes); latest.Before(ends) {
-		ends = latest
-	}
-	if ends.After(at) {
-		return ends
-	}
-	return at
+	return later(at, earlier(mark.StartedAt, p.mem.foreignMarkAt).Add(mintTakes))
 }
 
 // rememberMark keeps what was known of the data: the mark did not touch it.
@@ -197,30 +240,39 @@ func (p *pass) fetchLegacy(ctx context.Context, acct *account, members []member)
 // copyFrom takes over a token that another member of the account holds, if it serves as well as a new one. Its worth is
 // proven by the other's status, which only the operator may write; the data is its namespace's to edit.
 func (p *pass) copyFrom(ctx context.Context, others []member) (bool, error) {
-	var source member
-	for _, m := range others {
-		if m.eligible && p.serves(m.token.Status.Token) &&
-			(source.token == nil || source.token.Status.Token.IssuedAt.Before(&m.token.Status.Token.IssuedAt)) {
-			source = m
+	for _, source := range p.sources(others) {
+		snapshot, err := p.store.Read(ctx, source.targetName())
+		if client.IgnoreNotFound(err) != nil {
+			return false, err
 		}
+		status := source.token.Status.Token
+		value := snapshot.Token(source.token.Spec.Target.AccessTokenKey)
+		if value.Fingerprint() != status.Fingerprint {
+			continue // gone, or not what the operator wrote
+		}
+		p.handleCheck()
+		token := p.issued(wechat.Token{Value: value, IssuedAt: status.IssuedAt.Time, ExpiresAt: status.ExpiresAt.Time})
+		token.copied = true
+		p.mem.put(token)
+		return true, nil
 	}
-	if source.token == nil {
-		return false, nil
+	return false, nil
+}
+
+// sources are the members whose token serves: the newest token first, and of those that hold the same one the members of the own
+// namespace, which no neighbour can edit.
+func (p *pass) sources(others []member) []member {
+	serving := slices.DeleteFunc(slices.Clone(others), func(m member) bool { return !m.eligible || !p.serves(m.token.Status.Token) })
+	foreign := func(m member) int {
+		if m.token.Namespace == p.token.Namespace {
+			return 0
+		}
+		return 1
 	}
-	snapshot, err := p.store.Read(ctx, source.targetName())
-	if err != nil {
-		return false, client.IgnoreNotFound(err)
-	}
-	status := source.token.Status.Token
-	value := snapshot.Token(source.token.Spec.Target.AccessTokenKey)
-	if value.Fingerprint() != status.Fingerprint {
-		return false, nil
-	}
-	p.handleCheck()
-	token := p.issued(wechat.Token{Value: value, IssuedAt: status.IssuedAt.Time, ExpiresAt: status.ExpiresAt.Time})
-	token.copied = true
-	p.mem.put(token)
-	return true, nil
+	slices.SortStableFunc(serving, func(a, b member) int {
+		return cmp.Or(b.token.Status.Token.IssuedAt.Compare(a.token.Status.Token.IssuedAt.Time), foreign(a)-foreign(b))
+	})
+	return serving[:min(len(serving), copySources)]
 }
 
 // serves: another member's token is valid, and newer than the stored one and than a mint whose answer was lost. Any

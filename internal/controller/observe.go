@@ -256,17 +256,11 @@ func (p *pass) inputs() refresh.Inputs {
 	}
 	if acct := p.mem.account; acct != nil && in.Legacy {
 		in.MemberWaiting = acct.isWanted()
-		in.MintNotBefore = p.mintNotBefore(now)
 		if acct.awaitMint(nameOf(p.token)) {
 			in.MintEndsBy = now.Add(mintTakes)
 		}
 	}
-	if again := p.mem.askedAt.Add(askAgainAfter); !p.mem.askedAt.IsZero() && again.After(in.MintNotBefore) {
-		in.MintNotBefore = again
-	}
-	if at := p.markedMintAt(now); at.After(in.MintNotBefore) {
-		in.MintNotBefore = at
-	}
+	in.MintNotBefore = p.issueNotBefore(now)
 	return in
 }
 
