@@ -69,7 +69,7 @@ type memory struct {
 	copySoughtAt time.Time
 	// emptyMark is the mark of a Legacy mint that did not happen: WeChat refused it, or it was not sent.
 	emptyMark target.Mint
-	// ownMark is the ID of the last mark of this process. foreignMarkAt is when another one's was first seen after it.
+	// ownMark is the ID of the last mark of this process. foreignMarkAt is when another one's was first seen.
 	ownMark       string
 	foreignMarkAt time.Time
 	// mintAgain: another process may have minted at the same moment, and which token lives on is not known.

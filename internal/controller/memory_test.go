@@ -10,6 +10,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
@@ -251,5 +252,28 @@ func TestMintsInTheHandover(t *testing.T) {
 				t.Errorf("may mint for what somebody else wrote: %v", got)
 			}
 		})
+	}
+}
+
+// Another process's mark is waited for, in each rotation anew; those that follow each other, as forged ones do, only once.
+func TestMarksOfAnotherProcess(t *testing.T) {
+	start := time.Unix(1_000_000, 0)
+	token := &v1alpha1.WeChatAppToken{Spec: v1alpha1.WeChatAppTokenSpec{Mode: v1alpha1.ModeLegacy}}
+	p := &pass{token: token, mem: &memory{account: newAccounts().of(accountID{legacy: true})}}
+	for _, tc := range []struct {
+		after, want time.Duration // since the start, and how long a mark of that moment is waited for
+	}{
+		{0, mintTakes},
+		{10 * time.Second, mintTakes - 10*time.Second},
+		{time.Minute, 0},
+		{waitAgainAfter, 0},
+		{waitAgainAfter + time.Second, mintTakes},
+		{waitAgainAfter + time.Minute, 0},
+	} {
+		now := start.Add(tc.after)
+		p.record.Mint = target.Mint{StartedAt: now, ID: tc.after.String()}
+		if got := max(0, p.markedMintAt(now).Sub(now)); got != tc.want {
+			t.Errorf("a mark %s after the first is waited for %s, want %s", tc.after, got, tc.want)
+		}
 	}
 }

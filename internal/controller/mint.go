@@ -25,6 +25,9 @@ const (
 	// mintTakes is the longest time from a mark to the end of its mint: until its start, the call's deadline, and a little
 	// for the write.
 	mintTakes = mintWithin + 13*time.Second
+	// waitAgainAfter is when another process's mark is waited for anew: not so soon that forged ones put a mint off for long, and
+	// before another rotation of the shortest lives.
+	waitAgainAfter = 3 * time.Minute
 )
 
 // mint gets a Legacy token: another member's, if that serves, or a new one from the account's fetcher, which mints for
@@ -139,8 +142,8 @@ func later(a, b time.Time) time.Time {
 // markedMintAt is when an unanswered mark on the Secret may cause a mint; zero without one.
 //
 // The mark may be that of a leader that does not know yet that it is none: a second mint before its own is over, for better or
-// worse, would end the token that readers still hold. It may also be forged, so it is waited for once only, and not soon after
-// a mint of this process.
+// worse, would end the token that readers still hold. It may also be forged, so marks that follow each other are waited for once
+// only, and cause no mint soon after one of this process.
 func (p *pass) markedMintAt(now time.Time) time.Time {
 	mark := p.unansweredMark()
 	if mark.StartedAt.IsZero() || !p.legacy() || p.mem.account == nil {
@@ -150,7 +153,7 @@ func (p *pass) markedMintAt(now time.Time) time.Time {
 	if mark.ID == p.mem.ownMark || mark.StartedAt.After(now) {
 		return at // a mark from the future is somebody's edit, or a clock that was wrong
 	}
-	if p.mem.foreignMarkAt.IsZero() {
+	if now.Sub(p.mem.foreignMarkAt) > waitAgainAfter {
 		p.mem.foreignMarkAt = now
 	}
 	return later(at, earlier(mark.StartedAt, p.mem.foreignMarkAt).Add(mintTakes))
