@@ -153,7 +153,11 @@ func (m *matrix) whileDue() {
 	s.written("in the window", writes, len(early), min(p.silent, 1))
 	if !m.lost() {
 		s.gaps(early, handoverLimit)
-		s.restarts(p.restartsInside)
+		inside := p.restartsInside
+		if m.legacy() {
+			inside[0] = 0 // each process waits for the mark of the one before it
+		}
+		s.restarts(inside)
 	}
 	s.run(expiry.Add(-time.Second).Sub(s.clock.now()))
 	s.expect("just before the expiry", want, p.class == wechat.ClassAction)

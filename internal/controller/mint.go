@@ -256,7 +256,9 @@ func (p *pass) probe(ctx context.Context) error {
 	var refused *wechat.Error
 	switch {
 	case err == nil:
-		p.recovered(ctx)
+		if r := p.decision.Reason; r != refresh.RefreshDue && r != refresh.Expired {
+			p.recovered(ctx) // otherwise only the time was asked for, and it is the mint that has to work
+		}
 		p.confirmed()
 	case errors.As(err, &refused) && refused.Reason == wechat.ReasonTokenRejected:
 		p.noteRejected(ctx)
