@@ -256,10 +256,7 @@ func (p *pass) probe(ctx context.Context) error {
 	var refused *wechat.Error
 	switch {
 	case err == nil:
-		if r := p.decision.Reason; r != refresh.RefreshDue && r != refresh.Expired {
-			p.recovered(ctx) // otherwise only the time was asked for, and it is the mint that has to work
-		}
-		p.confirmed()
+		p.confirmed(ctx)
 	case errors.As(err, &refused) && refused.Reason == wechat.ReasonTokenRejected:
 		p.noteRejected(ctx)
 	case p.mem.verified.doubtful || !p.WeChat.ClockSynced():
@@ -277,8 +274,11 @@ func (p *pass) probe(ctx context.Context) error {
 	return nil
 }
 
-// confirmed: WeChat accepts the stored token.
-func (p *pass) confirmed() {
+// confirmed: WeChat accepts the stored token. While a mint is due only the time was asked for: it is the mint that has to work.
+func (p *pass) confirmed(ctx context.Context) {
+	if r := p.decision.Reason; r != refresh.RefreshDue && r != refresh.Expired {
+		p.recovered(ctx)
+	}
 	p.sight()
 	if p.mem.verified.doubtful || p.mem.stored == nil {
 		s := p.stored
