@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"context"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -64,7 +63,10 @@ func startCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	t.Setenv("KUBECONFIG", path)
-	address := freeAddress(t)
+	address, err := testenv.FreeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
 	opts := parse(t, "--wechat-endpoints="+api.URL(), "--metrics-bind-address="+address, "--metrics-secure=false",
 		"--health-probe-bind-address=0")
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context())) // until the cleanup
@@ -86,16 +88,6 @@ func startCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	return c
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close() //nolint:errcheck // its address is all that is needed
-	return listener.Addr().String()
 }
 
 // scrape gives the lines of the answer by what is before their value.

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
@@ -33,7 +34,7 @@ func (s *stage) observation() []chapter {
 }
 
 func (s *stage) openMetrics(context.Context) (err error) {
-	s.metricsAt, err = freeAddress()
+	s.metricsAt, err = testenv.FreeAddress()
 	return err
 }
 

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
 )
 
 // child is a running Prometheus.
@@ -44,7 +46,7 @@ func (s *stage) startPrometheus(ctx context.Context) error {
 	if err := os.WriteFile(config, fmt.Appendf(nil, scrapeConfig, s.metricsAt), 0o600); err != nil {
 		return fmt.Errorf("writing Prometheus' configuration: %w", err)
 	}
-	address, err := freeAddress()
+	address, err := testenv.FreeAddress()
 	if err != nil {
 		return err
 	}

@@ -125,7 +125,7 @@ func (s *stage) startOperator(ctx context.Context) error {
 	if err := errors.Join(os.WriteFile(config, kubeconfig, 0o600), os.WriteFile(ca, s.wechat.CACertPEM(), 0o600)); err != nil {
 		return fmt.Errorf("writing the operator's files: %w", err)
 	}
-	probes, err := freeAddress()
+	probes, err := testenv.FreeAddress()
 	if err != nil {
 		return err
 	}
@@ -257,12 +257,4 @@ func (s *stage) wait(ctx context.Context, kubeconfig string) error {
 	s.say("The stand-in for WeChat is %s, its ledger http://%s, the operator's log %s.", s.wechat.URL(), listener.Addr(), s.processAt)
 	<-ctx.Done()
 	return nil
-}
-
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
-	if err != nil {
-		return "", fmt.Errorf("finding a free port: %w", err)
-	}
-	return listener.Addr().String(), listener.Close()
 }

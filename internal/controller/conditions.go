@@ -129,24 +129,20 @@ func (p *pass) conditions(now time.Time) []metav1.Condition {
 		}
 		apimeta.SetStatusCondition(&conditions, c)
 	}
-	set(v1alpha1.ConditionReady, v.ready, v.reason, v.message)
-	for _, kind := range [...]string{v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled} {
-		if v.progress == kind {
-			set(kind, true, v.reason, v.message)
+	setIf := func(holds bool, kind, reason, message string) {
+		if holds {
+			set(kind, true, reason, message)
 		} else {
 			apimeta.RemoveStatusCondition(&conditions, kind)
 		}
 	}
-	if v.failing != "" {
-		set(v1alpha1.ConditionRefreshFailing, true, v.failing, v.failingMessage)
-	} else {
-		apimeta.RemoveStatusCondition(&conditions, v1alpha1.ConditionRefreshFailing)
+	set(v1alpha1.ConditionReady, v.ready, v.reason, v.message)
+	for _, kind := range [...]string{v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled} {
+		setIf(v.progress == kind, kind, v.reason, v.message)
 	}
-	if reason, message := p.deliveryProblem(); reason != "" {
-		set(v1alpha1.ConditionDeliveryDegraded, true, reason, message)
-	} else {
-		apimeta.RemoveStatusCondition(&conditions, v1alpha1.ConditionDeliveryDegraded)
-	}
+	setIf(v.failing != "", v1alpha1.ConditionRefreshFailing, v.failing, v.failingMessage)
+	reason, message := p.deliveryProblem()
+	setIf(reason != "", v1alpha1.ConditionDeliveryDegraded, reason, message)
 	slices.SortFunc(conditions, func(a, b metav1.Condition) int { return cmp.Compare(a.Type, b.Type) })
 	return conditions
 }

@@ -70,14 +70,20 @@ func (m *memory) delivered() delivery.Outcome {
 	return m.delivery
 }
 
+// outcome is what was reported of the stored token; false when nothing was yet.
+func (p *pass) outcome() (o delivery.Outcome, known bool) {
+	o = p.mem.delivered()
+	return o, o.Fingerprint != "" && o.Fingerprint == p.stored.fingerprint
+}
+
 // deliveryStatus moves with the numbers, not with each attempt.
 func (p *pass) deliveryStatus() *v1alpha1.DeliveryStatus {
 	last := p.token.Status.Delivery
 	if !p.prompt() || p.deliverer == nil {
 		return nil
 	}
-	o := p.mem.delivered()
-	if o.Fingerprint == "" || o.Fingerprint != p.stored.fingerprint || o.Unknown {
+	o, known := p.outcome()
+	if !known || o.Unknown {
 		return last
 	}
 	next := &v1alpha1.DeliveryStatus{
@@ -101,9 +107,9 @@ func (p *pass) deliveryProblem() (reason, message string) {
 		return v1alpha1.ReasonPromptDeliveryDisabled, "the operator runs without prompt delivery: set promptDelivery.enabled of the chart, " +
 			"or add the component config/prompt-delivery, or set spec.target.delivery to Kubelet" + usualWay
 	}
-	o := p.mem.delivered()
+	o, known := p.outcome()
 	switch {
-	case o.Fingerprint == "" || o.Fingerprint != p.stored.fingerprint:
+	case !known:
 		// A fresh process, or a fresh token, has not found out yet.
 		if c := apimeta.FindStatusCondition(p.token.Status.Conditions, v1alpha1.ConditionDeliveryDegraded); c != nil &&
 			c.Reason != v1alpha1.ReasonPromptDeliveryDisabled && !p.deliveredAlready() {

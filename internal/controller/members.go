@@ -54,7 +54,9 @@ func (p *pass) joinAsPeer(version string) {
 // accountMembers are the resources of all namespaces that hold the same AppSecret for the same appid, this one first.
 func (p *pass) accountMembers(ctx context.Context) ([]member, error) {
 	list := &v1alpha1.WeChatAppTokenList{}
-	if err := p.Client.List(ctx, list, client.MatchingFields{legacyAppIDIndex: p.token.Spec.AppID}); err != nil {
+	err := p.Client.List(ctx, list, client.MatchingFields{legacyAppIDIndex: p.token.Spec.AppID},
+		client.UnsafeDisableDeepCopy) // nobody changes one
+	if err != nil {
 		return nil, fmt.Errorf("listing Legacy WeChatAppTokens: %w", err)
 	}
 	members := []member{{token: p.token, mem: p.mem, eligible: true}}

@@ -120,20 +120,13 @@ func (p *pass) mintAllowedAt(now time.Time) time.Time {
 		at = p.mintNotBefore(now)
 	}
 	if !p.mem.askedAt.IsZero() {
-		at = later(at, p.mem.askedAt.Add(askAgainAfter))
+		at = refresh.Later(at, p.mem.askedAt.Add(askAgainAfter))
 	}
-	return later(at, p.markedMintAt(now))
+	return refresh.Later(at, p.markedMintAt(now))
 }
 
 func earlier(a, b time.Time) time.Time {
 	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
 		return b
 	}
 	return a
@@ -156,7 +149,7 @@ func (p *pass) markedMintAt(now time.Time) time.Time {
 	if now.Sub(p.mem.foreignMarkAt) > waitAgainAfter {
 		p.mem.foreignMarkAt = now
 	}
-	return later(at, earlier(mark.StartedAt, p.mem.foreignMarkAt).Add(mintTakes))
+	return refresh.Later(at, earlier(mark.StartedAt, p.mem.foreignMarkAt).Add(mintTakes))
 }
 
 // rememberMark keeps what was known of the data: the mark did not touch it.

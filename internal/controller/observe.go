@@ -292,10 +292,7 @@ func (p *pass) tokenInput() refresh.Token {
 		return t
 	}
 	if since, dead := p.mem.account.death(s.fingerprint); dead && p.legacy() {
-		t.ExpiresAt = since
-		if s.issuedAt.Before(since) {
-			t.ExpiresAt = s.issuedAt // who edits the Secret may write any time
-		}
+		t.ExpiresAt = earlier(since, s.issuedAt) // who edits the Secret may write any time
 		return t
 	}
 	switch seen := p.mem.account.lastSeen(); {

@@ -265,11 +265,11 @@ func (p *plan) allows(reason Reason, action Action) bool {
 	case Issue, Check, Force, Revoke:
 		notBefore = p.retryAt
 		if action == Issue && p.in.Legacy {
-			notBefore = later(notBefore, later(p.in.MintNotBefore, p.in.MintEndsBy))
+			notBefore = Later(notBefore, Later(p.in.MintNotBefore, p.in.MintEndsBy))
 		}
 	}
 	if reason == TargetMissing || reason == TargetTampered || reason == TargetOutdated {
-		notBefore = later(notBefore, p.in.Target.RepairNotBefore)
+		notBefore = Later(notBefore, p.in.Target.RepairNotBefore)
 	}
 	if !p.now.Before(notBefore) {
 		return true
@@ -318,7 +318,8 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
-func later(a, b time.Time) time.Time {
+// Later is the later of two times; a zero time is earlier than any other.
+func Later(a, b time.Time) time.Time {
 	if b.After(a) {
 		return b
 	}

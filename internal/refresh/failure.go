@@ -111,7 +111,7 @@ func (f *Failure) retryAt(dueAt, expiresAt time.Time) time.Time {
 	if patient || f.RetryAt.IsZero() || dueAt.IsZero() || !f.Time.Before(expiresAt) {
 		return f.RetryAt
 	}
-	return earliest(f.RetryAt, later(dueAt, f.Time.Add(HandoverRetry)))
+	return earliest(f.RetryAt, Later(dueAt, f.Time.Add(HandoverRetry)))
 }
 
 // Answered tells whether this failure is WeChat's answer to a mint that was marked at that time: an errcode says that

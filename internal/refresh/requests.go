@@ -88,13 +88,13 @@ func (p *plan) executableAt(kind RequestKind) (at time.Time, made bool) {
 		if r.RevokeStarted.After(p.now.Add(RevokeSpacing)) {
 			next = time.Time{} // no clock is that wrong: somebody edited the Secret, and must not stop a revoke so
 		}
-		return later(later(next, p.forcedAt(1)), p.retryAt), true
+		return Later(Later(next, p.forcedAt(1)), p.retryAt), true
 	case kind == RequestRevoke && r.Revoke:
 		return p.forcedAt(2), true
 	case kind == RequestRefresh && r.Refresh && r.RevokeStarted.IsZero():
 		return p.forcedAt(1), true
 	case kind == RequestCheck && r.Check && p.in.Legacy && !p.in.Target.Exists:
-		return later(p.in.MintNotBefore, p.in.MintEndsBy), true // nobody asked for more mints than the account can bear
+		return Later(p.in.MintNotBefore, p.in.MintEndsBy), true // nobody asked for more mints than the account can bear
 	case kind == RequestCheck && r.Check:
 		return time.Time{}, true
 	}
@@ -116,7 +116,7 @@ func ForcedAt(now time.Time, forced []time.Time, n int) time.Time {
 	var last time.Time
 	recent := make([]time.Time, 0, len(forced))
 	for _, t := range forced {
-		last = later(last, t)
+		last = Later(last, t)
 		if now.Sub(t) < 24*time.Hour {
 			recent = append(recent, t)
 		}
@@ -126,7 +126,7 @@ func ForcedAt(now time.Time, forced []time.Time, n int) time.Time {
 		at = last.Add(ForcedSpacing)
 	}
 	if excess := len(recent) + n - ForcedPerDay; excess > 0 {
-		at = later(at, nthOldest(recent, excess).Add(24*time.Hour))
+		at = Later(at, nthOldest(recent, excess).Add(24*time.Hour))
 	}
 	if !now.Before(at) {
 		return time.Time{}

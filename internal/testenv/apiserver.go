@@ -30,13 +30,17 @@ type APIServer struct {
 
 // AddAPIServer prepares one; Start starts it.
 func (e *Environment) AddAPIServer() (*APIServer, error) {
-	port, err := freePort()
+	address, err := FreeAddress()
 	if err != nil {
 		return nil, err
 	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, fmt.Errorf("finding a free port: %w", err)
+	}
 	first := e.env.ControlPlane.GetAPIServer()
 	in := func(name string) string { return filepath.Join(first.CertDir, name) }
-	a := &APIServer{Host: "https://127.0.0.1:" + port, path: first.Path, args: []string{
+	a := &APIServer{Host: "https://" + address, path: first.Path, args: []string{
 		"--etcd-servers=" + first.EtcdURL.String(),
 		"--bind-address=127.0.0.1", "--secure-port=" + port,
 		"--cert-dir=" + first.CertDir,
@@ -58,16 +62,6 @@ func (e *Environment) AddAPIServer() (*APIServer, error) {
 		return nil, fmt.Errorf("connecting to the API server: %w", err)
 	}
 	return a, nil
-}
-
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // an address of this machine: nothing to wait for
-	if err != nil {
-		return "", fmt.Errorf("looking for a free port: %w", err)
-	}
-	defer l.Close() //nolint:errcheck // it only tried the port
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
 }
 
 // Start starts the process and waits until it is ready.

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -158,11 +157,11 @@ func (s *stage) startOperator(ctx context.Context, args ...string) (*operator, e
 }
 
 func (s *stage) launchOperator(args ...string) (*operator, string, error) {
-	probes, err := freeAddress()
+	probes, err := testenv.FreeAddress()
 	if err != nil {
 		return nil, "", err
 	}
-	pprof, err := freeAddress()
+	pprof, err := testenv.FreeAddress()
 	if err != nil {
 		return nil, "", err
 	}
@@ -177,14 +176,6 @@ func (s *stage) launchOperator(args ...string) (*operator, string, error) {
 		return nil, "", err
 	}
 	return &operator{process: p, pprof: pprof}, probes, nil
-}
-
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
-	if err != nil {
-		return "", fmt.Errorf("finding a free port: %w", err)
-	}
-	return listener.Addr().String(), listener.Close()
 }
 
 // credentialsOf is the Secret with the AppSecret of an app.

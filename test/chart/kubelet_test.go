@@ -24,6 +24,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
 )
 
 // arbitraryUID is of the kind that OpenShift gives to pods.
@@ -237,10 +239,9 @@ func (w *world) mount(namespace, dir string, volumes []corev1.Volume, mounts []c
 func (w *world) loopback(namespace string) string {
 	w.Helper()
 	free := func() string {
-		l, err := (&net.ListenConfig{}).Listen(w.Context(), "tcp", "127.0.0.1:0")
+		address, err := testenv.FreeAddress()
 		w.must(err)
-		defer l.Close() //nolint:errcheck // closed at once
-		return l.Addr().String()
+		return address
 	}
 	return fmt.Sprintf("extraArgs:\n- --health-probe-bind-address=%s\n- --metrics-bind-address=%s\n- --leader-election-namespace=%s\n",
 		free(), free(), namespace)

@@ -4,7 +4,6 @@ package chart
 
 import (
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -175,15 +174,7 @@ func TestPromptDeliveryManifests(t *testing.T) {
 	}
 
 	want, got := kustomizeWithPromptDelivery(t), render(t, release, releaseSystem, "promptDelivery: {enabled: true}\n")
-	delete(want, "Namespace "+releaseSystem)
-	if a, b := slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(got)); !slices.Equal(a, b) {
-		t.Fatalf("kustomize has\n%s\nand the chart\n%s", strings.Join(a, "\n"), strings.Join(b, "\n"))
-	}
-	for key := range want {
-		if a, b := normalised(t, want[key]), normalised(t, got[key]); a != b {
-			t.Errorf("%s: kustomize has\n%s\nand the chart\n%s", key, a, b)
-		}
-	}
+	sameAsChart(t, "kustomize", want, got)
 }
 
 // kustomizeWithPromptDelivery builds an overlay with the component.

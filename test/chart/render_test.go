@@ -100,13 +100,19 @@ func TestSameAsInstallYAML(t *testing.T) {
 		t.Fatal(err)
 	}
 	want, got := split(t, installer), render(t, release, releaseSystem, "")
+	sameAsChart(t, "install.yaml", want, got)
+}
+
+// sameAsChart compares the objects of another rendering with the chart's, which leaves the Namespace to Helm.
+func sameAsChart(t *testing.T, other string, want, got map[string][]byte) {
+	t.Helper()
 	delete(want, "Namespace "+releaseSystem)
 	if a, b := slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(got)); !slices.Equal(a, b) {
-		t.Fatalf("install.yaml has\n%s\nand the chart\n%s", strings.Join(a, "\n"), strings.Join(b, "\n"))
+		t.Fatalf("%s has\n%s\nand the chart\n%s", other, strings.Join(a, "\n"), strings.Join(b, "\n"))
 	}
 	for key := range want {
 		if a, b := normalised(t, want[key]), normalised(t, got[key]); a != b {
-			t.Errorf("%s: install.yaml has\n%s\nand the chart\n%s", key, a, b)
+			t.Errorf("%s: %s has\n%s\nand the chart\n%s", key, other, a, b)
 		}
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -15,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
 )
 
 // process is a program under observation: the operator, or the one that leaks.
@@ -114,10 +115,9 @@ func fetch(ctx context.Context, url string) string {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	address, err := testenv.FreeAddress()
 	must(t, err)
-	must(t, listener.Close())
-	return listener.Addr().String()
+	return address
 }
 
 func must(t *testing.T, err error) {
