@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
@@ -181,6 +182,12 @@ func (a *account) lastSeen() sighting {
 
 // mintNotBefore is when the next unrequested mint may be made; zero for now.
 func (a *account) mintNotBefore(now time.Time) time.Time {
+	a.mu.Lock()
+	if refresh.NotedAhead(a.lastMint, now) {
+		a.lastMint = now
+		a.mints.ReserveN(now, 0) // it fills up from now on, and not only when that time has come
+	}
+	a.mu.Unlock()
 	missing := 1 - a.mints.TokensAt(now)
 	if missing <= 0 {
 		return time.Time{}
@@ -190,16 +197,10 @@ func (a *account) mintNotBefore(now time.Time) time.Time {
 
 // mintNotBeforeIn is mintNotBefore for the replacement of a valid token whose last minutes begin at handover.
 func (a *account) mintNotBeforeIn(handover, now time.Time) time.Time {
+	paced := a.mintNotBefore(now)
 	a.mu.Lock()
-	again := a.lastMint.Add(mintInHandover)
-	a.mu.Unlock()
-	if again.Before(handover) {
-		again = handover
-	}
-	if paced := a.mintNotBefore(now); paced.Before(again) {
-		return paced
-	}
-	return again
+	defer a.mu.Unlock()
+	return earlier(paced, refresh.Later(handover, a.lastMint.Add(mintInHandover)))
 }
 
 // noteMint takes a mint out of the bucket. undo puts it back, when WeChat said that there was none.

@@ -193,7 +193,7 @@ func (s *subject) restart(timeout time.Duration) {
 	s.caughtUp(key, &v1alpha1.WeChatAppToken{}, &v1alpha1.WeChatAppToken{})
 	s.caughtUp(key, secret(), secret())
 	s.caughtUp(credentials, secret(), secret())
-	api, err := wechat.New(wechat.Options{Endpoints: []string{s.wechat.URL()}, Timeout: timeout, Wall: s.clock.now})
+	api, err := wechat.New(wechat.Options{Endpoints: []string{s.wechat.URL()}, Timeout: timeout, Wall: s.clock.now, Monotonic: s.clock.now})
 	s.must(err)
 	s.process = controller.New(controller.Options{
 		Client: countingClient{s.clerk.mgr.GetClient(), s.clerk}, Live: s.clerk.mgr.GetAPIReader(), WeChat: api,

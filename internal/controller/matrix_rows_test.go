@@ -137,7 +137,7 @@ func (m *matrix) whileProbed() {
 
 // whileDue: the replacement of a token fails from the moment it is due until some time after its expiry.
 func (m *matrix) whileDue() {
-	s := m.subject("due", time.Hour)
+	s := m.subject("due", 45*time.Minute) // so that no check comes after T - 300 s, which would replace the token earlier
 	data := s.issued()
 	secrets := s.secretWrites()
 	expiry := s.token(s.name).Status.Token.ExpiresAt.Time

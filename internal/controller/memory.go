@@ -288,8 +288,8 @@ func (r *repairs) note(now time.Time) {
 }
 
 // notBefore is when the next repair may be made: at once the first time, then after 1 s, 2 s and so on.
-func (r *repairs) notBefore() time.Time {
-	if r.count <= 1 {
+func (r *repairs) notBefore(now time.Time) time.Time {
+	if r.count <= 1 || refresh.NotedAhead(r.last, now) {
 		return time.Time{}
 	}
 	return r.last.Add(min(repairMax, time.Second<<min(r.count-2, 10)))
@@ -299,10 +299,18 @@ func (r *repairs) contested(now time.Time) bool {
 	return r.count >= contestedAfter && now.Sub(r.last) <= repairCalm
 }
 
-// startTime is set once, by the first pass: a standby that becomes leader starts then.
+// startTime is that of the first pass: a standby that becomes leader starts then.
 type startTime struct {
-	do sync.Once
+	mu sync.Mutex
 	at time.Time
 }
 
-func (s *startTime) once(now time.Time) { s.do.Do(func() { s.at = now }) }
+// notLater gives the time of the start. When the clock turns out to have run ahead at the first pass, that is now.
+func (s *startTime) notLater(now time.Time) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.at.IsZero() || refresh.NotedAhead(s.at, now) {
+		s.at = now
+	}
+	return s.at
+}

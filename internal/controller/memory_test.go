@@ -104,14 +104,14 @@ func TestInbox(t *testing.T) {
 func TestRepairs(t *testing.T) {
 	start := time.Unix(1_000, 0)
 	r := repairs{}
-	if !r.notBefore().IsZero() {
+	if !r.notBefore(start).IsZero() {
 		t.Error("the first repair waits")
 	}
 	now := start
 	for i, want := range []time.Duration{0, 1, 2, 4, 8, 16, 32, 60, 60} {
 		r.note(now)
 		var wait time.Duration
-		if at := r.notBefore(); !at.IsZero() {
+		if at := r.notBefore(now); !at.IsZero() {
 			wait = at.Sub(now)
 		}
 		if wait != want*time.Second {
@@ -125,9 +125,14 @@ func TestRepairs(t *testing.T) {
 	if r.contested(now.Add(repairCalm + 1)) {
 		t.Error("contested although it has been calm")
 	}
-	r.note(now.Add(repairCalm + 1))
-	if !r.notBefore().IsZero() {
+	now = now.Add(repairCalm + 1)
+	r.note(now)
+	if !r.notBefore(now).IsZero() {
 		t.Error("a repair waits because of long ago")
+	}
+	r.note(now)
+	if !r.notBefore(now.Add(-time.Hour)).IsZero() {
+		t.Error("a repair waits for a time that was noted by a clock an hour ahead")
 	}
 }
 
@@ -167,6 +172,18 @@ func TestMintBucket(t *testing.T) {
 	}
 	if mints < 280 || mints > 300 {
 		t.Errorf("%d mints in a day, want 3 and one in five minutes", mints)
+	}
+	// The clock ran an hour ahead.
+	for wait() == 0 {
+		a.noteMint(now)
+	}
+	now = now.Add(-time.Hour)
+	if got := wait(); got > mintEvery {
+		t.Errorf("the next one waits %s, want at most %s", got, mintEvery)
+	}
+	now = now.Add(mintEvery)
+	if got := wait(); got != 0 {
+		t.Errorf("five minutes later it waits for another %s", got)
 	}
 }
 

@@ -90,7 +90,7 @@ func oldFetch(w *world) string { return w.wechat.RivalMint(appID).Token }
 
 func stableFetch(w *world) string {
 	w.Helper()
-	api, err := wechat.New(wechat.Options{Endpoints: []string{w.wechat.URL()}, Timeout: 2 * time.Second, MaxInFlight: 1, Wall: w.clock.now})
+	api, err := wechat.New(wechat.Options{Endpoints: []string{w.wechat.URL()}, Timeout: 2 * time.Second, MaxInFlight: 1, Wall: w.clock.now, Monotonic: w.clock.now})
 	w.must(err)
 	_, err = api.StableToken(w.Context(), wechat.Credentials{AppID: appID, AppSecret: wechat.NewSecret(appSecret)}, false)
 	w.must(err)

@@ -107,7 +107,7 @@ func (p *pass) withoutMint(ctx context.Context, members []member) (done bool, er
 func (p *pass) issueNotBefore(now time.Time) time.Time {
 	at := p.mintAllowedAt(now)
 	if acct := p.mem.account; acct != nil && p.legacy() && acct.shared() {
-		return earlier(at, p.mem.copySoughtAt.Add(seekCopyAfter))
+		return earlier(at, pacedAt(p.mem.copySoughtAt, seekCopyAfter, now))
 	}
 	return at
 }
@@ -119,10 +119,16 @@ func (p *pass) mintAllowedAt(now time.Time) time.Time {
 	if p.mem.account != nil && p.legacy() {
 		at = p.mintNotBefore(now)
 	}
-	if !p.mem.askedAt.IsZero() {
-		at = refresh.Later(at, p.mem.askedAt.Add(askAgainAfter))
-	}
+	at = refresh.Later(at, pacedAt(p.mem.askedAt, askAgainAfter, now))
 	return refresh.Later(at, p.markedMintAt(now))
+}
+
+// pacedAt is so long after the last time; zero without one.
+func pacedAt(last time.Time, wait time.Duration, now time.Time) time.Time {
+	if last.IsZero() || refresh.NotedAhead(last, now) {
+		return time.Time{}
+	}
+	return last.Add(wait)
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -143,12 +149,13 @@ func (p *pass) markedMintAt(now time.Time) time.Time {
 		return time.Time{}
 	}
 	at := p.mem.account.markedMintNotBefore()
-	if mark.ID == p.mem.ownMark || mark.StartedAt.After(now) {
-		return at // a mark from the future is somebody's edit, or a clock that was wrong
+	if mark.ID == p.mem.ownMark {
+		return at
 	}
-	if now.Sub(p.mem.foreignMarkAt) > waitAgainAfter {
+	if now.Sub(p.mem.foreignMarkAt) > waitAgainAfter || refresh.NotedAhead(p.mem.foreignMarkAt, now) {
 		p.mem.foreignMarkAt = now
 	}
+	// The other process' clock, and this one, may be wrong by seconds: a mark from the future is waited for like one from now.
 	return refresh.Later(at, earlier(mark.StartedAt, p.mem.foreignMarkAt).Add(mintTakes))
 }
 
@@ -246,13 +253,14 @@ func (p *pass) probe(ctx context.Context) error {
 	failpoint.Hit("before-probe")
 	err = p.WeChat.ProbeToken(ctx, value)
 	failpoint.Hit("after-probe")
+	_, synced := p.WeChat.Clock()
 	var refused *wechat.Error
 	switch {
 	case err == nil:
 		p.confirmed(ctx)
 	case errors.As(err, &refused) && refused.Reason == wechat.ReasonTokenRejected:
 		p.noteRejected(ctx)
-	case p.mem.verified.doubtful || !p.WeChat.ClockSynced():
+	case p.mem.verified.doubtful || p.askedTheTime() && !synced:
 		return p.failRequest(ctx, err) // the answer was needed
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -269,7 +277,7 @@ func (p *pass) probe(ctx context.Context) error {
 
 // confirmed: WeChat accepts the stored token. While a mint is due only the time was asked for: it is the mint that has to work.
 func (p *pass) confirmed(ctx context.Context) {
-	if r := p.decision.Reason; r != refresh.RefreshDue && r != refresh.Expired {
+	if !p.askedTheTime() {
 		p.recovered(ctx)
 	}
 	p.sight()
@@ -279,6 +287,12 @@ func (p *pass) confirmed(ctx context.Context) {
 		p.mem.stored = &s
 		p.mem.verified.doubtful = false
 	}
+}
+
+// askedTheTime: the probe was made in place of a mint, because the clock could not be relied on.
+func (p *pass) askedTheTime() bool {
+	r := p.decision.Reason
+	return r == refresh.MintUnfinished || r == refresh.Expired || r == refresh.RefreshDue
 }
 
 func (p *pass) sight() {

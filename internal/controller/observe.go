@@ -219,16 +219,16 @@ func (p *pass) refusal(s target.Snapshot) string {
 	return ""
 }
 
-// inputs gathers everything that the decision depends on.
-func (p *pass) inputs() refresh.Inputs {
-	now := p.WeChat.Now()
+// inputs gathers everything that the decision depends on, and the time that all of it was judged by.
+func (p *pass) inputs() (time.Time, refresh.Inputs) {
+	now, synced := p.WeChat.Clock()
 	in := refresh.Inputs{
 		UID:                string(p.token.UID),
 		Deleting:           p.deleted,
 		Legacy:             p.legacy(),
 		CheckInterval:      p.token.Spec.CheckInterval.Duration,
-		StartedAt:          p.started.at,
-		ClockSynced:        p.WeChat.ClockSynced(),
+		StartedAt:          p.started.notLater(now),
+		ClockSynced:        synced,
 		Suspended:          p.token.Spec.Suspend,
 		CredentialsMissing: p.credentials.problem != "",
 		CredentialsChanged: p.credentialsChanged(),
@@ -242,7 +242,7 @@ func (p *pass) inputs() refresh.Inputs {
 			ModeChanged:     p.stored.mode != p.token.Spec.Mode,
 			Tampered:        p.existing != nil && p.mem.verified.tampered,
 			Outdated:        p.outdated(),
-			RepairNotBefore: p.mem.repairs.notBefore(),
+			RepairNotBefore: p.mem.repairs.notBefore(now),
 			MintStarted:     p.unansweredMark().StartedAt,
 		},
 	}
@@ -261,7 +261,7 @@ func (p *pass) inputs() refresh.Inputs {
 		}
 	}
 	in.MintNotBefore = p.issueNotBefore(now)
-	return in
+	return now, in
 }
 
 // mintNotBefore is the pace of the account, or in the last minutes of a valid token the quicker one. What somebody else wrote

@@ -156,7 +156,7 @@ func fakeReconciler(t *testing.T, endpoint string, now func() time.Time, n int, 
 				Status: v1alpha1.WeChatAppTokenStatus{ObservedGeneration: -1},
 			})
 	}
-	api, err := wechat.New(wechat.Options{Endpoints: []string{endpoint}, Wall: now})
+	api, err := wechat.New(wechat.Options{Endpoints: []string{endpoint}, Wall: now, Monotonic: now})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,8 +59,7 @@ type Reconciler struct {
 	wake     waker
 	// deliverer tells pods of new tokens; nil without PromptDelivery.
 	deliverer *delivery.Deliverer
-	// startedAt is when the first pass of this process began, on the local clock.
-	started *startTime
+	started   *startTime
 }
 
 // New makes a Reconciler.
@@ -130,7 +129,6 @@ type pass struct {
 
 // load gets the resource and what this process remembers of it; nil when it is gone.
 func (r *Reconciler) load(ctx context.Context, req ctrl.Request) (*pass, error) {
-	r.started.once(r.WeChat.Now())
 	token := &v1alpha1.WeChatAppToken{}
 	if err := r.Client.Get(ctx, req.NamespacedName, token); err != nil {
 		if client.IgnoreNotFound(err) == nil {
@@ -153,7 +151,7 @@ func (p *pass) run(ctx context.Context) error {
 		if err := p.observe(ctx); err != nil {
 			return err
 		}
-		p.decision = refresh.Decide(p.WeChat.Now(), p.inputs())
+		p.decision = refresh.Decide(p.inputs())
 		failpoint.Hit("decided")
 		if p.decision.Action == refresh.Wait {
 			return nil

@@ -187,6 +187,53 @@ func TestRestartInTheHandoverWindow(t *testing.T) {
 	}
 }
 
+// A wall clock that jumps ahead makes a Legacy token look expired, and another process's mark look old, until WeChat's next
+// answer. It costs a question, not a mint.
+func TestWallClockJumpsAhead(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restart=%t", restart), func(t *testing.T) {
+			w := newWorld(t)
+			o := w.startOperator()
+			w.createCredentials(appSecret)
+			w.createToken("shop", legacy, func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = time.Hour })
+			value := w.eventuallyReady("shop")
+			if restart {
+				o.stop()
+			}
+			w.skew.Store(int64(3 * time.Hour))
+			w.updateSecret("shop", func(s *corev1.Secret) {
+				s.Annotations[v1alpha1.AnnotationMintStarted] = w.clock.now().UTC().Format(time.RFC3339Nano) + "/abcdefgh"
+			})
+			if restart {
+				w.startOperator()
+			}
+			w.Eventually(func() int { return w.calls(wechattest.EndpointProbe) }).Should(gomega.Equal(1))
+			w.Consistently(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(1))
+			if ready := w.condition("shop", v1alpha1.ConditionReady); w.value("shop") != value || ready.Status != metav1.ConditionTrue {
+				t.Errorf("the token was replaced, or Ready is %+v", ready)
+			}
+		})
+	}
+}
+
+// What was put off by a clock that ran hours ahead is not waited for once the clock is right.
+func TestWallClockWasAhead(t *testing.T) {
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		t.Run(string(mode), func(t *testing.T) {
+			w := newWorld(t)
+			w.wechat.Inject(wechattest.Fault{Status: 503})
+			w.skew.Store(int64(3 * time.Hour))
+			w.startOperator()
+			w.createCredentials(appSecret)
+			w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = mode })
+			w.Eventually(func() *v1alpha1.RefreshError { return w.token("shop").Status.LastError }).ShouldNot(gomega.BeNil())
+			w.skew.Store(0)
+			w.wechat.ClearFaults()
+			w.eventuallyReady("shop")
+		})
+	}
+}
+
 // An operator whose local clock is hours off stores WeChat's time, and takes no token for expired that is not.
 func TestWrongLocalClock(t *testing.T) {
 	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {

@@ -67,7 +67,9 @@ type world struct {
 	namespace string
 	wechat    *wechattest.Server
 	clock     *clock
-	logs      *logs
+	// skew is what the operators' wall clocks are ahead of the clock.
+	skew *atomic.Int64
+	logs *logs
 	// requireLabel is --require-credentials-label of the operators that are started.
 	requireLabel bool
 	// prompt is --prompt-delivery.
@@ -77,16 +79,19 @@ type world struct {
 	recorder *recorder
 }
 
-// clock is the wall clock of WeChat and the operators, which a test may move.
+// clock is the time of WeChat and the operators, which a test may let pass.
 type clock struct{ offset atomic.Int64 }
 
 func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.offset.Load())) }
 func (c *clock) advance(d time.Duration) { c.offset.Add(int64(d)) }
 
+// wall is the wall clock of the operators.
+func (w *world) wall() time.Time { return w.clock.now().Add(time.Duration(w.skew.Load())) }
+
 func newWorld(t *testing.T, configure ...func(*wechattest.Options)) *world {
 	t.Helper()
 	t.Parallel()
-	w := &world{T: t, Gomega: gomega.NewWithT(t), clock: &clock{}, logs: &logs{}, recorder: &recorder{counts: map[string]int{}}}
+	w := &world{T: t, Gomega: gomega.NewWithT(t), clock: &clock{}, skew: &atomic.Int64{}, logs: &logs{}, recorder: &recorder{counts: map[string]int{}}}
 	w.SetDefaultEventuallyTimeout(patience)
 	w.SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
 	w.SetDefaultConsistentlyDuration(2 * time.Second)
@@ -171,7 +176,9 @@ func (w *world) startOperator(namespaces ...string) *operator {
 	if err != nil {
 		w.Fatal(err)
 	}
-	api, err := wechat.New(wechat.Options{Endpoints: []string{w.wechat.URL()}, Timeout: 2 * time.Second, MaxInFlight: 64, Wall: w.clock.now})
+	api, err := wechat.New(wechat.Options{
+		Endpoints: []string{w.wechat.URL()}, Timeout: 2 * time.Second, MaxInFlight: 64, Wall: w.wall, Monotonic: w.clock.now,
+	})
 	if err != nil {
 		w.Fatal(err)
 	}

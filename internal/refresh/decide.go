@@ -67,7 +67,7 @@ type Inputs struct {
 	CheckInterval time.Duration
 	// StartedAt is when this process began; it spreads the first checks.
 	StartedAt time.Time
-	// ClockSynced: WeChat has told the time in this process.
+	// ClockSynced: WeChat has told the time, and the local clock was not seen to jump ahead since.
 	ClockSynced bool
 
 	Deleting           bool
@@ -157,7 +157,7 @@ func Decide(now time.Time, in Inputs) Decision {
 		{CredentialsChanged, Issue, in.CredentialsChanged},
 		{ModeChanged, Issue, in.Target.ModeChanged},
 		{MemberWaiting, Issue, in.MemberWaiting},
-		{MintUnfinished, Issue, p.mintUnfinished()},
+		{MintUnfinished, p.issueOrAsk(), p.mintUnfinished()},
 		{TargetTampered, Issue, in.Target.Tampered},
 		{TargetOutdated, Write, in.Target.Outdated},
 		{Expired, p.issueOrAsk(), p.expired()},
@@ -204,7 +204,7 @@ type plan struct {
 
 func newPlan(now time.Time, in Inputs) *plan {
 	p := &plan{now: now, in: in, dueAt: DueAt(in), checkAt: CheckAt(in)}
-	if in.Failure != nil && in.Failure.Binds {
+	if in.Failure != nil && in.Failure.Binds && !NotedAhead(in.Failure.Time, now) {
 		p.retryAt = in.Failure.retryAt(p.dueAt, in.Token.ExpiresAt)
 	}
 	return p
@@ -240,10 +240,10 @@ func (p *plan) mintUnfinished() bool {
 	return !p.in.Failure.Answered(mark)
 }
 
-// issueOrAsk keeps a wrong local clock from minting: before WeChat has told the time, a Legacy
-// token that looks expired or due is asked about first.
+// issueOrAsk keeps a wrong local clock from minting: until WeChat has told the time, a Legacy token that looks
+// expired or due, or a mint that looks long over, is asked about first.
 func (p *plan) issueOrAsk() Action {
-	if p.in.Legacy && !p.in.ClockSynced {
+	if p.in.Legacy && !p.in.ClockSynced && p.stored() {
 		return Check
 	}
 	return Issue

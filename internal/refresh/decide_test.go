@@ -46,6 +46,7 @@ func missing(in *Inputs) {
 func tampered(in *Inputs)       { in.Target.Tampered = true }
 func outdated(in *Inputs)       { in.Target.Outdated = true }
 func doubtful(in *Inputs)       { in.Token.Doubtful = true }
+func untold(in *Inputs)         { in.Token = Token{} }
 func askCheck(in *Inputs)       { in.Requests.Check = true }
 func askRefresh(in *Inputs)     { in.Requests.Refresh = true }
 func askRevoke(in *Inputs)      { in.Requests.Revoke = true }
@@ -131,6 +132,8 @@ func TestDecideRules(t *testing.T) {
 		"Legacy revoke, then written":     {[]edit{legacy, askRevoke, unwritten}, Write, TokenUnwritten, ""},
 
 		"mark, no answer known":              {[]edit{marked}, Issue, MintUnfinished, ""},
+		"mark, clock unknown":                {[]edit{marked, unsynced}, Check, MintUnfinished, ""},
+		"mark, no token, clock unknown":      {[]edit{marked, untold, unsynced}, Issue, MintUnfinished, ""},
 		"mark, no errcode came":              {[]edit{marked, failed(0, after(-5*time.Second))}, Issue, MintUnfinished, ""},
 		"mark, errcode before it":            {[]edit{marked, failed(50004, after(-12*time.Second))}, Issue, MintUnfinished, ""},
 		"mark, errcode with it":              {[]edit{marked, failed(50004, after(-10*time.Second))}, Wait, UpToDate, ""},

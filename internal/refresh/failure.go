@@ -51,7 +51,7 @@ type Failure struct {
 func Next(previous *Failure, this Failure, now time.Time, seed string) Failure {
 	this.First, this.Time, this.Attempts, this.Binds = now, now, 1, true
 	if previous != nil {
-		this.First = previous.First
+		this.First = earliest(previous.First, now)
 		if previous.Reason == this.Reason {
 			this.Attempts = previous.Attempts + 1
 		}

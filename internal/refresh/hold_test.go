@@ -155,19 +155,20 @@ func TestPacing(t *testing.T) {
 		edits  []edit
 		reason Reason
 	}{
-		"Stable mints nothing":          {[]edit{due, mintAt(at)}, RefreshDue},
-		"a probe is no mint":            {[]edit{legacyCheckDue, mintAt(at)}, CheckDue},
-		"asking first is no mint":       {[]edit{legacyUnsyncedDue, mintAt(at)}, RefreshDue},
-		"a token at hand is written":    {[]edit{legacyUnwritten, mintAt(at), repairAt(at)}, TokenUnwritten},
-		"labels need no mint":           {[]edit{legacyTampered, outdated, mintAt(at)}, TargetOutdated},
-		"somebody asked for the mint":   {[]edit{legacyRefreshAsked, mintAt(at)}, RequestExecutable},
-		"the pace of mints is kept":     {[]edit{legacyDue, mintAt(now)}, RefreshDue},
-		"a rotation is no repair":       {[]edit{due, repairAt(at)}, RefreshDue},
-		"an expired token is no repair": {[]edit{expired, tampered, repairAt(at)}, Expired},
-		"new credentials are no repair": {[]edit{credentialsChanged, repairAt(at)}, CredentialsChanged},
-		"a new appid is no repair":      {[]edit{appIDChanged, repairAt(at)}, AppIDChanged},
-		"a new mode is no repair":       {[]edit{modeChanged, repairAt(at)}, ModeChanged},
-		"a check is no repair":          {[]edit{checkDue, repairAt(at)}, CheckDue},
+		"Stable mints nothing":             {[]edit{due, mintAt(at)}, RefreshDue},
+		"a probe is no mint":               {[]edit{legacyCheckDue, mintAt(at)}, CheckDue},
+		"failed by a clock that was ahead": {[]edit{legacyDue, failed(50004, after(time.Hour))}, RefreshDue},
+		"asking first is no mint":          {[]edit{legacyUnsyncedDue, mintAt(at)}, RefreshDue},
+		"a token at hand is written":       {[]edit{legacyUnwritten, mintAt(at), repairAt(at)}, TokenUnwritten},
+		"labels need no mint":              {[]edit{legacyTampered, outdated, mintAt(at)}, TargetOutdated},
+		"somebody asked for the mint":      {[]edit{legacyRefreshAsked, mintAt(at)}, RequestExecutable},
+		"the pace of mints is kept":        {[]edit{legacyDue, mintAt(now)}, RefreshDue},
+		"a rotation is no repair":          {[]edit{due, repairAt(at)}, RefreshDue},
+		"an expired token is no repair":    {[]edit{expired, tampered, repairAt(at)}, Expired},
+		"new credentials are no repair":    {[]edit{credentialsChanged, repairAt(at)}, CredentialsChanged},
+		"a new appid is no repair":         {[]edit{appIDChanged, repairAt(at)}, AppIDChanged},
+		"a new mode is no repair":          {[]edit{modeChanged, repairAt(at)}, ModeChanged},
+		"a check is no repair":             {[]edit{checkDue, repairAt(at)}, CheckDue},
 	}
 	for name, test := range free {
 		if d := Decide(now, healthy(test.edits...)); d.Action == Wait || d.Reason != test.reason {

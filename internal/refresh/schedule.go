@@ -27,6 +27,13 @@ const (
 	FirstCheckWithin = 45 * time.Second
 )
 
+// clockNoise is by how much moments of one clock may seem out of order, because WeChat's Date has whole seconds.
+const clockNoise = 5 * time.Second
+
+// NotedAhead tells whether a moment that was noted as the present lies in the future now. The clock that it was noted by ran ahead
+// (see wechat.Client.Now), so nothing may be put off because of it.
+func NotedAhead(at, now time.Time) bool { return at.After(now.Add(clockNoise)) }
+
 // DueAt is when the stored token is to be replaced; zero without one.
 func DueAt(in Inputs) time.Time {
 	t := in.Token

@@ -68,6 +68,8 @@ func (c *Client) try(ctx context.Context, endpoint int, r request) (reply, *Erro
 	c.preferred.Store(int64(endpoint))
 	if date, err := http.ParseTime(ex.date); err == nil {
 		c.clock.learn(date, ex.started, ex.received)
+	} else {
+		c.clock.settle(ex.received)
 	}
 	if a.code != 0 {
 		e := classify(a, r.codes, append([]Secret{a.token}, r.secrets...))

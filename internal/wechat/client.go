@@ -48,7 +48,7 @@ func New(o Options) (*Client, error) {
 		return nil, &OptionError{Flag: "--wechat-ca-file", err: err}
 	}
 	return &Client{
-		clock:     newClock(o.Wall),
+		clock:     newClock(o.Wall, o.Monotonic),
 		endpoints: endpoints,
 		timeout:   o.Timeout,
 		userAgent: o.UserAgent,
@@ -134,10 +134,15 @@ func (c *Client) ProbeToken(ctx context.Context, token Secret) error {
 // answers. Before the first answer, and while the two differ by less than 5 s, it is the local wall
 // clock. Later it may be ahead of the truth when the local clock jumps, until the next answer, but a
 // local clock that is set back or stands still does not set it back.
-func (c *Client) Now() time.Time { return c.clock.now() }
+func (c *Client) Now() time.Time {
+	now, _ := c.Clock()
+	return now
+}
 
-// ClockSynced reports whether an answer with a Date has been seen, so that Now is WeChat's.
-func (c *Client) ClockSynced() bool { return c.clock.synced() }
+// Clock is Now, and whether it can be relied on: WeChat has answered, and the local wall clock has not jumped
+// ahead by 5 s or more since. The next answer to any call makes it so; one without a Date is taken to
+// confirm the time that there is.
+func (c *Client) Clock() (now time.Time, synced bool) { return c.clock.now() }
 
 // tokenOf makes the Token of an answer, its times re-read on a clock that the answer itself may have
 // set right.

@@ -18,9 +18,11 @@ const dateTruncation = 500 * time.Millisecond
 //
 // The local wall clock may be set back, and the monotonic clock stands still while a virtual machine
 // sleeps. Elapsed time is therefore the larger of both: the result may be ahead of the truth until the
-// next answer, which costs a call too early, but not behind it, which would cost a token.
+// next answer, which costs a call too early, but not behind it, which would cost a token. While it may be
+// ahead the clock does not count as synced, so that a call that ends another token can ask first.
 type clock struct {
 	wall   func() time.Time
+	mono   func() time.Time
 	anchor atomic.Pointer[anchor]
 }
 
@@ -35,17 +37,22 @@ type anchor struct {
 	wechat time.Time
 }
 
-func newClock(wall func() time.Time) *clock {
+func (a *anchor) at(m instant) time.Time { return a.wechat.Add(between(a.instant, m)) }
+
+func newClock(wall, mono func() time.Time) *clock {
 	if wall == nil {
 		wall = time.Now
 	}
-	return &clock{wall: wall}
+	if mono == nil {
+		mono = time.Now
+	}
+	return &clock{wall: wall, mono: mono}
 }
 
 // mark is this moment.
 func (c *clock) mark() instant {
 	// UTC strips the monotonic reading, without which Sub compares the wall clock.
-	return instant{wall: c.wall().UTC(), mono: time.Now()}
+	return instant{wall: c.wall().UTC(), mono: c.mono()}
 }
 
 // between is the time from one moment to a later one.
@@ -53,8 +60,16 @@ func between(from, to instant) time.Duration {
 	return max(to.wall.Sub(from.wall), to.mono.Sub(from.mono))
 }
 
-// now is WeChat's time, or the local wall clock before the first answer.
-func (c *clock) now() time.Time { return c.at(c.mark()) }
+// now is WeChat's time, or the local wall clock before the first answer. It is synced if WeChat has told the
+// time, and the wall clock has not run away from the monotonic one since.
+func (c *clock) now() (now time.Time, synced bool) {
+	m, a := c.mark(), c.anchor.Load()
+	if a == nil {
+		return m.wall, false
+	}
+	ahead := m.wall.Sub(a.instant.wall) - m.mono.Sub(a.mono)
+	return a.at(m), ahead < ignoredOffset
+}
 
 // at is WeChat's time at a moment after the last answer.
 func (c *clock) at(m instant) time.Time {
@@ -62,10 +77,8 @@ func (c *clock) at(m instant) time.Time {
 	if a == nil {
 		return m.wall
 	}
-	return a.wechat.Add(between(a.instant, m))
+	return a.at(m)
 }
-
-func (c *clock) synced() bool { return c.anchor.Load() != nil }
 
 // learn takes the Date of an answer. WeChat is taken to have written it half-way between started and
 // received.
@@ -75,4 +88,9 @@ func (c *clock) learn(date time.Time, started, received instant) {
 		wechat = received.wall
 	}
 	c.anchor.Store(&anchor{instant: received, wechat: wechat})
+}
+
+// settle takes an answer that does not tell the time: no better clock is to be had than the one there is.
+func (c *clock) settle(received instant) {
+	c.anchor.Store(&anchor{instant: received, wechat: c.at(received)})
 }

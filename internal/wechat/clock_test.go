@@ -32,8 +32,8 @@ func (s *skewed) now() time.Time {
 func TestNowBeforeTheFirstAnswer(t *testing.T) {
 	at := time.Date(2026, 5, 1, 8, 0, 0, 0, time.FixedZone("Beijing", 8*3600))
 	c := newClient(t, Options{Wall: func() time.Time { return at }})
-	if c.ClockSynced() || !c.Now().Equal(at) || c.Now().Location() != time.UTC {
-		t.Errorf("synced %v, now %v, want %v in UTC", c.ClockSynced(), c.Now(), at)
+	if now, synced := c.Clock(); synced || !now.Equal(at) || now.Location() != time.UTC {
+		t.Errorf("synced %v, now %v, want %v in UTC", synced, now, at)
 	}
 	c = newClient(t, Options{})
 	if now := c.Now(); time.Since(now).Abs() > time.Minute || strings.Contains(now.String(), "m=") {
@@ -59,7 +59,7 @@ func TestOffset(t *testing.T) {
 		{time.Hour, 2 * time.Second, time.Hour + 1500*time.Millisecond},
 		{-time.Hour, 0, -time.Hour + 500*time.Millisecond},
 	} {
-		c := newClock(nil)
+		c := newClock(nil, nil)
 		mono := time.Now()
 		to := instant{wall: received, mono: mono}
 		from := instant{wall: received.Add(-tt.way), mono: mono.Add(-tt.way)}
@@ -75,15 +75,19 @@ func TestLocalClockGoesWrong(t *testing.T) {
 	for _, offset := range []time.Duration{0, time.Hour} { // of WeChat's clock
 		synctest.Test(t, func(t *testing.T) {
 			wall := &skewed{}
-			c := newClock(wall.now)
+			c := newClock(wall.now, nil)
 			learn := func() {
 				now := c.mark()
 				c.learn(time.Now().Add(offset), now, now)
 			}
 			check := func(what string, want time.Duration) {
 				t.Helper()
-				if got := time.Until(c.now()); (got - want).Abs() > time.Second {
+				now, synced := c.now()
+				if got := time.Until(now); (got - want).Abs() > time.Second {
 					t.Errorf("offset %v, %s: now is ahead by %v, want %v", offset, what, got, want)
+				}
+				if ahead := want != offset; synced == ahead {
+					t.Errorf("offset %v, %s: synced %v", offset, what, synced)
 				}
 			}
 			learn()
@@ -104,6 +108,11 @@ func TestLocalClockGoesWrong(t *testing.T) {
 			check("slept", offset+8*time.Hour)
 			time.Sleep(time.Hour)
 			check("slept, an hour later", offset+8*time.Hour)
+			c.settle(c.mark())
+			now, synced := c.now()
+			if ahead := time.Until(now); !synced || (ahead-offset-8*time.Hour).Abs() > time.Second {
+				t.Errorf("offset %v, an answer without a Date: ahead by %v, synced %v", offset, ahead, synced)
+			}
 		})
 	}
 }
@@ -135,8 +144,8 @@ func TestExpiry(t *testing.T) {
 					c := bubble(t, Options{Wall: wall.now}, &host{connect: time.Second, handler: dated(2*time.Second, inTime(offset), answering)})
 					begin := time.Now()
 					token, err := call.do(t.Context(), c)
-					if err != nil || !c.ClockSynced() {
-						t.Fatalf("synced %v, error %v", c.ClockSynced(), err)
+					if _, synced := c.Clock(); err != nil || !synced {
+						t.Fatalf("synced %v, error %v", synced, err)
 					}
 					took(t, begin, 3*time.Second)
 					// The Date was written at the end of the way, which lasted 2 s.
@@ -172,7 +181,8 @@ func TestExpiryWhileTheMachineSleeps(t *testing.T) {
 	})
 }
 
-// TestWhoTellsTheTime: answers of WeChat, also refusals, and nothing else.
+// TestWhoTellsTheTime: answers of WeChat, also refusals, and nothing else. One without a Date confirms the local clock, for
+// there may be no other.
 func TestWhoTellsTheTime(t *testing.T) {
 	good := inTime(time.Hour)
 	for _, tt := range []struct {
@@ -180,26 +190,27 @@ func TestWhoTellsTheTime(t *testing.T) {
 		date    func() string
 		handler http.HandlerFunc
 		synced  bool
+		told    bool
 	}{
-		{"answer", good, answering, true},
-		{"errcode", good, saying(200, refusal(40013, "")), true},
-		{"unknown errcode", good, saying(200, refusal(7, "")), true},
-		{"no Date", func() string { return "" }, answering, false},
-		{"another Date", func() string { return "2026-05-01T00:00:00Z" }, answering, false},
-		{"web page", good, saying(200, "<html>"), false},
-		{"no token", good, saying(200, "{}"), false},
-		{"429", good, saying(429, ""), false},
-		{"500", good, saying(500, goodBody), false},
-		{"404", good, saying(404, goodBody), false},
-		{"302", good, saying(302, goodBody), false},
+		{"answer", good, answering, true, true},
+		{"errcode", good, saying(200, refusal(40013, "")), true, true},
+		{"unknown errcode", good, saying(200, refusal(7, "")), true, true},
+		{"no Date", func() string { return "" }, answering, true, false},
+		{"another Date", func() string { return "2026-05-01T00:00:00Z" }, answering, true, false},
+		{"web page", good, saying(200, "<html>"), false, false},
+		{"no token", good, saying(200, "{}"), false, false},
+		{"429", good, saying(429, ""), false, false},
+		{"500", good, saying(500, goodBody), false, false},
+		{"404", good, saying(404, goodBody), false, false},
+		{"302", good, saying(302, goodBody), false, false},
 	} {
 		for _, call := range allCalls {
 			synctest.Test(t, func(t *testing.T) {
 				c := bubble(t, Options{}, &host{handler: dated(0, tt.date, tt.handler)})
 				_, _ = call.do(t.Context(), c)
-				ahead := time.Until(c.Now())
-				if c.ClockSynced() != tt.synced || (ahead > 59*time.Minute) != tt.synced {
-					t.Errorf("%s, %s: synced %v, ahead by %v", tt.name, call.name, c.ClockSynced(), ahead)
+				now, synced := c.Clock()
+				if ahead := time.Until(now); synced != tt.synced || (ahead > 59*time.Minute) != tt.told {
+					t.Errorf("%s, %s: synced %v, ahead by %v", tt.name, call.name, synced, ahead)
 				}
 			})
 		}
@@ -215,8 +226,8 @@ func TestClockIsShared(t *testing.T) {
 			if _, err := allCalls[i%4].do(t.Context(), c); err != nil {
 				t.Error(err)
 			}
-			if !c.ClockSynced() || time.Since(c.Now()).Abs() > time.Minute {
-				t.Errorf("now %v", c.Now())
+			if now, synced := c.Clock(); !synced || time.Since(now).Abs() > time.Minute {
+				t.Errorf("now %v, synced %v", now, synced)
 			}
 		})
 	}

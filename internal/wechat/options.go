@@ -37,6 +37,8 @@ type Options struct {
 	UserAgent string
 	// Wall is the local wall clock; default time.Now. Results need no monotonic reading.
 	Wall func() time.Time
+	// Monotonic is the local monotonic clock, whose results have such a reading; default time.Now.
+	Monotonic func() time.Time
 	// Observe is called after each request to an endpoint, at the same time by several goroutines; default none.
 	Observe func(Call)
 }
