@@ -29,9 +29,8 @@ type memory struct {
 	// inbox holds an issued token until the Secret holds it. The fetcher of a Legacy account puts one here for
 	// each member.
 	inbox *issued
-	// ownTarget is the target as the last own write or live read left it, while the informer may be behind.
-	ownTarget *metav1.PartialObjectMetadata
-	ownAt     time.Time
+	// own is the target as the last own write or live read left it.
+	own ownTarget
 	// ownStatus is the status as the last own write left it, while the informer is behind.
 	ownStatus *writtenStatus
 	// peer is the account that another member of it found this resource to belong to.
@@ -78,6 +77,15 @@ type memory struct {
 	writtenVersion string
 	// hadTarget: a target was seen, so that its absence is somebody's deletion.
 	hadTarget bool
+}
+
+// ownTarget is a state of the target that this process made or read; the zero value for none. Its metadata is kept only
+// until the informer has it: with thousands of resources a second copy of each counts.
+type ownTarget struct {
+	uid             types.UID
+	resourceVersion string
+	meta            *metav1.PartialObjectMetadata
+	at              time.Time
 }
 
 // writtenStatus is a status and the resourceVersion that its write gave the resource.
@@ -221,22 +229,29 @@ func (m *memory) knownPeer() peer {
 func (m *memory) rememberTarget(own *metav1.PartialObjectMetadata, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.ownTarget, m.ownAt = own, now
+	m.own = ownTarget{}
+	if own != nil {
+		m.own = ownTarget{uid: own.UID, resourceVersion: own.ResourceVersion, meta: own, at: now}
+	}
 }
 
-// ownWrite tells whether the event is only the echo of an own write.
+// ownWrite tells whether what the informer has now is only the echo of an own write.
 func (m *memory) ownWrite(resourceVersion string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.ownTarget != nil && m.ownTarget.ResourceVersion == resourceVersion
+	if m.own.resourceVersion == "" || m.own.resourceVersion != resourceVersion {
+		return false
+	}
+	m.own.meta = nil
+	return true
 }
 
 // targetGone forgets own writes of a Secret that was deleted after them.
 func (m *memory) targetGone(uid types.UID, resourceVersion string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.ownTarget != nil && (m.ownTarget.UID == uid || newer(resourceVersion, m.ownTarget.ResourceVersion)) {
-		m.ownTarget = nil
+	if m.own.resourceVersion != "" && (m.own.uid == uid || newer(resourceVersion, m.own.resourceVersion)) {
+		m.own = ownTarget{}
 	}
 }
 
@@ -248,16 +263,16 @@ func (m *memory) freshestTarget(cached *metav1.PartialObjectMetadata, now time.T
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case m.ownTarget == nil:
+	case m.own.resourceVersion == "":
 		return cached, false
-	case cached != nil && !newer(m.ownTarget.ResourceVersion, cached.ResourceVersion):
-		if cached.ResourceVersion != m.ownTarget.ResourceVersion {
-			m.ownTarget = nil
+	case cached != nil && !newer(m.own.resourceVersion, cached.ResourceVersion):
+		if m.own.meta = nil; cached.ResourceVersion != m.own.resourceVersion {
+			m.own = ownTarget{}
 		}
 		return cached, false
 	}
-	age := now.Sub(m.ownAt)
-	return m.ownTarget, age > settleAfter || age < 0
+	age := now.Sub(m.own.at)
+	return m.own.meta, m.own.meta == nil || age > settleAfter || age < 0
 }
 
 // newer compares resourceVersions of one kind; what cannot be compared is newer, so that own writes count.

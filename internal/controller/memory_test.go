@@ -52,6 +52,29 @@ func TestFreshestTarget(t *testing.T) {
 	}
 }
 
+// What the informer has is not kept twice, and is read again should the informer lose it.
+func TestOwnTargetIsDroppedOnceTheInformerHasIt(t *testing.T) {
+	for name, has := range map[string]func(*memory){
+		"by its event": func(m *memory) { m.ownWrite("10") },
+		"by its cache": func(m *memory) { m.freshestTarget(secretAt("10"), time.Time{}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &memory{}
+			m.rememberTarget(secretAt("10"), time.Time{})
+			if m.ownWrite("9") || m.own.meta == nil {
+				t.Error("an older event is taken for the echo")
+			}
+			has(m)
+			if m.own.meta != nil || !m.ownWrite("10") {
+				t.Error("the metadata is kept, or the own write is not known any more")
+			}
+			if got, unsettled := m.freshestTarget(secretAt("9"), time.Time{}); got != nil || !unsettled {
+				t.Errorf("the informer went back: got %v, unsettled %t", got, unsettled)
+			}
+		})
+	}
+}
+
 // A Secret that was deleted after the own write must not live on in memory.
 func TestTargetGone(t *testing.T) {
 	for name, tc := range map[string]struct {
@@ -71,8 +94,8 @@ func TestTargetGone(t *testing.T) {
 				gone.UID = "b"
 			}
 			m.targetGone(gone.UID, gone.ResourceVersion)
-			if (m.ownTarget == nil) != tc.forgotten {
-				t.Errorf("forgotten: %t", m.ownTarget == nil)
+			if forgotten := m.own == (ownTarget{}); forgotten != tc.forgotten {
+				t.Errorf("forgotten: %t", forgotten)
 			}
 		})
 	}

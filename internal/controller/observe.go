@@ -339,8 +339,10 @@ type neighbours struct {
 
 // ByUID asks the API server about a resource that is not in the cache: it may belong to another shard.
 func (n *neighbours) ByUID(uid types.UID, said string) (string, bool) {
-	for _, item := range n.list(uidIndex, string(uid)) {
-		return item.Name, true
+	for _, item := range n.all() {
+		if item.UID == uid {
+			return item.Name, true
+		}
 	}
 	if n.err != nil || len(validation.IsDNS1123Subdomain(said)) > 0 {
 		return "", false // an annotation may say anything
@@ -355,7 +357,9 @@ func (n *neighbours) ByUID(uid types.UID, said string) (string, bool) {
 
 func (n *neighbours) OlderClaimant() (string, bool) {
 	oldest := n.token
-	for _, item := range n.list(targetNameIndex, n.token.TargetName()) {
+	claimants, err := claimants(n.ctx, n.cache, types.NamespacedName{Namespace: n.token.Namespace, Name: n.token.TargetName()})
+	n.note(err)
+	for _, item := range claimants {
 		if item.DeletionTimestamp == nil && older(&item, oldest) {
 			oldest = &item
 		}
@@ -363,12 +367,17 @@ func (n *neighbours) OlderClaimant() (string, bool) {
 	return oldest.Name, oldest.UID != n.token.UID
 }
 
-func (n *neighbours) list(index, value string) []v1alpha1.WeChatAppToken {
+// all are the resources of the namespace. Only a Secret of somebody else costs this look.
+func (n *neighbours) all() []v1alpha1.WeChatAppToken {
 	list := &v1alpha1.WeChatAppTokenList{}
-	if err := n.cache.List(n.ctx, list, client.InNamespace(n.token.Namespace), client.MatchingFields{index: value}); err != nil {
+	n.note(n.cache.List(n.ctx, list, client.InNamespace(n.token.Namespace), client.UnsafeDisableDeepCopy))
+	return list.Items
+}
+
+func (n *neighbours) note(err error) {
+	if err != nil {
 		n.err = fmt.Errorf("listing WeChatAppTokens of namespace %s: %w", n.token.Namespace, err)
 	}
-	return list.Items
 }
 
 // older orders resources by age, then by namespace and name.

@@ -32,11 +32,11 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
-// Indexes of the WeChatAppToken cache.
+// Indexes of the WeChatAppToken cache. Each entry takes about as much memory as a small object, so a resource is in as few as
+// possible: a target of the resource's own name, which is the default, needs none.
 const (
-	uidIndex             = "metadata.uid"
 	credentialsNameIndex = "spec.credentialsSecretRef.name"
-	targetNameIndex      = "targetName"
+	otherTargetNameIndex = "spec.target.name"
 	legacyAppIDIndex     = "legacyAppID"
 )
 
@@ -49,11 +49,20 @@ const (
 	reconcileTimeout = 2 * time.Minute
 )
 
-// CacheOptions are what the manager's cache has to hold: WeChatAppTokens without managedFields, and of Opaque Secrets the
-// metadata that decisions need. AppSecrets and tokens are never cached.
+// CacheOptions are what the manager's cache has to hold: WeChatAppTokens without managedFields and kubectl's copy, and of Opaque
+// Secrets the metadata that decisions need. AppSecrets and tokens are never cached.
 func CacheOptions(selector labels.Selector) map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{
-		&v1alpha1.WeChatAppToken{}: {Label: selector, Transform: cache.TransformStripManagedFields()},
+		&v1alpha1.WeChatAppToken{}: {
+			Label: selector,
+			Transform: func(in any) (any, error) {
+				if token, ok := in.(*v1alpha1.WeChatAppToken); ok {
+					token.ManagedFields = nil
+					delete(token.Annotations, corev1.LastAppliedConfigAnnotation)
+				}
+				return in, nil
+			},
+		},
 		&corev1.Secret{}: {
 			Field: fields.OneTermEqualSelector("type", string(corev1.SecretTypeOpaque)),
 			Transform: func(in any) (any, error) {
@@ -116,9 +125,13 @@ func (r *Reconciler) addIndexes(ctx context.Context, to client.FieldIndexer) err
 
 func indexes() map[string]func(*v1alpha1.WeChatAppToken) string {
 	return map[string]func(*v1alpha1.WeChatAppToken) string{
-		uidIndex:             func(t *v1alpha1.WeChatAppToken) string { return string(t.UID) },
 		credentialsNameIndex: func(t *v1alpha1.WeChatAppToken) string { return t.Spec.CredentialsSecretRef.Name },
-		targetNameIndex:      func(t *v1alpha1.WeChatAppToken) string { return t.TargetName() },
+		otherTargetNameIndex: func(t *v1alpha1.WeChatAppToken) string {
+			if t.TargetName() == t.Name {
+				return ""
+			}
+			return t.TargetName()
+		},
 		legacyAppIDIndex: func(t *v1alpha1.WeChatAppToken) string {
 			if t.Spec.Mode == v1alpha1.ModeLegacy {
 				return t.Spec.AppID
@@ -171,7 +184,7 @@ func (r *Reconciler) secretChanged(ctx context.Context) predicate.Predicate {
 			return e.ObjectOld.GetResourceVersion() != e.ObjectNew.GetResourceVersion()
 		},
 		DeleteFunc: func(e event.DeleteEvent) bool {
-			for _, name := range r.using(ctx, targetNameIndex, e.Object) {
+			for _, name := range r.claiming(ctx, e.Object) {
 				if mem := r.memories.find(name); mem != nil {
 					mem.targetGone(e.Object.GetUID(), e.Object.GetResourceVersion())
 				}
@@ -206,10 +219,10 @@ func (r *Reconciler) enqueueConcerned() handler.EventHandler {
 // nobody.
 func (r *Reconciler) concernedBy(ctx context.Context, secret client.Object) []reconcile.Request {
 	var out []reconcile.Request
-	for _, name := range r.using(ctx, credentialsNameIndex, secret) {
+	for _, name := range r.usingCredentials(ctx, secret) {
 		out = append(out, reconcile.Request{NamespacedName: name})
 	}
-	for _, name := range r.using(ctx, targetNameIndex, secret) {
+	for _, name := range r.claiming(ctx, secret) {
 		if mem := r.memories.find(name); mem == nil || !mem.ownWrite(secret.GetResourceVersion()) {
 			out = append(out, reconcile.Request{NamespacedName: name})
 		}
@@ -224,21 +237,54 @@ func (r *Reconciler) wakeRivals(ctx context.Context, e event.DeleteEvent, queue 
 		return
 	}
 	wanted := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: gone.Namespace, Name: gone.TargetName()}}
-	for _, name := range r.using(ctx, targetNameIndex, wanted) {
+	for _, name := range r.claiming(ctx, wanted) {
 		queue.Add(reconcile.Request{NamespacedName: name})
 	}
 }
 
-func (r *Reconciler) using(ctx context.Context, index string, secret client.Object) []types.NamespacedName {
-	list := &v1alpha1.WeChatAppTokenList{}
-	err := r.Client.List(ctx, list, client.InNamespace(secret.GetNamespace()), client.MatchingFields{index: secret.GetName()},
-		client.UnsafeDisableDeepCopy) // nothing here changes one
+// usingCredentials names the resources whose AppSecret is in this Secret.
+func (r *Reconciler) usingCredentials(ctx context.Context, secret client.Object) []types.NamespacedName {
+	tokens, err := indexed(ctx, r.Client, credentialsNameIndex, client.ObjectKeyFromObject(secret))
 	if err != nil {
 		return nil // a cache that is shutting down
 	}
-	out := make([]types.NamespacedName, 0, len(list.Items))
-	for i := range list.Items {
-		out = append(out, nameOf(&list.Items[i]))
+	return namesOf(tokens)
+}
+
+// claiming names the resources whose target is this Secret.
+func (r *Reconciler) claiming(ctx context.Context, secret client.Object) []types.NamespacedName {
+	tokens, err := claimants(ctx, r.Client, client.ObjectKeyFromObject(secret))
+	if err != nil {
+		return nil // a cache that is shutting down
+	}
+	return namesOf(tokens)
+}
+
+// claimants are the resources whose target is this Secret. Do not change them: they are the cache's own.
+func claimants(ctx context.Context, cache client.Reader, secret types.NamespacedName) ([]v1alpha1.WeChatAppToken, error) {
+	tokens, err := indexed(ctx, cache, otherTargetNameIndex, secret)
+	if err != nil {
+		return nil, err
+	}
+	namesake := &v1alpha1.WeChatAppToken{}
+	err = cache.Get(ctx, secret, namesake, client.UnsafeDisableDeepCopy)
+	if err == nil && namesake.TargetName() == secret.Name {
+		tokens = append(tokens, *namesake)
+	}
+	return tokens, client.IgnoreNotFound(err)
+}
+
+// indexed are the resources that an index has under the name of a Secret of their namespace. Do not change them.
+func indexed(ctx context.Context, cache client.Reader, index string, secret types.NamespacedName) ([]v1alpha1.WeChatAppToken, error) {
+	list := &v1alpha1.WeChatAppTokenList{}
+	err := cache.List(ctx, list, client.InNamespace(secret.Namespace), client.MatchingFields{index: secret.Name}, client.UnsafeDisableDeepCopy)
+	return list.Items, err
+}
+
+func namesOf(tokens []v1alpha1.WeChatAppToken) []types.NamespacedName {
+	out := make([]types.NamespacedName, 0, len(tokens))
+	for i := range tokens {
+		out = append(out, nameOf(&tokens[i]))
 	}
 	return out
 }

@@ -18,6 +18,9 @@ var allRuns = []string{runCold, runSteady, runRestart, runForeign, runFailover, 
 // tokenLife is WeChat's, for runs that are not about rotation.
 const tokenLife = 2 * time.Hour
 
+// singleRun measures n resources that nobody has served yet.
+type singleRun func(*stage, context.Context, *observer, int) (result, error)
+
 // bench makes the runs.
 type bench struct {
 	options
@@ -54,7 +57,7 @@ func (b *bench) measure(ctx context.Context) error {
 		run  string
 		n    int
 		life time.Duration
-		make func(*stage, context.Context, int) (result, error)
+		make singleRun
 	}{
 		{runRotation, largest, rotationLife(largest), (*stage).rotation},
 		{runFailing, largest, tokenLife, (*stage).failing},
@@ -70,30 +73,9 @@ func (b *bench) measure(ctx context.Context) error {
 	return nil
 }
 
-// alone makes a run on a control plane of its own.
-func (b *bench) alone(
-	ctx context.Context, life time.Duration, n int, run func(*stage, context.Context, int) (result, error),
-) (err error) {
+// onStage sets up a control plane with n resources that nobody has served yet.
+func (b *bench) onStage(ctx context.Context, life time.Duration, n int, run func(*stage, *observer) error) (err error) {
 	s, err := newStage(ctx, b.programs, b.dir, stageOptions{etcdQuota: b.etcdQuota, life: life})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, s.close()) }()
-	r, err := run(s, ctx, n)
-	if err != nil {
-		return err
-	}
-	b.add(r)
-	return nil
-}
-
-// story makes the runs that follow each other on one control plane. Each of its steps ends with the operator stopped or
-// hands it to the next.
-func (b *bench) story(ctx context.Context, n int, first bool) (err error) {
-	if !b.wants(runCold) {
-		return nil
-	}
-	s, err := newStage(ctx, b.programs, b.dir, stageOptions{etcdQuota: b.etcdQuota, life: tokenLife})
 	if err != nil {
 		return err
 	}
@@ -106,18 +88,41 @@ func (b *bench) story(ctx context.Context, n int, first bool) (err error) {
 		return err
 	}
 	defer o.stop()
-	if err := b.coldAndSteady(ctx, s, o, n); err != nil {
-		return err
+	return run(s, o)
+}
+
+// alone makes a run on a control plane of its own.
+func (b *bench) alone(ctx context.Context, life time.Duration, n int, run singleRun) error {
+	return b.onStage(ctx, life, n, func(s *stage, o *observer) error {
+		r, err := run(s, ctx, o, n)
+		if err != nil {
+			return err
+		}
+		b.add(r)
+		return nil
+	})
+}
+
+// story makes the runs that follow each other on one control plane. Each of its steps ends with the operator stopped or
+// hands it to the next.
+func (b *bench) story(ctx context.Context, n int, first bool) error {
+	if !b.wants(runCold) {
+		return nil
 	}
-	if err := b.restartAndForeign(ctx, s, o, n, first); err != nil || !first || !b.wants(runFailover) {
-		return err
-	}
-	r, err := s.failover(ctx, o, n)
-	if err != nil {
-		return fmt.Errorf("failover: %w", err)
-	}
-	b.add(r)
-	return nil
+	return b.onStage(ctx, tokenLife, n, func(s *stage, o *observer) error {
+		if err := b.coldAndSteady(ctx, s, o, n); err != nil {
+			return err
+		}
+		if err := b.restartAndForeign(ctx, s, o, n, first); err != nil || !first || !b.wants(runFailover) {
+			return err
+		}
+		r, err := s.failover(ctx, o, n)
+		if err != nil {
+			return fmt.Errorf("failover: %w", err)
+		}
+		b.add(r)
+		return nil
+	})
 }
 
 func (b *bench) coldAndSteady(ctx context.Context, s *stage, o *observer, n int) (err error) {

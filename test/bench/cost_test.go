@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
+	ctrl "sigs.k8s.io/controller-runtime"
+
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
@@ -23,6 +26,11 @@ const (
 	longInterval  = time.Hour
 	testPatience  = 90 * time.Second
 )
+
+func TestMain(m *testing.M) {
+	ctrl.SetLogger(logr.Discard()) // or controller-runtime complains after a while
+	os.Exit(m.Run())
+}
 
 // build makes the programs that the tests start, from this tree.
 func build(t *testing.T) programs {

@@ -20,15 +20,7 @@ import (
 func patienceFor(n int) time.Duration { return 2*time.Minute + time.Duration(n)*50*time.Millisecond }
 
 // measurePlain runs the plain loop on resources that nobody has served yet.
-func (s *stage) measurePlain(ctx context.Context, n int) (r result, err error) {
-	if err := s.populate(ctx, n); err != nil {
-		return result{}, err
-	}
-	o, err := s.observe(ctx)
-	if err != nil {
-		return result{}, err
-	}
-	defer o.stop()
+func (s *stage) measurePlain(ctx context.Context, o *observer, n int) (r result, err error) {
 	m, err := s.meter(ctx)
 	if err != nil {
 		return result{}, err

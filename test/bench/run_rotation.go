@@ -24,15 +24,7 @@ func rotationLife(n int) time.Duration {
 }
 
 // rotation measures how late each of n tokens is replaced that are all due within one minute.
-func (s *stage) rotation(ctx context.Context, n int) (r result, err error) {
-	if err := s.populate(ctx, n); err != nil {
-		return result{}, err
-	}
-	o, err := s.observe(ctx)
-	if err != nil {
-		return result{}, err
-	}
-	defer o.stop()
+func (s *stage) rotation(ctx context.Context, o *observer, n int) (r result, err error) {
 	m, err := s.meter(ctx)
 	if err != nil {
 		return result{}, err

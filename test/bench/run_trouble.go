@@ -25,10 +25,7 @@ const (
 )
 
 // failing is a cold start in which a tenth of the apps does not allow this machine's address.
-func (s *stage) failing(ctx context.Context, n int) (r result, err error) {
-	if err := s.populate(ctx, n); err != nil {
-		return result{}, err
-	}
+func (s *stage) failing(ctx context.Context, o *observer, n int) (r result, err error) {
 	refused := n / failingShare
 	if err := parallel(ctx, refused, func(ctx context.Context, i int) error {
 		a := appOf(i * failingShare)
@@ -36,11 +33,6 @@ func (s *stage) failing(ctx context.Context, n int) (r result, err error) {
 	}); err != nil {
 		return result{}, err
 	}
-	o, err := s.observe(ctx)
-	if err != nil {
-		return result{}, err
-	}
-	defer o.stop()
 	r, p, err := s.cold(ctx, o, runFailing, n, n-refused, "")
 	if err != nil {
 		return result{}, err
@@ -66,18 +58,10 @@ func (s *stage) mustReport(ctx context.Context, refused int) error {
 }
 
 // slow is a cold start while WeChat takes its time for each answer.
-func (s *stage) slow(ctx context.Context, n int) (r result, err error) {
-	if err := s.populate(ctx, n); err != nil {
-		return result{}, err
-	}
+func (s *stage) slow(ctx context.Context, o *observer, n int) (r result, err error) {
 	if err := s.wechat.Inject(ctx, wechattest.Fault{DelayAnswer: slowAnswer}); err != nil {
 		return result{}, err
 	}
-	o, err := s.observe(ctx)
-	if err != nil {
-		return result{}, err
-	}
-	defer o.stop()
 	r, p, err := s.cold(ctx, o, runSlow, n, n, "")
 	if err != nil {
 		return result{}, err
