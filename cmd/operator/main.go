@@ -137,6 +137,7 @@ func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Ma
 		Logger:                        logger,
 		Cache:                         cacheOptions(opts),
 		Client:                        client.Options{Cache: &client.CacheOptions{}},
+		MapperProvider:                newMapper,
 		Metrics:                       server,
 		HealthProbeBindAddress:        opts.healthProbeBindAddress,
 		PprofBindAddress:              opts.pprofBindAddress,

@@ -50,7 +50,8 @@ type account struct {
 	// minting: a pass has the turn to mint a Legacy token. waiting are the members to wake when it ends.
 	minting bool
 	waiting map[types.NamespacedName]bool
-	members map[types.UID]types.NamespacedName
+	// members are few, and mostly one.
+	members []accountMember
 	// seen is WeChat's last answer about the account's token.
 	seen sighting
 	// dead is the fingerprint of a Legacy token that WeChat refused, and deadSince when it did so first.
@@ -66,6 +67,11 @@ type account struct {
 	early  []time.Time
 	wanted bool
 	forced []time.Time
+}
+
+type accountMember struct {
+	uid  types.UID
+	name types.NamespacedName
 }
 
 // sighting: at this time WeChat confirmed the token of this fingerprint.
@@ -88,10 +94,7 @@ func (a *accounts) of(id accountID) *account {
 	defer a.mu.Unlock()
 	acct := a.byID[id]
 	if acct == nil {
-		acct = &account{
-			members: map[types.UID]types.NamespacedName{},
-			mints:   rate.NewLimiter(rate.Every(mintEvery), mintBurst),
-		}
+		acct = &account{mints: rate.NewLimiter(rate.Every(mintEvery), mintBurst)}
 		a.byID[id] = acct
 	}
 	return acct
@@ -101,7 +104,7 @@ func (a *accounts) join(id accountID, uid types.UID, name types.NamespacedName) 
 	acct := a.of(id)
 	acct.mu.Lock()
 	defer acct.mu.Unlock()
-	acct.members[uid] = name
+	acct.members = append(slices.DeleteFunc(acct.members, isMember(uid)), accountMember{uid, name})
 	return acct
 }
 
@@ -123,10 +126,14 @@ func (a *accounts) leave(id accountID, uid types.UID, now time.Time) {
 	}
 	acct.mu.Lock()
 	defer acct.mu.Unlock()
-	delete(acct.members, uid)
+	acct.members = slices.DeleteFunc(acct.members, isMember(uid))
 	if len(acct.members) == 0 && acct.mints.TokensAt(now) >= mintBurst && len(recentForced(acct.forced, now)) == 0 {
 		delete(a.byID, id)
 	}
+}
+
+func isMember(uid types.UID) func(accountMember) bool {
+	return func(m accountMember) bool { return m.uid == uid }
 }
 
 // beginMint takes the turn to mint a Legacy token; false while another pass has it. Nobody waits for it inside of a pass: WeChat
@@ -168,8 +175,8 @@ func (a *account) observe(s sighting) (others []types.NamespacedName) {
 	if !changed {
 		return nil
 	}
-	for _, name := range a.members {
-		others = append(others, name)
+	for _, m := range a.members {
+		others = append(others, m.name)
 	}
 	return others
 }
@@ -291,6 +298,9 @@ func recentForced(forced []time.Time, now time.Time) []time.Time {
 
 // merged makes the call, or shares the answer to the one that another member is making.
 func (a *account) merged(call func() (wechat.Token, error)) (wechat.Token, error) {
+	if !a.shared() {
+		return call()
+	}
 	answer, err, _ := a.flights.Do("", func() (any, error) { return call() })
 	token, _ := answer.(wechat.Token)
 	return token, err

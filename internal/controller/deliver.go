@@ -58,7 +58,7 @@ func (r *Reconciler) delivered(ctx context.Context, owner types.NamespacedName, 
 		return
 	}
 	mem.mu.Lock()
-	mem.delivery = o
+	mem.delivery = &o
 	mem.mu.Unlock()
 	r.wake.send(ctx, owner)
 }
@@ -67,7 +67,10 @@ func (r *Reconciler) delivered(ctx context.Context, owner types.NamespacedName, 
 func (m *memory) delivered() delivery.Outcome {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.delivery
+	if m.delivery == nil {
+		return delivery.Outcome{}
+	}
+	return *m.delivery
 }
 
 // outcome is what was reported of the stored token; false when nothing was yet.

@@ -99,7 +99,7 @@ func (p *pass) accountOf(ctx context.Context, item *v1alpha1.WeChatAppToken, mem
 		id = accountID{legacy: true, appID: item.Spec.AppID, credentials: state.value.Fingerprint()}
 	}
 	mem.mu.Lock()
-	mem.peer = peer{version: version, id: id}
+	mem.peer = &peer{version: version, id: id}
 	mem.mu.Unlock()
 	return id, nil
 }

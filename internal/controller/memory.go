@@ -33,10 +33,10 @@ type memory struct {
 	own ownTarget
 	// ownStatus is the status as the last own write left it, while the informer is behind.
 	ownStatus *writtenStatus
-	// peer is the account that another member of it found this resource to belong to.
-	peer peer
-	// delivery is how far the pods were told of a token.
-	delivery delivery.Outcome
+	// peer is the account that another member of it found this resource to belong to; nil in Stable mode.
+	peer *peer
+	// delivery is how far the pods were told of a token; nil without prompt delivery.
+	delivery *delivery.Outcome
 
 	// The rest belongs to the passes over the resource.
 	credentials resolved
@@ -223,7 +223,10 @@ func (m *memory) written(token *issued) {
 func (m *memory) knownPeer() peer {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.peer
+	if m.peer == nil {
+		return peer{}
+	}
+	return *m.peer
 }
 
 func (m *memory) rememberTarget(own *metav1.PartialObjectMetadata, now time.Time) {

@@ -52,6 +52,7 @@ const (
 // CacheOptions are what the manager's cache has to hold: WeChatAppTokens without managedFields and kubectl's copy, and of Opaque
 // Secrets the metadata that decisions need. AppSecrets and tokens are never cached.
 func CacheOptions(selector labels.Selector) map[client.Object]cache.ByObject {
+	stripper := target.NewStripper()
 	return map[client.Object]cache.ByObject{
 		&v1alpha1.WeChatAppToken{}: {
 			Label: selector,
@@ -67,7 +68,7 @@ func CacheOptions(selector labels.Selector) map[client.Object]cache.ByObject {
 			Field: fields.OneTermEqualSelector("type", string(corev1.SecretTypeOpaque)),
 			Transform: func(in any) (any, error) {
 				if m, ok := in.(*metav1.PartialObjectMetadata); ok {
-					return target.StripMetadata(m), nil
+					return stripper.Strip(m), nil
 				}
 				return nil, fmt.Errorf("refusing to cache a %T: Secrets are cached as metadata only", in)
 			},

@@ -44,7 +44,7 @@ func Want(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetadata
 	if record.Applied.Adopted {
 		record.DeletionPolicy = v1alpha1.DeletionRetain // it was never ours to delete
 	}
-	d := Desired{labels: wanted(previous.Labels, spec.Labels), annotations: wanted(previous.Annotations, spec.Annotations)}
+	d := Desired{labels: wanted(previous.Labels, spec.Labels, 1), annotations: wanted(previous.Annotations, spec.Annotations, 13)}
 	d.labels.set[v1alpha1.LabelManagedBy] = v1alpha1.ManagedByValue
 	for k, v := range record.Encode() {
 		if v == "" {
@@ -122,8 +122,9 @@ func ownerReference(owner *v1alpha1.WeChatAppToken) *metav1.OwnerReference {
 	}
 }
 
-func wanted[V ~string](previous []string, spec map[string]V) keys {
-	k := keys{set: make(map[string]string, len(spec)+16)}
+// wanted are the keys of the spec, with room for so many of the operator's own.
+func wanted[V ~string](previous []string, spec map[string]V, own int) keys {
+	k := keys{set: make(map[string]string, len(spec)+own)}
 	for key, v := range spec {
 		// kubectl's annotation is never kept in the cache, so it would look outdated for ever.
 		if key != corev1.LastAppliedConfigAnnotation {

@@ -5,8 +5,10 @@ package target
 import (
 	"net/http"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -123,6 +125,9 @@ func TestStripMetadata(t *testing.T) {
 		if !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%s:\n%+v, want\n%+v", name, got, test.want)
 		}
+		if shared := NewStripper().Strip(test.in); !reflect.DeepEqual(shared, got) {
+			t.Errorf("%s: with shared strings:\n%+v, want\n%+v", name, shared, got)
+		}
 		if again := StripMetadata(got); !reflect.DeepEqual(again, got) {
 			t.Errorf("%s: stripped twice: %+v", name, again)
 		}
@@ -131,4 +136,36 @@ func TestStripMetadata(t *testing.T) {
 		}
 		noToken(t, got)
 	}
+}
+
+// What targets have in common is in memory once.
+func TestStripperShares(t *testing.T) {
+	s := NewStripper()
+	strip := func() *metav1.PartialObjectMetadata {
+		decoded := func(text string) string { return strings.Clone(text) } // as each object of a list has its own
+		return s.Strip(secret(labelled(decoded(v1alpha1.LabelManagedBy), decoded(v1alpha1.ManagedByValue)),
+			annotated(decoded(v1alpha1.AnnotationMode), decoded("Stable")), holder(ownUID), reference(ownUID)))
+	}
+	a, b := strip(), strip()
+	if reflect.ValueOf(a.Labels).Pointer() != reflect.ValueOf(b.Labels).Pointer() {
+		t.Error("two maps of the same labels")
+	}
+	same := func(what, x, y string) {
+		t.Helper()
+		if unsafe.StringData(x) != unsafe.StringData(y) {
+			t.Errorf("two copies of %s", what)
+		}
+	}
+	key := func(m *metav1.PartialObjectMetadata) string {
+		for k := range m.Annotations {
+			if k == v1alpha1.AnnotationMode {
+				return k
+			}
+		}
+		return ""
+	}
+	same("a key", key(a), key(b))
+	same("a value", a.Annotations[v1alpha1.AnnotationMode], b.Annotations[v1alpha1.AnnotationMode])
+	same("a kind", a.OwnerReferences[0].Kind, b.OwnerReferences[0].Kind)
+	same("the owner's UID", string(a.OwnerReferences[0].UID), a.Annotations[v1alpha1.AnnotationOwnerUID])
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -158,37 +157,4 @@ func (s Store) patch(
 
 func secretType() metav1.TypeMeta {
 	return metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}
-}
-
-// StripMetadata keeps of a Secret's metadata what decisions need. The informer uses it on every Opaque Secret of the
-// cluster, so that Secrets of others cost next to nothing.
-func StripMetadata(in *metav1.PartialObjectMetadata) *metav1.PartialObjectMetadata {
-	managed := in.Labels[v1alpha1.LabelManagedBy] != "" || in.Annotations[v1alpha1.AnnotationOwnerUID] != ""
-	keep := func(all map[string]string) map[string]string {
-		var out map[string]string
-		for k, v := range all {
-			// kubectl's copy of a Secret may contain its data.
-			if strings.HasPrefix(k, v1alpha1.AnnotationPrefix) || managed && k != corev1.LastAppliedConfigAnnotation {
-				if out == nil {
-					out = make(map[string]string)
-				}
-				out[k] = v
-			}
-		}
-		return out
-	}
-	return &metav1.PartialObjectMetadata{
-		TypeMeta: secretType(),
-		ObjectMeta: metav1.ObjectMeta{
-			Name:              in.Name,
-			Namespace:         in.Namespace,
-			UID:               in.UID,
-			ResourceVersion:   in.ResourceVersion,
-			CreationTimestamp: in.CreationTimestamp,
-			DeletionTimestamp: in.DeletionTimestamp,
-			OwnerReferences:   in.OwnerReferences,
-			Labels:            keep(in.Labels),
-			Annotations:       keep(in.Annotations),
-		},
-	}
 }

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package target
+
+import (
+	"maps"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+)
+
+// Stripper keeps of a Secret's metadata what decisions need. The informer uses it on every Opaque Secret of the cluster, so
+// that Secrets of others cost next to nothing. What targets have in common, such as the keys of their annotations, they share: it
+// would take more memory than what is different. The zero value shares nothing.
+type Stripper struct {
+	known map[string]string
+	// labels of a target that has none but the operator's.
+	labels map[string]string
+}
+
+// NewStripper makes one for the objects of a cache, which nobody changes.
+func NewStripper() *Stripper {
+	s := &Stripper{known: map[string]string{}, labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue}}
+	common := []string{
+		v1alpha1.GroupVersion.String(), v1alpha1.Kind, v1alpha1.LabelManagedBy, v1alpha1.ManagedByValue,
+		string(v1alpha1.ModeStable), string(v1alpha1.ModeLegacy), string(v1alpha1.DeletionDelete), string(v1alpha1.DeletionRetain),
+	}
+	for key := range maps.Keys(Record{}.Encode()) {
+		common = append(common, key)
+	}
+	for _, text := range common {
+		s.known[text] = text
+	}
+	return s
+}
+
+// StripMetadata is what a Stripper keeps, for a single Secret.
+func StripMetadata(in *metav1.PartialObjectMetadata) *metav1.PartialObjectMetadata {
+	return (&Stripper{}).Strip(in)
+}
+
+// Strip leaves its argument as it is.
+func (s *Stripper) Strip(in *metav1.PartialObjectMetadata) *metav1.PartialObjectMetadata {
+	managed := in.Labels[v1alpha1.LabelManagedBy] != "" || in.Annotations[v1alpha1.AnnotationOwnerUID] != ""
+	labels := s.keep(in, in.Labels, managed)
+	if maps.Equal(labels, s.labels) {
+		labels = s.labels
+	}
+	return &metav1.PartialObjectMetadata{
+		TypeMeta: secretType(),
+		ObjectMeta: metav1.ObjectMeta{
+			Name:              in.Name,
+			Namespace:         in.Namespace,
+			UID:               in.UID,
+			ResourceVersion:   in.ResourceVersion,
+			CreationTimestamp: in.CreationTimestamp,
+			DeletionTimestamp: in.DeletionTimestamp,
+			OwnerReferences:   s.references(in),
+			Labels:            labels,
+			Annotations:       s.keep(in, in.Annotations, managed),
+		},
+	}
+}
+
+func (s *Stripper) keep(in *metav1.PartialObjectMetadata, all map[string]string, managed bool) map[string]string {
+	var out map[string]string
+	for k, v := range all {
+		// kubectl's copy of a Secret may contain its data.
+		if strings.HasPrefix(k, v1alpha1.AnnotationPrefix) || managed && k != corev1.LastAppliedConfigAnnotation {
+			if out == nil {
+				out = make(map[string]string)
+			}
+			out[s.one(in, k)] = s.one(in, v)
+		}
+	}
+	return out
+}
+
+func (s *Stripper) references(in *metav1.PartialObjectMetadata) []metav1.OwnerReference {
+	if len(in.OwnerReferences) == 0 {
+		return nil
+	}
+	owner := in.Annotations[v1alpha1.AnnotationOwnerUID]
+	out := make([]metav1.OwnerReference, 0, len(in.OwnerReferences))
+	for _, ref := range in.OwnerReferences {
+		ref.APIVersion, ref.Kind, ref.Name = s.one(in, ref.APIVersion), s.one(in, ref.Kind), s.one(in, ref.Name)
+		if string(ref.UID) == owner {
+			ref.UID = types.UID(owner)
+		}
+		out = append(out, ref)
+	}
+	return out
+}
+
+// one gives the copy of a string that others hold already, if there is one.
+func (s *Stripper) one(in *metav1.PartialObjectMetadata, text string) string {
+	if text == in.Name {
+		return in.Name // a resource and its target have one name by default
+	}
+	if known, found := s.known[text]; found {
+		return known
+	}
+	return text
+}
