@@ -152,15 +152,6 @@ func answers() []answer {
 	return append(out, answer{"HTTP 429", wechattest.Fault{Status: 429}, v1alpha1.ReasonRateLimited, rateLimited, false})
 }
 
-// dueInLegacy picks a row of each pace and kind of answer for the window of 11 minutes with a mark for each mint, which is
-// slow to test; both modes share the table, the decoder and the back-off.
-func (a answer) dueInLegacy() bool {
-	return slices.Contains([]string{
-		"errcode -1", "errcode 45011", "errcode 45009", "errcode 89507", "errcode 40001", "errcode 40164", "errcode 47999",
-		"HTML", "cut JSON", "HTTP 502", "HTTP 429", "cut before", "cut after", "cut body",
-	}, a.name)
-}
-
 // TestErrorMatrix puts every answer of WeChat that brings no token before a resource with a valid token, one whose token
 // is due until it expires, and one without a token, in both modes.
 func TestErrorMatrix(t *testing.T) {
@@ -178,9 +169,7 @@ func TestErrorMatrix(t *testing.T) {
 					} else {
 						m.whileProbed()
 					}
-					if mode == v1alpha1.ModeStable || a.dueInLegacy() {
-						m.whileDue()
-					}
+					m.whileDue()
 					m.withoutToken()
 				})
 			}
