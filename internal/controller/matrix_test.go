@@ -3,6 +3,7 @@
 package controller_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -248,18 +250,66 @@ func TestMintedTokenIsKeptUntilItIsWritten(t *testing.T) {
 	s.issued()
 	// What is published is cut to whole seconds, twice.
 	s.clock.advance(s.token(s.name).Status.NextRefreshAt.Add(3 * time.Second).Sub(s.clock.now()))
-	c.refuse = 4
-	refused := 0
+	refused, failed := 0, 0
+	c.beforeData = func() error {
+		if refused == 4 {
+			return nil
+		}
+		refused++
+		return apierrors.NewInternalError(errors.New("the test refuses it"))
+	}
 	for tries := 0; len(s.wechat.Tokens(s.app)) == 1 || s.value(s.name) != s.wechat.Tokens(s.app)[1].Token; tries++ {
 		if tries == 20 {
 			t.Fatal("the token was never written")
 		}
 		_, err := s.process.Reconcile(t.Context(), ctrl.Request{NamespacedName: client.ObjectKey{Namespace: s.namespace, Name: s.name}})
 		if err != nil {
-			refused++
+			failed++
 		}
 	}
-	if n := len(s.wechat.Tokens(s.app)); refused != 4 || n != 2 {
-		t.Errorf("%d writes were refused and %d tokens minted, want 4 and 2", refused, n)
+	if n := len(s.wechat.Tokens(s.app)); failed != 4 || n != 2 {
+		t.Errorf("%d passes failed and %d tokens were minted, want 4 and 2", failed, n)
+	}
+}
+
+// A leader is stopped between WeChat's answer and its write of the Secret, and goes on when another one has written a newer token.
+// Neither that write nor a later one may put the older token back.
+func TestStoppedLeaderWritesTooLate(t *testing.T) {
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		t.Run(string(mode), func(t *testing.T) {
+			m := &matrix{world: newWorld(t), clerk: newClerk(t), mode: mode}
+			s := m.subject("late", time.Hour)
+			s.issued()
+			newest := func() bool {
+				tokens := s.wechat.Tokens(s.app)
+				return len(tokens) == 3 && s.value(s.name) == tokens[2].Token
+			}
+			stops := 0
+			m.clerk.beforeData = func() error {
+				m.clerk.beforeData = nil
+				stops++
+				// The second token waits for its write. In Stable mode the other leader is given it too, and then the third.
+				other := *s
+				other.restart(10 * time.Second)
+				if !other.runUntil(3*time.Hour, newest) {
+					t.Error("the other leader has not written a third token")
+				}
+				m.clerk.beforeData = func() error { // a wrong write may be repaired by the next one in the same pass
+					if !newest() {
+						t.Error("an older token was put back")
+					}
+					return nil
+				}
+				return nil
+			}
+			s.run(s.token(s.name).Status.NextRefreshAt.Add(time.Minute).Sub(s.clock.now()))
+			if stops != 1 || !newest() {
+				t.Fatalf("after %d stops the newest token is not in the Secret", stops)
+			}
+			if s.runUntil(5*time.Minute, func() bool { return !newest() }) {
+				t.Error("the newest token is not in the Secret any more")
+			}
+			s.expect("in the end", conditions{"Ready": "TokenValid"}, false)
+		})
 	}
 }
