@@ -272,8 +272,8 @@ func TestMintedTokenIsKeptUntilItIsWritten(t *testing.T) {
 	}
 }
 
-// A leader is stopped between WeChat's answer and its write of the Secret, and goes on when another one has written a newer token.
-// Neither that write nor a later one may put the older token back.
+// A leader is stopped between WeChat's answer and its write of the Secret, and goes on when another one has written a newer
+// token. Neither that write nor a later one may put the older token back.
 func TestStoppedLeaderWritesTooLate(t *testing.T) {
 	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
 		t.Run(string(mode), func(t *testing.T) {

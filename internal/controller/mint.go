@@ -265,14 +265,18 @@ func (p *pass) probe(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	default:
-		// Any other answer says nothing about the token, nor about a failure whose cause was changed.
-		p.sight()
-		if p.failureIsOld() {
-			p.clearFailure()
-		}
+		p.toldNothing()
 	}
 	p.handleCheck()
 	return nil
+}
+
+// toldNothing: any other answer says nothing about the token, nor about a failure whose cause was changed.
+func (p *pass) toldNothing() {
+	p.sight()
+	if p.failureIsOld() {
+		p.clearFailure()
+	}
 }
 
 // confirmed: WeChat accepts the stored token. While a mint is due only the time was asked for: it is the mint that has to work.
