@@ -8,15 +8,14 @@ import (
 	"testing"
 )
 
-// The plugin shares the operator's go.mod, and must not get into its binary. cobra is not in the list: controller-runtime's
-// metrics server brings it, by k8s.io/component-base/cli/flag.
+// The plugin shares the operator's go.mod, and must not get into its binary.
 func TestOperatorDoesNotLinkThePlugin(t *testing.T) {
 	for program, want := range map[string]bool{"../operator": false, ".": true} {
 		out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", program).Output() //nolint:gosec // our own packages
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, dep := range []string{"k8s.io/cli-runtime/", "sigs.k8s.io/kustomize/", "github.com/moby/term"} {
+		for _, dep := range []string{"k8s.io/cli-runtime/", "github.com/spf13/cobra", "sigs.k8s.io/kustomize/", "github.com/moby/term"} {
 			if got := strings.Contains("\n"+string(out), "\n"+dep); got != want {
 				t.Errorf("%s links %s: %t, want %t", program, dep, got, want)
 			}

@@ -25,12 +25,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
-	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/controller"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/metrics"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/metrics/access"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
@@ -128,7 +128,7 @@ func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Ma
 	}
 	server := metricsserver.Options{BindAddress: opts.metricsBindAddress, SecureServing: opts.metricsSecure}
 	if opts.metricsSecure {
-		server.FilterProvider = filters.WithAuthenticationAndAuthorization
+		server.FilterProvider = access.FilterProvider
 	}
 	grace := shutdownTimeout
 	lease, renew, retry := leaseDuration, renewDeadline, retryPeriod

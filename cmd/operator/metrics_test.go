@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"io"
 	"net/http"
 	"os"
@@ -15,7 +16,9 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/onsi/gomega"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -33,7 +36,11 @@ type cluster struct {
 	gomega.Gomega
 	client.Client
 
+	env     *testenv.Environment
 	metrics string
+	https   *http.Client
+	// reader is the token of a ServiceAccount that may read the metrics.
+	reader string
 }
 
 // startCluster starts everything. It can be done once in a process: controller-runtime's registry is one.
@@ -67,8 +74,27 @@ func startCluster(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	opts := parse(t, "--wechat-endpoints="+api.URL(), "--metrics-bind-address="+address, "--metrics-secure=false",
+	opts := parse(t, "--wechat-endpoints="+api.URL(), "--metrics-bind-address="+address, "--metrics-secure=true",
 		"--health-probe-bind-address=0")
+	scheme := runtime.NewScheme()
+	c := &cluster{Gomega: gomega.NewWithT(t), env: env, metrics: "https://" + address + "/metrics"}
+	// The operator signs its certificate itself.
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // on a loopback address
+	t.Cleanup(transport.CloseIdleConnections)
+	c.https = &http.Client{Timeout: 10 * time.Second, Transport: transport}
+	c.SetDefaultEventuallyTimeout(30 * time.Second)
+	c.SetDefaultEventuallyPollingInterval(50 * time.Millisecond)
+	c.Expect(clientgoscheme.AddToScheme(scheme)).To(gomega.Succeed())
+	c.Expect(v1alpha1.AddToScheme(scheme)).To(gomega.Succeed())
+	if c.Client, err = client.New(env.Config, client.Options{Scheme: scheme}); err != nil {
+		t.Fatal(err)
+	}
+	c.reader = c.account(t, "prometheus")
+	c.Expect(c.Create(t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "prometheus"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "metrics-reader"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "default", Name: "prometheus"}},
+	})).To(gomega.Succeed())
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context())) // until the cleanup
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, opts, logr.Discard(), ctrlmetrics.Registry) }()
@@ -78,26 +104,53 @@ func startCluster(t *testing.T) *cluster {
 			t.Errorf("the operator: %v", err)
 		}
 	})
-	scheme := runtime.NewScheme()
-	c := &cluster{Gomega: gomega.NewWithT(t), metrics: "http://" + address + "/metrics"}
-	c.SetDefaultEventuallyTimeout(30 * time.Second)
-	c.SetDefaultEventuallyPollingInterval(50 * time.Millisecond)
-	c.Expect(clientgoscheme.AddToScheme(scheme)).To(gomega.Succeed())
-	c.Expect(v1alpha1.AddToScheme(scheme)).To(gomega.Succeed())
-	if c.Client, err = client.New(env.Config, client.Options{Scheme: scheme}); err != nil {
-		t.Fatal(err)
-	}
 	return c
+}
+
+// account makes a ServiceAccount and gives a token of it.
+func (c *cluster) account(t *testing.T, name string) string {
+	t.Helper()
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}
+	c.Expect(c.Create(t.Context(), account)).To(gomega.Succeed())
+	request := &authenticationv1.TokenRequest{}
+	c.Expect(c.SubResource("token").Create(t.Context(), account, request)).To(gomega.Succeed())
+	return request.Status.Token
+}
+
+// get asks for the metrics with a token, or with none if it is empty.
+func (c *cluster) get(g gomega.Gomega, token string) *http.Response {
+	req, err := http.NewRequest(http.MethodGet, c.metrics, nil)
+	g.Expect(err).NotTo(gomega.HaveOccurred())
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	res, err := c.https.Do(req)
+	g.Expect(err).NotTo(gomega.HaveOccurred())
+	return res
+}
+
+// status is what get is answered with.
+func (c *cluster) status(g gomega.Gomega, token string) int {
+	res := c.get(g, token)
+	defer res.Body.Close() //nolint:errcheck // nobody reads it
+	return res.StatusCode
 }
 
 // scrape gives the lines of the answer by what is before their value.
 func (c *cluster) scrape(g gomega.Gomega) map[string]string {
-	httpClient := &http.Client{Timeout: 10 * time.Second}
-	res, err := httpClient.Get(c.metrics)
-	g.Expect(err).NotTo(gomega.HaveOccurred())
+	res := c.get(g, c.reader)
 	defer res.Body.Close() //nolint:errcheck // it was read
 	g.Expect(res.StatusCode).To(gomega.Equal(http.StatusOK))
 	return lines(g, res.Body)
+}
+
+// reviews is how often the operator asked the API server about a caller.
+func (c *cluster) reviews(resource string) int {
+	requests, err := c.env.Requests(func(r testenv.Request) bool {
+		return r.User.Username == testenv.OperatorUser && r.Verb == "create" && r.Object.Resource == resource
+	})
+	c.Expect(err).NotTo(gomega.HaveOccurred())
+	return len(requests)
 }
 
 func lines(g gomega.Gomega, body io.Reader) map[string]string {
@@ -112,9 +165,41 @@ func lines(g gomega.Gomega, body io.Reader) map[string]string {
 	return out
 }
 
+// checkAccess: the shipped ClusterRole opens the metrics and nothing else does, with the operator's shipped rights.
+func checkAccess(t *testing.T, c *cluster) {
+	t.Helper()
+	c.Eventually(func(g gomega.Gomega) int { return c.status(g, c.reader) }).Should(gomega.Equal(http.StatusOK), "metrics-reader")
+	operator, err := c.env.Operator(t.Context(), "")
+	c.Expect(err).NotTo(gomega.HaveOccurred())
+	callers := map[string]struct {
+		token string
+		want  int
+	}{
+		"no token":                      {"", http.StatusUnauthorized},
+		"not a token":                   {"not-a-token", http.StatusUnauthorized},
+		"a signature that is not right": {c.reader[:len(c.reader)-8] + "AAAAAAAA", http.StatusUnauthorized},
+		"a ServiceAccount":              {c.account(t, "stranger"), http.StatusForbidden},
+		"the operator's own":            {operator.BearerToken, http.StatusForbidden},
+		"metrics-reader":                {c.reader, http.StatusOK},
+	}
+	for name, caller := range callers {
+		c.Expect(c.status(c, caller.token)).To(gomega.Equal(caller.want), name)
+	}
+	tokens, accesses := c.reviews("tokenreviews"), c.reviews("subjectaccessreviews")
+	c.Expect(tokens).To(gomega.BeNumerically(">=", 5), "each token was reviewed")
+	c.Expect(accesses).To(gomega.BeNumerically(">=", 3), "each user was reviewed")
+	for name, caller := range callers {
+		c.Expect(c.status(c, caller.token)).To(gomega.Equal(caller.want), name)
+	}
+	c.Expect(c.reviews("tokenreviews")).To(gomega.Equal(tokens), "verdicts are remembered")
+	c.Expect(c.reviews("subjectaccessreviews")).To(gomega.Equal(accesses), "verdicts are remembered")
+}
+
+// TestMetricsEndToEnd: as shipped, with --metrics-secure and the operator's shipped rights. test/silence serves them openly.
 func TestMetricsEndToEnd(t *testing.T) {
 	c := startCluster(t)
 	ctx := t.Context()
+	checkAccess(t, c)
 	const own = `{name="shop",namespace="default"}`
 	c.Expect(c.Create(ctx, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "credentials"},
