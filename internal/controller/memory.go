@@ -175,8 +175,12 @@ func (r *Reconciler) forget(name types.NamespacedName) {
 func (m *memory) freshest(cached *v1alpha1.WeChatAppToken) *v1alpha1.WeChatAppToken {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.ownStatus != nil && newer(m.ownStatus.resourceVersion, cached.ResourceVersion) {
+	switch {
+	case m.ownStatus == nil:
+	case newer(m.ownStatus.resourceVersion, cached.ResourceVersion):
 		m.ownStatus.status.DeepCopyInto(&cached.Status)
+	default:
+		m.ownStatus = nil // its event came before the answer to the write
 	}
 	return cached
 }

@@ -68,13 +68,17 @@ func TestStatusOfTheLastOwnWrite(t *testing.T) {
 		}
 	}
 	m := &memory{}
-	m.wroteStatus("10", v1alpha1.WeChatAppTokenStatus{TargetSecretName: "own"})
 	for _, tc := range []struct{ cached, want string }{{"9", "own"}, {"10", "cached"}, {"11", "cached"}} {
+		m.wroteStatus("10", v1alpha1.WeChatAppTokenStatus{TargetSecretName: "own"})
 		got := m.freshest(at(tc.cached, "cached"))
 		if got.Status.TargetSecretName != tc.want || got.Generation != 7 {
 			t.Errorf("with the cache at %s: status of %q, generation %d", tc.cached, got.Status.TargetSecretName, got.Generation)
 		}
+		if kept := m.ownStatus != nil; kept != (tc.want == "own") {
+			t.Errorf("with the cache at %s: the own status is kept: %t", tc.cached, kept)
+		}
 	}
+	m.wroteStatus("10", v1alpha1.WeChatAppTokenStatus{})
 	m.statusSeen("9")
 	if m.ownStatus == nil {
 		t.Error("dropped before the informer had it")
