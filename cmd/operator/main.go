@@ -11,7 +11,6 @@ import (
 	"io"
 	stdlog "log"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -47,14 +46,7 @@ const (
 	shutdownTimeout = 20 * time.Second
 )
 
-// gcPercent is what may be garbage beside what lives. Go's default of 100 doubles the caches, which are most of the memory and
-// change little; the collections that this costs are few, because the operator is mostly idle. GOGC overrides it.
-const gcPercent = 40
-
 func main() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	opts := &options{}
 	opts.bind(flag.CommandLine)
 	flag.Parse()

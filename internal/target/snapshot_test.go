@@ -143,8 +143,10 @@ func TestStripperShares(t *testing.T) {
 	s := NewStripper()
 	strip := func() *metav1.PartialObjectMetadata {
 		decoded := func(text string) string { return strings.Clone(text) } // as each object of a list has its own
-		return s.Strip(secret(labelled(decoded(v1alpha1.LabelManagedBy), decoded(v1alpha1.ManagedByValue)),
-			annotated(decoded(v1alpha1.AnnotationMode), decoded("Stable")), holder(ownUID), reference(ownUID)))
+		m := secret(labelled(decoded(v1alpha1.LabelManagedBy), decoded(v1alpha1.ManagedByValue)),
+			annotated(decoded(v1alpha1.AnnotationMode), decoded("Stable")), holder(ownUID), reference(ownUID))
+		m.Namespace = decoded(m.Namespace)
+		return s.Strip(m)
 	}
 	a, b := strip(), strip()
 	if reflect.ValueOf(a.Labels).Pointer() != reflect.ValueOf(b.Labels).Pointer() {
@@ -164,6 +166,7 @@ func TestStripperShares(t *testing.T) {
 		}
 		return ""
 	}
+	same("the namespace", a.Namespace, b.Namespace)
 	same("a key", key(a), key(b))
 	same("a value", a.Annotations[v1alpha1.AnnotationMode], b.Annotations[v1alpha1.AnnotationMode])
 	same("a kind", a.OwnerReferences[0].Kind, b.OwnerReferences[0].Kind)

@@ -5,6 +5,7 @@ package target
 import (
 	"maps"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,11 +21,14 @@ type Stripper struct {
 	known map[string]string
 	// labels of a target that has none but the operator's.
 	labels map[string]string
+
+	mu         sync.Mutex
+	namespaces map[string]string
 }
 
 // NewStripper makes one for the objects of a cache, which nobody changes.
 func NewStripper() *Stripper {
-	s := &Stripper{known: map[string]string{}, labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue}}
+	s := &Stripper{known: map[string]string{}, namespaces: map[string]string{}, labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue}}
 	common := []string{
 		v1alpha1.GroupVersion.String(), v1alpha1.Kind, v1alpha1.LabelManagedBy, v1alpha1.ManagedByValue,
 		string(v1alpha1.ModeStable), string(v1alpha1.ModeLegacy), string(v1alpha1.DeletionDelete), string(v1alpha1.DeletionRetain),
@@ -54,7 +58,7 @@ func (s *Stripper) Strip(in *metav1.PartialObjectMetadata) *metav1.PartialObject
 		TypeMeta: secretType(),
 		ObjectMeta: metav1.ObjectMeta{
 			Name:              in.Name,
-			Namespace:         in.Namespace,
+			Namespace:         s.namespace(in.Namespace),
 			UID:               in.UID,
 			ResourceVersion:   in.ResourceVersion,
 			CreationTimestamp: in.CreationTimestamp,
@@ -94,6 +98,19 @@ func (s *Stripper) references(in *metav1.PartialObjectMetadata) []metav1.OwnerRe
 		out = append(out, ref)
 	}
 	return out
+}
+
+func (s *Stripper) namespace(name string) string {
+	if s.namespaces == nil {
+		return name
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if known, found := s.namespaces[name]; found {
+		return known
+	}
+	s.namespaces[name] = name
+	return name
 }
 
 // one gives the copy of a string that others hold already, if there is one.
