@@ -180,8 +180,12 @@ func (p *pass) serves(t *v1alpha1.TokenStatus) bool {
 	if p.mem.mintAgain {
 		return false
 	}
-	if t == nil || t.Fingerprint == "" || t.Mode != v1alpha1.ModeLegacy || !p.WeChat.Now().Before(t.ExpiresAt.Time) ||
+	if t == nil || t.Fingerprint == "" || t.Mode != v1alpha1.ModeLegacy ||
 		p.mem.account.isDead(t.Fingerprint) || t.IssuedAt.Time.Before(p.unansweredMark().StartedAt.Truncate(time.Second)) {
+		return false
+	}
+	// While the time is not known, who takes an expired token asks WeChat about it. To mint would end one that is not.
+	if now, synced := p.WeChat.Clock(); synced && !now.Before(t.ExpiresAt.Time) {
 		return false
 	}
 	s := p.stored

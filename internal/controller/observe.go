@@ -357,9 +357,9 @@ func (n *neighbours) ByUID(uid types.UID, said string) (string, bool) {
 
 func (n *neighbours) OlderClaimant() (string, bool) {
 	oldest := n.token
-	claimants, err := claimants(n.ctx, n.cache, types.NamespacedName{Namespace: n.token.Namespace, Name: n.token.TargetName()})
+	all, err := claimants(n.ctx, n.cache, types.NamespacedName{Namespace: n.token.Namespace, Name: n.token.TargetName()})
 	n.note(err)
-	for _, item := range claimants {
+	for _, item := range all {
 		if item.DeletionTimestamp == nil && older(&item, oldest) {
 			oldest = &item
 		}

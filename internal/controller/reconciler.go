@@ -118,7 +118,9 @@ type pass struct {
 	record      target.Record
 	stored      stored
 	decision    refresh.Decision
-	handled     v1alpha1.HandledRequests
+	// decidedAt is the time of the decision. Other passes may set the clock right meanwhile, by hours.
+	decidedAt time.Time
+	handled   v1alpha1.HandledRequests
 	// writtenAt is when this pass gave the Secret a token that it did not hold; zero if it did not.
 	writtenAt time.Time
 	// note is one more thing that people should know, for the condition's message.
@@ -151,7 +153,8 @@ func (p *pass) run(ctx context.Context) error {
 		if err := p.observe(ctx); err != nil {
 			return err
 		}
-		p.decision = refresh.Decide(p.inputs())
+		now, in := p.inputs()
+		p.decision, p.decidedAt = refresh.Decide(now, in), now
 		failpoint.Hit("decided")
 		if p.decision.Action == refresh.Wait {
 			return nil
@@ -162,7 +165,7 @@ func (p *pass) run(ctx context.Context) error {
 			return err
 		}
 	}
-	p.decision.Action, p.decision.At = refresh.Wait, p.WeChat.Now().Add(time.Second)
+	p.decision.Action, p.decision.At = refresh.Wait, p.decidedAt.Add(time.Second)
 	return nil
 }
 
@@ -214,7 +217,7 @@ func (p *pass) requeue() ctrl.Result {
 	if p.decision.At.IsZero() {
 		return ctrl.Result{}
 	}
-	after := max(p.decision.At.Sub(p.WeChat.Now()), time.Millisecond)
+	after := max(p.decision.At.Sub(p.decidedAt), time.Millisecond)
 	priority := 0
 	if !p.decision.DueAt.IsZero() && !p.decision.At.Before(p.decision.DueAt) {
 		priority = dueRotationPriority

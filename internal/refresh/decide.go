@@ -67,7 +67,7 @@ type Inputs struct {
 	CheckInterval time.Duration
 	// StartedAt is when this process began; it spreads the first checks.
 	StartedAt time.Time
-	// ClockSynced: WeChat has told the time, and the local clock was not seen to jump ahead since.
+	// ClockSynced: WeChat has answered, and the local clock was not seen to jump ahead since.
 	ClockSynced bool
 
 	Deleting           bool
@@ -240,10 +240,15 @@ func (p *plan) mintUnfinished() bool {
 	return !p.in.Failure.Answered(mark)
 }
 
+// askAtMost is how long an answer about the time is waited for before a mint, which tells it too. By then every volume has
+// followed the last token.
+const askAtMost = 2 * time.Minute
+
 // issueOrAsk keeps a wrong local clock from minting: until WeChat has told the time, a Legacy token that looks
-// expired or due, or a mint that looks long over, is asked about first.
+// expired or due, or a mint that looks long over, is asked about first. What somebody else wrote cannot be asked about.
 func (p *plan) issueOrAsk() Action {
-	if p.in.Legacy && !p.in.ClockSynced && p.stored() {
+	inVain := p.in.Failure != nil && p.now.Sub(p.in.Failure.First) >= askAtMost
+	if p.in.Legacy && !p.in.ClockSynced && p.stored() && !p.in.Target.Tampered && !inVain {
 		return Check
 	}
 	return Issue

@@ -66,6 +66,15 @@ func failed(code int, at time.Time) edit {
 	}
 }
 
+// failedSince is an outage of WeChat whose back-off is over.
+func failedSince(first time.Time) edit {
+	return func(in *Inputs) {
+		in.Failure = &Failure{
+			Class: wechat.ClassTransient, Reason: string(wechat.ReasonUnreachable), Binds: true, First: first, Time: now, RetryAt: now,
+		}
+	}
+}
+
 // rules has every rule that acts or stops, in the order of the design, with what makes it match.
 var rules = []struct {
 	reason Reason
@@ -133,6 +142,9 @@ func TestDecideRules(t *testing.T) {
 
 		"mark, no answer known":              {[]edit{marked}, Issue, MintUnfinished, ""},
 		"mark, clock unknown":                {[]edit{marked, unsynced}, Check, MintUnfinished, ""},
+		"mark, tampered, clock unknown":      {[]edit{marked, tampered, unsynced}, Issue, MintUnfinished, ""},
+		"mark, asked in vain":                {[]edit{marked, unsynced, failedSince(after(-askAtMost))}, Issue, MintUnfinished, ""},
+		"mark, asked in vain for a while":    {[]edit{marked, unsynced, failedSince(after(-askAtMost + 1))}, Check, MintUnfinished, ""},
 		"mark, no token, clock unknown":      {[]edit{marked, untold, unsynced}, Issue, MintUnfinished, ""},
 		"mark, no errcode came":              {[]edit{marked, failed(0, after(-5*time.Second))}, Issue, MintUnfinished, ""},
 		"mark, errcode before it":            {[]edit{marked, failed(50004, after(-12*time.Second))}, Issue, MintUnfinished, ""},

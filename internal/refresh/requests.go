@@ -116,6 +116,9 @@ func ForcedAt(now time.Time, forced []time.Time, n int) time.Time {
 	var last time.Time
 	recent := make([]time.Time, 0, len(forced))
 	for _, t := range forced {
+		if NotedAhead(t, now) {
+			t = now.Add(-ForcedSpacing)
+		}
 		last = Later(last, t)
 		if now.Sub(t) < 24*time.Hour {
 			recent = append(recent, t)

@@ -32,6 +32,8 @@ func TestForcedAt(t *testing.T) {
 		"the last one just now":           {[]time.Time{now}, 1, after(31 * time.Second)},
 		"the last one 30.9 s ago":         {[]time.Time{after(-30900 * time.Millisecond)}, 1, after(100 * time.Millisecond)},
 		"the last one 31 s ago":           {[]time.Time{after(-31 * time.Second)}, 1, time.Time{}},
+		"by a clock that was ahead":       {[]time.Time{after(3 * time.Hour)}, 1, time.Time{}},
+		"20 today, one by such a clock":   {append(aDay(yesterday, 19), after(3*time.Hour)), 1, yesterday.Add(day)},
 		"unsorted":                        {[]time.Time{after(-time.Second), after(-time.Hour)}, 1, after(30 * time.Second)},
 		"19 today":                        {aDay(yesterday, 19), 1, time.Time{}},
 		"20 today":                        {aDay(yesterday, 20), 1, yesterday.Add(day)},

@@ -60,15 +60,17 @@ func between(from, to instant) time.Duration {
 	return max(to.wall.Sub(from.wall), to.mono.Sub(from.mono))
 }
 
-// now is WeChat's time, or the local wall clock before the first answer. It is synced if WeChat has told the
-// time, and the wall clock has not run away from the monotonic one since.
+// ahead is by how much more the wall clock moved on than the monotonic one.
+func ahead(from, to instant) time.Duration { return to.wall.Sub(from.wall) - to.mono.Sub(from.mono) }
+
+// now is WeChat's time, or the local wall clock before the first answer. It is synced if WeChat has
+// answered, and the wall clock has not run away from the monotonic one since.
 func (c *clock) now() (now time.Time, synced bool) {
 	m, a := c.mark(), c.anchor.Load()
 	if a == nil {
 		return m.wall, false
 	}
-	ahead := m.wall.Sub(a.instant.wall) - m.mono.Sub(a.mono)
-	return a.at(m), ahead < ignoredOffset
+	return a.at(m), ahead(a.instant, m) < ignoredOffset
 }
 
 // at is WeChat's time at a moment after the last answer.
@@ -81,8 +83,12 @@ func (c *clock) at(m instant) time.Time {
 }
 
 // learn takes the Date of an answer. WeChat is taken to have written it half-way between started and
-// received.
+// received, unless nobody knows how long that was: then at its start, which is never behind, and the clock is not synced.
 func (c *clock) learn(date time.Time, started, received instant) {
+	if ahead(started, received) >= ignoredOffset {
+		c.anchor.Store(&anchor{instant: started, wechat: date.Add(dateTruncation).UTC()})
+		return
+	}
 	wechat := date.Add(dateTruncation + between(started, received)/2).UTC()
 	if offset := wechat.Sub(received.wall); offset.Abs() < ignoredOffset {
 		wechat = received.wall

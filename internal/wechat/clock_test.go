@@ -117,6 +117,32 @@ func TestLocalClockGoesWrong(t *testing.T) {
 	}
 }
 
+// TestLocalClockJumpsDuringACall: nobody knows then when WeChat wrote the Date. The time is never behind, and not relied on.
+func TestLocalClockJumpsDuringACall(t *testing.T) {
+	for name, jump := range map[string]time.Duration{"set ahead": 6 * time.Hour, "slept": time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			wall := &skewed{}
+			c := newClock(wall.now, nil)
+			started, date := c.mark(), time.Now()
+			time.Sleep(time.Second)
+			wall.set(jump)
+			c.learn(date, started, c.mark())
+			truth := time.Now()
+			if name == "slept" {
+				truth = truth.Add(jump)
+			}
+			if now, synced := c.now(); now.Before(truth) || synced {
+				t.Errorf("%s: now is %v off, synced %v", name, now.Sub(truth), synced)
+			}
+			answered := c.mark()
+			c.learn(truth, answered, answered)
+			if now, synced := c.now(); now.Sub(truth).Abs() > time.Second || !synced {
+				t.Errorf("%s, the next answer: now is %v off, synced %v", name, now.Sub(truth), synced)
+			}
+		})
+	}
+}
+
 // dated answers with a Date that is off; "" for none.
 func dated(wait time.Duration, date func() string, handler http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {

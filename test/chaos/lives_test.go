@@ -53,6 +53,21 @@ func (w *world) recreated() {
 			w.recreate(refs[w.rng.IntN(8)])
 		}
 	}
+	for _, ref := range kept {
+		w.mintedWhenDue(ref)
+	}
+}
+
+// mintedWhenDue: no Legacy token was minted before half of the last one's life, which is when a short one is due.
+func (w *world) mintedWhenDue(ref *targetRef) {
+	var last wechattest.IssuedToken
+	for i, t := range w.wechat.Tokens(ref.appID) {
+		due := last.IssuedAt.Add(last.ExpiresAt.Sub(last.IssuedAt) / 2)
+		if i > 0 && t.Mode == wechattest.Legacy && t.IssuedAt.Before(due.Add(-5*time.Second)) {
+			w.Errorf("%s: a token was minted at %s, but the one before was due at %s", ref.name, clockTime(t.IssuedAt), clockTime(due))
+		}
+		last = t
+	}
 }
 
 // recreate deletes the resource and makes it again. When its target went with it, that is an edit, from the moment at which the
