@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"sync"
 
-	"k8s.io/apimachinery/pkg/api/meta"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
@@ -15,13 +15,13 @@ import (
 // rememberingMapper keeps what discovery said of a kind. controller-runtime's client for metadata, which every write of the operator
 // uses, asks its mapper each time, and the search through all groups of the cluster takes as much memory as the write itself.
 type rememberingMapper struct {
-	meta.RESTMapper
+	apimeta.RESTMapper
 
 	mu       sync.Mutex
-	mappings map[schema.GroupVersionKind]*meta.RESTMapping
+	mappings map[schema.GroupVersionKind]*apimeta.RESTMapping
 }
 
-func newMapper(config *rest.Config, httpClient *http.Client) (meta.RESTMapper, error) {
+func newMapper(config *rest.Config, httpClient *http.Client) (apimeta.RESTMapper, error) {
 	mapper, err := apiutil.NewDynamicRESTMapper(config, httpClient)
 	if err != nil {
 		return nil, err
@@ -29,12 +29,12 @@ func newMapper(config *rest.Config, httpClient *http.Client) (meta.RESTMapper, e
 	return remember(mapper), nil
 }
 
-func remember(mapper meta.RESTMapper) meta.RESTMapper {
-	return &rememberingMapper{RESTMapper: mapper, mappings: map[schema.GroupVersionKind]*meta.RESTMapping{}}
+func remember(mapper apimeta.RESTMapper) apimeta.RESTMapper {
+	return &rememberingMapper{RESTMapper: mapper, mappings: map[schema.GroupVersionKind]*apimeta.RESTMapping{}}
 }
 
 // RESTMapping remembers answers, not errors: a kind may be installed later.
-func (m *rememberingMapper) RESTMapping(kind schema.GroupKind, versions ...string) (*meta.RESTMapping, error) {
+func (m *rememberingMapper) RESTMapping(kind schema.GroupKind, versions ...string) (*apimeta.RESTMapping, error) {
 	if len(versions) != 1 {
 		return m.RESTMapper.RESTMapping(kind, versions...)
 	}

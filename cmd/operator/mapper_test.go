@@ -6,22 +6,22 @@ import (
 	"errors"
 	"testing"
 
-	"k8s.io/apimachinery/pkg/api/meta"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // discovery counts how often it is asked, and does not know a kind at first.
 type discovery struct {
-	meta.RESTMapper
+	apimeta.RESTMapper
 
 	asked int
 }
 
-func (d *discovery) RESTMapping(kind schema.GroupKind, versions ...string) (*meta.RESTMapping, error) {
+func (d *discovery) RESTMapping(kind schema.GroupKind, versions ...string) (*apimeta.RESTMapping, error) {
 	if d.asked++; d.asked == 1 {
 		return nil, errors.New("not installed yet")
 	}
-	return &meta.RESTMapping{GroupVersionKind: kind.WithVersion(versions[0])}, nil
+	return &apimeta.RESTMapping{GroupVersionKind: kind.WithVersion(versions[0])}, nil
 }
 
 func TestMapperRemembersAnswers(t *testing.T) {

@@ -262,13 +262,13 @@ func (r *Reconciler) claiming(ctx context.Context, secret client.Object) []types
 }
 
 // claimants are the resources whose target is this Secret. Do not change them: they are the cache's own.
-func claimants(ctx context.Context, cache client.Reader, secret types.NamespacedName) ([]v1alpha1.WeChatAppToken, error) {
-	tokens, err := indexed(ctx, cache, otherTargetNameIndex, secret)
+func claimants(ctx context.Context, cached client.Reader, secret types.NamespacedName) ([]v1alpha1.WeChatAppToken, error) {
+	tokens, err := indexed(ctx, cached, otherTargetNameIndex, secret)
 	if err != nil {
 		return nil, err
 	}
 	namesake := &v1alpha1.WeChatAppToken{}
-	err = cache.Get(ctx, secret, namesake, client.UnsafeDisableDeepCopy)
+	err = cached.Get(ctx, secret, namesake, client.UnsafeDisableDeepCopy)
 	if err == nil && namesake.TargetName() == secret.Name {
 		tokens = append(tokens, *namesake)
 	}
@@ -276,9 +276,10 @@ func claimants(ctx context.Context, cache client.Reader, secret types.Namespaced
 }
 
 // indexed are the resources that an index has under the name of a Secret of their namespace. Do not change them.
-func indexed(ctx context.Context, cache client.Reader, index string, secret types.NamespacedName) ([]v1alpha1.WeChatAppToken, error) {
+func indexed(ctx context.Context, cached client.Reader, index string, secret types.NamespacedName) ([]v1alpha1.WeChatAppToken, error) {
 	list := &v1alpha1.WeChatAppTokenList{}
-	err := cache.List(ctx, list, client.InNamespace(secret.Namespace), client.MatchingFields{index: secret.Name}, client.UnsafeDisableDeepCopy)
+	err := cached.List(ctx, list,
+		client.InNamespace(secret.Namespace), client.MatchingFields{index: secret.Name}, client.UnsafeDisableDeepCopy)
 	return list.Items, err
 }
 

@@ -28,7 +28,10 @@ type Stripper struct {
 
 // NewStripper makes one for the objects of a cache, which nobody changes.
 func NewStripper() *Stripper {
-	s := &Stripper{known: map[string]string{}, namespaces: map[string]string{}, labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue}}
+	s := &Stripper{
+		known: map[string]string{}, namespaces: map[string]string{},
+		labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue},
+	}
 	common := []string{
 		v1alpha1.GroupVersion.String(), v1alpha1.Kind, v1alpha1.LabelManagedBy, v1alpha1.ManagedByValue,
 		string(v1alpha1.ModeStable), string(v1alpha1.ModeLegacy), string(v1alpha1.DeletionDelete), string(v1alpha1.DeletionRetain),
