@@ -31,8 +31,8 @@ type memory struct {
 	inbox *issued
 	// own is the target as the last own write or live read left it.
 	own ownTarget
-	// ownStatus is the status as the last own write left it, while the informer is behind.
-	ownStatus *writtenStatus
+	// ownStatus is the status as the last own write left it.
+	ownStatus writtenStatus
 	// peer is the account that another member of it found this resource to belong to; nil in Stable mode.
 	peer *peer
 	// delivery is how far the pods were told of a token; nil without prompt delivery.
@@ -88,10 +88,11 @@ type ownTarget struct {
 	at              time.Time
 }
 
-// writtenStatus is a status and the resourceVersion that its write gave the resource.
+// writtenStatus is a status and the resourceVersion that its write gave the resource. Like ownTarget, it is kept until the
+// informer has it.
 type writtenStatus struct {
 	resourceVersion string
-	status          v1alpha1.WeChatAppTokenStatus
+	status          *v1alpha1.WeChatAppTokenStatus
 }
 
 // issued is a token on its way to the Secret, with what must be written in the same update.
@@ -171,32 +172,35 @@ func (r *Reconciler) forget(name types.NamespacedName) {
 	}
 }
 
-// freshest gives the cache's copy of the resource the status of the last own write if the cache is behind it.
-func (m *memory) freshest(cached *v1alpha1.WeChatAppToken) *v1alpha1.WeChatAppToken {
+// freshen gives the cache's copy of the resource the status of the last own write if the cache is behind it. It tells false when that
+// status is not kept any more: the cache has it by now.
+func (m *memory) freshen(cached *v1alpha1.WeChatAppToken) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch {
-	case m.ownStatus == nil:
-	case newer(m.ownStatus.resourceVersion, cached.ResourceVersion):
-		m.ownStatus.status.DeepCopyInto(&cached.Status)
+	switch own := m.ownStatus; {
+	case own.resourceVersion == "":
+	case !newer(own.resourceVersion, cached.ResourceVersion):
+		m.ownStatus.status = nil // its event came before the answer to the write
+	case own.status == nil:
+		return false
 	default:
-		m.ownStatus = nil // its event came before the answer to the write
+		own.status.DeepCopyInto(&cached.Status)
 	}
-	return cached
+	return true
 }
 
 func (m *memory) wroteStatus(resourceVersion string, status v1alpha1.WeChatAppTokenStatus) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.ownStatus = &writtenStatus{resourceVersion, status}
+	m.ownStatus = writtenStatus{resourceVersion, &status}
 }
 
 // statusSeen drops the own status once the informer has it: with thousands of resources a second copy of each counts.
 func (m *memory) statusSeen(resourceVersion string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.ownStatus != nil && !newer(m.ownStatus.resourceVersion, resourceVersion) {
-		m.ownStatus = nil
+	if m.ownStatus.status != nil && !newer(m.ownStatus.resourceVersion, resourceVersion) {
+		m.ownStatus.status = nil
 	}
 }
 
@@ -279,7 +283,7 @@ func (m *memory) freshestTarget(cached *metav1.PartialObjectMetadata, now time.T
 		return cached, false
 	}
 	age := now.Sub(m.own.at)
-	return m.own.meta, m.own.meta == nil || age > settleAfter || age < 0
+	return m.own.meta, m.own.meta == nil || age.Abs() > settleAfter
 }
 
 // newer compares resourceVersions of one kind; what cannot be compared is newer, so that own writes count.

@@ -34,7 +34,8 @@ func TestFreshestTarget(t *testing.T) {
 		"the informer has not seen it at all": {secretAt("10"), nil, time.Second, "10", false},
 		"behind for too long":                 {secretAt("10"), secretAt("9"), settleAfter + 1, "10", true},
 		"unseen for too long":                 {secretAt("10"), nil, settleAfter + 1, "10", true},
-		"the clock went back":                 {secretAt("10"), nil, -time.Second, "10", true},
+		"the clock went back":                 {secretAt("10"), nil, -settleAfter - 1, "10", true},
+		"two clock readings cross":            {secretAt("10"), nil, -time.Microsecond, "10", false},
 		"versions that cannot be compared":    {secretAt("x"), secretAt("9"), time.Second, "x", false},
 	} {
 		t.Run(name, func(t *testing.T) {

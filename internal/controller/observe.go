@@ -35,19 +35,19 @@ type stored struct {
 
 // loadTarget finds the target Secret's metadata: from the informer, or from the last own write if that is newer.
 func (p *pass) loadTarget(ctx context.Context) error {
-	meta := &metav1.PartialObjectMetadata{}
-	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
-	var cached *metav1.PartialObjectMetadata
-	err := p.Client.Get(ctx, p.targetName(), meta)
-	switch {
-	case err == nil:
-		cached = meta
-	case !apierrors.IsNotFound(err):
-		return fmt.Errorf("reading metadata of target Secret %s: %w", p.targetName(), err)
+	var existing *metav1.PartialObjectMetadata
+	now, unsettled := p.WeChat.Now(), true
+	for range catchUpLooks {
+		cached, err := p.cachedTarget(ctx)
+		if err != nil {
+			return err
+		}
+		if existing, unsettled = p.mem.freshestTarget(cached, now); !unsettled {
+			break
+		}
 	}
-	now := p.WeChat.Now()
-	existing, unsettled := p.mem.freshestTarget(cached, now)
 	if unsettled {
+		var err error
 		if existing, err = p.liveTarget(ctx); err != nil {
 			return err
 		}
@@ -59,6 +59,22 @@ func (p *pass) loadTarget(ctx context.Context) error {
 	p.mem.hadTarget = existing != nil
 	p.setExisting(existing)
 	return nil
+}
+
+// catchUpLooks at a cache: what it did not have at the first look may have come before its event dropped the own copy.
+const catchUpLooks = 2
+
+// cachedTarget is the informer's view; nil when there is no Secret.
+func (p *pass) cachedTarget(ctx context.Context) (*metav1.PartialObjectMetadata, error) {
+	meta := &metav1.PartialObjectMetadata{}
+	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	switch err := p.Client.Get(ctx, p.targetName(), meta); {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading metadata of target Secret %s: %w", p.targetName(), err)
+	}
+	return meta, nil
 }
 
 func (p *pass) setExisting(existing *metav1.PartialObjectMetadata) {

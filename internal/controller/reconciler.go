@@ -132,15 +132,20 @@ type pass struct {
 // load gets the resource and what this process remembers of it; nil when it is gone.
 func (r *Reconciler) load(ctx context.Context, req ctrl.Request) (*pass, error) {
 	token := &v1alpha1.WeChatAppToken{}
-	if err := r.Client.Get(ctx, req.NamespacedName, token); err != nil {
-		if client.IgnoreNotFound(err) == nil {
-			r.forget(req.NamespacedName)
-			return nil, nil
+	var mem *memory
+	for range catchUpLooks {
+		if err := r.Client.Get(ctx, req.NamespacedName, token); err != nil {
+			if client.IgnoreNotFound(err) == nil {
+				r.forget(req.NamespacedName)
+				return nil, nil
+			}
+			return nil, fmt.Errorf("reading WeChatAppToken %s: %w", req.NamespacedName, err)
 		}
-		return nil, fmt.Errorf("reading WeChatAppToken %s: %w", req.NamespacedName, err)
+		if mem = r.memories.of(req.NamespacedName, token.UID); mem.freshen(token) {
+			break
+		}
 	}
-	mem := r.memories.of(req.NamespacedName, token.UID)
-	p := &pass{Reconciler: r, token: mem.freshest(token), mem: mem}
+	p := &pass{Reconciler: r, token: token, mem: mem}
 	p.recallHandled()
 	mem.recallFailure(p.token)
 	failpoint.Hit("loaded")

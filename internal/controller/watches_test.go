@@ -68,23 +68,29 @@ func TestStatusOfTheLastOwnWrite(t *testing.T) {
 		}
 	}
 	m := &memory{}
-	for _, tc := range []struct{ cached, want string }{{"9", "own"}, {"10", "cached"}, {"11", "cached"}} {
-		m.wroteStatus("10", v1alpha1.WeChatAppTokenStatus{TargetSecretName: "own"})
-		got := m.freshest(at(tc.cached, "cached"))
-		if got.Status.TargetSecretName != tc.want || got.Generation != 7 {
-			t.Errorf("with the cache at %s: status of %q, generation %d", tc.cached, got.Status.TargetSecretName, got.Generation)
-		}
-		if kept := m.ownStatus != nil; kept != (tc.want == "own") {
-			t.Errorf("with the cache at %s: the own status is kept: %t", tc.cached, kept)
+	freshen := func(version, want string, settled bool) {
+		t.Helper()
+		got := at(version, "cached")
+		if ok := m.freshen(got); ok != settled || got.Status.TargetSecretName != want || got.Generation != 7 {
+			t.Errorf("with the cache at %s: status of %q, settled %t, generation %d", version, got.Status.TargetSecretName, ok, got.Generation)
 		}
 	}
-	m.wroteStatus("10", v1alpha1.WeChatAppTokenStatus{})
+	kept := func(want bool) {
+		t.Helper()
+		if got := m.ownStatus.status != nil; got != want {
+			t.Errorf("the own status is kept: %t", got)
+		}
+	}
+	freshen("9", "cached", true)
+	m.wroteStatus("10", v1alpha1.WeChatAppTokenStatus{TargetSecretName: "own"})
+	freshen("9", "own", true)
 	m.statusSeen("9")
-	if m.ownStatus == nil {
-		t.Error("dropped before the informer had it")
-	}
+	kept(true)
 	m.statusSeen("10")
-	if m.ownStatus != nil {
-		t.Error("kept although the informer has it")
-	}
+	kept(false)
+	freshen("9", "cached", false) // read before its event came: the cache has it by now
+	freshen("10", "cached", true)
+	m.wroteStatus("12", v1alpha1.WeChatAppTokenStatus{TargetSecretName: "own"})
+	freshen("12", "cached", true) // its event came before the answer to the write
+	kept(false)
 }
