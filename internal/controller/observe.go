@@ -38,7 +38,7 @@ func (p *pass) loadTarget(ctx context.Context) error {
 	var existing *metav1.PartialObjectMetadata
 	now, unsettled := p.WeChat.Now(), true
 	for range catchUpLooks {
-		cached, err := p.cachedTarget(ctx)
+		cached, err := p.targetIn(ctx, p.Client)
 		if err != nil {
 			return err
 		}
@@ -64,11 +64,11 @@ func (p *pass) loadTarget(ctx context.Context) error {
 // catchUpLooks at a cache: what it did not have at the first look may have come before its event dropped the own copy.
 const catchUpLooks = 2
 
-// cachedTarget is the informer's view; nil when there is no Secret.
-func (p *pass) cachedTarget(ctx context.Context) (*metav1.PartialObjectMetadata, error) {
+// targetIn reads the target's metadata from a cache or the API server; nil when there is none.
+func (p *pass) targetIn(ctx context.Context, from client.Reader) (*metav1.PartialObjectMetadata, error) {
 	meta := &metav1.PartialObjectMetadata{}
 	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
-	switch err := p.Client.Get(ctx, p.targetName(), meta); {
+	switch err := from.Get(ctx, p.targetName(), meta); {
 	case apierrors.IsNotFound(err):
 		return nil, nil
 	case err != nil:
@@ -86,13 +86,9 @@ func (p *pass) setExisting(existing *metav1.PartialObjectMetadata) {
 
 // liveTarget reads the target's metadata from the API server; nil when there is none.
 func (p *pass) liveTarget(ctx context.Context) (*metav1.PartialObjectMetadata, error) {
-	meta := &metav1.PartialObjectMetadata{}
-	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
-	if err := p.Live.Get(ctx, p.targetName(), meta); err != nil {
-		if apierrors.IsNotFound(err) {
-			return nil, nil
-		}
-		return nil, fmt.Errorf("reading metadata of target Secret %s: %w", p.targetName(), err)
+	meta, err := p.targetIn(ctx, p.Live)
+	if err != nil || meta == nil {
+		return nil, err
 	}
 	return target.StripMetadata(meta), nil
 }

@@ -245,20 +245,12 @@ func (r *Reconciler) wakeRivals(ctx context.Context, e event.DeleteEvent, queue 
 
 // usingCredentials names the resources whose AppSecret is in this Secret.
 func (r *Reconciler) usingCredentials(ctx context.Context, secret client.Object) []types.NamespacedName {
-	tokens, err := indexed(ctx, r.Client, credentialsNameIndex, client.ObjectKeyFromObject(secret))
-	if err != nil {
-		return nil // a cache that is shutting down
-	}
-	return namesOf(tokens)
+	return namesOf(indexed(ctx, r.Client, credentialsNameIndex, client.ObjectKeyFromObject(secret)))
 }
 
 // claiming names the resources whose target is this Secret.
 func (r *Reconciler) claiming(ctx context.Context, secret client.Object) []types.NamespacedName {
-	tokens, err := claimants(ctx, r.Client, client.ObjectKeyFromObject(secret))
-	if err != nil {
-		return nil // a cache that is shutting down
-	}
-	return namesOf(tokens)
+	return namesOf(claimants(ctx, r.Client, client.ObjectKeyFromObject(secret)))
 }
 
 // claimants are the resources whose target is this Secret. Do not change them: they are the cache's own.
@@ -283,7 +275,11 @@ func indexed(ctx context.Context, cached client.Reader, index string, secret typ
 	return list.Items, err
 }
 
-func namesOf(tokens []v1alpha1.WeChatAppToken) []types.NamespacedName {
+// namesOf takes what a cache gave; nil after an error, which a cache gives that is shutting down.
+func namesOf(tokens []v1alpha1.WeChatAppToken, err error) []types.NamespacedName {
+	if err != nil {
+		return nil
+	}
 	out := make([]types.NamespacedName, 0, len(tokens))
 	for i := range tokens {
 		out = append(out, nameOf(&tokens[i]))

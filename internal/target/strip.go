@@ -32,15 +32,14 @@ func NewStripper() *Stripper {
 		known: map[string]string{}, namespaces: map[string]string{},
 		labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue},
 	}
-	common := []string{
+	for _, text := range [...]string{
 		v1alpha1.GroupVersion.String(), v1alpha1.Kind, v1alpha1.LabelManagedBy, v1alpha1.ManagedByValue,
 		string(v1alpha1.ModeStable), string(v1alpha1.ModeLegacy), string(v1alpha1.DeletionDelete), string(v1alpha1.DeletionRetain),
-	}
-	for key := range maps.Keys(Record{}.Encode()) {
-		common = append(common, key)
-	}
-	for _, text := range common {
+	} {
 		s.known[text] = text
+	}
+	for key := range (Record{}).Encode() {
+		s.known[key] = key
 	}
 	return s
 }
