@@ -113,7 +113,9 @@ func (c *Client) roundTrip(ctx context.Context, endpoint *url.URL, r request) (e
 	defer func() { _ = res.Body.Close() }()
 	ex = exchange{status: res.StatusCode, date: res.Header.Get("Date"), started: *started.Load(), received: c.clock.mark()}
 	if ex.status != http.StatusOK {
-		return ex, nil // its body tells nothing, and reading it could fail
+		// Its body tells nothing, and reading it could fail. A connection with an unread rest cannot be used again, though.
+		_, _ = io.CopyN(io.Discard, res.Body, maxBody)
+		return ex, nil
 	}
 	ex.body, err = io.ReadAll(io.LimitReader(res.Body, maxBody+1))
 	switch {

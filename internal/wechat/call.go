@@ -43,7 +43,12 @@ func (c *Client) fetch(ctx context.Context, r request) (reply, error) {
 func (c *Client) fetchFrom(ctx context.Context, endpoint int, r request) (reply, *Error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	return c.attempt(ctx, endpoint, r)
+	answer, err := c.attempt(ctx, endpoint, r)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		// What made this connection silent may have done so to all, and each would cost a call its time.
+		c.closeIdle()
+	}
+	return answer, err
 }
 
 // mint makes a call that must not be repeated once any of it may have been sent.

@@ -35,6 +35,8 @@ type Client struct {
 
 	// shared keeps connections, fresh makes one for each request.
 	shared, fresh http.RoundTripper
+	// closeIdle closes what shared keeps.
+	closeIdle func()
 }
 
 // New makes a Client. It does not call WeChat. A wrong option gives an *OptionError that names the flag.
@@ -47,6 +49,7 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, &OptionError{Flag: "--wechat-ca-file", err: err}
 	}
+	shared := newTransport(o, roots)
 	return &Client{
 		clock:     newClock(o.Wall, o.Monotonic),
 		endpoints: endpoints,
@@ -54,7 +57,8 @@ func New(o Options) (*Client, error) {
 		userAgent: o.UserAgent,
 		slots:     make(chan struct{}, o.MaxInFlight),
 		observe:   o.Observe,
-		shared:    newTransport(o, roots),
+		shared:    shared,
+		closeIdle: shared.CloseIdleConnections,
 		fresh:     newMintTransport(o, roots),
 	}, nil
 }

@@ -17,8 +17,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 type tlsServer struct {
@@ -31,7 +33,7 @@ func serveTLS(t *testing.T, adjust func(*tls.Config), handler http.HandlerFunc) 
 	t.Helper()
 	s := &tlsServer{}
 	ts := httptest.NewUnstartedServer(s.counted(handler))
-	ts.EnableHTTP2 = true
+	ts.EnableHTTP2 = true // so that a client that offers it would use it
 	ts.TLS = &tls.Config{}
 	if adjust != nil {
 		adjust(ts.TLS)
@@ -143,6 +145,69 @@ func TestDescribe(t *testing.T) {
 	} {
 		if what, cause := describe(tt.err); what != tt.what || !errors.Is(cause, tt.cause) {
 			t.Errorf("%v: %q with cause %v, want %q with %v", tt.err, what, cause, tt.what, tt.cause)
+		}
+	}
+}
+
+// An answer that is not WeChat's does not cost a connection: a gateway that is in trouble must not get a handshake for each call.
+func TestRefusalsKeepTheConnection(t *testing.T) {
+	seen := sync.Map{}
+	s := serveTLS(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		seen.Store(r.RemoteAddr, true)
+		http.Error(w, strings.Repeat("busy ", 1000), http.StatusServiceUnavailable)
+	})
+	c := newClient(t, Options{Endpoints: []string{s.URL}, CAFile: s.caFile(t)})
+	for range 12 {
+		_, err := c.StableToken(t.Context(), testAccount, false)
+		_ = wantError(t, err, ClassTransient, ReasonUnreachable, 0)
+	}
+	connections := 0
+	seen.Range(func(any, any) bool { connections++; return true })
+	if connections != 1 {
+		t.Errorf("12 refusals on %d connections", connections)
+	}
+}
+
+// When a network drops everything without a word, one call finds out, and not one for each connection that is kept.
+func TestSilentConnectionsCostOneCall(t *testing.T) {
+	const kept = 4
+	var mu sync.Mutex
+	silent, warm := map[string]bool{}, make(chan struct{})
+	s := serveTLS(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		if len(silent) < kept {
+			if silent[r.RemoteAddr] = true; len(silent) == kept {
+				close(warm)
+			}
+			mu.Unlock()
+			<-warm // until all have a connection
+			answering(w, r)
+			return
+		}
+		dead := silent[r.RemoteAddr]
+		mu.Unlock()
+		if dead {
+			_, _ = io.Copy(io.Discard, r.Body) // or the server does not notice that the client went
+			<-r.Context().Done()
+			return
+		}
+		answering(w, r)
+	})
+	c := newClient(t, Options{Endpoints: []string{s.URL}, CAFile: s.caFile(t), Timeout: time.Second})
+	var calls sync.WaitGroup
+	for range kept {
+		calls.Go(func() {
+			if _, err := c.StableToken(t.Context(), testAccount, false); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	calls.Wait()
+	_, err := c.StableToken(t.Context(), testAccount, false)
+	_ = wantError(t, err, ClassTransient, ReasonUnreachable, 0)
+	for range kept {
+		if _, err := c.StableToken(t.Context(), testAccount, false); err != nil {
+			t.Errorf("a later call: %v", err)
 		}
 	}
 }
