@@ -65,7 +65,7 @@ type Inputs struct {
 	Legacy bool
 	// CheckInterval between two checks of a stored token.
 	CheckInterval time.Duration
-	// StartedAt is when this process began; it spreads the first checks.
+	// StartedAt is when this process made its first pass. It spreads the first checks, and the beats of later ones count from it.
 	StartedAt time.Time
 	// ClockSynced: WeChat has answered, and the local clock was not seen to jump ahead since.
 	ClockSynced bool
@@ -136,7 +136,7 @@ type Decision struct {
 	DueAt time.Time
 }
 
-// Decide gives the answer for this moment. At is never later than CheckInterval from now, except
+// Decide gives the answer for this moment. At is never later than the next check, and without one than CheckInterval from now, except
 // while suspended, and never later than the expiry of a token that is still valid.
 func Decide(now time.Time, in Inputs) Decision {
 	p := newPlan(now, in)
@@ -307,10 +307,13 @@ func (p *plan) wakeFor(reason Reason) time.Time {
 		if p.stored() {
 			wake = earliest(wake, p.dueAt)
 		}
-	default: // an event ends these, or the next check looks again
+	default: // an event ends these, or the next look
 	}
 	if at := p.requestAt(); !at.IsZero() && p.now.Before(at) {
 		wake = earliest(wake, at)
+	}
+	if reason == UpToDate && p.now.Before(p.checkAt) {
+		return wake // the check looks again, and to look before it would only cost
 	}
 	return earliest(wake, p.now.Add(p.in.CheckInterval))
 }

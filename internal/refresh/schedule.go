@@ -25,6 +25,10 @@ const (
 
 	// FirstCheckWithin spreads the first checks after a start.
 	FirstCheckWithin = 45 * time.Second
+
+	// checkBeat is what later checks are put off to: whole seconds since Inputs.StartedAt. With thousands of resources, to wake up for
+	// each check alone takes more CPU than the check does (docs/performance.md).
+	checkBeat = time.Second
 )
 
 // clockNoise is by how much moments of one clock may seem out of order, because WeChat's Date has whole seconds.
@@ -69,7 +73,17 @@ func CheckAt(in Inputs) time.Time {
 		return in.StartedAt.Add(time.Duration(float64(FirstCheckWithin) * math.Pow(u, 2.0/3)))
 	}
 	interval := time.Duration(float64(in.CheckInterval) * (0.9 + 0.2*unit(in.UID, in.Token.Fingerprint, "check")))
-	return in.Token.CheckedAt.Add(interval)
+	return beatFrom(in.StartedAt, in.Token.CheckedAt.Add(interval))
+}
+
+// beatFrom is the first beat that is not before at. Beats are counted from the start, so processes that started at different
+// moments do not call in the same ones.
+func beatFrom(start, at time.Time) time.Time {
+	late := at.Sub(start) % checkBeat
+	if late > 0 {
+		late -= checkBeat
+	}
+	return at.Add(-late)
 }
 
 func scale(span time.Duration, in Inputs, purpose string) time.Duration {

@@ -137,15 +137,42 @@ func TestHashSpreads(t *testing.T) {
 }
 
 func TestCheckAt(t *testing.T) {
-	for _, interval := range []time.Duration{30 * time.Second, 2 * time.Minute, time.Hour} {
+	for _, interval := range []time.Duration{time.Minute, 2 * time.Minute, time.Hour} {
 		var s spread
 		for _, id := range uids(2, 1000) {
 			s.add(CheckAt(healthy(uid(id), every(interval), checked(now))))
 		}
 		s.within(t, "checked each "+interval.String(), after(interval*9/10), after(interval*11/10))
 	}
+	for _, id := range uids(4, 1000) { // the shortest interval that a resource may have
+		if at := CheckAt(healthy(uid(id), every(30*time.Second), checked(now))); at.Before(after(27*time.Second)) || at.After(after(34*time.Second)) {
+			t.Errorf("checked each 30 s: %s", at)
+		}
+	}
 	if at := CheckAt(healthy(missing)); !at.IsZero() {
 		t.Errorf("no token, but checked at %s", at)
+	}
+}
+
+// Many checks share one moment, but two processes do not share their moments.
+func TestChecksFallOnBeats(t *testing.T) {
+	started := now.Add(-time.Hour - 300*time.Millisecond)
+	for _, at := range []time.Time{now, now.Add(time.Nanosecond), now.Add(700 * time.Millisecond), started, started.Add(-time.Minute)} {
+		got := beatFrom(started, at)
+		if got.Sub(started)%time.Second != 0 || got.Before(at) || got.Sub(at) >= time.Second {
+			t.Errorf("%s became %s", at, got)
+		}
+	}
+	moments := map[time.Time]bool{}
+	for _, id := range uids(3, 1000) {
+		at := CheckAt(healthy(uid(id), every(2*time.Minute), checked(now), func(in *Inputs) { in.StartedAt = started }))
+		if at.Sub(started)%time.Second != 0 {
+			t.Fatalf("a check at %s after a start at %s", at, started)
+		}
+		moments[at] = true
+	}
+	if n := len(moments); n < 20 || n > 25 {
+		t.Errorf("1000 checks within 24 s fall on %d moments", n)
 	}
 }
 
