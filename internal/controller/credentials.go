@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
@@ -65,7 +66,7 @@ func (r *Reconciler) credentialsVersion(ctx context.Context, token *v1alpha1.WeC
 	meta := &metav1.PartialObjectMetadata{}
 	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
 	key := types.NamespacedName{Namespace: token.Namespace, Name: token.Spec.CredentialsSecretRef.Name}
-	if err := r.Client.Get(ctx, key, meta); err != nil {
+	if err := r.Client.Get(ctx, key, meta, client.UnsafeDisableDeepCopy); err != nil {
 		if apierrors.IsNotFound(err) {
 			return "", nil
 		}

@@ -68,7 +68,10 @@ func (p *pass) accountMembers(ctx context.Context) ([]member, error) {
 		if item.UID == p.token.UID {
 			continue
 		}
-		mem := p.memories.of(nameOf(item), item.UID)
+		mem := p.memories.ofMember(nameOf(item), item.UID)
+		if mem == nil {
+			continue // replaced by another resource, or about to be: its own pass asks
+		}
 		id, err := p.accountOf(ctx, item, mem)
 		if err != nil {
 			return nil, err

@@ -3,6 +3,7 @@
 package controller
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -26,6 +27,8 @@ type memory struct {
 	mu sync.Mutex
 
 	uid types.UID
+	// looks are guarded by the mutex of memories, and handed on when another resource takes the name.
+	looks looks
 	// inbox holds an issued token until the Secret holds it. The fetcher of a Legacy account puts one here for
 	// each member.
 	inbox *issued
@@ -130,10 +133,17 @@ type verification struct {
 type memories struct {
 	mu     sync.Mutex
 	byName map[types.NamespacedName]*memory
+	// lookers are the names of the resources that look at a Secret of their namespace, unless it is a target of their own name.
+	lookers map[types.NamespacedName][]string
+}
+
+// looks are the names of the Secrets that a resource looks at.
+type looks struct {
+	credentials, target string
 }
 
 func newMemories() *memories {
-	return &memories{byName: map[types.NamespacedName]*memory{}}
+	return &memories{byName: map[types.NamespacedName]*memory{}, lookers: map[types.NamespacedName][]string{}}
 }
 
 // of gives the memory of a resource; a fresh one if a resource of that name was replaced by another.
@@ -142,10 +152,22 @@ func (m *memories) of(name types.NamespacedName, uid types.UID) *memory {
 	defer m.mu.Unlock()
 	mem := m.byName[name]
 	if mem == nil || mem.uid != uid {
-		mem = &memory{uid: uid}
-		m.byName[name] = mem
+		fresh := &memory{uid: uid}
+		if mem != nil {
+			fresh.looks = mem.looks
+		}
+		mem, m.byName[name] = fresh, fresh
 	}
 	return mem
+}
+
+// ofMember is of for another resource than that of the pass. What is known of it may be old: it gives nil rather than replace the
+// memory of a resource that took the name meanwhile.
+func (m *memories) ofMember(name types.NamespacedName, uid types.UID) *memory {
+	if mem := m.find(name); mem != nil && mem.uid != uid {
+		return nil
+	}
+	return m.of(name, uid)
 }
 
 func (m *memories) find(name types.NamespacedName) *memory {
@@ -159,8 +181,78 @@ func (m *memories) drop(name types.NamespacedName) *memory {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	mem := m.byName[name]
+	m.lookAway(name, mem)
 	delete(m.byName, name)
 	return mem
+}
+
+// lookAt notes which Secrets the resource of this name looks at. A pass does so before it reads them from the informer, which stores a
+// new state before it tells of it: who looked before is told, and who looks after it sees the new state.
+func (m *memories) lookAt(name types.NamespacedName, at looks) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	mem := m.byName[name]
+	if mem == nil || mem.looks == at {
+		return
+	}
+	m.lookAway(name, mem)
+	mem.looks = at
+	for _, secret := range at.listed(name) {
+		m.lookers[secret] = append(m.lookers[secret], name.Name)
+	}
+}
+
+func (m *memories) lookAway(name types.NamespacedName, mem *memory) {
+	if mem == nil {
+		return
+	}
+	for _, secret := range mem.looks.listed(name) {
+		others := slices.DeleteFunc(m.lookers[secret], func(looker string) bool { return looker == name.Name })
+		if m.lookers[secret] = others; len(others) == 0 {
+			delete(m.lookers, secret)
+		}
+	}
+	mem.looks = looks{}
+}
+
+// lookingAt names the resources that look at a Secret.
+func (m *memories) lookingAt(secret types.NamespacedName) []types.NamespacedName {
+	return m.lookersOf(secret, func(looks) bool { return true })
+}
+
+// claiming names the resources whose target is this Secret.
+func (m *memories) claiming(secret types.NamespacedName) []types.NamespacedName {
+	return m.lookersOf(secret, func(l looks) bool { return l.target == secret.Name })
+}
+
+func (m *memories) lookersOf(secret types.NamespacedName, include func(looks) bool) []types.NamespacedName {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []types.NamespacedName
+	add := func(name types.NamespacedName) {
+		if mem := m.byName[name]; mem != nil && include(mem.looks) {
+			out = append(out, name)
+		}
+	}
+	if namesake := m.byName[secret]; namesake != nil && namesake.looks.target == secret.Name {
+		add(secret)
+	}
+	for _, name := range m.lookers[secret] {
+		add(types.NamespacedName{Namespace: secret.Namespace, Name: name})
+	}
+	return out
+}
+
+// listed are the Secrets under which a resource of this name is found in lookers.
+func (l looks) listed(name types.NamespacedName) []types.NamespacedName {
+	var out []types.NamespacedName
+	if l.credentials != "" {
+		out = append(out, types.NamespacedName{Namespace: name.Namespace, Name: l.credentials})
+	}
+	if l.target != "" && l.target != name.Name {
+		out = append(out, types.NamespacedName{Namespace: name.Namespace, Name: l.target})
+	}
+	return out
 }
 
 func (r *Reconciler) forget(name types.NamespacedName) {
@@ -247,10 +339,10 @@ func (m *memory) rememberTarget(own *metav1.PartialObjectMetadata, now time.Time
 }
 
 // ownWrite tells whether what the informer has now is only the echo of an own write.
-func (m *memory) ownWrite(resourceVersion string) bool {
+func (m *memory) ownWrite(uid types.UID, resourceVersion string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.own.resourceVersion == "" || m.own.resourceVersion != resourceVersion {
+	if m.own.resourceVersion == "" || m.own.resourceVersion != resourceVersion || m.own.uid != uid {
 		return false
 	}
 	m.own.meta = nil

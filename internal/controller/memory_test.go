@@ -3,10 +3,12 @@
 package controller
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
@@ -56,17 +58,17 @@ func TestFreshestTarget(t *testing.T) {
 // What the informer has is not kept twice, and is read again should the informer lose it.
 func TestOwnTargetIsDroppedOnceTheInformerHasIt(t *testing.T) {
 	for name, has := range map[string]func(*memory){
-		"by its event": func(m *memory) { m.ownWrite("10") },
+		"by its event": func(m *memory) { m.ownWrite("a", "10") },
 		"by its cache": func(m *memory) { m.freshestTarget(secretAt("10"), time.Time{}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &memory{}
 			m.rememberTarget(secretAt("10"), time.Time{})
-			if m.ownWrite("9") || m.own.meta == nil {
+			if m.ownWrite("a", "9") || m.ownWrite("b", "10") || m.own.meta == nil {
 				t.Error("an older event is taken for the echo")
 			}
 			has(m)
-			if m.own.meta != nil || !m.ownWrite("10") {
+			if m.own.meta != nil || !m.ownWrite("a", "10") {
 				t.Error("the metadata is kept, or the own write is not known any more")
 			}
 			if got, unsettled := m.freshestTarget(secretAt("9"), time.Time{}); got != nil || !unsettled {
@@ -316,5 +318,51 @@ func TestMarksOfAnotherProcess(t *testing.T) {
 		if got := max(0, p.markedMintAt(now).Sub(now)); got != tc.want {
 			t.Errorf("a mark %s after the first is waited for %s, want %s", tc.after, got, tc.want)
 		}
+	}
+}
+
+func TestLookers(t *testing.T) {
+	m := newMemories()
+	named := func(name string) types.NamespacedName { return types.NamespacedName{Namespace: "shop", Name: name} }
+	look := func(name string, uid types.UID, at looks) {
+		m.of(named(name), uid)
+		m.lookAt(named(name), at)
+	}
+	expect := func(step, secret string, want ...types.NamespacedName) {
+		t.Helper()
+		if got := m.lookingAt(named(secret)); !slices.Equal(got, want) {
+			t.Errorf("%s: %s is looked at by %v, want %v", step, secret, got, want)
+		}
+	}
+	look("a", "1", looks{credentials: "secrets", target: "a"})
+	look("b", "2", looks{credentials: "secrets", target: "a"})
+	look("b", "2", looks{credentials: "secrets", target: "a"})
+	expect("two with one AppSecret", "secrets", named("a"), named("b"))
+	expect("two that want one target", "a", named("a"), named("b"))
+	expect("a resource with another target", "b")
+	if got := m.lookingAt(types.NamespacedName{Namespace: "other", Name: "secrets"}); got != nil {
+		t.Errorf("a Secret of another namespace is looked at by %v", got)
+	}
+	look("a", "1", looks{credentials: "secrets", target: "c"})
+	expect("the target changed", "a", named("b"))
+	expect("the target changed", "c", named("a"))
+	look("b", "3", looks{credentials: "others", target: "b"})
+	expect("another resource of the name", "secrets", named("a"))
+	expect("another resource of the name", "b", named("b"))
+	// Another member's pass knows an older resource of the name, or an older state.
+	if m.ofMember(named("b"), "2") != nil || m.ofMember(named("a"), "1") != m.find(named("a")) {
+		t.Error("the memory of a resource was replaced by that of an older one")
+	}
+	m.of(named("b"), "4")
+	expect("another resource that had no pass yet", "others", named("b"))
+	if got := m.claiming(named("others")); got != nil {
+		t.Errorf("credentials are the target of %v", got)
+	}
+	m.drop(named("a"))
+	m.lookAt(named("a"), looks{credentials: "secrets", target: "a"})
+	expect("gone", "secrets")
+	m.drop(named("b"))
+	if len(m.byName) != 0 || len(m.lookers) != 0 {
+		t.Errorf("left: %v, %v", m.byName, m.lookers)
 	}
 }

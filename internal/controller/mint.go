@@ -172,7 +172,7 @@ func (p *pass) rehearse(ctx context.Context) error {
 		return nil
 	}
 	probe := p.issued(wechat.Token{Value: wechat.NewSecret("rehearsal"), IssuedAt: p.WeChat.Now(), ExpiresAt: p.WeChat.Now()})
-	_, want := target.Want(p.token, p.existing, p.ownership.Claim, p.wantedRecord(&probe))
+	_, want := target.Want(p.token, p.ownership.Claim, p.wantedRecord(&probe))
 	content := p.content(&probe)
 	if p.existing == nil {
 		_, err := p.store.Create(ctx, p.token, want, *content, client.DryRunAll)

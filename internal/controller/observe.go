@@ -64,11 +64,12 @@ func (p *pass) loadTarget(ctx context.Context) error {
 // catchUpLooks at a cache: what it did not have at the first look may have come before its event dropped the own copy.
 const catchUpLooks = 2
 
-// targetIn reads the target's metadata from a cache or the API server; nil when there is none.
+// targetIn reads the target's metadata from a cache or the API server; nil when there is none. Do not change it: it may be the
+// cache's own.
 func (p *pass) targetIn(ctx context.Context, from client.Reader) (*metav1.PartialObjectMetadata, error) {
 	meta := &metav1.PartialObjectMetadata{}
 	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
-	switch err := from.Get(ctx, p.targetName(), meta); {
+	switch err := from.Get(ctx, p.targetName(), meta, client.UnsafeDisableDeepCopy); {
 	case apierrors.IsNotFound(err):
 		return nil, nil
 	case err != nil:
@@ -335,7 +336,7 @@ func (p *pass) outdated() bool {
 	if p.existing == nil || p.stored.fingerprint == "" {
 		return false
 	}
-	_, want := target.Want(p.token, p.existing, p.ownership.Claim, p.wantedRecord(nil))
+	_, want := target.Want(p.token, p.ownership.Claim, p.wantedRecord(nil))
 	return want.Outdated(p.existing) ||
 		want.ReferenceOutdated(p.existing) && p.mem.refusedReferences != p.token.Generation
 }

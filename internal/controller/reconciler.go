@@ -145,6 +145,7 @@ func (r *Reconciler) load(ctx context.Context, req ctrl.Request) (*pass, error) 
 			break
 		}
 	}
+	r.memories.lookAt(req.NamespacedName, looks{credentials: token.Spec.CredentialsSecretRef.Name, target: token.TargetName()})
 	p := &pass{Reconciler: r, token: token, mem: mem}
 	p.recallHandled()
 	mem.recallFailure(p.token)

@@ -4,20 +4,15 @@ package controller
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -29,13 +24,11 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
-// Indexes of the WeChatAppToken cache. Each entry takes about as much memory as a small object, so a resource is in as few as
-// possible: a target of the resource's own name, which is the default, needs none.
+// Indexes of the WeChatAppToken cache. Each entry takes about as much memory as a small object, so those with a target of their own
+// name in Stable mode, which are most, are in none.
 const (
-	credentialsNameIndex = "spec.credentialsSecretRef.name"
 	otherTargetNameIndex = "spec.target.name"
 	legacyAppIDIndex     = "legacyAppID"
 )
@@ -48,45 +41,6 @@ const (
 	// reconcileTimeout bounds one pass: the longest ordinary one makes a few API requests and WeChat calls.
 	reconcileTimeout = 2 * time.Minute
 )
-
-// CacheOptions are what the manager's cache has to hold: WeChatAppTokens without managedFields and kubectl's copy, and of Opaque
-// Secrets the metadata that decisions need. AppSecrets and tokens are never cached.
-func CacheOptions(selector labels.Selector) map[client.Object]cache.ByObject {
-	stripper := target.NewStripper()
-	return map[client.Object]cache.ByObject{
-		&v1alpha1.WeChatAppToken{}: {
-			Label: selector,
-			Transform: func(in any) (any, error) {
-				if token, ok := in.(*v1alpha1.WeChatAppToken); ok {
-					token.ManagedFields = nil
-					delete(token.Annotations, corev1.LastAppliedConfigAnnotation)
-				}
-				return in, nil
-			},
-		},
-		&corev1.Secret{}: {
-			Field: fields.OneTermEqualSelector("type", string(corev1.SecretTypeOpaque)),
-			Transform: func(in any) (any, error) {
-				if m, ok := in.(*metav1.PartialObjectMetadata); ok {
-					return stripper.Strip(m), nil
-				}
-				return nil, fmt.Errorf("refusing to cache a %T: Secrets are cached as metadata only", in)
-			},
-		},
-	}
-}
-
-// CacheSynced is a readiness check: the process can decide from its caches.
-func CacheSynced(c cache.Cache) func(*http.Request) error {
-	return func(req *http.Request) error {
-		ctx, cancel := context.WithTimeout(req.Context(), time.Second)
-		defer cancel()
-		if !c.WaitForCacheSync(ctx) {
-			return errors.New("the caches are not filled yet")
-		}
-		return nil
-	}
-}
 
 // SetupWithManager registers the indexes and watches.
 func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
@@ -103,7 +57,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("wechatapptoken").
 		For(&v1alpha1.WeChatAppToken{}, builder.WithPredicates(r.specOrRequestChanged())).
-		WatchesMetadata(&corev1.Secret{}, r.enqueueConcerned(), builder.WithPredicates(r.secretChanged(ctx))).
+		WatchesMetadata(&corev1.Secret{}, r.enqueueConcerned(), builder.WithPredicates(r.secretChanged())).
 		Watches(&v1alpha1.WeChatAppToken{}, handler.Funcs{DeleteFunc: r.wakeRivals}).
 		WatchesRawSource(source.Channel(r.wake.events, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{
@@ -126,7 +80,6 @@ func (r *Reconciler) addIndexes(ctx context.Context, to client.FieldIndexer) err
 
 func indexes() map[string]func(*v1alpha1.WeChatAppToken) string {
 	return map[string]func(*v1alpha1.WeChatAppToken) string{
-		credentialsNameIndex: func(t *v1alpha1.WeChatAppToken) string { return t.Spec.CredentialsSecretRef.Name },
 		otherTargetNameIndex: func(t *v1alpha1.WeChatAppToken) string {
 			if t.TargetName() == t.Name {
 				return ""
@@ -179,13 +132,13 @@ func (r *Reconciler) specOrRequestChanged() predicate.Predicate {
 }
 
 // secretChanged drops events that say nothing new, and lets a deletion end the memory of own writes.
-func (r *Reconciler) secretChanged(ctx context.Context) predicate.Predicate {
+func (r *Reconciler) secretChanged() predicate.Predicate {
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			return e.ObjectOld.GetResourceVersion() != e.ObjectNew.GetResourceVersion()
 		},
 		DeleteFunc: func(e event.DeleteEvent) bool {
-			for _, name := range r.claiming(ctx, e.Object) {
+			for _, name := range r.memories.claiming(client.ObjectKeyFromObject(e.Object)) {
 				if mem := r.memories.find(name); mem != nil {
 					mem.targetGone(e.Object.GetUID(), e.Object.GetResourceVersion())
 				}
@@ -198,33 +151,30 @@ func (r *Reconciler) secretChanged(ctx context.Context) predicate.Predicate {
 // enqueueConcerned starts the resources that a Secret concerns, in the state that an update left it in: controller-runtime's
 // map function would be asked about the state before as well, and an own write would never be taken for one.
 func (r *Reconciler) enqueueConcerned() handler.EventHandler {
-	enqueue := func(ctx context.Context, secret client.Object, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-		for _, wake := range r.concernedBy(ctx, secret) {
+	enqueue := func(secret client.Object, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+		for _, wake := range r.concernedBy(secret) {
 			queue.Add(wake)
 		}
 	}
 	return handler.WithLowPriorityWhenUnchanged(handler.Funcs{
-		CreateFunc: func(ctx context.Context, e event.CreateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-			enqueue(ctx, e.Object, queue)
+		CreateFunc: func(_ context.Context, e event.CreateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			enqueue(e.Object, queue)
 		},
-		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-			enqueue(ctx, e.ObjectNew, queue)
+		UpdateFunc: func(_ context.Context, e event.UpdateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			enqueue(e.ObjectNew, queue)
 		},
-		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-			enqueue(ctx, e.Object, queue)
+		DeleteFunc: func(_ context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			enqueue(e.Object, queue)
 		},
 	})
 }
 
 // concernedBy names the resources that use the Secret as credentials or target. The echo of an own write concerns
 // nobody.
-func (r *Reconciler) concernedBy(ctx context.Context, secret client.Object) []reconcile.Request {
+func (r *Reconciler) concernedBy(secret client.Object) []reconcile.Request {
 	var out []reconcile.Request
-	for _, name := range r.usingCredentials(ctx, secret) {
-		out = append(out, reconcile.Request{NamespacedName: name})
-	}
-	for _, name := range r.claiming(ctx, secret) {
-		if mem := r.memories.find(name); mem == nil || !mem.ownWrite(secret.GetResourceVersion()) {
+	for _, name := range r.memories.lookingAt(client.ObjectKeyFromObject(secret)) {
+		if mem := r.memories.find(name); mem == nil || !mem.ownWrite(secret.GetUID(), secret.GetResourceVersion()) {
 			out = append(out, reconcile.Request{NamespacedName: name})
 		}
 	}
@@ -232,25 +182,14 @@ func (r *Reconciler) concernedBy(ctx context.Context, secret client.Object) []re
 }
 
 // wakeRivals starts the resources that wanted the target of one that is gone.
-func (r *Reconciler) wakeRivals(ctx context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+func (r *Reconciler) wakeRivals(_ context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
 	gone, ok := e.Object.(*v1alpha1.WeChatAppToken)
 	if !ok {
 		return
 	}
-	wanted := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: gone.Namespace, Name: gone.TargetName()}}
-	for _, name := range r.claiming(ctx, wanted) {
+	for _, name := range r.memories.claiming(types.NamespacedName{Namespace: gone.Namespace, Name: gone.TargetName()}) {
 		queue.Add(reconcile.Request{NamespacedName: name})
 	}
-}
-
-// usingCredentials names the resources whose AppSecret is in this Secret.
-func (r *Reconciler) usingCredentials(ctx context.Context, secret client.Object) []types.NamespacedName {
-	return namesOf(indexed(ctx, r.Client, credentialsNameIndex, client.ObjectKeyFromObject(secret)))
-}
-
-// claiming names the resources whose target is this Secret.
-func (r *Reconciler) claiming(ctx context.Context, secret client.Object) []types.NamespacedName {
-	return namesOf(claimants(ctx, r.Client, client.ObjectKeyFromObject(secret)))
 }
 
 // claimants are the resources whose target is this Secret. Do not change them: they are the cache's own.
@@ -273,18 +212,6 @@ func indexed(ctx context.Context, cached client.Reader, index string, secret typ
 	err := cached.List(ctx, list,
 		client.InNamespace(secret.Namespace), client.MatchingFields{index: secret.Name}, client.UnsafeDisableDeepCopy)
 	return list.Items, err
-}
-
-// namesOf takes what a cache gave; nil after an error, which a cache gives that is shutting down.
-func namesOf(tokens []v1alpha1.WeChatAppToken, err error) []types.NamespacedName {
-	if err != nil {
-		return nil
-	}
-	out := make([]types.NamespacedName, 0, len(tokens))
-	for i := range tokens {
-		out = append(out, nameOf(&tokens[i]))
-	}
-	return out
 }
 
 // waker lets one resource's pass start another's.

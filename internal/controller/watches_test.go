@@ -7,10 +7,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -19,26 +17,17 @@ import (
 
 // The echo of an own write is no reason for another pass, and leaves no second copy of what the informer holds.
 func TestOwnWritesStartNothing(t *testing.T) {
-	scheme := runtime.NewScheme()
-	if err := v1alpha1.AddToScheme(scheme); err != nil {
-		t.Fatal(err)
-	}
-	token := &v1alpha1.WeChatAppToken{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop", UID: "u"}}
-	token.Spec.CredentialsSecretRef.Name = "credentials"
-	index := fake.NewClientBuilder().WithScheme(scheme).WithObjects(token)
-	for name, value := range indexes() {
-		index = index.WithIndex(token, name, indexer(value))
-	}
-	r := &Reconciler{Options: Options{Client: index.Build()}, memories: newMemories()}
+	name := types.NamespacedName{Namespace: "shop", Name: "shop"}
+	r := &Reconciler{memories: newMemories()}
 	secret := func(name, version string) *metav1.PartialObjectMetadata {
 		s := secretAt(version)
-		s.Namespace, s.Name = "shop", name
+		s.Namespace, s.Name, s.UID = "shop", name, types.UID(name)
 		return s
 	}
 	update := func(name, from, to string) event.UpdateEvent {
 		return event.UpdateEvent{ObjectOld: secret(name, from), ObjectNew: secret(name, to)}
 	}
-	for name, tc := range map[string]struct {
+	for title, tc := range map[string]struct {
 		event event.UpdateEvent
 		wakes bool
 	}{
@@ -47,8 +36,9 @@ func TestOwnWritesStartNothing(t *testing.T) {
 		"credentials":              {update("credentials", "9", "10"), true},
 		"a Secret of other people": {update("database", "9", "10"), false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			mem := r.memories.of(client.ObjectKeyFromObject(token), token.UID)
+		t.Run(title, func(t *testing.T) {
+			mem := r.memories.of(name, "u")
+			r.memories.lookAt(name, looks{credentials: "credentials", target: "shop"})
 			mem.rememberTarget(secret("shop", "10"), time.Unix(1_000, 0))
 			queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
 			defer queue.ShutDown()

@@ -41,7 +41,7 @@ func (p *pass) writeTarget(ctx context.Context) error {
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), writeTakes)
 		defer cancel()
 	}
-	record, want := target.Want(p.token, p.existing, p.ownership.Claim, p.wantedRecord(token))
+	record, want := target.Want(p.token, p.ownership.Claim, p.wantedRecord(token))
 	failpoint.Hit("before-secret")
 	written, err := p.write(ctx, want, token)
 	failpoint.Hit("after-secret")

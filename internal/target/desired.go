@@ -26,13 +26,10 @@ type keys struct {
 	drop []string
 }
 
-// Want completes the record with what the spec says about ownership and metadata, given the Secret as it is
-// (nil for none).
-func Want(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetadata, claim Claim, record Record) (Record, Desired) {
-	previous := Applied{}
-	if existing != nil {
-		previous = DecodeRecord(existing.Annotations).Applied
-	}
+// Want completes the record of the Secret, with what the operator put there earlier, by what the spec says about ownership and
+// metadata.
+func Want(owner *v1alpha1.WeChatAppToken, claim Claim, record Record) (Record, Desired) {
+	previous := record.Applied
 	spec := owner.Spec.Target
 	record.OwnerUID, record.OwnerName = owner.UID, owner.Name
 	record.Applied = Applied{

@@ -24,9 +24,19 @@ func stored() Record {
 	}
 }
 
+// storedIn is stored, with what the operator put into this Secret earlier; nil for none.
+func storedIn(existing *metav1.PartialObjectMetadata) Record {
+	r := stored()
+	if existing != nil {
+		r.Applied = DecodeRecord(existing.Annotations).Applied
+	}
+	return r
+}
+
 // written is the Secret after the operator wrote what it wants, on top of what was there.
 func written(owner *v1alpha1.WeChatAppToken, before *metav1.PartialObjectMetadata, claim Claim, record Record) *metav1.PartialObjectMetadata {
-	_, want := Want(owner, before, claim, record)
+	record.Applied = DecodeRecord(before.Annotations).Applied
+	_, want := Want(owner, claim, record)
 	out := before.DeepCopy()
 	apply := func(have map[string]string, patch map[string]any) map[string]string {
 		have = maps.Clone(have)
@@ -65,7 +75,7 @@ func TestWantSettles(t *testing.T) {
 				before := secret(labelled("theirs", "1"), annotated("theirs", "2"))
 				after := StripMetadata(written(owner, before, claim, record))
 				// The next pass knows what the annotations say, and finds nothing to do.
-				_, want := Want(owner, after, Own, DecodeRecord(after.Annotations))
+				_, want := Want(owner, Own, DecodeRecord(after.Annotations))
 				if want.Outdated(after) || want.ReferenceOutdated(after) {
 					t.Errorf("%s, %s: outdated at once: %v %v", name, claim, after.Annotations, after.OwnerReferences)
 				}
@@ -156,7 +166,7 @@ func TestOutdated(t *testing.T) {
 	for name, test := range tests {
 		existing := good.DeepCopy()
 		test.change(existing)
-		if _, want := Want(owner, existing, Own, stored()); want.Outdated(existing) != test.want {
+		if _, want := Want(owner, Own, storedIn(existing)); want.Outdated(existing) != test.want {
 			t.Errorf("%s: outdated %t", name, !test.want)
 		}
 	}
@@ -195,7 +205,7 @@ func TestReferences(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			record, want := Want(test.owner, test.existing, test.claim, stored())
+			record, want := Want(test.owner, test.claim, storedIn(test.existing))
 			existing := test.existing
 			if existing == nil {
 				existing = secret()

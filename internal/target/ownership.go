@@ -63,13 +63,13 @@ func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetada
 	if existing.DeletionTimestamp != nil {
 		return Ownership{Terminating, fmt.Sprintf("Secret %q is being deleted; it is made anew once it is gone", name)}
 	}
-	record := DecodeRecord(existing.Annotations)
-	annotated, referenced := owned{record.OwnerUID, record.OwnerName}, referencedOwner(existing)
+	said := func(key string) string { return existing.Annotations[key] }
+	annotated, referenced := annotatedOwner(existing), referencedOwner(existing)
 	holder := holderOf(annotated, referenced, owner.UID, others)
 	switch {
 	case holder.uid == owner.UID:
 		return Ownership{Claim: Own}
-	case existing.Annotations[v1alpha1.AnnotationAdopt] == owner.Name && holder.uid == "":
+	case said(v1alpha1.AnnotationAdopt) == owner.Name && holder.uid == "":
 		return Ownership{Claim: Adopt}
 	case holder.uid == "":
 		return conflict("Secret %q exists and was not made by this WeChatAppToken: choose another spec.target.name, delete the Secret, "+
@@ -83,14 +83,15 @@ func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetada
 	case referenced.uid != "":
 		return Ownership{Terminating, fmt.Sprintf(
 			"Secret %q belonged to a WeChatAppToken that is gone and waits to be collected; it is made anew then", name)}
-	case existing.Annotations[v1alpha1.AnnotationAdopt] == owner.Name:
+	case said(v1alpha1.AnnotationAdopt) == owner.Name:
 		return Ownership{Claim: Adopt}
-	case record.DeletionPolicy == v1alpha1.DeletionRetain && record.OwnerName == owner.Name && record.AppID == owner.Spec.AppID:
+	case said(v1alpha1.AnnotationDeletionPolicy) == string(v1alpha1.DeletionRetain) && annotated.name == owner.Name &&
+		said(v1alpha1.AnnotationAppID) == owner.Spec.AppID:
 		return Ownership{Claim: TakeOver}
 	}
 	return conflict("Secret %q was left by the WeChatAppToken %q for appid %q: choose another spec.target.name, delete the Secret, "+
 		"or consent with the annotation %s: %q",
-		name, record.OwnerName, record.AppID, v1alpha1.AnnotationAdopt, owner.Name)
+		name, annotated.name, said(v1alpha1.AnnotationAppID), v1alpha1.AnnotationAdopt, owner.Name)
 }
 
 // owned names the resource that a Secret says it belongs to.
@@ -115,6 +116,10 @@ func holderOf(annotated, referenced owned, own types.UID, others Neighbours) own
 
 func conflict(format string, args ...any) Ownership {
 	return Ownership{Conflict, fmt.Sprintf(format, args...)}
+}
+
+func annotatedOwner(existing *metav1.PartialObjectMetadata) owned {
+	return owned{types.UID(existing.Annotations[v1alpha1.AnnotationOwnerUID]), existing.Annotations[v1alpha1.AnnotationOwnerName]}
 }
 
 // referencedOwner is the WeChatAppToken in the owner references; zero without one.

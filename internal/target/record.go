@@ -6,6 +6,7 @@ package target
 
 import (
 	"encoding/json"
+	"iter"
 	"strings"
 	"time"
 
@@ -94,30 +95,37 @@ func DecodeRecord(annotations map[string]string) Record {
 }
 
 // Encode is the inverse of DecodeRecord. A key with the value "" is to be absent.
-func (r Record) Encode() map[string]string {
-	out := map[string]string{
-		v1alpha1.AnnotationOwnerUID:               string(r.OwnerUID),
-		v1alpha1.AnnotationOwnerName:              r.OwnerName,
-		v1alpha1.AnnotationDeletionPolicy:         string(r.DeletionPolicy),
-		v1alpha1.AnnotationAppID:                  r.AppID,
-		v1alpha1.AnnotationMode:                   string(r.Mode),
-		v1alpha1.AnnotationIssuedAt:               FormatTime(r.IssuedAt),
-		v1alpha1.AnnotationExpiresAt:              FormatTime(r.ExpiresAt),
-		v1alpha1.AnnotationTokenFingerprint:       r.TokenFingerprint,
-		v1alpha1.AnnotationCredentialsFingerprint: r.CredentialsFingerprint,
-		v1alpha1.AnnotationHandledRefresh:         r.HandledRefresh,
-		v1alpha1.AnnotationAppliedMetadata:        r.Applied.encode(),
-		v1alpha1.AnnotationRevoke:                 "",
-		v1alpha1.AnnotationMintStarted:            r.Mint.Encode(),
-	}
+func (r Record) Encode() iter.Seq2[string, string] {
+	revoke := ""
 	if r.Revoke != (Revoke{}) {
 		started := revokeDone
 		if r.Revoke.InProgress() {
 			started = FormatTime(r.Revoke.StartedAt)
 		}
-		out[v1alpha1.AnnotationRevoke] = started + "/" + r.Revoke.Victim + "/" + r.Revoke.Value
+		revoke = started + "/" + r.Revoke.Victim + "/" + r.Revoke.Value
 	}
-	return out
+	annotations := [...]struct{ key, value string }{
+		{v1alpha1.AnnotationOwnerUID, string(r.OwnerUID)},
+		{v1alpha1.AnnotationOwnerName, r.OwnerName},
+		{v1alpha1.AnnotationDeletionPolicy, string(r.DeletionPolicy)},
+		{v1alpha1.AnnotationAppID, r.AppID},
+		{v1alpha1.AnnotationMode, string(r.Mode)},
+		{v1alpha1.AnnotationIssuedAt, FormatTime(r.IssuedAt)},
+		{v1alpha1.AnnotationExpiresAt, FormatTime(r.ExpiresAt)},
+		{v1alpha1.AnnotationTokenFingerprint, r.TokenFingerprint},
+		{v1alpha1.AnnotationCredentialsFingerprint, r.CredentialsFingerprint},
+		{v1alpha1.AnnotationHandledRefresh, r.HandledRefresh},
+		{v1alpha1.AnnotationAppliedMetadata, r.Applied.encode()},
+		{v1alpha1.AnnotationRevoke, revoke},
+		{v1alpha1.AnnotationMintStarted, r.Mint.Encode()},
+	}
+	return func(yield func(key, value string) bool) {
+		for _, a := range annotations {
+			if !yield(a.key, a.value) {
+				return
+			}
+		}
+	}
 }
 
 // Encode is the value of the annotation mint-started; "" for no mint.
@@ -148,6 +156,9 @@ func FormatTime(t time.Time) string {
 }
 
 func parseTime(s string) time.Time {
+	if s == "" {
+		return time.Time{} // the common case, and an error costs more
+	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
 		return time.Time{}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/intern"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
@@ -125,7 +126,7 @@ func TestStripMetadata(t *testing.T) {
 		if !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%s:\n%+v, want\n%+v", name, got, test.want)
 		}
-		if shared := NewStripper().Strip(test.in); !reflect.DeepEqual(shared, got) {
+		if shared := NewStripper(&intern.Pool{}).Strip(test.in); !reflect.DeepEqual(shared, got) {
 			t.Errorf("%s: with shared strings:\n%+v, want\n%+v", name, shared, got)
 		}
 		if again := StripMetadata(got); !reflect.DeepEqual(again, got) {
@@ -140,7 +141,7 @@ func TestStripMetadata(t *testing.T) {
 
 // What targets have in common is in memory once.
 func TestStripperShares(t *testing.T) {
-	s := NewStripper()
+	s := NewStripper(&intern.Pool{})
 	strip := func() *metav1.PartialObjectMetadata {
 		decoded := func(text string) string { return strings.Clone(text) } // as each object of a list has its own
 		m := secret(labelled(decoded(v1alpha1.LabelManagedBy), decoded(v1alpha1.ManagedByValue)),

@@ -121,7 +121,7 @@ func TestCreate(t *testing.T) {
 	store, api := newStore(t, http.StatusCreated, liveSecret())
 	owner := shop()
 	owner.Spec.Target.Labels = map[string]v1alpha1.LabelValue{"team": "shop"}
-	_, want := Want(owner, nil, Create, stored())
+	_, want := Want(owner, Create, stored())
 	got, err := store.Create(t.Context(), owner, want, content(), client.DryRunAll)
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +157,7 @@ func TestCreate(t *testing.T) {
 	noToken(t, got)
 
 	owner.Spec.Target.DeletionPolicy = v1alpha1.DeletionRetain
-	_, want = Want(owner, nil, Create, stored())
+	_, want = Want(owner, Create, stored())
 	if _, err := store.Create(t.Context(), owner, want, content()); err != nil {
 		t.Fatal(err)
 	}
@@ -172,10 +172,10 @@ func TestPatches(t *testing.T) {
 	owner := shop()
 	existing := secret(referenceOf(foreignReference), annotated(v1alpha1.AnnotationMintStarted, "2026-03-01T12:00:00Z/x"),
 		annotated(v1alpha1.AnnotationAppliedMetadata, `{"labels":["old"]}`))
-	_, want := Want(owner, existing, Own, stored())
+	_, want := Want(owner, Own, storedIn(existing))
 	retain := shop()
 	retain.Spec.Target.DeletionPolicy = v1alpha1.DeletionRetain
-	_, keep := Want(retain, secret(reference(ownUID)), Own, stored())
+	_, keep := Want(retain, Own, stored())
 	c := content()
 	annotations := map[string]any{}
 	for k, v := range stored().Encode() {
@@ -251,7 +251,7 @@ func TestRefusals(t *testing.T) {
 	status := apierrors.NewConflict(corev1.Resource("secrets"), "shop-token", io.EOF).Status()
 	status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
 	store, api := newStore(t, http.StatusConflict, status)
-	_, want := Want(shop(), secret(), Own, stored())
+	_, want := Want(shop(), Own, stored())
 	c := content()
 	_, errUpdate := store.Update(t.Context(), secret(), want, &c)
 	_, errMark := store.Mark(t.Context(), secret(), Mint{StartedAt: issuedAt})

@@ -5,13 +5,13 @@ package target
 import (
 	"maps"
 	"strings"
-	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/intern"
 )
 
 // Stripper keeps of a Secret's metadata what decisions need. The informer uses it on every Opaque Secret of the cluster, so
@@ -21,15 +21,14 @@ type Stripper struct {
 	known map[string]string
 	// labels of a target that has none but the operator's.
 	labels map[string]string
-
-	mu         sync.Mutex
-	namespaces map[string]string
+	// shared has the names of namespaces.
+	shared *intern.Pool
 }
 
 // NewStripper makes one for the objects of a cache, which nobody changes.
-func NewStripper() *Stripper {
+func NewStripper(shared *intern.Pool) *Stripper {
 	s := &Stripper{
-		known: map[string]string{}, namespaces: map[string]string{},
+		known: map[string]string{}, shared: shared,
 		labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue},
 	}
 	for _, text := range [...]string{
@@ -56,11 +55,11 @@ func (s *Stripper) Strip(in *metav1.PartialObjectMetadata) *metav1.PartialObject
 	if maps.Equal(labels, s.labels) {
 		labels = s.labels
 	}
-	return &metav1.PartialObjectMetadata{
+	out := &metav1.PartialObjectMetadata{
 		TypeMeta: secretType(),
 		ObjectMeta: metav1.ObjectMeta{
 			Name:              in.Name,
-			Namespace:         s.namespace(in.Namespace),
+			Namespace:         in.Namespace,
 			UID:               in.UID,
 			ResourceVersion:   in.ResourceVersion,
 			CreationTimestamp: in.CreationTimestamp,
@@ -70,6 +69,8 @@ func (s *Stripper) Strip(in *metav1.PartialObjectMetadata) *metav1.PartialObject
 			Annotations:       s.keep(in, in.Annotations, managed),
 		},
 	}
+	intern.Share(s.shared, &out.Namespace)
+	return out
 }
 
 func (s *Stripper) keep(in *metav1.PartialObjectMetadata, all map[string]string, managed bool) map[string]string {
@@ -100,19 +101,6 @@ func (s *Stripper) references(in *metav1.PartialObjectMetadata) []metav1.OwnerRe
 		out = append(out, ref)
 	}
 	return out
-}
-
-func (s *Stripper) namespace(name string) string {
-	if s.namespaces == nil {
-		return name
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if known, found := s.namespaces[name]; found {
-		return known
-	}
-	s.namespaces[name] = name
-	return name
 }
 
 // one gives the copy of a string that others hold already, if there is one.
