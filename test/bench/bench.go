@@ -144,7 +144,7 @@ func (b *bench) coldAndSteady(ctx context.Context, s *stage, o *observer, n int)
 	if !b.wants(runSteady) {
 		return nil
 	}
-	if r, err = s.steady(ctx, o, m, p, n, b.steady); err != nil {
+	if r, err = s.steady(ctx, o, m, p, n, b.steady, b.profiles); err != nil {
 		return fmt.Errorf("steady state: %w", err)
 	}
 	b.add(r)

@@ -75,7 +75,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	flags.Int64Var(&o.etcdQuota, "etcd-quota", 4<<30, "what etcd may store, in bytes")
 	flags.StringVar(&o.dir, "dir", "", "folder for logs, made if it is missing; default a temporary one that is deleted")
 	flags.StringVar(&o.json, "json", "", "file for the report")
-	flags.StringVar(&o.profiles, "profiles", "", "folder for CPU and heap profiles of the cold starts, which cost some speed")
+	flags.StringVar(&o.profiles, "profiles", "", "folder for CPU and heap profiles of cold starts and steady states, which cost some speed")
 	flags.StringVar(&o.exceptions, "exceptions", "test/bench/exceptions.yaml", "goals that are known to be missed")
 	flags.StringVar(&o.ranges, "ranges", "", "compare with these ranges instead of the goals")
 	flags.StringVar(&o.version, "version", "", "version that is measured, for the report")

@@ -69,7 +69,7 @@ func (s *stage) measureCold(
 	ctx context.Context, o *observer, m *meter, p *operator, run string, n, healthy int, profiles string,
 ) (result, error) {
 	profiled := make(chan error, 1)
-	go func() { profiled <- p.profile(ctx, profiles, run, n) }()
+	go func() { profiled <- p.profile(ctx, profiles, run, n, max(2, n/250)) }()
 	if err := o.untilReady(ctx, p.process, healthy, patienceFor(n)); err != nil {
 		return result{}, err
 	}
@@ -86,11 +86,15 @@ func (s *stage) measureCold(
 }
 
 // steady watches a running operator that has nothing to do but check.
-func (s *stage) steady(ctx context.Context, o *observer, m *meter, p *operator, n int, d time.Duration) (result, error) {
+func (s *stage) steady(
+	ctx context.Context, o *observer, m *meter, p *operator, n int, d time.Duration, profiles string,
+) (result, error) {
 	if err := m.begin(ctx, p.process); err != nil {
 		return result{}, err
 	}
-	if err := pause(ctx, d); err != nil {
+	profiled := make(chan error, 1)
+	go func() { profiled <- p.profile(ctx, profiles, runSteady, n, max(1, int(d.Seconds()))) }()
+	if err := errors.Join(pause(ctx, d), <-profiled); err != nil {
 		return result{}, err
 	}
 	calls, err := s.calls(ctx)
@@ -164,7 +168,7 @@ func (s *stage) withForeign(ctx context.Context, o *observer, base result, n, fo
 }
 
 // profile writes a CPU profile of the next seconds and a heap profile after them; an empty folder means none.
-func (p *operator) profile(ctx context.Context, folder, run string, n int) error {
+func (p *operator) profile(ctx context.Context, folder, run string, n, seconds int) error {
 	if folder == "" {
 		return nil
 	}
@@ -172,24 +176,23 @@ func (p *operator) profile(ctx context.Context, folder, run string, n int) error
 	if err := p.answers(ctx, base+"cmdline", readyPatience); err != nil {
 		return err
 	}
-	seconds := max(2, n/250)
 	for _, of := range []struct{ kind, query string }{
 		{"cpu", fmt.Sprintf("profile?seconds=%d", seconds)}, {"heap", "heap?gc=1"}, {"allocs", "allocs"},
 	} {
 		file := filepath.Join(folder, fmt.Sprintf("%s-%d-%s.pb.gz", run, n, of.kind))
-		if err := download(ctx, base+of.query, file); err != nil {
+		if err := download(ctx, base+of.query, file, readyPatience+time.Duration(seconds)*time.Second); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func download(ctx context.Context, url, file string) error {
+func download(ctx context.Context, url, file string, within time.Duration) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	client := &http.Client{Timeout: readyPatience}
+	client := &http.Client{Timeout: within}
 	res, err := client.Do(req)
 	if err != nil {
 		return fmt.Errorf("fetching a profile: %w", err)
