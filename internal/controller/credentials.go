@@ -10,7 +10,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
@@ -63,14 +62,13 @@ func (p *pass) resolveCredentials(ctx context.Context) error {
 
 // credentialsVersion is <uid>/<resourceVersion> as the informer knows it; "" for none.
 func (r *Reconciler) credentialsVersion(ctx context.Context, token *v1alpha1.WeChatAppToken) (string, error) {
-	meta := &metav1.PartialObjectMetadata{}
-	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
 	key := types.NamespacedName{Namespace: token.Namespace, Name: token.Spec.CredentialsSecretRef.Name}
-	if err := r.Client.Get(ctx, key, meta, client.UnsafeDisableDeepCopy); err != nil {
-		if apierrors.IsNotFound(err) {
-			return "", nil
-		}
+	meta, err := secretMetadata(ctx, r.Client, key)
+	switch {
+	case err != nil:
 		return "", fmt.Errorf("reading metadata of credentials Secret %s: %w", key, err)
+	case meta == nil:
+		return "", nil
 	}
 	return versionOf(meta), nil
 }

@@ -150,6 +150,10 @@ func newMemories() *memories {
 func (m *memories) of(name types.NamespacedName, uid types.UID) *memory {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.ofLocked(name, uid)
+}
+
+func (m *memories) ofLocked(name types.NamespacedName, uid types.UID) *memory {
 	mem := m.byName[name]
 	if mem == nil || mem.uid != uid {
 		fresh := &memory{uid: uid}
@@ -164,10 +168,12 @@ func (m *memories) of(name types.NamespacedName, uid types.UID) *memory {
 // ofMember is of for another resource than that of the pass. What is known of it may be old: it gives nil rather than replace the
 // memory of a resource that took the name meanwhile.
 func (m *memories) ofMember(name types.NamespacedName, uid types.UID) *memory {
-	if mem := m.find(name); mem != nil && mem.uid != uid {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if mem := m.byName[name]; mem != nil && mem.uid != uid {
 		return nil
 	}
-	return m.of(name, uid)
+	return m.ofLocked(name, uid)
 }
 
 func (m *memories) find(name types.NamespacedName) *memory {

@@ -64,16 +64,23 @@ func (p *pass) loadTarget(ctx context.Context) error {
 // catchUpLooks at a cache: what it did not have at the first look may have come before its event dropped the own copy.
 const catchUpLooks = 2
 
-// targetIn reads the target's metadata from a cache or the API server; nil when there is none. Do not change it: it may be the
-// cache's own.
+// targetIn reads the target's metadata from a cache or the API server; nil when there is none. Do not change it.
 func (p *pass) targetIn(ctx context.Context, from client.Reader) (*metav1.PartialObjectMetadata, error) {
+	meta, err := secretMetadata(ctx, from, p.targetName())
+	if err != nil {
+		return nil, fmt.Errorf("reading metadata of target Secret %s: %w", p.targetName(), err)
+	}
+	return meta, nil
+}
+
+// secretMetadata reads a Secret's metadata from a cache or the API server; nil when there is none. Do not change it: it may be the
+// cache's own.
+func secretMetadata(ctx context.Context, from client.Reader, key types.NamespacedName) (*metav1.PartialObjectMetadata, error) {
 	meta := &metav1.PartialObjectMetadata{}
 	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
-	switch err := from.Get(ctx, p.targetName(), meta, client.UnsafeDisableDeepCopy); {
-	case apierrors.IsNotFound(err):
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("reading metadata of target Secret %s: %w", p.targetName(), err)
+	err := from.Get(ctx, key, meta, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return nil, client.IgnoreNotFound(err)
 	}
 	return meta, nil
 }
