@@ -110,8 +110,8 @@ func runHelm(ctx context.Context, kubeconfig string, args ...string) (string, er
 // values are what every installation of a test needs: this test's WeChat, and ports that are free.
 func (w *world) values(more string) string {
 	w.Helper()
-	text := fmt.Sprintf("replicaCount: 1\nwechat:\n  endpoints: [%q]\n  caBundle:\n    inline: |\n%s\n",
-		w.endpoint, indent(string(w.wechat.CACertPEM()), "      "))
+	text := fmt.Sprintf("image: {repository: %s}\nreplicaCount: 1\nwechat:\n  endpoints: [%q]\n  caBundle:\n    inline: |\n%s\n",
+		image, w.endpoint, indent(string(w.wechat.CACertPEM()), "      "))
 	path := filepath.Join(w.TempDir(), "values.yaml")
 	w.must(os.WriteFile(path, []byte(text+more), 0o600))
 	return path

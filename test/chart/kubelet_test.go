@@ -40,12 +40,22 @@ type process struct {
 	log    string
 	exited chan error
 	stop   func()
+	// stuck: its caches are not filled, and only then need it not end when it is told to.
+	stuck bool
 }
 
 // start does a kubelet's work for one pod of the Deployment: it mounts the ConfigMaps and the ServiceAccount's token,
 // resolves the environment, and starts the image with the arguments. There is no container, so what is mounted lies
 // elsewhere: arguments below a mount path are redirected, and KUBECONFIG stands for the ServiceAccount's folder.
 func (w *world) start(namespace, deployment string) *process {
+	w.Helper()
+	p := w.launch(namespace, deployment)
+	w.awaitReady(p)
+	return p
+}
+
+// launch is start without waiting until the pod is ready.
+func (w *world) launch(namespace, deployment string) *process {
 	w.Helper()
 	d := &appsv1.Deployment{}
 	w.must(w.Get(w.Context(), client.ObjectKey{Namespace: namespace, Name: deployment}, d))
@@ -68,7 +78,6 @@ func (w *world) start(namespace, deployment string) *process {
 		p.args = append(p.args, expand(mounts.Replace(arg), env))
 	}
 	w.run(p, dir, env, binary, kubeconfig, time.Duration(*pod.TerminationGracePeriodSeconds)*time.Second)
-	w.awaitReady(p)
 	return p
 }
 
@@ -104,9 +113,12 @@ func (w *world) run(p *process, dir string, env map[string]string, binary, kubec
 // end tells the process to stop, as a kubelet does, and looks into its log.
 func (w *world) end(p *process, cmd *exec.Cmd, grace time.Duration) {
 	_ = cmd.Process.Signal(syscall.SIGTERM) // one that ended by itself is seen below
+	if p.stuck {
+		_ = cmd.Process.Kill()
+	}
 	select {
 	case err := <-p.exited:
-		if err != nil {
+		if err != nil && !p.stuck {
 			w.Errorf("the operator did not end cleanly: %v", err)
 		}
 	case <-time.After(grace):
@@ -143,21 +155,30 @@ func (p *process) flag(name string) string {
 
 func (w *world) awaitReady(p *process) {
 	w.Helper()
-	probe := &http.Client{Timeout: time.Second}
-	w.Eventually(func(g gomega.Gomega) {
+	w.Eventually(func(g gomega.Gomega) int {
 		select {
 		case err := <-p.exited:
 			p.exited <- err
 			w.Fatalf("the operator ended: %v", err)
 		default:
 		}
-		req, err := http.NewRequestWithContext(w.Context(), http.MethodGet, "http://"+p.flag("--health-probe-bind-address")+"/readyz", nil)
-		g.Expect(err).NotTo(gomega.HaveOccurred())
-		res, err := probe.Do(req)
-		g.Expect(err).NotTo(gomega.HaveOccurred())
-		g.Expect(res.Body.Close()).To(gomega.Succeed())
-		g.Expect(res.StatusCode).To(gomega.Equal(http.StatusOK))
-	}).Should(gomega.Succeed())
+		return w.readyz(g, p)
+	}).Should(gomega.Equal(http.StatusOK))
+}
+
+// readyz is the HTTP status that the process gives a kubelet; 0 while it does not answer.
+func (w *world) readyz(g gomega.Gomega, p *process) int {
+	w.Helper()
+	probe := &http.Client{Timeout: time.Second}
+	url := "http://" + p.flag("--health-probe-bind-address") + "/readyz"
+	req, err := http.NewRequestWithContext(w.Context(), http.MethodGet, url, nil)
+	g.Expect(err).NotTo(gomega.HaveOccurred())
+	res, err := probe.Do(req)
+	if err != nil {
+		return 0
+	}
+	g.Expect(res.Body.Close()).To(gomega.Succeed())
+	return res.StatusCode
 }
 
 // podConfig is access with a token of the ServiceAccount, as the kubelet gets one.

@@ -29,6 +29,8 @@ type installed struct {
 
 	system, shop, blog string
 	operator           *process
+	// notes are what helm printed.
+	notes string
 }
 
 func install(t *testing.T, moreValues string) *installed {
@@ -40,7 +42,7 @@ func (w *world) install(moreValues string) *installed {
 	w.Helper()
 	i := &installed{world: w, system: w.newNamespace(restricted), shop: w.newNamespace(nil), blog: w.newNamespace(nil)}
 	values := w.loopback(i.system) + fmt.Sprintf("crds: {enabled: false}\nwatch: {namespaces: [%s, %s]}\n", i.shop, i.blog) + moreValues
-	w.helm("install", release, chartDir, "-n", i.system, "-f", w.values(values))
+	i.notes = w.helm("install", release, chartDir, "-n", i.system, "-f", w.values(values))
 	w.Cleanup(func() {
 		// The context of the test is over.
 		if out, err := runHelm(context.WithoutCancel(w.Context()), w.kubeconfig, "uninstall", release, "-n", i.system); err != nil {
@@ -142,11 +144,7 @@ func (i *installed) scrape() {
 	if code, _ := get(i); code != http.StatusForbidden {
 		i.Errorf("a scraper without the role got HTTP %d", code)
 	}
-	i.must(i.Create(i.Context(), &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "prometheus-" + i.system},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: release + "-" + i.system + "-metrics-reader"},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: i.shop, Name: "prometheus"}},
-	}))
+	i.letScrape(i.shop, "prometheus")
 	i.Eventually(func(g gomega.Gomega) {
 		code, body := get(g)
 		g.Expect(code).To(gomega.Equal(http.StatusOK))

@@ -57,7 +57,7 @@ func render(t *testing.T, name, namespace, values string) map[string][]byte {
 	if err := os.WriteFile(path, []byte(values), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"template", name, chartDir, "-n", namespace, "-f", path}
+	args := []string{"template", name, chartDir, "-n", namespace, "--set", "image.repository=" + image, "-f", path}
 	cmd := exec.CommandContext(t.Context(), os.Getenv("HELM"), args...) //nolint:gosec // our helm
 	errs := &bytes.Buffer{}
 	cmd.Stderr = errs
@@ -241,6 +241,7 @@ metrics:
 // What cannot be right is refused, with a message that names the value.
 func TestBadValues(t *testing.T) {
 	for values, says := range map[string]string{
+		"image.repository=":                                         "make image push IMG=",
 		"replicaCount=two":                                          "/replicaCount",
 		"replicas=2":                                                "'replicas' not allowed",
 		"image.digest=abc":                                          "/image/digest",
@@ -260,17 +261,17 @@ func TestBadValues(t *testing.T) {
 		`podLabels.app\.kubernetes\.io/name=x`:                      "propertyName 'app.kubernetes.io/name'",
 		"networkPolicy.enabled=true,proxy.httpsProxy=http://a:3128": "port 3128",
 		"networkPolicy.enabled=true,proxy.httpsProxy=http://a":      "port 80",
-		"resources=a":                           "/resources",
-		"podDisruptionBudget.maxUnavailable=-1": "/podDisruptionBudget/maxUnavailable",
+		"resources=a":                                               "/resources",
+		"podDisruptionBudget.maxUnavailable=-1":                     "/podDisruptionBudget/maxUnavailable",
 	} {
 		t.Run(values, func(t *testing.T) {
-			out, err := runHelm(context.WithoutCancel(t.Context()), "", "template", release, chartDir, "--set", values)
+			out, err := runHelm(context.WithoutCancel(t.Context()), "", "template", release, chartDir, "--set", "image.repository="+image, "--set", values)
 			if err == nil || !strings.Contains(out, says) {
 				t.Errorf("helm said %v: %s", err, out)
 			}
 		})
 	}
-	out, err := runHelm(t.Context(), "", "template", release, chartDir, "--kube-version", "v1.30.0")
+	out, err := runHelm(t.Context(), "", "template", release, chartDir, "--set", "image.repository="+image, "--kube-version", "v1.30.0")
 	if err == nil || !strings.Contains(out, "1.31") {
 		t.Errorf("an older Kubernetes: %v: %s", err, out)
 	}
@@ -284,26 +285,4 @@ func TestNothingClusterWide(t *testing.T) {
 			t.Errorf("%s:\n%s", key, doc)
 		}
 	}
-}
-
-// docs/install.md tells how an installation by kubectl becomes Helm's.
-func TestMoveFromKubectl(t *testing.T) {
-	w := newWorld(t, shared)
-	writeInstaller(t)
-	kubectl := func(args ...string) {
-		t.Helper()
-		args = append([]string{"--kubeconfig", w.kubeconfig}, args...)
-		cmd := exec.CommandContext(t.Context(), filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl"), args...) //nolint:gosec // our own
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("kubectl %s: %v: %s", strings.Join(args, " "), err, out)
-		}
-	}
-	kubectl("apply", "--server-side", "-f", "../../dist/install.yaml")
-	if out, err := w.tryHelm("install", release, chartDir, "-n", releaseSystem); err == nil {
-		t.Errorf("helm took what is not its own: %s", out)
-	}
-	kubectl("-n", releaseSystem, "delete", "deployment", deployment)
-	w.helm("install", release, chartDir, "-n", releaseSystem, "--take-ownership", "--force-conflicts")
-	w.helm("uninstall", release, "-n", releaseSystem)
-	w.must(w.Get(t.Context(), client.ObjectKey{Name: crdName}, newCRD()))
 }

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package chart
+
+import (
+	"maps"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+var (
+	documentedHeading = regexp.MustCompile(`(?m)^(#+) .*$`)
+	documentedBlock   = regexp.MustCompile("(?ms)^```(\\w+)\n(.*?)^```$")
+)
+
+// documented are the blocks of a language below a heading of a page, in their order.
+func documented(t *testing.T, page, heading, language string) []string {
+	t.Helper()
+	_, section, found := strings.Cut(string(read(t, "../../docs/"+page)), "\n"+heading+"\n")
+	if !found {
+		t.Fatalf("docs/%s has no heading %q", page, heading)
+	}
+	// Comments in blocks look like headings.
+	bare := documentedBlock.ReplaceAllStringFunc(section, func(b string) string { return strings.ReplaceAll(b, "#", " ") })
+	if next := documentedHeading.FindStringIndex(bare); next != nil {
+		section = section[:next[0]]
+	}
+	var out []string
+	for _, m := range documentedBlock.FindAllStringSubmatch(section, -1) {
+		if m[1] == language {
+			out = append(out, m[2])
+		}
+	}
+	if len(out) == 0 {
+		t.Fatalf("docs/%s has no %s block below %q", page, language, heading)
+	}
+	return out
+}
+
+// shell runs commands as people do, in the root of the repository.
+func (w *world) shell(script string) string {
+	w.Helper()
+	cmd := exec.CommandContext(w.Context(), "bash", "-euo", "pipefail", "-c", script) //nolint:gosec // our own
+	cmd.Dir = "../.."
+	path := []string{filepath.Dir(os.Getenv("HELM")), os.Getenv("KUBEBUILDER_ASSETS"), os.Getenv("PATH")}
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+w.kubeconfig, "PATH="+strings.Join(path, string(filepath.ListSeparator)))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		w.Fatalf("%v: %s\n%s", err, script, out)
+	}
+	return string(out)
+}
+
+// docs/install.md tells how an installation by kubectl becomes Helm's: its commands work in the order in which they are there.
+func TestMoveFromKubectl(t *testing.T) {
+	w := newWorld(t, shared)
+	writeInstaller(t)
+	w.shell("kubectl apply --server-side -f dist/install.yaml")
+	if out, err := w.tryHelm("install", release, chartDir, "-n", releaseSystem, "--set", "image.repository="+image); err == nil {
+		t.Errorf("helm took what is not its own: %s", out)
+	}
+	for _, commands := range documented(t, "install.md", "## Move from kubectl to Helm", "sh") {
+		w.shell(commands)
+	}
+	w.helm("uninstall", release, "-n", releaseSystem)
+	w.must(w.Get(t.Context(), client.ObjectKey{Name: crdName}, newCRD()))
+}
+
+// The values in docs/install.md for Prometheus make what they say, and its commands let Prometheus' account read the metrics of
+// a release with the names that the page uses.
+func TestDocumentedPrometheus(t *testing.T) {
+	const heading = "### With Prometheus"
+	values := strings.Join(documented(t, "install.md", heading, "yaml"), "\n")
+	objects := render(t, release, releaseSystem, values+"networkPolicy: {enabled: true}\n")
+	for _, key := range []string{
+		"ServiceMonitor " + deployment + "-metrics-monitor", "PrometheusRule " + release + "-rules", "ConfigMap " + release + "-dashboards",
+	} {
+		if len(objects[key]) == 0 {
+			t.Errorf("the values give no %s", key)
+		}
+	}
+	commands := strings.Join(documented(t, "install.md", heading, "sh"), "\n")
+	role := regexp.MustCompile(`--clusterrole=(\S+)`).FindStringSubmatch(commands)
+	if role == nil || !strings.Contains(string(objects["ClusterRole "+role[1]]), "/metrics") {
+		t.Errorf("the command binds %q, which the chart does not make", role)
+	}
+	label := regexp.MustCompile(`label namespace monitoring (\w+)=(\w+)`).FindStringSubmatch(commands)
+	if label == nil || !strings.Contains(string(objects["NetworkPolicy "+deployment]), label[1]+": "+label[2]) {
+		t.Errorf("the command sets the label %q, which the network policy does not ask for", label)
+	}
+}
+
+// letScrape gives a ServiceAccount the right to read the metrics by the command that helm printed.
+func (i *installed) letScrape(namespace, account string) {
+	i.Helper()
+	command := regexp.MustCompile(`(?m)^ *kubectl create clusterrolebinding .*$`).FindString(i.notes)
+	const example = "monitoring:prometheus-k8s"
+	if !strings.Contains(command, example) {
+		i.Fatalf("helm does not tell how to let %s read the metrics:\n%s", example, i.notes)
+	}
+	i.shell(strings.ReplaceAll(command, example, namespace+":"+account))
+}
+
+// A namespace of the list that is deleted stops no process that runs, but keeps a new one from becoming ready, until the list is
+// changed as docs/install.md says.
+func TestListedNamespaceIsDeleted(t *testing.T) {
+	i := install(t, "")
+	i.createToken(i.shop)
+	i.eventuallyReady(i.shop)
+	i.deleteNamespace(i.blog)
+	i.proveServed(i.shop, "without the other namespace")
+	i.operator.stop()
+
+	stuck := i.launch(i.system, deployment)
+	stuck.stuck = true
+	i.Eventually(func() string { return string(read(t, stuck.log)) }).Should(gomega.MatchRegexp(`forbidden.*` + i.blog))
+	i.Consistently(func(g gomega.Gomega) int { return i.readyz(g, stuck) }, 2*time.Second).ShouldNot(gomega.Equal(http.StatusOK))
+	stuck.stop()
+	if out, err := i.tryHelm("upgrade", release, chartDir, "-n", i.system, "--reset-then-reuse-values"); err == nil {
+		t.Errorf("helm made a Role in a namespace that is not there: %s", out)
+	}
+
+	blocks := documented(t, "install.md", "### For a few namespaces only", "sh")
+	commands := strings.NewReplacer(releaseSystem, i.system, "={shop}", "={"+i.shop+"}").Replace(blocks[len(blocks)-1])
+	i.shell(strings.ReplaceAll(commands, "helm upgrade", "helm upgrade --set replicaCount=1"))
+	d := &appsv1.Deployment{}
+	i.must(i.Get(t.Context(), client.ObjectKey{Namespace: i.system, Name: deployment}, d))
+	if *d.Spec.Replicas != 1 {
+		t.Errorf("the operator is to have %d replicas after all commands", *d.Spec.Replicas)
+	}
+	i.operator = i.start(i.system, deployment)
+	i.proveServed(i.shop, "with another list")
+}
+
+// deleteNamespace deletes a namespace with all that is in it.
+func (i *installed) deleteNamespace(name string) {
+	i.Helper()
+	stop, err := shared.env.StartControllers("namespace-controller")
+	i.must(err)
+	defer func() { i.must(stop()) }()
+	i.must(i.Delete(i.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}))
+	i.Eventually(func() error { return i.Get(i.Context(), client.ObjectKey{Name: name}, &corev1.Namespace{}) }).
+		Should(gomega.MatchError(apierrors.IsNotFound, "IsNotFound"))
+}
+
+// The commands in docs/prompt-delivery.md take away what the component brought.
+func TestTurnOffPromptDelivery(t *testing.T) {
+	w := newWorld(t, shared)
+	w.shell("kubectl apply --server-side -k config/prompt-delivery")
+	role := &rbacv1.ClusterRole{}
+	key := client.ObjectKey{Name: release + "-prompt-delivery-role"}
+	w.must(w.Get(t.Context(), key, role))
+	for _, commands := range documented(t, "prompt-delivery.md", "## Turn it off", "sh") {
+		for line := range strings.Lines(commands) {
+			if strings.HasPrefix(line, "kubectl delete ") {
+				w.shell(line)
+			}
+		}
+	}
+	if left := w.shell("kubectl get --ignore-not-found -k config/prompt-delivery"); left != "" {
+		t.Errorf("there is still:\n%s", left)
+	}
+}
+
+// make undeploy deletes all that make deploy with its options may have made, and the policy that is applied by itself.
+func TestUndeploy(t *testing.T) {
+	dir := t.TempDir()
+	deleted := filepath.Join(dir, "deleted.yaml")
+	kubectl := filepath.Join(dir, "kubectl")
+	script := "#!/bin/sh\n[ \"$*\" = 'delete --ignore-not-found -f -' ] || exit 1\n{ echo ---; cat; } >>" + deleted + "\n"
+	if err := os.WriteFile(kubectl, []byte(script), 0o700); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	undeploy := exec.CommandContext(t.Context(), "make", "-s", "-C", "../..", "undeploy", "KUBECTL="+kubectl) //nolint:gosec // our own
+	if out, err := undeploy.CombinedOutput(); err != nil {
+		t.Fatalf("make undeploy: %v: %s", err, out)
+	}
+	want := kustomizeWithPromptDelivery(t)
+	for _, file := range []string{"policy.yaml", "binding.yaml"} {
+		maps.Copy(want, split(t, read(t, "../../config/admission-policy/"+file)))
+	}
+	if got, want := slices.Sorted(maps.Keys(split(t, read(t, deleted)))), slices.Sorted(maps.Keys(want)); !slices.Equal(got, want) {
+		t.Errorf("it deletes\n%s\nand there is\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
