@@ -30,8 +30,10 @@ func (a *app) revokeCommand() *cobra.Command {
 %s apart.
 
 Pods get errcode 40001 from the second call until their volume has the new token, which can take 90 s.
-In Stable mode the two calls come out of the %d that WeChat grants an account in 24 hours. If the
-AppSecret leaked, reset it in WeChat's console: a revoke does not help then.`, short(refresh.RevokeSpacing), refresh.ForcedPerDay),
+In Stable mode the two calls come out of the %d that WeChat grants an account in 24 hours.
+
+If the AppSecret leaked too, first reset it in WeChat's console and write the new one into the
+credentials Secret. Then revoke: the reset may leave issued tokens alive.`, short(refresh.RevokeSpacing), refresh.ForcedPerDay),
 		Example: `  # Asks first, then shows the progress
   kubectl wxtoken revoke shop
 
