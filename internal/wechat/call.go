@@ -88,7 +88,10 @@ func (c *Client) mint(ctx context.Context, r request, startBy time.Time) (reply,
 			return answer, nil
 		}
 		if g.passed() {
-			err.MaybeSent = !err.answered
+			if err.MaybeSent = !err.answered; err.MaybeSent {
+				// The next mint begins with another endpoint, whatever this one does to those that come after it.
+				c.preferred.CompareAndSwap(int64(i), int64(order[(n+1)%len(order)]))
+			}
 			return reply{}, err
 		}
 		last = err

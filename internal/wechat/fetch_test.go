@@ -107,8 +107,11 @@ func TestPreferredHost(t *testing.T) {
 	down[0].Store(false)
 	step(probe, 2, 4) // and stays
 	down[1].Store(true)
-	step(legacy, 2, 5) // a mint does not fail over, nor say which host is good
-	step(stable, 3, 6)
+	step(legacy, 2, 5) // a mint does not fail over, but the next one begins elsewhere
+	step(legacy, 3, 5)
+	down[0].Store(true)
+	step(legacy, 4, 5)
+	down[1].Store(false)
 	step(legacy, 4, 6)
 }
 
