@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"time"
 )
@@ -29,7 +30,6 @@ func (d *deadline) RoundTrip(req *http.Request) (*http.Response, error) {
 	if patient(req) {
 		return d.next.RoundTrip(req)
 	}
-	// The context lives on with the answer's body; the request's own context ends it.
 	ctx, cancel := context.WithCancelCause(req.Context())
 	timer := time.AfterFunc(d.within, func() { cancel(errNoAnswer) })
 	res, err := d.next.RoundTrip(req.WithContext(ctx))
@@ -45,7 +45,20 @@ func (d *deadline) RoundTrip(req *http.Request) (*http.Response, error) {
 		_ = res.Body.Close()
 		return nil, errNoAnswer
 	}
+	res.Body = endingBody{res.Body, cancel}
 	return res, nil
+}
+
+// endingBody ends the request's context with the answer's body. The one that it was made from may live as long as the process, and
+// would keep it.
+type endingBody struct {
+	io.ReadCloser
+	cancel context.CancelCauseFunc
+}
+
+func (b endingBody) Close() error {
+	defer b.cancel(nil)
+	return b.ReadCloser.Close()
 }
 
 // patient tells a watch, or an informer's list, from a request for one object.
