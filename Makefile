@@ -124,7 +124,8 @@ verify: ## Check that generated files, module files and formatting are up to dat
 test: verify vet lint chart-lint argocd-test image-test fuzz-short ## Check everything and run all tests with the race detector on a real API server.
 	@hack/tools/build.sh promtool >/dev/null; hack/tools/build.sh prometheus >/dev/null # ahead of the tests' time limit
 	assets=$(TEST_ASSETS); helm=$(HELM); \
-	KUBEBUILDER_ASSETS="$$assets" HELM="$$helm" $(GO) test -race -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) ./...
+	KUBE_CACHE_MUTATION_DETECTOR=true KUBEBUILDER_ASSETS="$$assets" HELM="$$helm" \
+		$(GO) test -race -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) ./...
 
 .PHONY: chart-lint
 chart-lint: ## Lint the chart and run its unit tests.
@@ -301,7 +302,10 @@ deploy: require-img overlay ## Install or update the operator with the image IMG
 
 .PHONY: undeploy
 undeploy: ## Delete the operator and the CRD, and with it every WeChatAppToken and the Secrets they own.
-	$(KUSTOMIZE) build config/default | $(KUBECTL) delete --ignore-not-found -f -
+	@# What is optional too: its objects are not in the namespace and would stay.
+	@for dir in config/default config/prompt-delivery config/admission-policy; do \
+		$(KUSTOMIZE) build "$$dir" | $(KUBECTL) delete --ignore-not-found -f -; \
+	done
 
 ##@ Clean up
 
