@@ -30,6 +30,11 @@ const (
 	mintInHandover = 20 * time.Second
 	// legacyHandover is how long these minutes are.
 	legacyHandover = 5 * time.Minute
+	// passOverFor is how long a member is not asked to mint after the API server failed it, perhaps it alone: a webhook may be down
+	// that guards its namespace.
+	passOverFor = time.Minute
+	// sweepAtOnce is how many of the accounts that were left are looked at when one more is.
+	sweepAtOnce = 4
 	// foreignWithin: a second token that dies early within it is reported as somebody else's fetching.
 	foreignWithin = time.Hour
 )
@@ -67,29 +72,37 @@ type account struct {
 	early  []time.Time
 	wanted bool
 	forced []time.Time
+	// left: the account is in accounts.left, whose mutex guards this.
+	left bool
 }
 
 type accountMember struct {
 	uid  types.UID
 	name types.NamespacedName
+	// failedAt is when its last pass ended with an error of the API server; zero if it did not.
+	failedAt time.Time
 }
 
 // sighting: at this time WeChat confirmed the token of this fingerprint.
 type sighting struct {
 	fingerprint   string
 	at, expiresAt time.Time
+	// doubted: a call that may have replaced it since brought no answer.
+	doubted bool
 }
 
 type accounts struct {
 	mu   sync.Mutex
 	byID map[accountID]*account
+	// left are accounts that a member left. Some of them stay for their pacing.
+	left []accountID
 }
 
 func newAccounts() *accounts {
 	return &accounts{byID: map[accountID]*account{}}
 }
 
-func (a *accounts) of(id accountID) *account {
+func (a *accounts) join(id accountID, uid types.UID, name types.NamespacedName) *account {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	acct := a.byID[id]
@@ -97,15 +110,33 @@ func (a *accounts) of(id accountID) *account {
 		acct = &account{mints: rate.NewLimiter(rate.Every(mintEvery), mintBurst)}
 		a.byID[id] = acct
 	}
+	acct.mu.Lock()
+	defer acct.mu.Unlock()
+	acct.members = append(slices.DeleteFunc(acct.members, isMember(uid)), accountMember{uid: uid, name: name})
 	return acct
 }
 
-func (a *accounts) join(id accountID, uid types.UID, name types.NamespacedName) *account {
-	acct := a.of(id)
-	acct.mu.Lock()
-	defer acct.mu.Unlock()
-	acct.members = append(slices.DeleteFunc(acct.members, isMember(uid)), accountMember{uid, name})
-	return acct
+// ended notes how a pass of a member ended.
+func (a *account) ended(uid types.UID, failed bool, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := range a.members {
+		switch m := &a.members[i]; {
+		case m.uid != uid:
+		case failed:
+			m.failedAt = now
+		default:
+			m.failedAt = time.Time{}
+		}
+	}
+}
+
+// fails: the API server failed this member a short time ago.
+func (a *account) fails(uid types.UID, now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	i := slices.IndexFunc(a.members, isMember(uid))
+	return i >= 0 && now.Before(pacedAt(a.members[i].failedAt, passOverFor, now))
 }
 
 // shared: the account has other members.
@@ -124,12 +155,40 @@ func (a *accounts) leave(id accountID, uid types.UID, now time.Time) {
 	if acct == nil {
 		return
 	}
-	acct.mu.Lock()
-	defer acct.mu.Unlock()
-	acct.members = slices.DeleteFunc(acct.members, isMember(uid))
-	if len(acct.members) == 0 && acct.mints.TokensAt(now) >= mintBurst && len(recentForced(acct.forced, now)) == 0 {
-		delete(a.byID, id)
+	acct.remove(uid)
+	if !acct.left {
+		acct.left, a.left = true, append(a.left, id)
 	}
+	for range min(sweepAtOnce, len(a.left)) {
+		id, a.left = a.left[0], a.left[1:]
+		switch acct := a.byID[id]; {
+		case acct.inUse(): // or somebody came
+			acct.left = false
+		case acct.paced(now):
+			a.left = append(a.left, id)
+		default:
+			delete(a.byID, id)
+		}
+	}
+}
+
+func (a *account) remove(uid types.UID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.members = slices.DeleteFunc(a.members, isMember(uid))
+}
+
+func (a *account) inUse() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.members) > 0
+}
+
+// paced: a member that came now would not find the account as a fresh one.
+func (a *account) paced(now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mints.TokensAt(now) < mintBurst || len(recentForced(a.forced, now)) > 0
 }
 
 func isMember(uid types.UID) func(accountMember) bool {
@@ -185,6 +244,13 @@ func (a *account) lastSeen() sighting {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.seen
+}
+
+// doubt: WeChat may have replaced the account's token since its last answer.
+func (a *account) doubt() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.seen.doubted = true
 }
 
 // mintNotBefore is when the next unrequested mint may be made; zero for now.

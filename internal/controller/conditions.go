@@ -148,7 +148,7 @@ func (p *pass) conditions(now time.Time) []metav1.Condition {
 }
 
 func (p *pass) situation(now time.Time) situation {
-	t := p.tokenInput()
+	t := p.tokenInput(now)
 	s := situation{
 		valid: t.Fingerprint != "" && now.Before(t.ExpiresAt) && !p.mem.verified.tampered &&
 			p.stored.appID == p.token.Spec.AppID,

@@ -86,7 +86,7 @@ func (p *pass) readCredentials(ctx context.Context) error {
 	p.credentials = state
 	p.mem.credentials = resolved{version: state.version, key: p.token.Spec.CredentialsSecretRef.Key, state: state}
 	if state.problem != "" {
-		p.leaveAccount()
+		p.leaveAccount(p.mem)
 		return nil
 	}
 	p.joinAccount(state.value)
@@ -154,16 +154,9 @@ func (p *pass) join(id accountID) {
 	if p.mem.account != nil && p.mem.accountID == id {
 		return
 	}
-	p.leaveAccount()
+	p.leaveAccount(p.mem)
 	p.mem.accountID = id
 	p.mem.account = p.accounts.join(id, p.token.UID, nameOf(p.token))
-}
-
-func (p *pass) leaveAccount() {
-	if p.mem.account != nil {
-		p.accounts.leave(p.mem.accountID, p.token.UID, p.WeChat.Now())
-		p.mem.account = nil
-	}
 }
 
 func (p *pass) legacy() bool { return p.token.Spec.Mode == v1alpha1.ModeLegacy }

@@ -8,7 +8,10 @@ import (
 	"time"
 
 	"github.com/onsi/gomega"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
@@ -96,6 +99,44 @@ func TestLegacyAccountIsShared(t *testing.T) {
 	if n := len(w.wechat.Tokens(appID)); n != 2 {
 		t.Errorf("%d tokens were minted, want 2", n)
 	}
+}
+
+// A fetcher that cannot write, for a reason that is its namespace's alone, does not keep the others from a token.
+func TestFetcherThatTheAPIServerFails(t *testing.T) {
+	w := newWorld(t)
+	there := *w
+	there.namespace = w.newNamespace()
+	w.startOperator(there.namespace)
+	there.createCredentials(appSecret)
+	there.createToken("fetcher", legacy)
+	value := there.eventuallyReady("fetcher")
+	w.createCredentials(appSecret)
+	w.createToken("shop", legacy)
+	w.eventuallyReady("shop")
+
+	down, sideEffects := "https://127.0.0.1:1", admissionv1.SideEffectClassNone
+	hook := &admissionv1.ValidatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: there.namespace},
+		Webhooks: []admissionv1.ValidatingWebhook{{
+			Name: "down.example.com", AdmissionReviewVersions: []string{"v1"}, SideEffects: &sideEffects,
+			ClientConfig:      admissionv1.WebhookClientConfig{URL: &down},
+			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: there.namespace}},
+			Rules: []admissionv1.RuleWithOperations{{
+				Operations: []admissionv1.OperationType{admissionv1.OperationAll},
+				Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"secrets"}},
+			}},
+		}},
+	}
+	w.must(w.Create(w.Context(), hook))
+	defer func() { w.must(w.Delete(w.Context(), hook)) }()
+	w.Eventually(func() error {
+		return w.Create(w.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: there.namespace, GenerateName: "probe-"}}, client.DryRunAll)
+	}).ShouldNot(gomega.Succeed())
+
+	w.wechat.RivalMint(appID)
+	w.wechat.RivalMint(appID)
+	w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, "1"))
+	w.eventuallyAnother("shop", value)
 }
 
 // A rival's mint kills the token sooner or later. It is noticed by the next check, and from the second time on the

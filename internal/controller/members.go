@@ -9,7 +9,10 @@ import (
 	"slices"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
@@ -73,6 +76,11 @@ func (p *pass) accountMembers(ctx context.Context) ([]member, error) {
 			continue // replaced by another resource, or about to be: its own pass asks
 		}
 		id, err := p.accountOf(ctx, item, mem)
+		if apierrors.IsForbidden(err) {
+			// It gets no token from here, and cannot fetch one: nobody reads its AppSecret.
+			log.FromContext(ctx).V(1).Info("left out a resource whose credentials may not be read", "resource", nameOf(item), "error", err.Error())
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -128,11 +136,11 @@ func eligible(token *v1alpha1.WeChatAppToken) bool {
 	return true
 }
 
-// electFetcher picks the oldest eligible member. The first member is the one that asks; it is eligible.
-func electFetcher(members []member) member {
+// electFetcher picks the oldest eligible member that can do its work. The first member is the one that asks; it is eligible.
+func electFetcher(members []member, fails func(types.UID) bool) member {
 	chosen := members[0]
 	for _, m := range members[1:] {
-		if m.eligible && older(m.token, chosen.token) {
+		if m.eligible && older(m.token, chosen.token) && !fails(m.token.UID) {
 			chosen = m
 		}
 	}
@@ -195,6 +203,13 @@ func (p *pass) serves(t *v1alpha1.TokenStatus) bool {
 	return p.mem.verified.tampered || p.mem.account.isDead(s.fingerprint) ||
 		s.appID != p.token.Spec.AppID || s.mode != p.token.Spec.Mode || p.credentialsChanged() ||
 		t.Fingerprint != s.fingerprint && s.issuedAt.Truncate(time.Second).Before(t.IssuedAt.Time)
+}
+
+// tellMembers lets the other members of a Legacy account know whether this resource can do anything for them.
+func (p *pass) tellMembers(err error) {
+	if acct := p.mem.account; acct != nil && p.legacy() && acct.shared() {
+		acct.ended(p.token.UID, err != nil, p.WeChat.Now())
+	}
 }
 
 // ask wakes the account's fetcher, which mints for all.

@@ -34,6 +34,8 @@ type memory struct {
 	inbox *issued
 	// own is the target as the last own write or live read left it.
 	own ownTarget
+	// gone is the UID of a target whose deletion was told: the answer to a write may come after it.
+	gone types.UID
 	// ownStatus is the status as the last own write left it.
 	ownStatus writtenStatus
 	// peer is the account that another member of it found this resource to belong to; nil in Stable mode.
@@ -146,22 +148,25 @@ func newMemories() *memories {
 	return &memories{byName: map[types.NamespacedName]*memory{}, lookers: map[types.NamespacedName][]string{}}
 }
 
-// of gives the memory of a resource; a fresh one if a resource of that name was replaced by another.
-func (m *memories) of(name types.NamespacedName, uid types.UID) *memory {
+// of gives the memory of a resource. If it replaced another one of that name, that one's memory is replaced too, and returned.
+func (m *memories) of(name types.NamespacedName, uid types.UID) (mem, replaced *memory) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.ofLocked(name, uid)
+	mem = m.byName[name]
+	switch {
+	case mem == nil:
+		return m.fresh(name, uid), nil
+	case mem.uid == uid:
+		return mem, nil
+	}
+	fresh := m.fresh(name, uid)
+	fresh.looks = mem.looks
+	return fresh, mem
 }
 
-func (m *memories) ofLocked(name types.NamespacedName, uid types.UID) *memory {
-	mem := m.byName[name]
-	if mem == nil || mem.uid != uid {
-		fresh := &memory{uid: uid}
-		if mem != nil {
-			fresh.looks = mem.looks
-		}
-		mem, m.byName[name] = fresh, fresh
-	}
+func (m *memories) fresh(name types.NamespacedName, uid types.UID) *memory {
+	mem := &memory{uid: uid}
+	m.byName[name] = mem
 	return mem
 }
 
@@ -170,10 +175,14 @@ func (m *memories) ofLocked(name types.NamespacedName, uid types.UID) *memory {
 func (m *memories) ofMember(name types.NamespacedName, uid types.UID) *memory {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if mem := m.byName[name]; mem != nil && mem.uid != uid {
+	mem := m.byName[name]
+	switch {
+	case mem == nil:
+		return m.fresh(name, uid)
+	case mem.uid != uid:
 		return nil
 	}
-	return m.ofLocked(name, uid)
+	return mem
 }
 
 func (m *memories) find(name types.NamespacedName) *memory {
@@ -265,8 +274,14 @@ func (r *Reconciler) forget(name types.NamespacedName) {
 	if r.deliverer != nil {
 		r.deliverer.Cancel(name)
 	}
-	if mem := r.memories.drop(name); mem != nil && mem.account != nil {
+	r.leaveAccount(r.memories.drop(name))
+}
+
+// leaveAccount is for the memory of a resource that is gone or has another account; nil is none.
+func (r *Reconciler) leaveAccount(mem *memory) {
+	if mem != nil && mem.account != nil {
 		r.accounts.leave(mem.accountID, mem.uid, r.WeChat.Now())
+		mem.account = nil
 	}
 }
 
@@ -339,7 +354,7 @@ func (m *memory) rememberTarget(own *metav1.PartialObjectMetadata, now time.Time
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.own = ownTarget{}
-	if own != nil {
+	if own != nil && own.UID != m.gone {
 		m.own = ownTarget{uid: own.UID, resourceVersion: own.ResourceVersion, meta: own, at: now}
 	}
 }
@@ -359,6 +374,7 @@ func (m *memory) ownWrite(uid types.UID, resourceVersion string) bool {
 func (m *memory) targetGone(uid types.UID, resourceVersion string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.gone = uid
 	if m.own.resourceVersion != "" && (m.own.uid == uid || newer(resourceVersion, m.own.resourceVersion)) {
 		m.own = ownTarget{}
 	}

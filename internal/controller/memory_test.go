@@ -104,6 +104,117 @@ func TestTargetGone(t *testing.T) {
 	}
 }
 
+// The deletion may be told before the answer to the write.
+func TestTargetGoneBeforeTheAnswer(t *testing.T) {
+	m := &memory{}
+	written := secretAt("10")
+	m.targetGone(written.UID, "11")
+	m.rememberTarget(written, time.Time{})
+	if m.own != (ownTarget{}) {
+		t.Errorf("it is taken to be there: %+v", m.own)
+	}
+	again := secretAt("12")
+	again.UID = "b"
+	if m.rememberTarget(again, time.Time{}); m.own.uid != "b" {
+		t.Error("the one that was made after it is not remembered")
+	}
+}
+
+// A time of confirmation that lies ahead, because the clock did, puts off no check.
+func TestConfirmedAhead(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	for ahead, want := range map[time.Duration]time.Time{
+		time.Second: now.Add(time.Second), // whole seconds of WeChat's Date
+		time.Hour:   {},
+	} {
+		acct := newAccounts().join(accountID{appID: "wx1"}, "u", types.NamespacedName{})
+		acct.observe(sighting{fingerprint: "f", at: now.Add(ahead), expiresAt: now.Add(2 * time.Hour)})
+		p := &pass{token: &v1alpha1.WeChatAppToken{}, mem: &memory{account: acct}, stored: stored{fingerprint: "f"}}
+		if got := p.tokenInput(now).CheckedAt; !got.Equal(want) {
+			t.Errorf("confirmed %s ahead: checked at %s, want %s", ahead, got, want)
+		}
+	}
+}
+
+// A resource that takes the name of another one leaves the other's account for it, and keeps what is registered by name.
+func TestReplacedMemory(t *testing.T) {
+	name := types.NamespacedName{Namespace: "shop", Name: "shop"}
+	m := newMemories()
+	first, replaced := m.of(name, "a")
+	if replaced != nil {
+		t.Error("the first one replaces something")
+	}
+	m.lookAt(name, looks{credentials: "credentials"})
+	if again, replaced := m.of(name, "a"); again != first || replaced != nil {
+		t.Error("the same resource has another memory")
+	}
+	second, replaced := m.of(name, "b")
+	if replaced != first || second == first || second.looks != first.looks {
+		t.Errorf("it replaces %v and looks at %+v", replaced, second.looks)
+	}
+}
+
+// An account without members is kept for as long as its pacing, and no longer.
+func TestAccountsThatAreLeft(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	a := newAccounts()
+	id := func(app string) accountID { return accountID{legacy: true, appID: app} }
+	for _, app := range []string{"minted", "forced", "back", "unused"} {
+		acct := a.join(id(app), "u", types.NamespacedName{Name: app})
+		switch app {
+		case "minted", "back":
+			acct.noteMint(now)
+		case "forced":
+			acct.noteForced(now)
+		}
+		a.leave(id(app), "u", now)
+	}
+	a.join(id("back"), "u", types.NamespacedName{Name: "back"})
+	check := func(after time.Duration, want ...string) {
+		t.Helper()
+		now = now.Add(after)
+		a.join(id("other"), "u", types.NamespacedName{})
+		a.leave(id("other"), "u", now)
+		var got []string
+		for left := range a.byID {
+			got = append(got, left.appID)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("after %s there are %v, want %v", after, got, want)
+		}
+	}
+	check(0, "back", "forced", "minted")
+	check(mintEvery, "back", "forced")
+	check(24*time.Hour, "back")
+	if len(a.left) != 0 {
+		t.Errorf("still to be looked at: %v", a.left)
+	}
+}
+
+// A member that the API server fails is passed over for a while, and not after a pass that went well.
+func TestMemberThatFails(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	acct := newAccounts().join(accountID{legacy: true}, "u", types.NamespacedName{})
+	fails := func() [2]bool { return [2]bool{acct.fails("u", now), acct.fails("other", now)} }
+	for _, step := range []struct {
+		do    func()
+		fails bool
+	}{
+		{func() {}, false},
+		{func() { acct.ended("u", true, now) }, true},
+		{func() { now = now.Add(passOverFor - time.Second) }, true},
+		{func() { now = now.Add(time.Second) }, false},
+		{func() { acct.ended("u", true, now) }, true},
+		{func() { acct.ended("u", false, now) }, false},
+		{func() { acct.ended("u", true, now.Add(time.Hour)) }, false}, // by a clock that was ahead
+	} {
+		if step.do(); fails() != [2]bool{step.fails, false} {
+			t.Errorf("fails: %v, want %v", fails(), step.fails)
+		}
+	}
+}
+
 // The token that WeChat issued later wins, whoever comes last.
 func TestInbox(t *testing.T) {
 	at := func(second int64, value string) issued {
@@ -164,7 +275,7 @@ func TestRepairs(t *testing.T) {
 
 // Mints that nobody asked for: a burst of three, then one in five minutes.
 func TestMintBucket(t *testing.T) {
-	a := newAccounts().of(accountID{})
+	a := newAccounts().join(accountID{}, "u", types.NamespacedName{})
 	now := time.Unix(1_000, 0)
 	wait := func() time.Duration {
 		at := a.mintNotBefore(now)
@@ -268,7 +379,7 @@ func TestForcedCallsOfAnAccount(t *testing.T) {
 // with 20 s between two attempts.
 func TestMintsInTheHandover(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
-	acct := newAccounts().of(accountID{legacy: true})
+	acct := newAccounts().join(accountID{legacy: true}, "u", types.NamespacedName{})
 	for range mintBurst {
 		acct.noteMint(now)
 	}
@@ -302,7 +413,7 @@ func TestMintsInTheHandover(t *testing.T) {
 func TestMarksOfAnotherProcess(t *testing.T) {
 	start := time.Unix(1_000_000, 0)
 	token := &v1alpha1.WeChatAppToken{Spec: v1alpha1.WeChatAppTokenSpec{Mode: v1alpha1.ModeLegacy}}
-	p := &pass{token: token, mem: &memory{account: newAccounts().of(accountID{legacy: true})}}
+	p := &pass{token: token, mem: &memory{account: newAccounts().join(accountID{legacy: true}, "u", types.NamespacedName{})}}
 	for _, tc := range []struct {
 		after, want time.Duration // since the start, and how long a mark of that moment is waited for
 	}{

@@ -205,7 +205,7 @@ func (p *pass) verify(ctx context.Context) error {
 
 // judge takes the snapshot for the target and notes what its data shows.
 func (p *pass) judge(snapshot target.Snapshot) {
-	now := p.WeChat.Now()
+	now, synced := p.WeChat.Clock()
 	p.mem.rememberTarget(snapshot.Meta, now)
 	p.setExisting(snapshot.Meta)
 	v := verification{resourceVersion: snapshot.Meta.ResourceVersion, readAt: now, refused: p.refusal(snapshot)}
@@ -213,13 +213,16 @@ func (p *pass) judge(snapshot target.Snapshot) {
 	known, trusted := p.trusted()
 	switch r := p.record; {
 	case trusted && snapshot.Holds(key, known.fingerprint, known.appIDOr(r.AppID), known.expiresAt):
-	case snapshot.Holds(key, r.TokenFingerprint, r.AppID, r.ExpiresAt) && r.ExpiresAt.Before(now.Add(longestLife)):
+	case snapshot.Holds(key, r.TokenFingerprint, r.AppID, r.ExpiresAt) && r.Complete() && (!synced || livesAtMost(r.ExpiresAt, now)):
 		v.doubtful = true
 	default:
 		v.tampered = true
 	}
 	p.mem.verified = v
 }
+
+// livesAtMost what WeChat gives a token. Who edits a Secret may write any time.
+func livesAtMost(expiresAt, now time.Time) bool { return expiresAt.Before(now.Add(longestLife)) }
 
 func (s stored) appIDOr(recorded string) string {
 	if s.appID != "" {
@@ -254,7 +257,7 @@ func (p *pass) inputs() (time.Time, refresh.Inputs) {
 		CredentialsChanged: p.credentialsChanged(),
 		Requests:           p.requests(now),
 		Unwritten:          p.unwritten() != nil,
-		Token:              p.tokenInput(),
+		Token:              p.tokenInput(now),
 		Target: refresh.Target{
 			Denied:          !p.ownership.Writable(),
 			Exists:          p.stored.fingerprint != "",
@@ -287,7 +290,7 @@ func (p *pass) inputs() (time.Time, refresh.Inputs) {
 // mintNotBefore is the pace of the account, or in the last minutes of a valid token the quicker one. What somebody else wrote
 // into the Secret does not count: it must not be a way to quick mints.
 func (p *pass) mintNotBefore(now time.Time) time.Time {
-	expiry := p.tokenInput().ExpiresAt
+	expiry := p.tokenInput(now).ExpiresAt
 	foreign := p.mem.verified.tampered || p.mem.verified.doubtful
 	if p.stored.fingerprint == "" || foreign || !now.Before(expiry) {
 		return p.mem.account.mintNotBefore(now)
@@ -304,7 +307,7 @@ func (p *pass) unansweredMark() target.Mint {
 }
 
 // tokenInput describes the stored token, with what WeChat said about it since.
-func (p *pass) tokenInput() refresh.Token {
+func (p *pass) tokenInput(now time.Time) refresh.Token {
 	s := p.stored
 	t := refresh.Token{Fingerprint: s.fingerprint, IssuedAt: s.issuedAt, ExpiresAt: s.expiresAt}
 	t.Doubtful = p.existing != nil && p.mem.verified.doubtful
@@ -315,9 +318,13 @@ func (p *pass) tokenInput() refresh.Token {
 		t.ExpiresAt = earlier(since, s.issuedAt) // who edits the Secret may write any time
 		return t
 	}
-	switch seen := p.mem.account.lastSeen(); {
+	seen := p.mem.account.lastSeen()
+	t.Doubtful = t.Doubtful || seen.doubted
+	switch {
 	case seen.fingerprint == s.fingerprint:
-		t.CheckedAt = seen.at
+		if !refresh.NotedAhead(seen.at, now) {
+			t.CheckedAt = seen.at
+		}
 		t.ExpiresAt = seen.expiresAt
 	case seen.fingerprint != "" && !p.legacy():
 		t.Doubtful = true // another member was given another token

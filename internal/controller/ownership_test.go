@@ -204,6 +204,28 @@ func TestDeletedInTheMiddleOfAFetch(t *testing.T) {
 	}
 }
 
+// What came of a deleted resource's fetch is not told by the status of the one that has its name now.
+func TestReplacedInTheMiddleOfAFetch(t *testing.T) {
+	w := newWorld(t)
+	w.wechat.Inject(wechattest.Fault{Delay: 1500 * time.Millisecond, Errcode: 40164, Times: 1})
+	w.startOperator()
+	w.createCredentials(appSecret)
+	token := w.createToken("shop")
+	w.Eventually(func() int { return w.wechat.Count(wechattest.Filter{}) }).Should(gomega.Equal(1)) // it is under way
+	w.must(w.Delete(w.Context(), token))
+	w.createToken("shop", annotated(v1alpha1.AnnotationRevokeRequestedAt, "replayed"))
+	w.eventuallyReady("shop")
+	if e := w.token("shop").Status.LastError; e != nil {
+		t.Errorf("the status has the error of the one before: %+v", e)
+	}
+	if got := w.handled("shop").Revoke; got != "replayed" {
+		t.Errorf("handled: %q", got)
+	}
+	if n := w.forcedCalls(); n != 0 {
+		t.Errorf("%d forced calls", n)
+	}
+}
+
 // In a namespace that is being deleted nothing can be made: it is said once, and nothing spins.
 func TestNamespaceBeingDeleted(t *testing.T) {
 	w := newWorld(t)

@@ -93,6 +93,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, nil // the garbage collector does the rest
 	}
 	err = p.run(ctx)
+	p.tellMembers(err)
 	if err == nil {
 		p.deliver()
 	}
@@ -141,7 +142,10 @@ func (r *Reconciler) load(ctx context.Context, req ctrl.Request) (*pass, error) 
 			}
 			return nil, fmt.Errorf("reading WeChatAppToken %s: %w", req.NamespacedName, err)
 		}
-		if mem = r.memories.of(req.NamespacedName, token.UID); mem.freshen(token) {
+		var replaced *memory
+		mem, replaced = r.memories.of(req.NamespacedName, token.UID)
+		r.leaveAccount(replaced)
+		if mem.freshen(token) {
 			break
 		}
 	}
@@ -231,6 +235,6 @@ func (p *pass) requeue() ctrl.Result {
 	return ctrl.Result{RequeueAfter: after, Priority: &priority}
 }
 
-// dueRotationPriority puts due rotations before checks, whose priority is 0, and before the first pass over
-// resources after a start, which controller-runtime gives -100.
+// dueRotationPriority puts due rotations before events and checks, whose priority is 0. The first pass over a resource after a start
+// comes last: controller-runtime gives it -100 (docs/adr/0024).
 const dueRotationPriority = 10

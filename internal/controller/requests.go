@@ -19,7 +19,9 @@ func (p *pass) recallHandled() {
 	}
 	if p.token.Status.ObservedGeneration < 0 && !p.mem.seen {
 		for _, kind := range refresh.RequestKinds() {
-			p.handle(kind, p.requested(kind))
+			if value := p.requested(kind); len(value) <= v1alpha1.RequestValueMaxLength { // a longer one fits no status
+				p.handle(kind, value)
+			}
 		}
 	}
 	if p.mem.handled != nil {

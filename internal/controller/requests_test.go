@@ -88,6 +88,43 @@ func TestRefreshRequest(t *testing.T) {
 	}
 }
 
+// A value that is too long for the status is no reason to write none.
+func TestLongRequestThatCameWithTheResource(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, strings.Repeat("x", 65)), annotated(v1alpha1.AnnotationCheckRequestedAt, "old"))
+	w.eventuallyReady("shop")
+	if got := w.handled("shop"); got != (v1alpha1.HandledRequests{Check: "old"}) {
+		t.Errorf("handled: %+v", got)
+	}
+	if n := w.forcedCalls(); n != 0 {
+		t.Errorf("%d forced calls", n)
+	}
+}
+
+// When the answer to a forced call gets lost, the token in the Secret may live for five more minutes: WeChat is asked soon.
+func TestForcedCallWhoseAnswerIsLost(t *testing.T) {
+	for kind, annotation := range map[string]string{"refresh": v1alpha1.AnnotationRefreshRequestedAt, "revoke": v1alpha1.AnnotationRevokeRequestedAt} {
+		t.Run(kind, func(t *testing.T) {
+			w := newWorld(t)
+			w.startOperator()
+			w.createCredentials(appSecret)
+			w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = time.Hour })
+			value := w.eventuallyReady("shop")
+			if kind == "refresh" {
+				w.wechat.Inject(wechattest.Fault{DelayAnswer: time.Millisecond, Times: 1}) // it asks before it forces
+			}
+			w.wechat.Inject(wechattest.Fault{Cut: wechattest.CutAfter, Times: 1})
+			w.update("shop", annotated(annotation, "1"))
+			w.eventuallyAnother("shop", value)
+			if n := w.forcedCalls(); n != 1 {
+				t.Errorf("%d forced calls", n)
+			}
+		})
+	}
+}
+
 // If WeChat has another token already, a refresh only fetches it: two forced calls in a row would be a revoke.
 func TestRefreshRequestAfterSomebodyElses(t *testing.T) {
 	w := newWorld(t)

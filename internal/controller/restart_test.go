@@ -166,6 +166,43 @@ func TestCrashBeforeTheStatusWrite(t *testing.T) {
 	}
 }
 
+// The same, when the clock of the process that comes after it is hours behind.
+func TestCrashBeforeTheStatusWriteAndAClockBehind(t *testing.T) {
+	w := newWorld(t)
+	o := w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop", legacy)
+	value := w.eventuallyReady("shop")
+	o.stop()
+	token := w.token("shop")
+	token.Status = v1alpha1.WeChatAppTokenStatus{ObservedGeneration: -1}
+	w.must(w.Client.Status().Update(w.Context(), token))
+	w.skew.Store(-int64(3 * time.Hour))
+	w.startOperator()
+	w.eventuallyReady("shop")
+	if w.value("shop") != value || w.calls(wechattest.EndpointLegacy) != 1 {
+		t.Errorf("the token was replaced; %d were minted", w.calls(wechattest.EndpointLegacy))
+	}
+}
+
+// A lie about the expiry is found out as soon as WeChat has told the time.
+func TestForgedExpiryAndAClockBehind(t *testing.T) {
+	w := newWorld(t)
+	o := w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop", legacy)
+	value := w.eventuallyReady("shop")
+	o.stop()
+	w.writeAsAnotherLeader("shop", value, w.clock.now())
+	w.updateSecret("shop", func(s *corev1.Secret) {
+		lie := w.clock.now().Add(300 * time.Hour).UTC().Format(time.RFC3339)
+		s.Data["expires_at"], s.Annotations[v1alpha1.AnnotationExpiresAt] = []byte(lie), lie
+	})
+	w.skew.Store(-int64(3 * time.Hour))
+	w.startOperator()
+	w.eventuallyAnother("shop", value)
+}
+
 // A restart shortly before the token's end replaces it at once, while it is still valid.
 func TestRestartInTheHandoverWindow(t *testing.T) {
 	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {

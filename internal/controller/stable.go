@@ -110,6 +110,9 @@ func (p *pass) force(ctx context.Context) error {
 		token.Token, err = p.refreshed(ctx)
 	}
 	if err != nil {
+		if refused, ok := errors.AsType[*wechat.Error](err); ok && refused.MaybeSent {
+			p.mem.account.doubt()
+		}
 		return p.failRequest(ctx, err)
 	}
 	p.succeeded(ctx, p.mem.account, token.Token)

@@ -30,6 +30,9 @@ func (p *pass) writeStatus(ctx context.Context) error {
 	if equality.Semantic.DeepEqual(next, p.token.Status) || p.onlyMarked(next) {
 		return nil
 	}
+	if gone, err := p.gone(ctx); gone || err != nil {
+		return err // another resource may have the name, and would take this status for its own
+	}
 	failpoint.Hit("before-status")
 	version, err := p.patchStatus(ctx, next)
 	if err != nil {
@@ -143,7 +146,7 @@ func (p *pass) report(now time.Time) *v1alpha1.RefreshError {
 		r.Generation == p.mem.failedGeneration && r.CredentialsVersion == p.mem.failedCredentials {
 		return r
 	}
-	retryAt := metav1.NewTime(f.EffectiveRetryAt(p.decision.DueAt, p.tokenInput()).Truncate(time.Second))
+	retryAt := metav1.NewTime(f.EffectiveRetryAt(p.decision.DueAt, p.tokenInput(now)).Truncate(time.Second))
 	p.mem.reported = &v1alpha1.RefreshError{
 		Code:               int32(f.Code), //nolint:gosec // errcodes have at most seven digits; the client refuses others
 		Reason:             f.Reason,

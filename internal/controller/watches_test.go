@@ -37,7 +37,7 @@ func TestOwnWritesStartNothing(t *testing.T) {
 		"a Secret of other people": {update("database", "9", "10"), false},
 	} {
 		t.Run(title, func(t *testing.T) {
-			mem := r.memories.of(name, "u")
+			mem, _ := r.memories.of(name, "u")
 			r.memories.lookAt(name, looks{credentials: "credentials", target: "shop"})
 			mem.rememberTarget(secret("shop", "10"), time.Unix(1_000, 0))
 			queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -65,7 +66,7 @@ func (p *pass) writeTarget(ctx context.Context) error {
 // now would belong to nobody. The next decision has nothing to do.
 func (p *pass) gone(ctx context.Context) (bool, error) {
 	now := &v1alpha1.WeChatAppToken{}
-	err := p.Client.Get(ctx, nameOf(p.token), now)
+	err := p.Client.Get(ctx, nameOf(p.token), now, client.UnsafeDisableDeepCopy)
 	switch {
 	case apierrors.IsNotFound(err):
 		p.deleted = true

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
@@ -52,7 +53,7 @@ func TestSupersededBySecret(t *testing.T) {
 				token:    &v1alpha1.WeChatAppToken{Spec: v1alpha1.WeChatAppTokenSpec{Mode: tt.mode}},
 				existing: &metav1.PartialObjectMetadata{},
 				record:   target.Record{TokenFingerprint: theirs.Fingerprint(), IssuedAt: now},
-				mem:      &memory{account: newAccounts().of(accountID{}), verified: verification{doubtful: true, readAt: now}},
+				mem:      &memory{account: newAccounts().join(accountID{}, "u", types.NamespacedName{}), verified: verification{doubtful: true, readAt: now}},
 			},
 			token: issued{Token: wechat.Token{Value: ours, IssuedAt: now.Add(-time.Second)}},
 		}

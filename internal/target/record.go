@@ -94,6 +94,11 @@ func DecodeRecord(annotations map[string]string) Record {
 	return r
 }
 
+// Complete tells whether the record describes a token as the status of a resource has to: with its times and a mode.
+func (r Record) Complete() bool {
+	return !r.IssuedAt.IsZero() && !r.ExpiresAt.IsZero() && (r.Mode == v1alpha1.ModeStable || r.Mode == v1alpha1.ModeLegacy)
+}
+
 // Encode is the inverse of DecodeRecord. A key with the value "" is to be absent.
 func (r Record) Encode() iter.Seq2[string, string] {
 	revoke := ""
