@@ -3,10 +3,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 )
@@ -56,3 +58,26 @@ func TestDeadline(t *testing.T) {
 		})
 	}
 }
+
+// The context of a request ends with its answer: what it was made from may live as long as the process.
+func TestDeadlineEndsTheContext(t *testing.T) {
+	var ctx context.Context
+	transport := withDeadline(roundTripper(func(req *http.Request) (*http.Response, error) {
+		ctx = req.Context()
+		return &http.Response{Body: io.NopCloser(strings.NewReader("answer"))}, nil
+	}))
+	res, err := transport.RoundTrip(httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if body, err := io.ReadAll(res.Body); err != nil || string(body) != "answer" || ctx.Err() != nil {
+		t.Errorf("body %q, error %v, context %v", body, err, ctx.Err())
+	}
+	if err := res.Body.Close(); err != nil || ctx.Err() == nil {
+		t.Errorf("closed: %v, context %v", err, ctx.Err())
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }

@@ -116,8 +116,8 @@ func (a *accounts) join(id accountID, uid types.UID, name types.NamespacedName) 
 	return acct
 }
 
-// ended notes how a pass of a member ended.
-func (a *account) ended(uid types.UID, failed bool, now time.Time) {
+// noteOutcome tells how the last pass of a member ended.
+func (a *account) noteOutcome(uid types.UID, failed bool, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i := range a.members {
@@ -159,10 +159,17 @@ func (a *accounts) leave(id accountID, uid types.UID, now time.Time) {
 	if !acct.left {
 		acct.left, a.left = true, append(a.left, id)
 	}
+	a.sweep(now)
+}
+
+// sweep looks at some of the accounts that were left, more of them than are left at once, and drops those that nobody is in and whose
+// pacing is over. The mutex is held.
+func (a *accounts) sweep(now time.Time) {
 	for range min(sweepAtOnce, len(a.left)) {
-		id, a.left = a.left[0], a.left[1:]
+		id := a.left[0]
+		a.left = a.left[1:]
 		switch acct := a.byID[id]; {
-		case acct.inUse(): // or somebody came
+		case acct.inUse():
 			acct.left = false
 		case acct.paced(now):
 			a.left = append(a.left, id)

@@ -150,7 +150,7 @@ func (p *pass) conditions(now time.Time) []metav1.Condition {
 func (p *pass) situation(now time.Time) situation {
 	t := p.tokenInput(now)
 	s := situation{
-		valid: t.Fingerprint != "" && now.Before(t.ExpiresAt) && !p.mem.verified.tampered &&
+		valid: t.Fingerprint != "" && now.Before(t.ExpiresAt) && p.stored.believable(now) && !p.mem.verified.tampered &&
 			p.stored.appID == p.token.Spec.AppID,
 		had:            t.Fingerprint != "" || p.token.Status.Token != nil,
 		suspended:      p.token.Spec.Suspend,

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -32,6 +31,8 @@ type member struct {
 	token    *v1alpha1.WeChatAppToken
 	mem      *memory
 	eligible bool
+	// failing: the API server failed its last pass, a short time ago.
+	failing bool
 }
 
 func (m member) targetName() client.ObjectKey {
@@ -85,7 +86,9 @@ func (p *pass) accountMembers(ctx context.Context) ([]member, error) {
 			return nil, err
 		}
 		if id == p.mem.accountID {
-			members = append(members, member{token: item, mem: mem, eligible: eligible(item)})
+			members = append(members, member{
+				token: item, mem: mem, eligible: eligible(item), failing: p.mem.account.fails(item.UID, p.WeChat.Now()),
+			})
 		}
 	}
 	return members, nil
@@ -137,10 +140,10 @@ func eligible(token *v1alpha1.WeChatAppToken) bool {
 }
 
 // electFetcher picks the oldest eligible member that can do its work. The first member is the one that asks; it is eligible.
-func electFetcher(members []member, fails func(types.UID) bool) member {
+func electFetcher(members []member) member {
 	chosen := members[0]
 	for _, m := range members[1:] {
-		if m.eligible && older(m.token, chosen.token) && !fails(m.token.UID) {
+		if m.eligible && !m.failing && older(m.token, chosen.token) {
 			chosen = m
 		}
 	}
@@ -152,6 +155,9 @@ func electFetcher(members []member, fails func(types.UID) bool) member {
 func (p *pass) copyFrom(ctx context.Context, others []member) (bool, error) {
 	for _, source := range p.sources(others) {
 		snapshot, err := p.store.Read(ctx, source.targetName())
+		if apierrors.IsForbidden(err) {
+			continue // its namespace is not the operator's any more
+		}
 		if client.IgnoreNotFound(err) != nil {
 			return false, err
 		}
@@ -205,10 +211,10 @@ func (p *pass) serves(t *v1alpha1.TokenStatus) bool {
 		t.Fingerprint != s.fingerprint && s.issuedAt.Truncate(time.Second).Before(t.IssuedAt.Time)
 }
 
-// tellMembers lets the other members of a Legacy account know whether this resource can do anything for them.
-func (p *pass) tellMembers(err error) {
+// noteOutcome is for the other members of a Legacy account, who may wait for this resource.
+func (p *pass) noteOutcome(err error) {
 	if acct := p.mem.account; acct != nil && p.legacy() && acct.shared() {
-		acct.ended(p.token.UID, err != nil, p.WeChat.Now())
+		acct.noteOutcome(p.token.UID, err != nil, p.WeChat.Now())
 	}
 }
 

@@ -34,8 +34,8 @@ type memory struct {
 	inbox *issued
 	// own is the target as the last own write or live read left it.
 	own ownTarget
-	// gone is the UID of a target whose deletion was told: the answer to a write may come after it.
-	gone types.UID
+	// deletedTarget is the UID of a target whose deletion was told: the answer to a write may come after it.
+	deletedTarget types.UID
 	// ownStatus is the status as the last own write left it.
 	ownStatus writtenStatus
 	// peer is the account that another member of it found this resource to belong to; nil in Stable mode.
@@ -354,7 +354,7 @@ func (m *memory) rememberTarget(own *metav1.PartialObjectMetadata, now time.Time
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.own = ownTarget{}
-	if own != nil && own.UID != m.gone {
+	if own != nil && own.UID != m.deletedTarget {
 		m.own = ownTarget{uid: own.UID, resourceVersion: own.ResourceVersion, meta: own, at: now}
 	}
 }
@@ -374,7 +374,7 @@ func (m *memory) ownWrite(uid types.UID, resourceVersion string) bool {
 func (m *memory) targetGone(uid types.UID, resourceVersion string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.gone = uid
+	m.deletedTarget = uid
 	if m.own.resourceVersion != "" && (m.own.uid == uid || newer(resourceVersion, m.own.resourceVersion)) {
 		m.own = ownTarget{}
 	}

@@ -202,12 +202,12 @@ func TestMemberThatFails(t *testing.T) {
 		fails bool
 	}{
 		{func() {}, false},
-		{func() { acct.ended("u", true, now) }, true},
+		{func() { acct.noteOutcome("u", true, now) }, true},
 		{func() { now = now.Add(passOverFor - time.Second) }, true},
 		{func() { now = now.Add(time.Second) }, false},
-		{func() { acct.ended("u", true, now) }, true},
-		{func() { acct.ended("u", false, now) }, false},
-		{func() { acct.ended("u", true, now.Add(time.Hour)) }, false}, // by a clock that was ahead
+		{func() { acct.noteOutcome("u", true, now) }, true},
+		{func() { acct.noteOutcome("u", false, now) }, false},
+		{func() { acct.noteOutcome("u", true, now.Add(time.Hour)) }, false}, // by a clock that was ahead
 	} {
 		if step.do(); fails() != [2]bool{step.fails, false} {
 			t.Errorf("fails: %v, want %v", fails(), step.fails)

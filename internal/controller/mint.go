@@ -8,7 +8,6 @@ import (
 	"errors"
 	"time"
 
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -95,7 +94,7 @@ func (p *pass) withoutMint(ctx context.Context, members []member) (done bool, er
 	if now.Before(p.mintAllowedAt(now)) {
 		return true, nil
 	}
-	if fetcher := electFetcher(members, func(uid types.UID) bool { return p.mem.account.fails(uid, now) }); fetcher.token.UID != p.token.UID {
+	if fetcher := electFetcher(members); fetcher.token.UID != p.token.UID {
 		p.ask(ctx, fetcher)
 		return true, nil
 	}
@@ -285,12 +284,10 @@ func (p *pass) confirmed(ctx context.Context) {
 	if !p.askedTheTime() {
 		p.recovered(ctx)
 	}
-	p.sight()
-	if p.mem.verified.doubtful && !livesAtMost(p.stored.expiresAt, p.WeChat.Now()) {
-		// WeChat's time was not known when the Secret was judged.
-		p.mem.verified.doubtful, p.mem.verified.tampered = false, true
-		return
+	if !p.stored.believable(p.WeChat.Now()) {
+		return // the next look at the Secret finds it tampered with
 	}
+	p.sight()
 	if p.mem.verified.doubtful || p.mem.stored == nil {
 		s := p.stored
 		s.credentials = p.credentials.value.Fingerprint()

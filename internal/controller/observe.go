@@ -136,6 +136,10 @@ func (p *pass) loadStored(ctx context.Context) error {
 	case trusted:
 		p.stored = known
 	}
+	if now, synced := p.WeChat.Clock(); synced && !p.mem.verified.tampered && !p.stored.believable(now) {
+		v := &p.mem.verified // WeChat's time was not known when it was judged
+		v.doubtful, v.tampered, v.counted = false, true, false
+	}
 	p.countRepair()
 	return nil
 }
@@ -213,7 +217,7 @@ func (p *pass) judge(snapshot target.Snapshot) {
 	known, trusted := p.trusted()
 	switch r := p.record; {
 	case trusted && snapshot.Holds(key, known.fingerprint, known.appIDOr(r.AppID), known.expiresAt):
-	case snapshot.Holds(key, r.TokenFingerprint, r.AppID, r.ExpiresAt) && r.Complete() && (!synced || livesAtMost(r.ExpiresAt, now)):
+	case snapshot.Holds(key, r.TokenFingerprint, r.AppID, r.ExpiresAt) && r.Complete() && (!synced || plausible(r.ExpiresAt, now)):
 		v.doubtful = true
 	default:
 		v.tampered = true
@@ -221,8 +225,11 @@ func (p *pass) judge(snapshot target.Snapshot) {
 	p.mem.verified = v
 }
 
-// livesAtMost what WeChat gives a token. Who edits a Secret may write any time.
-func livesAtMost(expiresAt, now time.Time) bool { return expiresAt.Before(now.Add(longestLife)) }
+// plausible: WeChat may have given a token this expiry. Who edits a Secret may write any.
+func plausible(expiresAt, now time.Time) bool { return expiresAt.Before(now.Add(longestLife)) }
+
+// believable: the times are the operator's own, or plausible.
+func (s stored) believable(now time.Time) bool { return !s.unseen || plausible(s.expiresAt, now) }
 
 func (s stored) appIDOr(recorded string) string {
 	if s.appID != "" {
@@ -325,7 +332,9 @@ func (p *pass) tokenInput(now time.Time) refresh.Token {
 		if !refresh.NotedAhead(seen.at, now) {
 			t.CheckedAt = seen.at
 		}
-		t.ExpiresAt = seen.expiresAt
+		if !p.legacy() { // a probe tells no expiry
+			t.ExpiresAt = seen.expiresAt
+		}
 	case seen.fingerprint != "" && !p.legacy():
 		t.Doubtful = true // another member was given another token
 	}

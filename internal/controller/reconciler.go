@@ -93,13 +93,13 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, nil // the garbage collector does the rest
 	}
 	err = p.run(ctx)
-	p.tellMembers(err)
 	if err == nil {
 		p.deliver()
 	}
 	if statusErr := p.writeStatus(ctx); err == nil {
 		err = statusErr
 	}
+	p.noteOutcome(err)
 	if err != nil {
 		return ctrl.Result{}, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -199,7 +200,14 @@ func TestForgedExpiryAndAClockBehind(t *testing.T) {
 		s.Data["expires_at"], s.Annotations[v1alpha1.AnnotationExpiresAt] = []byte(lie), lie
 	})
 	w.skew.Store(-int64(3 * time.Hour))
+	before := w.token("shop").Status.Token
+	w.wechat.Inject(wechattest.Fault{Errcode: 40164}) // it tells the time, and nothing about the token
 	w.startOperator()
+	w.eventuallyReason("shop", v1alpha1.ReasonIPNotAllowed)
+	if got := w.token("shop").Status.Token; !equality.Semantic.DeepEqual(got, before) {
+		t.Errorf("the status says %+v, and said %+v", got, before)
+	}
+	w.wechat.ClearFaults()
 	w.eventuallyAnother("shop", value)
 }
 

@@ -111,7 +111,7 @@ func (p *pass) force(ctx context.Context) error {
 	}
 	if err != nil {
 		if refused, ok := errors.AsType[*wechat.Error](err); ok && refused.MaybeSent {
-			p.mem.account.doubt()
+			p.mem.account.doubt() // in Legacy mode the mark on the Secret says so
 		}
 		return p.failRequest(ctx, err)
 	}

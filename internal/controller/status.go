@@ -31,7 +31,7 @@ func (p *pass) writeStatus(ctx context.Context) error {
 		return nil
 	}
 	if gone, err := p.gone(ctx); gone || err != nil {
-		return err // another resource may have the name, and would take this status for its own
+		return err // another resource may have the name, and would take this status for its own, as long as the informer is not behind
 	}
 	failpoint.Hit("before-status")
 	version, err := p.patchStatus(ctx, next)
@@ -76,7 +76,7 @@ func (p *pass) status() v1alpha1.WeChatAppTokenStatus {
 	last := p.token.Status
 	s := v1alpha1.WeChatAppTokenStatus{
 		ObservedGeneration:    p.token.Generation,
-		Token:                 p.tokenStatus(),
+		Token:                 p.tokenStatus(now),
 		TargetSecretName:      p.token.TargetName(),
 		TargetResourceVersion: last.TargetResourceVersion,
 		CredentialsVersion:    last.CredentialsVersion,
@@ -89,7 +89,7 @@ func (p *pass) status() v1alpha1.WeChatAppTokenStatus {
 	if p.credentials.problem == "" && p.credentials.version != "" {
 		s.CredentialsVersion = p.credentials.version
 	}
-	if due := refresh.DueAt(p.storedInputs()); !due.IsZero() {
+	if due := refresh.DueAt(p.storedInputs()); !due.IsZero() && p.stored.believable(now) {
 		at := metav1.NewTime(due.Truncate(time.Second))
 		s.NextRefreshAt = &at
 	}
@@ -116,9 +116,12 @@ func (p *pass) storedInputs() refresh.Inputs {
 	}
 }
 
-func (p *pass) tokenStatus() *v1alpha1.TokenStatus {
+func (p *pass) tokenStatus(now time.Time) *v1alpha1.TokenStatus {
 	if p.stored.fingerprint == "" {
 		return nil
+	}
+	if !p.stored.believable(now) {
+		return p.token.Status.Token // what is not believed must not become what is
 	}
 	t := &v1alpha1.TokenStatus{
 		Mode:      p.stored.mode,

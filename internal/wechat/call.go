@@ -89,7 +89,7 @@ func (c *Client) mint(ctx context.Context, r request, startBy time.Time) (reply,
 		}
 		if g.passed() {
 			if err.MaybeSent = !err.answered; err.MaybeSent {
-				// The next mint begins with another endpoint, whatever this one does to those that come after it.
+				// It is not sent again, so the next mint is the one to try another endpoint.
 				c.preferred.CompareAndSwap(int64(i), int64(order[(n+1)%len(order)]))
 			}
 			return reply{}, err
