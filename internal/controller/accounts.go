@@ -120,14 +120,13 @@ func (a *accounts) join(id accountID, uid types.UID, name types.NamespacedName) 
 func (a *account) noteOutcome(uid types.UID, failed bool, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for i := range a.members {
-		switch m := &a.members[i]; {
-		case m.uid != uid:
-		case failed:
-			m.failedAt = now
-		default:
-			m.failedAt = time.Time{}
-		}
+	i := slices.IndexFunc(a.members, isMember(uid))
+	if i < 0 {
+		return
+	}
+	a.members[i].failedAt = time.Time{}
+	if failed {
+		a.members[i].failedAt = now
 	}
 }
 
