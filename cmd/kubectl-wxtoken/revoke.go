@@ -252,7 +252,10 @@ func (r *revocation) finish(ctx context.Context, l look) error {
 	left, _ := l.left()
 	r.say(green, "second forced call made: the leaked token (%s) is dead", victim)
 	r.say(green, "Secret %s holds the new token (%s), valid for %s", l.TargetName(), is.Fingerprint, countdown(left))
-	fmt.Fprintf(r.Out, "\nPods that mount the Secret have it within 90 s. If the AppSecret leaked too, reset it in WeChat's console.\n")
+	fmt.Fprint(r.Out, `
+Pods that mount the Secret have it within 90 s. If the AppSecret leaked too, reset it in WeChat's console, write the new one into
+the credentials Secret, and revoke again: who had it could read this token too.
+`)
 	return nil
 }
 

@@ -144,12 +144,21 @@ func (p *pass) supersededBySecret(token *issued) bool {
 		return false
 	}
 	if !p.legacy() {
-		return token.handledRefresh == "" && token.revoke == nil && token.IssuedAt.Before(p.mem.verified.readAt)
+		return token.handledRefresh == "" && token.revoke == nil && token.IssuedAt.Before(p.readAt())
 	}
 	if p.record.Mint.ID != "" && p.record.Mint.ID == p.mem.ownMark || p.mem.account != nil && p.mem.account.isDead(p.record.TokenFingerprint) {
 		return false // nobody wrote a token since this mint began, or what was written is refused by WeChat
 	}
 	return token.unmarked || p.record.IssuedAt.After(token.IssuedAt)
+}
+
+// readAt is when the Secret was last looked at. When the clock turns out to have run ahead then, that is now: the next answer is newer.
+func (p *pass) readAt() time.Time {
+	v := &p.mem.verified
+	if now := p.WeChat.Now(); refresh.NotedAhead(v.readAt, now) {
+		v.readAt = now
+	}
+	return v.readAt
 }
 
 // wrote remembers an own write.

@@ -66,18 +66,22 @@ func (c *Client) try(ctx context.Context, endpoint int, r request) (reply, *Erro
 		return reply{}, badResponse(host, err.Error())
 	}
 	c.preferred.Store(int64(endpoint))
-	if date, err := http.ParseTime(ex.date); err == nil {
-		c.clock.learn(date, ex.started, ex.received)
-	} else {
-		c.clock.settle(ex.received)
-	}
+	startedAt := c.tellTime(ex)
 	if a.code != 0 {
 		e := classify(a, r.codes, append([]Secret{a.token}, r.secrets...))
 		e.answered = true
 		return reply{}, e
 	}
-	now := c.clock.mark()
-	return reply{answer: a, startedAt: c.clock.at(now).Add(-between(ex.started, now))}, nil
+	return reply{answer: a, startedAt: startedAt}, nil
+}
+
+// tellTime sets the clock by an answer, and gives WeChat's time at which it was asked for. A gateway may have taken the Date away.
+func (c *Client) tellTime(ex exchange) (startedAt time.Time) {
+	date, err := http.ParseTime(ex.date)
+	if err != nil {
+		return c.clock.settle(ex.started, ex.received)
+	}
+	return c.clock.learn(date, ex.started, ex.received)
 }
 
 // roundTrip sends the request and reads the answer. It uses the transport without an http.Client, which

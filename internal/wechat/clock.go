@@ -82,21 +82,37 @@ func (c *clock) at(m instant) time.Time {
 	return a.at(m)
 }
 
-// learn takes the Date of an answer. WeChat is taken to have written it half-way between started and
-// received, unless nobody knows how long that was: then at its start, which is never behind, and the clock is not synced.
-func (c *clock) learn(date time.Time, started, received instant) {
+// learn takes the Date of an answer, and gives WeChat's time at which the call was started. WeChat is taken to have written the Date
+// half-way between started and received, unless nobody knows how long that was: then at its start, which is never behind, and the
+// clock is not synced.
+func (c *clock) learn(date time.Time, started, received instant) (startedAt time.Time) {
 	if ahead(started, received) >= ignoredOffset {
-		c.anchor.Store(&anchor{instant: started, wechat: date.Add(dateTruncation).UTC()})
-		return
+		startedAt = date.Add(dateTruncation).UTC()
+		c.setTo(&anchor{instant: started, wechat: startedAt})
+		return startedAt
 	}
-	wechat := date.Add(dateTruncation + between(started, received)/2).UTC()
+	took := between(started, received)
+	wechat := date.Add(dateTruncation + took/2).UTC()
 	if offset := wechat.Sub(received.wall); offset.Abs() < ignoredOffset {
 		wechat = received.wall
 	}
-	c.anchor.Store(&anchor{instant: received, wechat: wechat})
+	c.setTo(&anchor{instant: received, wechat: wechat})
+	return wechat.Add(-took)
 }
 
-// settle takes an answer that does not tell the time: no better clock is to be had than the one there is.
-func (c *clock) settle(received instant) {
-	c.anchor.Store(&anchor{instant: received, wechat: c.at(received)})
+// settle takes an answer that does not tell the time, as learn does: no better clock is to be had than the one there is.
+func (c *clock) settle(started, received instant) (startedAt time.Time) {
+	wechat := c.at(received)
+	c.setTo(&anchor{instant: received, wechat: wechat})
+	return wechat.Add(-between(started, received))
+}
+
+// setTo keeps the anchor, unless there is a later one: calls overlap, and the local clock may have jumped after this one.
+func (c *clock) setTo(a *anchor) {
+	for {
+		last := c.anchor.Load()
+		if last != nil && last.mono.After(a.mono) || c.anchor.CompareAndSwap(last, a) {
+			return
+		}
+	}
 }

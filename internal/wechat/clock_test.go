@@ -63,7 +63,10 @@ func TestOffset(t *testing.T) {
 		mono := time.Now()
 		to := instant{wall: received, mono: mono}
 		from := instant{wall: received.Add(-tt.way), mono: mono.Add(-tt.way)}
-		c.learn(received.Add(tt.date).In(time.FixedZone("", 3600)), from, to)
+		started := c.learn(received.Add(tt.date).In(time.FixedZone("", 3600)), from, to)
+		if want := received.Add(tt.want - tt.way); !started.Equal(want) {
+			t.Errorf("Date %v, way %v: started at %v, want %v", tt.date, tt.way, started, want)
+		}
 		if got := c.at(to); !got.Equal(received.Add(tt.want)) || got.Location() != time.UTC {
 			t.Errorf("Date %v, way %v: now is off by %v, want %v; %v", tt.date, tt.way, got.Sub(received), tt.want, got.Location())
 		}
@@ -108,7 +111,7 @@ func TestLocalClockGoesWrong(t *testing.T) {
 			check("slept", offset+8*time.Hour)
 			time.Sleep(time.Hour)
 			check("slept, an hour later", offset+8*time.Hour)
-			c.settle(c.mark())
+			c.settle(c.mark(), c.mark())
 			now, synced := c.now()
 			if ahead := time.Until(now); !synced || (ahead-offset-8*time.Hour).Abs() > time.Second {
 				t.Errorf("offset %v, an answer without a Date: ahead by %v, synced %v", offset, ahead, synced)
@@ -138,6 +141,39 @@ func TestLocalClockJumpsDuringACall(t *testing.T) {
 			c.learn(truth, answered, answered)
 			if now, synced := c.now(); now.Sub(truth).Abs() > time.Second || !synced {
 				t.Errorf("%s, the next answer: now is %v off, synced %v", name, now.Sub(truth), synced)
+			}
+		})
+	}
+}
+
+// TestLocalClockJumpsBetweenCallsThatOverlap: the answer to the call that was started after the jump tells the time, also when the
+// one to the earlier call comes, or is read, after it.
+func TestLocalClockJumpsBetweenCallsThatOverlap(t *testing.T) {
+	const jump = 10 * time.Minute
+	for name, earlierEnds := range map[string]time.Duration{"before the jump": 0, "after it": 3 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			wall := &skewed{}
+			c := newClock(wall.now, nil)
+			earlier, earlierDate := c.mark(), time.Now()
+			time.Sleep(time.Second)
+			earlierEnd := c.mark()
+			wall.set(jump)
+			later, laterDate := c.mark(), time.Now()
+			time.Sleep(time.Second)
+			laterStarted := c.learn(laterDate, later, c.mark())
+			time.Sleep(earlierEnds)
+			if earlierEnds > 0 {
+				earlierEnd = c.mark()
+			}
+			earlierStarted := c.learn(earlierDate, earlier, earlierEnd)
+			if off := laterStarted.Sub(laterDate); off.Abs() > time.Second {
+				t.Errorf("%s: the later call was started %v off", name, off)
+			}
+			if off := earlierStarted.Sub(earlierDate); off.Abs() > time.Second {
+				t.Errorf("%s: the earlier call was started %v off", name, off)
+			}
+			if now, synced := c.now(); time.Until(now).Abs() > time.Second || !synced {
+				t.Errorf("%s: now is %v off, synced %v", name, time.Until(now), synced)
 			}
 		})
 	}
