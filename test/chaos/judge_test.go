@@ -5,6 +5,7 @@ package chaos
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
@@ -136,6 +137,21 @@ func (s *subject) after(t wechattest.IssuedToken) (wechattest.IssuedToken, bool)
 		}
 	}
 	return wechattest.IssuedToken{}, false
+}
+
+// busiestMinute is the largest number of calls that were made for one account within a minute. It shows work in a circle, which WeChat
+// would answer with a refusal one day, and which no sample need show.
+func busiestMinute(calls []wechattest.Call) (most int) {
+	recent := map[string][]time.Time{}
+	for _, c := range calls {
+		if c.AppID == "" { // it ended before anybody knew whose it was
+			continue
+		}
+		old := func(t time.Time) bool { return c.At.Sub(t) >= time.Minute }
+		recent[c.AppID] = append(slices.DeleteFunc(recent[c.AppID], old), c.At)
+		most = max(most, len(recent[c.AppID]))
+	}
+	return most
 }
 
 func (v *verdict) excludedShare() float64 {

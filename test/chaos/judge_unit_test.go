@@ -143,3 +143,19 @@ func TestRotationsAreCounted(t *testing.T) {
 		t.Errorf("%d rotations, slowest %s; want 1 and 14s, which is from 330 − 300 + 16 to 60", v.rotations, v.slowest)
 	}
 }
+
+func TestBusiestMinute(t *testing.T) {
+	var calls []wechattest.Call
+	for i := range 200 { // one in two seconds, of two apps in turn
+		calls = append(calls, wechattest.Call{At: at(2 * i), AppID: []string{"wx1", "wx2"}[i%2]}, wechattest.Call{At: at(2 * i)})
+	}
+	if got := busiestMinute(calls); got != 15 {
+		t.Errorf("%d calls in the busiest minute, want 15", got)
+	}
+	for i := range 10 {
+		calls = append(calls, wechattest.Call{At: at(400 + i), AppID: "wx1"})
+	}
+	if got := busiestMinute(calls); got != 22 {
+		t.Errorf("%d calls in the busiest minute with a burst, want 22", got)
+	}
+}

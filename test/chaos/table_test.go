@@ -18,6 +18,8 @@ const (
 	leastSamples = 1000
 	// mostExcluded is the share of samples that windows may exclude, unless a scenario states another.
 	mostExcluded = 0.05
+	// mostCallsPerMinute is for one account. The resources of a large one, a restart and the quick retries after an outage stay far below.
+	mostCallsPerMinute = 60
 )
 
 // result is a line of the table.
@@ -27,6 +29,7 @@ type result struct {
 	scenario     *scenario
 	runs         int
 	calls        int
+	busiest      int // minute of an account
 	statusWrites int64
 }
 
@@ -55,6 +58,9 @@ func (r *result) check(t *testing.T) {
 	if r.samples < leastSamples {
 		t.Errorf("%d samples, want at least %d", r.samples, leastSamples)
 	}
+	if r.busiest > mostCallsPerMinute {
+		t.Errorf("%d WeChat calls for one account within a minute, at most %d are allowed", r.busiest, mostCallsPerMinute)
+	}
 	if share := r.excludedShare(); share > limit {
 		t.Errorf("windows exclude %.1f %% of the samples, at most %.0f %% are allowed", share*100, limit*100)
 	}
@@ -77,11 +83,11 @@ func printTable(w io.Writer, results []*result) {
 		return
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "scenario\truns\trotations\tsamples\texcluded by window\tshare\tlongest window\tinvalid\tWeChat calls\tstatus writes\tworst recovery\t")
+	fmt.Fprintln(t, "scenario\truns\trotations\tsamples\texcluded by window\tshare\tlongest window\tinvalid\tWeChat calls\tin a minute\tstatus writes\tworst recovery\t")
 	for _, r := range results {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%s\t%.1f %%\t%s\t%d\t%d\t%d\t%s\t\n",
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%s\t%.1f %%\t%s\t%d\t%d\t%d\t%d\t%s\t\n",
 			r.scenario.name, r.runs, r.rotations, r.samples, r.windows(), r.excludedShare()*100, r.longest.Round(time.Second),
-			r.invalid, r.calls, r.statusWrites, r.slowest.Round(100*time.Millisecond))
+			r.invalid, r.calls, r.busiest, r.statusWrites, r.slowest.Round(100*time.Millisecond))
 	}
 	_ = t.Flush()
 }

@@ -275,8 +275,10 @@ func (w *world) result() *result {
 		lag = kubeletLag
 	}
 	r := &result{scenario: w.scenario, verdict: verdict{excluded: map[byte]int{}}}
+	calls := w.wechat.Calls(wechattest.Filter{})
+	r.calls, r.busiest = w.wechat.Count(wechattest.Filter{}), busiestMinute(calls)
 	var lost []time.Time
-	for _, c := range w.wechat.Calls(wechattest.Filter{}) {
+	for _, c := range calls {
 		if c.Minted && !c.Finished {
 			lost = append(lost, c.At)
 		}
@@ -307,6 +309,5 @@ func (w *world) result() *result {
 		}
 		r.judge(ref.name.String(), s, until, rng)
 	}
-	r.calls = w.wechat.Count(wechattest.Filter{})
 	return r
 }
