@@ -300,10 +300,10 @@ func (a *account) noteMinted(s sighting) {
 
 // markedMintNotBefore is when a mint may be made that only a mark on a Secret asks for; zero before the first mint of this
 // process.
-func (a *account) markedMintNotBefore() time.Time {
+func (a *account) markedMintNotBefore(now time.Time) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.minted.fingerprint == "" {
+	if a.minted.fingerprint == "" || refresh.NotedAhead(a.minted.at, now) {
 		return time.Time{}
 	}
 	return a.minted.at.Add(min(markedMintAfter, a.minted.expiresAt.Sub(a.minted.at)/4))

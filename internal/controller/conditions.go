@@ -150,7 +150,7 @@ func (p *pass) conditions(now time.Time) []metav1.Condition {
 func (p *pass) situation(now time.Time) situation {
 	t := p.tokenInput(now)
 	s := situation{
-		valid: t.Fingerprint != "" && now.Before(t.ExpiresAt) && p.stored.believable(now) && !p.mem.verified.tampered &&
+		valid: t.Fingerprint != "" && now.Before(t.ExpiresAt) && p.stored.believable(now) && !p.mem.verified.tampered && !p.putBack() &&
 			p.stored.appID == p.token.Spec.AppID,
 		had:            t.Fingerprint != "" || p.token.Status.Token != nil,
 		suspended:      p.token.Spec.Suspend,
@@ -166,8 +166,8 @@ func (p *pass) situation(now time.Time) situation {
 		note:           p.note,
 	}
 	if p.mem.refusedReferences == p.token.Generation {
-		s.note = "spec.target.deletionPolicy has no effect, because this cluster lets only accounts that may delete Secrets " +
-			"change an owner reference: edit metadata.ownerReferences of the Secret by hand"
+		s.note = "spec.target.deletionPolicy has no effect, because the API server refuses to change the owner reference: this cluster lets " +
+			"only accounts that may delete Secrets do it, or the Secret has another controller. Edit its metadata.ownerReferences by hand"
 	}
 	return s
 }

@@ -120,31 +120,42 @@ func TestMetadataOfTheSpec(t *testing.T) {
 	}
 }
 
-// A Secret that somebody keeps rewriting is repaired ever more slowly, and the status says so.
+// A Secret that somebody keeps rewriting is repaired ever more slowly, and the status says so. That goes for an older copy of it too,
+// which agrees with itself, so that WeChat is asked about it.
 func TestContestedTarget(t *testing.T) {
-	w := newWorld(t)
-	o := w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	w.eventuallyReady("shop")
-	const duration = 12 * time.Second
 	patch := []byte(`{"data":{"access_token":"bWluZQ=="}}`)
-	for end := time.Now().Add(duration); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		w.must(w.Patch(w.Context(), w.secret("shop"), client.RawPatch(types.MergePatchType, patch)))
+	for name, spoil := range map[string]func(w *world, start time.Time){
+		"by hand": func(w *world, _ time.Time) {
+			w.must(w.Patch(w.Context(), w.secret("shop"), client.RawPatch(types.MergePatchType, patch)))
+		},
+		"an older copy": func(w *world, start time.Time) { w.writeAsAnotherLeader("shop", "older", start) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			o := w.startOperator()
+			w.createCredentials(appSecret)
+			w.createToken("shop")
+			w.eventuallyReady("shop")
+			const duration = 12 * time.Second
+			start := w.clock.now()
+			for end := time.Now().Add(duration); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+				spoil(w, start)
+			}
+			w.eventuallyReason("shop", v1alpha1.ReasonTargetContested)
+			// At once, then after 1, 2, 4 and 8 s; the issue itself is a POST.
+			if n := w.requests(o)["patch secrets"]; n > 6 {
+				t.Errorf("%d repairs in %s", n, duration)
+			}
+			if n := w.requests(o)["patch wechatapptokens/status"]; n > 15 {
+				t.Errorf("%d status writes in %s", n, duration)
+			}
+			if n := w.calls(wechattest.EndpointStable); n > 7 {
+				t.Errorf("%d calls in %s", n, duration)
+			}
+			w.eventuallyReady("shop")
+			w.Eventually(func() []string { return w.events("shop") }).Should(gomega.ContainElement(v1alpha1.EventTargetContested))
+		})
 	}
-	w.eventuallyReason("shop", v1alpha1.ReasonTargetContested)
-	// At once, then after 1, 2, 4 and 8 s; the issue itself is a POST.
-	if n := w.requests(o)["patch secrets"]; n > 6 {
-		t.Errorf("%d repairs in %s", n, duration)
-	}
-	if n := w.requests(o)["patch wechatapptokens/status"]; n > 15 {
-		t.Errorf("%d status writes in %s", n, duration)
-	}
-	if n := w.calls(wechattest.EndpointStable); n > 7 {
-		t.Errorf("%d calls in %s", n, duration)
-	}
-	w.eventuallyReady("shop")
-	w.Eventually(func() []string { return w.events("shop") }).Should(gomega.ContainElement(v1alpha1.EventTargetContested))
 }
 
 // Who keeps stripping our metadata is answered ever more slowly too.

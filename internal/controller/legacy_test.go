@@ -230,6 +230,22 @@ func TestMintRefused(t *testing.T) {
 	}
 }
 
+// A mint whose answer got lost is repeated, also when the first repetition is refused: that says nothing about the lost one.
+func TestMintLostAndThenRefused(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop", legacy, func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = time.Hour })
+	value := w.eventuallyReady("shop")
+	w.clock.advance(3 * time.Minute) // a mark alone causes no mint sooner
+	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Cut: wechattest.CutAfter, Times: 1})
+	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Errcode: -1, Times: 1})
+	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
+	w.eventuallyAnother("shop", value)
+	w.eventuallyReady("shop")
+	w.Consistently(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(4))
+}
+
 // An operator whose WeChat answers are cut mints at most three times in five minutes.
 func TestMintsArePaced(t *testing.T) {
 	w := newWorld(t)

@@ -113,6 +113,8 @@ type issued struct {
 	unseen bool
 	// unmarked: minted in Legacy mode without a mark, because there was no Secret.
 	unmarked bool
+	// beforeLook: the Secret was looked at after WeChat gave this. No clock has to tell.
+	beforeLook bool
 	// reason why it was fetched; copied: from another member of the account.
 	reason refresh.Reason
 	copied bool
@@ -121,7 +123,6 @@ type issued struct {
 // verification is what a live read of the target's data showed.
 type verification struct {
 	resourceVersion string
-	readAt          time.Time
 	tampered        bool
 	// doubtful: the data agrees with the annotations, but this operator does not know the token.
 	doubtful bool
@@ -323,6 +324,15 @@ func (m *memory) put(token issued) {
 	defer m.mu.Unlock()
 	if m.inbox == nil || !token.IssuedAt.Before(m.inbox.IssuedAt) {
 		m.inbox = &token
+	}
+}
+
+// looked notes that the Secret was looked at.
+func (m *memory) looked() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.inbox != nil {
+		m.inbox.beforeLook = true
 	}
 }
 

@@ -409,6 +409,42 @@ func TestMintsInTheHandover(t *testing.T) {
 	}
 }
 
+// A process that was stopped, or whose mark took long to write, must not mint when another one thinks that its mint is over.
+func TestMintStartBy(t *testing.T) {
+	marked := time.Unix(1_000_000, 0)
+	for name, tt := range map[string]struct {
+		mark string
+		now  time.Duration // since the mark
+		want time.Duration // from now
+	}{
+		"no mark":                 {"", time.Minute, mintWithin},
+		"at once":                 {"own", 0, mintWithin},
+		"the mark took 4 s":       {"own", 4 * time.Second, time.Second},
+		"stopped after the mark":  {"own", time.Minute, startAfterMark - time.Minute},
+		"another process's mark":  {"other", time.Minute, mintWithin},
+		"a clock that was ahead":  {"own", -time.Hour, mintWithin},
+		"its end, for the others": {"own", mintTakes, startAfterMark - mintTakes},
+	} {
+		p := &pass{mem: &memory{ownMark: "own"}, record: target.Record{Mint: target.Mint{StartedAt: marked, ID: tt.mark}}}
+		now := marked.Add(tt.now)
+		if got := p.mintStartBy(now).Sub(now); got != tt.want {
+			t.Errorf("%s: to be started within %s, want %s", name, got, tt.want)
+		}
+	}
+}
+
+// A mint that a clock that was ahead has noted keeps no mark from its mint.
+func TestMintedAhead(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	acct := newAccounts().join(accountID{legacy: true}, "u", types.NamespacedName{})
+	for ahead, want := range map[time.Duration]time.Time{0: now.Add(markedMintAfter), time.Hour: {}} {
+		acct.noteMinted(sighting{fingerprint: "f", at: now.Add(ahead), expiresAt: now.Add(ahead + 2*time.Hour)})
+		if got := acct.markedMintNotBefore(now); !got.Equal(want) {
+			t.Errorf("noted %s ahead: not before %s, want %s", ahead, got, want)
+		}
+	}
+}
+
 // Another process's mark is waited for, in each rotation anew; those that follow each other, as forged ones do, only once.
 func TestMarksOfAnotherProcess(t *testing.T) {
 	start := time.Unix(1_000_000, 0)

@@ -22,9 +22,11 @@ const (
 	mintWithin = 2 * time.Second
 	// seekCopyAfter is how often a member looks for the others' token while the account may not mint.
 	seekCopyAfter = 10 * time.Second
-	// mintTakes is the longest time from a mark to the end of its mint: until its start, the call's deadline, and a little
-	// for the write.
-	mintTakes = mintWithin + 13*time.Second
+	// mintTakes is the longest time from the moment that a mark names to the end of its mint: until its start, and the call's deadline.
+	mintTakes = startAfterMark + 10*time.Second
+	// startAfterMark is the longest time from the moment that a mark names to the start of its mint. The write of the mark is in it, and a
+	// process that was stopped meanwhile finds that it is too late.
+	startAfterMark = mintWithin + 3*time.Second
 	// waitAgainAfter is when another process's mark is waited for anew: not so soon that forged ones put a mint off for long, and
 	// before another rotation of the shortest lives.
 	waitAgainAfter = 3 * time.Minute
@@ -63,6 +65,9 @@ func (p *pass) mint(ctx context.Context) error {
 		marked, err := p.store.Mark(ctx, p.existing, mark)
 		if err != nil {
 			return p.refusedWrite(ctx, err)
+		}
+		if !p.unansweredMark().StartedAt.IsZero() {
+			p.mem.mintAgain = true // a mint got lost, and an errcode for this one is no answer to it
 		}
 		p.mem.ownMark, p.mem.foreignMarkAt = mark.ID, time.Time{}
 		p.rememberMark(marked.ResourceVersion)
@@ -148,7 +153,7 @@ func (p *pass) markedMintAt(now time.Time) time.Time {
 	if mark.StartedAt.IsZero() || !p.legacy() || p.mem.account == nil {
 		return time.Time{}
 	}
-	at := p.mem.account.markedMintNotBefore()
+	at := p.mem.account.markedMintNotBefore(now)
 	if mark.ID == p.mem.ownMark {
 		return at
 	}
@@ -191,7 +196,7 @@ func (p *pass) fetchLegacy(ctx context.Context, acct *account, members []member)
 		undo = acct.noteMint(now)
 	}
 	failpoint.Hit("before-wechat")
-	token, err := p.WeChat.LegacyToken(ctx, p.credentials.value, now.Add(mintWithin))
+	token, err := p.WeChat.LegacyToken(ctx, p.credentials.value, p.mintStartBy(now))
 	failpoint.Hit("after-wechat")
 	if err != nil {
 		refused, answered := errors.AsType[*wechat.Error](err)
@@ -230,6 +235,15 @@ func (p *pass) fetchLegacy(ctx context.Context, acct *account, members []member)
 	}
 	p.mem.put(own)
 	return nil
+}
+
+// mintStartBy is when a mint that is begun now must be under way. Another process counts from the mark on the Secret.
+func (p *pass) mintStartBy(now time.Time) time.Time {
+	at := now.Add(mintWithin)
+	if mark := p.record.Mint; mark.ID != "" && mark.ID == p.mem.ownMark {
+		at = earlier(at, mark.StartedAt.Add(startAfterMark))
+	}
+	return at
 }
 
 // probe asks WeChat about the stored Legacy token, after making sure that it is the one that was written.

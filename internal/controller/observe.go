@@ -147,10 +147,16 @@ func (p *pass) loadStored(ctx context.Context) error {
 // countRepair counts, once for each state of the Secret, that somebody else's write is to be undone.
 func (p *pass) countRepair() {
 	v := &p.mem.verified
-	if !v.counted && (v.tampered || p.outdated()) {
+	if !v.counted && (v.tampered || p.putBack() || p.outdated()) {
 		p.mem.repairs.note(p.WeChat.Now())
 	}
 	v.counted = true
+}
+
+// putBack: somebody wrote another token than this process did, with what goes with it, such as an older copy of the Secret. It may be the
+// right one, so WeChat is asked.
+func (p *pass) putBack() bool {
+	return p.mem.verified.doubtful && p.mem.stored != nil && p.mem.stored.fingerprint != p.record.TokenFingerprint
 }
 
 // trusted is the token that this operator wrote last: in this process, or by its status, which only the operator
@@ -212,7 +218,8 @@ func (p *pass) judge(snapshot target.Snapshot) {
 	now, synced := p.WeChat.Clock()
 	p.mem.rememberTarget(snapshot.Meta, now)
 	p.setExisting(snapshot.Meta)
-	v := verification{resourceVersion: snapshot.Meta.ResourceVersion, readAt: now, refused: p.refusal(snapshot)}
+	p.mem.looked()
+	v := verification{resourceVersion: snapshot.Meta.ResourceVersion, refused: p.refusal(snapshot)}
 	key := p.token.Spec.Target.AccessTokenKey
 	known, trusted := p.trusted()
 	switch r := p.record; {
@@ -277,7 +284,7 @@ func (p *pass) inputs() (time.Time, refresh.Inputs) {
 		},
 	}
 	if p.mem.mintAgain {
-		in.Target.MintStarted = now
+		in.Target.MintStarted = now.Add(time.Second) // no failure so far is its answer, and marks are compared by whole seconds
 	}
 	if p.mem.failure != nil {
 		f := *p.mem.failure

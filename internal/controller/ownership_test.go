@@ -183,6 +183,26 @@ func TestDeletionPolicyChanged(t *testing.T) {
 		ShouldNot(gomega.ContainSubstring("no effect"))
 }
 
+// An owner reference that the API server refuses, here because the Secret has another controller, keeps no token from its rotation.
+func TestSecretHasAnotherController(t *testing.T) {
+	w := newWorld(t)
+	w.expectRefusal("patch secrets")
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Target.DeletionPolicy = v1alpha1.DeletionRetain })
+	value := w.eventuallyReady("shop")
+	w.updateSecret("shop", func(s *corev1.Secret) {
+		controller := true
+		s.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: "theirs", UID: "theirs", Controller: &controller}}
+	})
+	w.update("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Target.DeletionPolicy = v1alpha1.DeletionDelete })
+	w.Eventually(func() string { return w.condition("shop", v1alpha1.ConditionReady).Message }).
+		Should(gomega.ContainSubstring("has another controller"))
+	w.clock.advance(2*time.Hour - 200*time.Second)
+	w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, "now"))
+	w.eventuallyAnother("shop", value)
+}
+
 // A resource deleted in the middle of a fetch leaves nothing behind.
 func TestDeletedInTheMiddleOfAFetch(t *testing.T) {
 	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {

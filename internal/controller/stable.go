@@ -82,7 +82,7 @@ func (p *pass) take(token issued) {
 		return
 	}
 	if token.Value.Fingerprint() == p.stored.fingerprint && !p.stored.issuedAt.IsZero() {
-		token.IssuedAt = p.stored.issuedAt
+		token.IssuedAt = earlier(p.stored.issuedAt, token.IssuedAt) // a clock that was ahead may have noted it
 	}
 	p.mem.put(token)
 }

@@ -144,21 +144,12 @@ func (p *pass) supersededBySecret(token *issued) bool {
 		return false
 	}
 	if !p.legacy() {
-		return token.handledRefresh == "" && token.revoke == nil && token.IssuedAt.Before(p.readAt())
+		return token.handledRefresh == "" && token.revoke == nil && token.beforeLook
 	}
 	if p.record.Mint.ID != "" && p.record.Mint.ID == p.mem.ownMark || p.mem.account != nil && p.mem.account.isDead(p.record.TokenFingerprint) {
 		return false // nobody wrote a token since this mint began, or what was written is refused by WeChat
 	}
 	return token.unmarked || p.record.IssuedAt.After(token.IssuedAt)
-}
-
-// readAt is when the Secret was last looked at. When the clock turns out to have run ahead then, that is now: the next answer is newer.
-func (p *pass) readAt() time.Time {
-	v := &p.mem.verified
-	if now := p.WeChat.Now(); refresh.NotedAhead(v.readAt, now) {
-		v.readAt = now
-	}
-	return v.readAt
 }
 
 // wrote remembers an own write.
@@ -200,9 +191,9 @@ func (p *pass) writeReference(ctx context.Context, want target.Desired) error {
 		return nil
 	}
 	written, err := p.store.UpdateReferences(ctx, p.existing, want)
-	if apierrors.IsForbidden(err) {
+	if isRefusal(err) { // of the reference alone: the token must not wait for it
 		p.mem.refusedReferences = p.token.Generation
-		log.FromContext(ctx).Info("the API server refused to change the owner reference of the target Secret", "error", err.Error())
+		log.FromContext(ctx).Info("the API server refuses to change the owner reference of the target Secret", "refusal", refusalMessage(err))
 		return nil
 	}
 	if err != nil {

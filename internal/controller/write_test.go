@@ -27,16 +27,16 @@ func TestSupersededBySecret(t *testing.T) {
 		edit func(*state)
 		want bool
 	}{
-		"Stable, asked before the look at the Secret": {v1alpha1.ModeStable, func(s *state) { s.token.IssuedAt = now.Add(-time.Minute) }, true},
-		"Stable, asked after it":                      {v1alpha1.ModeStable, func(s *state) { s.token.IssuedAt = now.Add(time.Second) }, false},
+		"Stable, asked before the look at the Secret": {v1alpha1.ModeStable, func(s *state) { s.token.beforeLook = true }, true},
+		"Stable, asked after it":                      {v1alpha1.ModeStable, func(*state) {}, false},
 		"Stable, a refresh that somebody asked for": {v1alpha1.ModeStable, func(s *state) {
-			s.token.IssuedAt, s.token.handledRefresh = now.Add(-time.Minute), "1"
+			s.token.beforeLook, s.token.handledRefresh = true, "1"
 		}, false},
 		"Stable, a revoke": {v1alpha1.ModeStable, func(s *state) {
-			s.token.IssuedAt, s.token.revoke = now.Add(-time.Minute), &target.Revoke{}
+			s.token.beforeLook, s.token.revoke = true, &target.Revoke{}
 		}, false},
 		"Stable, the same token": {v1alpha1.ModeStable, func(s *state) {
-			s.token.IssuedAt, s.pass.record.TokenFingerprint = now.Add(-time.Minute), ours.Fingerprint()
+			s.token.beforeLook, s.pass.record.TokenFingerprint = true, ours.Fingerprint()
 		}, false},
 		"Legacy, minted earlier":   {v1alpha1.ModeLegacy, func(s *state) { s.token.IssuedAt = now.Add(-time.Minute) }, true},
 		"Legacy, minted later":     {v1alpha1.ModeLegacy, func(s *state) { s.token.IssuedAt = now.Add(time.Minute) }, false},
@@ -53,7 +53,7 @@ func TestSupersededBySecret(t *testing.T) {
 				token:    &v1alpha1.WeChatAppToken{Spec: v1alpha1.WeChatAppTokenSpec{Mode: tt.mode}},
 				existing: &metav1.PartialObjectMetadata{},
 				record:   target.Record{TokenFingerprint: theirs.Fingerprint(), IssuedAt: now},
-				mem:      &memory{account: newAccounts().join(accountID{}, "u", types.NamespacedName{}), verified: verification{doubtful: true, readAt: now}},
+				mem:      &memory{account: newAccounts().join(accountID{}, "u", types.NamespacedName{}), verified: verification{doubtful: true}},
 			},
 			token: issued{Token: wechat.Token{Value: ours, IssuedAt: now.Add(-time.Second)}},
 		}

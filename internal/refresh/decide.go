@@ -247,7 +247,8 @@ const askAtMost = 2 * time.Minute
 // issueOrAsk keeps a wrong local clock from minting: until WeChat has told the time, a Legacy token that looks
 // expired or due, or a mint that looks long over, is asked about first. What somebody else wrote cannot be asked about.
 func (p *plan) issueOrAsk() Action {
-	inVain := p.in.Failure != nil && p.now.Sub(p.in.Failure.First) >= askAtMost
+	f := p.in.Failure
+	inVain := f != nil && f.Code == 0 && !f.OfWrite && p.now.Sub(Later(f.First, p.in.StartedAt)) >= askAtMost
 	if p.in.Legacy && !p.in.ClockSynced && p.stored() && !p.in.Target.Tampered && !inVain {
 		return Check
 	}
@@ -273,7 +274,7 @@ func (p *plan) allows(reason Reason, action Action) bool {
 			notBefore = Later(notBefore, Later(p.in.MintNotBefore, p.in.MintEndsBy))
 		}
 	}
-	if reason == TargetMissing || reason == TargetTampered || reason == TargetOutdated {
+	if reason == TargetMissing || reason == TargetTampered || reason == TargetOutdated || reason == CheckDue && p.in.Token.Doubtful {
 		notBefore = Later(notBefore, p.in.Target.RepairNotBefore)
 	}
 	if !p.now.Before(notBefore) {

@@ -67,6 +67,11 @@ func failed(code int, at time.Time) edit {
 }
 
 // failedSince is an outage of WeChat whose back-off is over.
+// refusedBefore is a failure whose errcode came before the mark.
+func refusedBefore(in *Inputs) { in.Failure.Code, in.Failure.Time = 45009, after(-askAtMost) }
+func ofWrite(in *Inputs)       { in.Failure.OfWrite = true }
+func startedNow(in *Inputs)    { in.StartedAt = now }
+
 func failedSince(first time.Time) edit {
 	return func(in *Inputs) {
 		in.Failure = &Failure{
@@ -145,6 +150,9 @@ func TestDecideRules(t *testing.T) {
 		"mark, tampered, clock unknown":      {[]edit{marked, tampered, unsynced}, Issue, MintUnfinished, ""},
 		"mark, asked in vain":                {[]edit{marked, unsynced, failedSince(after(-askAtMost))}, Issue, MintUnfinished, ""},
 		"mark, asked in vain for a while":    {[]edit{marked, unsynced, failedSince(after(-askAtMost + 1))}, Check, MintUnfinished, ""},
+		"mark, refused long ago":             {[]edit{marked, unsynced, failedSince(after(-askAtMost)), refusedBefore}, Check, MintUnfinished, ""},
+		"mark, write refused long ago":       {[]edit{marked, unsynced, failedSince(after(-askAtMost)), ofWrite}, Check, MintUnfinished, ""},
+		"mark, asked in vain before a start": {[]edit{marked, unsynced, failedSince(after(-askAtMost)), startedNow}, Check, MintUnfinished, ""},
 		"mark, no token, clock unknown":      {[]edit{marked, untold, unsynced}, Issue, MintUnfinished, ""},
 		"mark, no errcode came":              {[]edit{marked, failed(0, after(-5*time.Second))}, Issue, MintUnfinished, ""},
 		"mark, errcode before it":            {[]edit{marked, failed(50004, after(-12*time.Second))}, Issue, MintUnfinished, ""},
