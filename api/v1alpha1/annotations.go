@@ -61,12 +61,6 @@ const (
 	// AnnotationAppliedMetadata lists the keys of spec.target.labels and
 	// spec.target.annotations that were set, so that those the spec drops can go.
 	AnnotationAppliedMetadata = AnnotationPrefix + "applied-metadata"
-	// AnnotationHandledRefresh is the last refresh request that was carried out,
-	// written in the same update as its token.
-	AnnotationHandledRefresh = AnnotationPrefix + "handled-refresh"
-	// AnnotationRevoke is the progress of a revoke:
-	// <time of the latest forced call, or done>/<fingerprint of the leaked token>/<request value>.
-	AnnotationRevoke = AnnotationPrefix + "revoke"
 	// AnnotationMintStarted marks a Legacy mint whose result is not written yet:
 	// <time>/<random id>.
 	AnnotationMintStarted = AnnotationPrefix + "mint-started"

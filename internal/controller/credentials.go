@@ -12,155 +12,145 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-// credentialState is what is known of the credentials in this pass.
-type credentialState struct {
-	// version is <uid>/<resourceVersion> of the Secret.
-	version string
-	// known: value was read from the API server under this version. It is read when a call needs it.
-	known bool
-	value wechat.Credentials
-	// problem is a condition reason; "" for none.
-	problem, message string
-}
-
-// resolved is the last live read of a credentials Secret, kept while the resource refers to it, so that a change
-// is a miss.
-type resolved struct {
+// credentials is the last live read of a credentials Secret. It is kept while the resource refers to that version of the Secret.
+type credentials struct {
+	// version is <uid>/<resourceVersion> of the Secret, and key that of its data; empty if it was not read yet.
 	version, key string
-	state        credentialState
+	// secret has the AppSecret, for the appid that the spec named; the zero value if there is a problem.
+	secret token.Credentials
+	// problem is the reason of a condition, and message what to do; empty if the AppSecret can be used.
+	problem, message string
+	// accepted is the version with which WeChat last issued a token.
+	accepted string
 }
 
-// resolveCredentials finds out, from metadata, whether the credentials are those of the last pass. They are read only
-// when they are new; otherwise when a call needs them.
-func (p *pass) resolveCredentials(ctx context.Context) error {
-	status := &p.token.Status
-	if p.token.Spec.Suspend {
-		p.credentials = credentialState{version: status.CredentialsVersion}
+// observeCredentials finds out, from metadata, whether the credentials are those of the last pass. They are read only when they are
+// new; otherwise a step reads them when it needs them.
+func (p *pass) observeCredentials(ctx context.Context, o *report.Observation) error {
+	c := &p.state.credentials
+	if p.resource.Spec.Suspend {
+		o.CredentialsVersion, o.AcceptedCredentials = c.version, c.accepted
 		return nil
 	}
-	version, err := p.credentialsVersion(ctx, p.token)
+	ref, status := p.resource.Spec.CredentialsSecretRef, &p.resource.Status
+	meta, err := p.cachedMetadata(ctx, types.NamespacedName{Namespace: p.resource.Namespace, Name: ref.Name})
 	if err != nil {
 		return err
 	}
-	last := p.mem.credentials
-	switch {
-	case version != "" && last.version == version && last.key == p.token.Spec.CredentialsSecretRef.Key &&
-		last.state.value.AppID == p.token.Spec.AppID:
-		p.credentials = last.state
-	case version != "" && last.version == "" && version == status.CredentialsVersion && status.ObservedGeneration == p.token.Generation:
-		p.credentials = credentialState{version: version}
-		p.joinAsPeer(version)
-	default:
-		// The informer lags, or knows only Secrets of type Opaque: a live read tells which.
-		return p.readCredentials(ctx)
+	cached := ""
+	if meta != nil {
+		cached = versionOf(meta)
 	}
+	acceptedBefore := c.version == "" && cached == c.accepted && status.ObservedGeneration == p.resource.Generation
+	switch {
+	case cached != "" && c.version == cached && c.key == ref.Key && (c.problem != "" || c.secret.AppID == p.resource.Spec.AppID):
+		p.joinAccount() // the mode may be another one
+	case cached != "" && acceptedBefore && !p.accountIsKnown():
+		o.CredentialsVersion, o.AcceptedCredentials = cached, c.accepted
+		return nil
+	default:
+		// The cache is behind, or does not know the Secret, because it holds Opaque ones alone.
+		if err := p.readCredentials(ctx); err != nil {
+			return err
+		}
+	}
+	if s := p.state.stored; s != nil && c.problem == "" && s.Credentials == c.secret.Fingerprint() {
+		c.accepted = c.version // the Secret was touched, its AppSecret is that of the last token
+	}
+	o.CredentialsVersion, o.AcceptedCredentials = c.version, c.accepted
+	o.CredentialsProblem, o.CredentialsMessage = c.problem, c.message
+	o.Credentials.Missing, o.Credentials.Malformed = c.problem != "", c.problem == v1alpha1.ReasonCredentialsMalformed
 	return nil
 }
 
-// credentialsVersion is <uid>/<resourceVersion> as the informer knows it; "" for none.
-func (r *Reconciler) credentialsVersion(ctx context.Context, token *v1alpha1.WeChatAppToken) (string, error) {
-	key := types.NamespacedName{Namespace: token.Namespace, Name: token.Spec.CredentialsSecretRef.Name}
-	meta, err := secretMetadata(ctx, r.Client, key)
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("reading metadata of credentials Secret %s: %w", key, err)
-	case meta == nil:
-		return "", nil
-	}
-	return versionOf(meta), nil
+// accountIsKnown reports whether another resource of the same Legacy appid has joined an account. Then this one has to find out
+// whether the account is its own before anything is minted.
+func (p *pass) accountIsKnown() bool {
+	return p.resource.Spec.Mode == v1alpha1.ModeLegacy && p.state.membership.account == nil &&
+		p.accounts.Knows(v1alpha1.ModeLegacy, p.resource.Spec.AppID)
 }
 
-func versionOf(meta metav1.Object) string {
-	return string(meta.GetUID()) + "/" + meta.GetResourceVersion()
+// appSecret makes sure that the AppSecret is at hand, and reports whether there is one.
+func (p *pass) appSecret(ctx context.Context) (token.Credentials, bool, error) {
+	if c := &p.state.credentials; c.version == "" || p.state.membership.account == nil {
+		if err := p.readCredentials(ctx); err != nil {
+			return token.Credentials{}, false, err
+		}
+	}
+	return p.state.credentials.secret, p.state.credentials.problem == "", nil
 }
 
 // readCredentials reads the Secret from the API server and joins the account.
 func (p *pass) readCredentials(ctx context.Context) error {
-	state, err := p.liveCredentials(ctx, p.token)
+	read, err := p.liveCredentials(ctx)
 	if err != nil {
 		return err
 	}
-	p.credentials = state
-	p.mem.credentials = resolved{version: state.version, key: p.token.Spec.CredentialsSecretRef.Key, state: state}
-	if state.problem != "" {
-		p.leaveAccount(p.mem)
-		return nil
-	}
-	p.joinAccount(state.value)
+	read.accepted = p.state.credentials.accepted
+	p.state.credentials = read
+	p.joinAccount()
 	return nil
 }
 
-// needCredentials makes sure that the AppSecret itself is at hand; false when there is none to use.
-func (p *pass) needCredentials(ctx context.Context) (bool, error) {
-	if !p.credentials.known {
-		if err := p.readCredentials(ctx); err != nil {
-			return false, err
-		}
-	} else if p.credentials.problem == "" {
-		p.joinAccount(p.credentials.value) // the mode may be another one
-	}
-	return p.credentials.problem == "", nil
-}
-
-// liveCredentials reads and judges the credentials Secret of a resource.
-func (r *Reconciler) liveCredentials(ctx context.Context, token *v1alpha1.WeChatAppToken) (credentialState, error) {
-	ref := token.Spec.CredentialsSecretRef
+// liveCredentials reads and judges the credentials Secret.
+func (p *pass) liveCredentials(ctx context.Context) (credentials, error) {
+	ref := p.resource.Spec.CredentialsSecretRef
 	secret := &corev1.Secret{}
-	err := r.Live.Get(ctx, types.NamespacedName{Namespace: token.Namespace, Name: ref.Name}, secret)
+	err := p.Live.Get(ctx, types.NamespacedName{Namespace: p.resource.Namespace, Name: ref.Name}, secret)
+	c := credentials{key: ref.Key}
+	refuse := func(reason, format string, args ...any) (credentials, error) {
+		c.problem, c.message = reason, fmt.Sprintf(format, args...)
+		return c, nil
+	}
 	if apierrors.IsNotFound(err) {
-		return refuseCredentials("", v1alpha1.ReasonCredentialsNotFound,
-			"Secret %q does not exist: create it with the AppSecret under the key %q", ref.Name, ref.Key), nil
+		return refuse(v1alpha1.ReasonCredentialsNotFound,
+			"Secret %q does not exist: create it with the AppSecret under the key %q", ref.Name, ref.Key)
 	}
 	if err != nil {
-		return credentialState{}, fmt.Errorf("reading credentials Secret %s/%s: %w", token.Namespace, ref.Name, err)
+		return c, fmt.Errorf("reading credentials Secret %s/%s: %w", p.resource.Namespace, ref.Name, err)
 	}
-	version := versionOf(secret)
+	c.version = versionOf(secret)
 	value, found := secret.Data[ref.Key]
-	appSecret, wellFormed := wechat.ParseAppSecret(value)
+	appSecret, wellFormed := token.ParseAppSecret(value)
 	switch {
 	case secret.Type != corev1.SecretTypeOpaque:
-		return refuseCredentials(version, v1alpha1.ReasonCredentialsNotFound,
-			"Secret %q is of type %q: put the AppSecret into a Secret of type Opaque", ref.Name, secret.Type), nil
-	case r.RequireCredentialsLabel && secret.Labels[v1alpha1.LabelCredentials] != "true":
-		return refuseCredentials(version, v1alpha1.ReasonCredentialsNotFound,
-			"Secret %q lacks the label %s: \"true\", which this operator requires: its owner must add it", ref.Name, v1alpha1.LabelCredentials), nil
+		return refuse(v1alpha1.ReasonCredentialsNotFound,
+			"Secret %q is of type %q: put the AppSecret into a Secret of type Opaque", ref.Name, secret.Type)
+	case p.RequireCredentialsLabel && secret.Labels[v1alpha1.LabelCredentials] != "true":
+		return refuse(v1alpha1.ReasonCredentialsNotFound,
+			"Secret %q lacks the label %s: \"true\", which this operator requires: its owner must add it", ref.Name, v1alpha1.LabelCredentials)
 	case !found:
-		return refuseCredentials(version, v1alpha1.ReasonCredentialsNotFound,
-			"Secret %q has no key %q: add it with the AppSecret, or set spec.credentialsSecretRef.key", ref.Name, ref.Key), nil
+		return refuse(v1alpha1.ReasonCredentialsNotFound,
+			"Secret %q has no key %q: add it with the AppSecret, or set spec.credentialsSecretRef.key", ref.Name, ref.Key)
 	case !wellFormed:
-		return refuseCredentials(version, v1alpha1.ReasonCredentialsMalformed,
+		return refuse(v1alpha1.ReasonCredentialsMalformed,
 			"key %q of Secret %q is no AppSecret: it must be 16 to 128 letters and digits; copy it from WeChat's console again",
-			ref.Key, ref.Name), nil
+			ref.Key, ref.Name)
 	}
-	return credentialState{
-		version: version,
-		known:   true,
-		value:   wechat.Credentials{AppID: token.Spec.AppID, AppSecret: appSecret},
-	}, nil
+	c.secret = token.Credentials{AppID: p.resource.Spec.AppID, AppSecret: appSecret}
+	return c, nil
 }
 
-func refuseCredentials(version, reason, format string, args ...any) credentialState {
-	return credentialState{version: version, known: true, problem: reason, message: fmt.Sprintf(format, args...)}
-}
-
-func (p *pass) joinAccount(c wechat.Credentials) {
-	p.join(accountID{legacy: p.legacy(), appID: c.AppID, credentials: c.Fingerprint()})
-}
-
-func (p *pass) join(id accountID) {
-	if p.mem.account != nil && p.mem.accountID == id {
+// joinAccount joins the account of the AppSecret that was read, and leaves any other one.
+func (p *pass) joinAccount() {
+	c := p.state.credentials
+	if c.problem != "" {
+		p.leaveAccount(p.state)
 		return
 	}
-	p.leaveAccount(p.mem)
-	p.mem.accountID = id
-	p.mem.account = p.accounts.join(id, p.token.UID, nameOf(p.token))
+	id := account.ID{Mode: p.resource.Spec.Mode, AppID: c.secret.AppID, Key: c.secret.Account()}
+	if m := p.state.membership; m.account != nil && m.id == id {
+		return
+	}
+	p.leaveAccount(p.state)
+	p.state.membership = membership{id: id, account: p.accounts.Join(id, account.Member{
+		UID: p.resource.UID, Name: nameOf(p.resource), Created: p.resource.CreationTimestamp.Time,
+	})}
 }
 
-func (p *pass) legacy() bool { return p.token.Spec.Mode == v1alpha1.ModeLegacy }
-
-func nameOf(token *v1alpha1.WeChatAppToken) types.NamespacedName {
-	return types.NamespacedName{Namespace: token.Namespace, Name: token.Name}
-}
+func versionOf(meta metav1.Object) string { return string(meta.GetUID()) + "/" + meta.GetResourceVersion() }

@@ -11,219 +11,221 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 const (
 	// askAgainAfter is how long a member waits for the account's fetcher before it asks again.
 	askAgainAfter = 5 * time.Second
-	// copySources is the most Secrets that one look for a copy reads: those of others may have been made to hold anything.
-	copySources = 8
+	// seekCopyAfter is how often a member looks for the others' token while the account may not mint.
+	seekCopyAfter = 10 * time.Second
+	// maxCopySources bounds the Secrets that one search for a copy reads: those of other namespaces may hold anything.
+	maxCopySources = 8
 )
 
-// member of a Legacy account.
-type member struct {
-	token    *v1alpha1.WeChatAppToken
-	mem      *memory
-	eligible bool
-	// failing: the API server failed its last pass, a short time ago.
-	failing bool
+// member describes this resource to the other members of its account.
+func (p *pass) member(o *report.Observation) account.Member {
+	m := account.Member{
+		UID: p.resource.UID, Name: nameOf(p.resource), Created: p.resource.CreationTimestamp.Time,
+		Receives: !o.Suspended && !o.Deleting && !o.Target.Conflict && !o.Target.Terminating && !o.Credentials.Missing,
+	}
+	m.Fetches = m.Receives
+	if f := o.Failure; f != nil && f.Binds {
+		unable := f.OfWrite || f.Reason == v1alpha1.ReasonAppSecretInvalid || f.Reason == v1alpha1.ReasonAppIDInvalid
+		m.Fetches = m.Fetches && !unable
+	}
+	if o.Requests.Refresh {
+		m.Refresh = requested(p.resource, refresh.RequestRefresh)
+	}
+	return m
 }
 
-func (m member) targetName() client.ObjectKey {
-	return client.ObjectKey{Namespace: m.token.Namespace, Name: m.token.TargetName()}
-}
-
-// peer caches to which account another member found a resource to belong.
-type peer struct {
-	version string
-	id      accountID
-}
-
-// joinAsPeer joins the account that another member proved this resource to belong to, so that a fetcher that has not
-// called yet knows that it is waited for.
-func (p *pass) joinAsPeer(version string) {
-	known := p.mem.knownPeer()
-	if p.mem.account == nil && p.legacy() && known.version == version+"/"+p.token.Spec.CredentialsSecretRef.Key &&
-		known.id.appID == p.token.Spec.AppID {
-		p.join(known.id)
+// noteOutcome tells the other members of a Legacy account whether the API server failed this pass: they may wait for this resource.
+func (p *pass) noteOutcome(err error) {
+	if acct := p.state.membership.account; acct != nil && p.resource.Spec.Mode == v1alpha1.ModeLegacy && acct.Shared() {
+		acct.NoteOutcome(p.resource.UID, err != nil, p.WeChat.Now())
 	}
 }
 
-// accountMembers are the resources of all namespaces that hold the same AppSecret for the same appid, this one first.
-func (p *pass) accountMembers(ctx context.Context) ([]member, error) {
-	list := &v1alpha1.WeChatAppTokenList{}
-	err := p.Client.List(ctx, list, client.MatchingFields{legacyAppIDIndex: p.token.Spec.AppID},
-		client.UnsafeDisableDeepCopy) // nobody changes one
-	if err != nil {
-		return nil, fmt.Errorf("listing Legacy WeChatAppTokens: %w", err)
+// withoutMint gets a token in a way that costs no mint: it came between the decision and this member's turn, another member has it, or
+// the account's fetcher is asked for it. While the account may not mint, there is no other way.
+func (l legacy) withoutMint(
+	ctx context.Context, o report.Observation, d refresh.Decision, credentials token.Credentials,
+) (e effect, done bool, err error) {
+	if l.state.pendingNow() != nil {
+		return e, true, nil
 	}
-	members := []member{{token: p.token, mem: p.mem, eligible: true}}
+	now := l.WeChat.Now()
+	e.soughtAt = now
+	acct := l.state.membership.account
 	if failpoint.Off(failpoint.SingleFetcher) {
-		return members, nil
+		return e, false, nil
 	}
-	for i := range list.Items {
-		item := &list.Items[i]
-		if item.UID == p.token.UID {
-			continue
+	if e.issued, err = l.copyFrom(ctx, o, d, credentials); e.issued != nil || err != nil {
+		if e.issued != nil {
+			e.outcomes = l.checked()
 		}
-		mem := p.memories.ofMember(nameOf(item), item.UID)
-		if mem == nil {
-			continue // replaced by another resource, or about to be: its own pass asks
-		}
-		id, err := p.accountOf(ctx, item, mem)
-		if apierrors.IsForbidden(err) {
-			// It gets no token from here, and cannot fetch one: nobody reads its AppSecret.
-			log.FromContext(ctx).V(1).Info("left out a resource whose credentials may not be read", "resource", nameOf(item), "error", err.Error())
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if id == p.mem.accountID {
-			members = append(members, member{
-				token: item, mem: mem, eligible: eligible(item), failing: p.mem.account.fails(item.UID, p.WeChat.Now()),
-			})
-		}
+		return e, true, err
 	}
-	return members, nil
+	if now.Before(l.mintAllowedAt(&o)) {
+		return e, true, nil
+	}
+	fetcher, another := acct.Fetcher(l.resource.UID, now)
+	if !another {
+		return e, false, nil
+	}
+	acct.Want(now)
+	e.askedAt = now
+	if d.Reason == refresh.RequestExecutable {
+		e.outcomes = []outcome{{kind: d.Request, value: requested(l.resource, d.Request)}}
+	}
+	l.wake.send(ctx, fetcher)
+	return e, true, nil
 }
 
-// accountOf proves by the live AppSecret to which account a resource belongs.
-func (p *pass) accountOf(ctx context.Context, item *v1alpha1.WeChatAppToken, mem *memory) (accountID, error) {
-	version, err := p.credentialsVersion(ctx, item)
-	if err != nil || version == "" {
-		return accountID{}, err
-	}
-	version += "/" + item.Spec.CredentialsSecretRef.Key
-	if known := mem.knownPeer(); known.version == version {
-		return known.id, nil
-	}
-	state, err := p.liveCredentials(ctx, item)
+// copyFrom takes over a token that another member of the account holds, if it serves as well as a new one; nil if there is none. Its
+// worth is proven by the other's status, which only the operator may write; the data is its namespace's to edit.
+func (l legacy) copyFrom(
+	ctx context.Context, o report.Observation, d refresh.Decision, credentials token.Credentials,
+) (*pendingToken, error) {
+	sources, err := l.copySources(ctx, o)
 	if err != nil {
-		return accountID{}, err
+		return nil, err
 	}
-	var id accountID
-	if state.problem == "" {
-		id = accountID{legacy: true, appID: item.Spec.AppID, credentials: state.value.Fingerprint()}
-	}
-	mem.mu.Lock()
-	mem.peer = &peer{version: version, id: id}
-	mem.mu.Unlock()
-	return id, nil
-}
-
-// eligible: the resource can be its account's fetcher.
-func eligible(token *v1alpha1.WeChatAppToken) bool {
-	if token.DeletionTimestamp != nil || token.Spec.Suspend || token.Status.ObservedGeneration < 0 {
-		return false
-	}
-	if ready := readyCondition(token.Status); ready != nil {
-		switch ready.Reason {
-		case v1alpha1.ReasonTargetConflict, v1alpha1.ReasonTargetTerminating,
-			v1alpha1.ReasonCredentialsNotFound, v1alpha1.ReasonCredentialsMalformed:
-			return false
-		}
-	}
-	if e := token.Status.LastError; e != nil {
-		switch e.Reason {
-		case v1alpha1.ReasonTargetWriteFailed, v1alpha1.ReasonAppSecretInvalid, v1alpha1.ReasonAppIDInvalid:
-			return false
-		}
-	}
-	return true
-}
-
-// electFetcher picks the oldest eligible member that can do its work. The first member is the one that asks; it is eligible.
-func electFetcher(members []member) member {
-	chosen := members[0]
-	for _, m := range members[1:] {
-		if m.eligible && !m.failing && older(m.token, chosen.token) {
-			chosen = m
-		}
-	}
-	return chosen
-}
-
-// copyFrom takes over a token that another member of the account holds, if it serves as well as a new one. Its worth is
-// proven by the other's status, which only the operator may write; the data is its namespace's to edit.
-func (p *pass) copyFrom(ctx context.Context, others []member) (bool, error) {
-	for _, source := range p.sources(others) {
-		snapshot, err := p.store.Read(ctx, source.targetName())
+	for _, source := range sources {
+		name := client.ObjectKey{Namespace: source.Namespace, Name: source.TargetName()}
+		snapshot, err := l.store.Read(ctx, name)
 		if apierrors.IsForbidden(err) {
 			continue // its namespace is not the operator's any more
 		}
 		if client.IgnoreNotFound(err) != nil {
-			return false, err
+			return nil, err
 		}
-		status := source.token.Status.Token
-		value := snapshot.Token(source.token.Spec.Target.AccessTokenKey)
+		status := source.Status.Token
+		value := snapshot.Token(source.Spec.Target.AccessTokenKey)
 		if value.Fingerprint() != status.Fingerprint {
 			continue // gone, or not what the operator wrote
 		}
-		p.handleCheck()
-		token := p.issued(wechat.Token{Value: value, IssuedAt: status.IssuedAt.Time, ExpiresAt: status.ExpiresAt.Time})
-		token.copied = true
-		p.mem.put(token)
-		return true, nil
+		t := l.pending(o, d, token.Token{Value: value, IssuedAt: status.IssueTime.UTC(), ExpiresAt: status.ExpirationTime.UTC()}, credentials)
+		t.copied = true
+		return t, nil
 	}
-	return false, nil
+	return nil, nil
 }
 
-// sources are the members whose token serves: the newest token first, and of those that hold the same one the members of the own
+// copySources returns the members whose token serves: the newest token first, and of those that hold the same one the members of this
 // namespace, which no neighbour can edit.
-func (p *pass) sources(others []member) []member {
-	serving := slices.DeleteFunc(slices.Clone(others), func(m member) bool { return !m.eligible || !p.serves(m.token.Status.Token) })
-	foreign := func(m member) int {
-		if m.token.Namespace == p.token.Namespace {
+func (l legacy) copySources(ctx context.Context, o report.Observation) ([]*v1alpha1.WeChatAppToken, error) {
+	var sources []*v1alpha1.WeChatAppToken
+	for _, m := range l.state.membership.account.Others(l.resource.UID) {
+		source := &v1alpha1.WeChatAppToken{}
+		err := l.Client.Get(ctx, m.Name, source, client.UnsafeDisableDeepCopy)
+		if client.IgnoreNotFound(err) != nil {
+			return nil, fmt.Errorf("reading WeChatAppToken %s: %w", m.Name, err)
+		}
+		if err == nil && source.UID == m.UID && m.Receives && l.serves(o, source.Status.Token) {
+			sources = append(sources, source)
+		}
+	}
+	foreign := func(r *v1alpha1.WeChatAppToken) int {
+		if r.Namespace == l.resource.Namespace {
 			return 0
 		}
 		return 1
 	}
-	slices.SortStableFunc(serving, func(a, b member) int {
-		return cmp.Or(b.token.Status.Token.IssuedAt.Compare(a.token.Status.Token.IssuedAt.Time), foreign(a)-foreign(b))
+	slices.SortStableFunc(sources, func(a, b *v1alpha1.WeChatAppToken) int {
+		return cmp.Or(b.Status.Token.IssueTime.Compare(a.Status.Token.IssueTime.Time), foreign(a)-foreign(b))
 	})
-	return serving[:min(len(serving), copySources)]
+	return sources[:min(len(sources), maxCopySources)], nil
 }
 
-// serves: another member's token is valid, and newer than the stored one and than a mint whose answer was lost. Any
-// valid one will do when the stored one was overwritten, is refused by WeChat, or is not of this account.
-func (p *pass) serves(t *v1alpha1.TokenStatus) bool {
-	if p.mem.mintAgain {
+// serves reports whether another member's token is valid, and newer than the stored one and than a mint whose answer was lost. Any valid
+// one will do when the stored one was overwritten, is refused by WeChat, or is not of this account.
+func (l legacy) serves(o report.Observation, t *v1alpha1.TokenStatus) bool {
+	acct := l.state.membership.account
+	if t == nil || t.Fingerprint == "" || t.Mode != v1alpha1.ModeLegacy || l.state.intent.MintAgain() {
 		return false
 	}
-	if t == nil || t.Fingerprint == "" || t.Mode != v1alpha1.ModeLegacy ||
-		p.mem.account.isDead(t.Fingerprint) || t.IssuedAt.Time.Before(p.unansweredMark().StartedAt.Truncate(time.Second)) {
+	if _, dead := acct.DeadSince(t.Fingerprint); dead {
 		return false
 	}
-	// While the time is not known, who takes an expired token asks WeChat about it. To mint would end one that is not.
-	if now, synced := p.WeChat.Clock(); synced && !now.Before(t.ExpiresAt.Time) {
+	mark := l.state.intent.Unanswered(o.Record.Mint)
+	if t.IssueTime.Time.Before(mark.StartedAt.Truncate(time.Second)) {
 		return false
 	}
-	s := p.stored
-	return p.mem.verified.tampered || p.mem.account.isDead(s.fingerprint) ||
-		s.appID != p.token.Spec.AppID || s.mode != p.token.Spec.Mode || p.credentialsChanged() ||
-		t.Fingerprint != s.fingerprint && s.issuedAt.Truncate(time.Second).Before(t.IssuedAt.Time)
+	// While the time is not known, whoever takes an expired token asks WeChat about it. A mint would end one that is not expired.
+	if now, synced := l.WeChat.Clock(); synced && !now.Before(t.ExpirationTime.Time) {
+		return false
+	}
+	s := o.Stored
+	newer := t.Fingerprint != s.Fingerprint && s.IssuedAt.Truncate(time.Second).Before(t.IssueTime.Time)
+	if o.Holding == target.HoldsUnattested {
+		return newer // an older one would give way to the Secret's
+	}
+	_, dead := acct.DeadSince(s.Fingerprint)
+	return newer || dead || o.Target.Tampered || o.Target.AppIDChanged || o.Target.ModeChanged || o.Credentials.Changed
 }
 
-// noteOutcome is for the other members of a Legacy account, who may wait for this resource.
-func (p *pass) noteOutcome(err error) {
-	if acct := p.mem.account; acct != nil && p.legacy() && acct.shared() {
-		acct.noteOutcome(p.token.UID, err != nil, p.WeChat.Now())
+// handOut gives a minted token to the other members that can take it, and wakes every Legacy resource of the appid, so that one that
+// has not joined the account yet does so before it decides. before are the members as they were before the mint.
+func (l legacy) handOut(ctx context.Context, t pendingToken, before []account.Member) {
+	if failpoint.Off(failpoint.SingleFetcher) {
+		return
+	}
+	for _, m := range l.state.membership.account.Others(l.resource.UID) {
+		state := l.states.find(m.Name)
+		if state == nil || state.uid != m.UID || !m.Receives {
+			continue
+		}
+		given := t
+		given.replaces = ""
+		if i := slices.IndexFunc(before, func(b account.Member) bool { return b.UID == m.UID }); i >= 0 {
+			given.refresh = before[i].Refresh
+		}
+		state.give(&given)
+	}
+	list := &v1alpha1.WeChatAppTokenList{}
+	err := l.Client.List(ctx, list, client.MatchingFields{legacyAppIDIndex: l.resource.Spec.AppID}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return // a cache that is filled does not fail; the members find out when their own token is due
+	}
+	for i := range list.Items {
+		if item := &list.Items[i]; item.UID != l.resource.UID && !item.Spec.Suspend {
+			l.wake.send(ctx, nameOf(item))
+		}
 	}
 }
 
-// ask wakes the account's fetcher, which mints for all.
-func (p *pass) ask(ctx context.Context, fetcher member) {
-	p.mem.account.want(true)
-	p.mem.askedAt = p.WeChat.Now()
-	if p.decision.Reason == refresh.RequestExecutable {
-		p.handle(p.decision.Request, p.requested(p.decision.Request))
+// issueNotBefore returns when this resource may look for a Legacy token that nobody asked for. One that another member holds costs no
+// mint, so it is looked for now and then while the account may not mint: a neighbour that uses up the account's pace must not keep
+// others from a token that is there.
+func (p *pass) issueNotBefore(o *report.Observation) time.Time {
+	at := p.mintAllowedAt(o)
+	if p.state.membership.account.Shared() {
+		return refresh.Earlier(at, refresh.EarliestNext(p.state.attempts.copySought, seekCopyAfter, o.Now))
 	}
-	p.wake.send(ctx, nameOf(fetcher.token))
+	return at
+}
+
+// mintAllowedAt returns when this resource may cause a mint that nobody asked for: after the account's pace, the fetcher's answer, and a
+// mint that another process may be making.
+func (p *pass) mintAllowedAt(o *report.Observation) time.Time {
+	acct := p.state.membership.account
+	// What somebody else wrote into the Secret must not be a way to quick mints.
+	var expiresAt time.Time
+	if o.Stored.Fingerprint != "" && o.Holding == target.HoldsKnown && !o.Target.Tampered {
+		expiresAt = o.Token.ExpiresAt
+	}
+	at := refresh.Later(acct.MintNotBefore(expiresAt, o.Now), refresh.EarliestNext(p.state.attempts.asked, askAgainAfter, o.Now))
+	if mark := p.state.intent.Unanswered(o.Record.Mint); !mark.IsZero() {
+		at = refresh.Later(at, refresh.Later(acct.MarkedMintNotBefore(o.Now), p.state.intent.NotBefore(mark)))
+	}
+	return at
 }

@@ -4,16 +4,19 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/delivery"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
@@ -26,11 +29,15 @@ import (
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
-// actionsPerPass bounds what one pass does before others get their turn. The longest ordinary way is a mint: ask,
-// issue, write, and decide that all is well.
-const actionsPerPass = 5
+// stepsPerPass bounds what one pass does before others get their turn. The longest ordinary pass is a mint: ask, issue, write, and
+// find that all is well.
+const stepsPerPass = 5
 
-// Options of a Reconciler.
+// dueRotationPriority puts due rotations before events and checks, whose priority is 0. The first pass over a resource after a start
+// comes last: controller-runtime gives it -100 (docs/adr/0024).
+const dueRotationPriority = 10
+
+// Options configure a Reconciler.
 type Options struct {
 	// Client reads WeChatAppTokens and Secret metadata from the cache, and writes.
 	Client client.Client
@@ -54,15 +61,15 @@ type Reconciler struct {
 	Options
 
 	store    target.Store
-	memories *memories
-	accounts *accounts
+	states   *states
+	accounts *account.Registry
 	wake     waker
 	// deliverer tells pods of new tokens; nil without PromptDelivery.
 	deliverer *delivery.Deliverer
 	started   *startTime
 }
 
-// New makes a Reconciler.
+// New returns a Reconciler.
 func New(opts Options) *Reconciler {
 	if opts.Recorder == nil {
 		opts.Recorder = unrecorded{}
@@ -70,8 +77,8 @@ func New(opts Options) *Reconciler {
 	r := &Reconciler{
 		Options:  opts,
 		store:    target.Store{Client: opts.Client, Live: opts.Live},
-		memories: newMemories(),
-		accounts: newAccounts(),
+		states:   newStates(),
+		accounts: account.NewRegistry(),
 		wake:     newWaker(),
 		started:  &startTime{},
 	}
@@ -83,158 +90,158 @@ func New(opts Options) *Reconciler {
 	return r
 }
 
-// Reconcile makes one pass over one resource.
-func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
-	p, err := r.load(ctx, req)
-	if err != nil || p == nil {
-		return ctrl.Result{}, err
-	}
-	if p.token.DeletionTimestamp != nil {
-		return ctrl.Result{}, nil // the garbage collector does the rest
-	}
-	err = p.run(ctx)
-	if err == nil {
-		p.deliver()
-	}
-	if statusErr := p.writeStatus(ctx); err == nil {
-		err = statusErr
-	}
-	p.noteOutcome(err)
-	if err != nil {
-		return ctrl.Result{}, err
-	}
-	return p.requeue(), nil
-}
-
-// pass is one pass over one resource. It lives no longer.
+// pass is one pass over one resource.
 type pass struct {
 	*Reconciler
 
-	token *v1alpha1.WeChatAppToken
-	mem   *memory
-
-	credentials credentialState
-	existing    *metav1.PartialObjectMetadata
-	ownership   target.Ownership
-	record      target.Record
-	stored      stored
-	decision    refresh.Decision
-	// decidedAt is the time of the decision. Other passes may set the clock right meanwhile, by hours.
-	decidedAt time.Time
-	handled   v1alpha1.HandledRequests
+	state *resourceState
+	// resource is the cache's copy; its status is what the operator wrote last.
+	resource *v1alpha1.WeChatAppToken
 	// writtenAt is when this pass gave the Secret a token that it did not hold; zero if it did not.
 	writtenAt time.Time
-	// note is one more thing that people should know, for the condition's message.
-	note string
-	// deleted: the resource was deleted while the pass went on.
-	deleted bool
+	// conflicts counts the writes of this pass that met another writer.
+	conflicts int
+	// gone reports that the resource was deleted while the pass went on.
+	gone bool
 }
 
-// load gets the resource and what this process remembers of it; nil when it is gone.
-func (r *Reconciler) load(ctx context.Context, req ctrl.Request) (*pass, error) {
-	token := &v1alpha1.WeChatAppToken{}
-	var mem *memory
-	for range catchUpLooks {
-		if err := r.Client.Get(ctx, req.NamespacedName, token); err != nil {
-			if client.IgnoreNotFound(err) == nil {
-				r.forget(req.NamespacedName)
-				return nil, nil
-			}
-			return nil, fmt.Errorf("reading WeChatAppToken %s: %w", req.NamespacedName, err)
+// Reconcile makes one pass over one resource: observe, decide, act, and so on until there is nothing to do but wait; then it reports.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	p, err := r.load(ctx, req.NamespacedName)
+	switch {
+	case errors.Is(err, errCacheBehind):
+		return ctrl.Result{RequeueAfter: lookSoon}, nil
+	case err != nil || p == nil || p.resource.DeletionTimestamp != nil: // the garbage collector does the rest
+		return ctrl.Result{}, err
+	}
+	result, err := p.run(ctx)
+	if errors.Is(err, errCacheBehind) {
+		return ctrl.Result{RequeueAfter: lookSoon}, nil
+	}
+	p.noteOutcome(err)
+	if err != nil {
+		return ctrl.Result{}, errors.Join(err, p.reportUnread(ctx, err))
+	}
+	return result, nil
+}
+
+// load returns a pass over the resource, or nil if it is gone.
+func (r *Reconciler) load(ctx context.Context, name types.NamespacedName) (*pass, error) {
+	resource := &v1alpha1.WeChatAppToken{}
+	if err := r.Client.Get(ctx, name, resource); err != nil {
+		if client.IgnoreNotFound(err) == nil {
+			r.forget(name)
+			return nil, nil
 		}
-		var replaced *memory
-		mem, replaced = r.memories.of(req.NamespacedName, token.UID)
-		r.leaveAccount(replaced)
-		if mem.freshen(token) {
-			break
+		return nil, fmt.Errorf("reading WeChatAppToken %s: %w", name, err)
+	}
+	state, discarded := r.states.of(resource)
+	r.leaveAccount(discarded)
+	switch state.statusFreshness(resource, r.WeChat.Now()) {
+	case current:
+	case behind:
+		return nil, errCacheBehind
+	case behindForLong:
+		if err := r.Live.Get(ctx, name, resource); err != nil {
+			return nil, fmt.Errorf("reading WeChatAppToken %s: %w", name, err)
+		}
+		if resource.UID != state.uid {
+			return nil, errCacheBehind
 		}
 	}
-	r.memories.lookAt(req.NamespacedName, looks{credentials: token.Spec.CredentialsSecretRef.Name, target: token.TargetName()})
-	p := &pass{Reconciler: r, token: token, mem: mem}
-	p.recallHandled()
-	mem.recallFailure(p.token)
 	failpoint.Hit("loaded")
-	return p, nil
+	return &pass{Reconciler: r, state: state, resource: resource}, nil
 }
 
-// run takes the steps until there is nothing to do but wait.
-func (p *pass) run(ctx context.Context) error {
-	for range actionsPerPass {
-		if err := p.observe(ctx); err != nil {
-			return err
+// run takes one step after the other until there is nothing to do but wait, and reports.
+func (p *pass) run(ctx context.Context) (ctrl.Result, error) {
+	var known knownTarget
+	for range stepsPerPass {
+		o, err := p.observe(ctx, known)
+		if err != nil {
+			return ctrl.Result{}, err
 		}
-		now, in := p.inputs()
-		p.decision, p.decidedAt = refresh.Decide(now, in), now
+		d := refresh.Decide(o.Now, o.Inputs)
 		failpoint.Hit("decided")
-		if p.decision.Action == refresh.Wait {
-			return nil
+		if d.Action == refresh.Wait {
+			p.deliver(o, d)
+			return requeue(o.Now, d), p.report(ctx, o, d)
 		}
 		failpoint.Hit("acting")
-		log.FromContext(ctx).V(1).Info("acting", "action", p.decision.Action, "reason", p.decision.Reason, "request", p.decision.Request)
-		if err := p.act(ctx); err != nil {
-			return err
+		log.FromContext(ctx).V(1).Info("acting", "action", d.Action, "reason", d.Reason, "request", d.Request)
+		e, err := p.act(ctx, o, d)
+		if err != nil {
+			return ctrl.Result{}, err
+		}
+		p.apply(ctx, o, d, e)
+		known = e.target
+		if e.reportFirst {
+			o.Progress = p.state.progress
+			if err := p.report(ctx, o, d); err != nil {
+				return ctrl.Result{}, err
+			}
 		}
 	}
-	p.decision.Action, p.decision.At = refresh.Wait, p.decidedAt.Add(time.Second)
-	return nil
+	return p.pause(ctx, known)
 }
 
-// observe gathers what the decision needs: credentials, target, ownership, the token that is stored.
-func (p *pass) observe(ctx context.Context) error {
-	if err := p.resolveCredentials(ctx); err != nil {
-		return err
+// pause reports after the last step of a pass that has more to do, and continues in a second.
+func (p *pass) pause(ctx context.Context, known knownTarget) (ctrl.Result, error) {
+	o, err := p.observe(ctx, known)
+	if err != nil {
+		return ctrl.Result{}, err
 	}
-	failpoint.Hit("credentials-resolved")
-	if err := p.loadTarget(ctx); err != nil {
-		return err
-	}
-	failpoint.Hit("target-loaded")
-	if err := p.settleOwnership(ctx); err != nil {
-		return err
-	}
-	return p.loadStored(ctx)
+	return ctrl.Result{RequeueAfter: time.Second}, p.report(ctx, o, refresh.Decide(o.Now, o.Inputs))
 }
 
-// act carries the decision out. What WeChat or the API server refuse becomes a failure of the resource; an error
-// means that the API server could not be asked.
-func (p *pass) act(ctx context.Context) error {
-	legacy := p.token.Spec.Mode == v1alpha1.ModeLegacy
-	switch p.decision.Action {
-	case refresh.Write:
-		return p.writeTarget(ctx)
-	case refresh.Issue:
-		if legacy {
-			return p.mint(ctx)
-		}
-		return p.issueStable(ctx)
-	case refresh.Check:
-		if legacy {
-			return p.probe(ctx)
-		}
-		return p.issueStable(ctx)
-	case refresh.Force, refresh.Revoke:
-		if legacy {
-			return p.mint(ctx)
-		}
-		return p.force(ctx)
-	case refresh.Wait:
-	}
-	return nil
-}
-
-// requeue turns the decision's time into a timer. Work that a token's life depends on goes before checks.
-func (p *pass) requeue() ctrl.Result {
-	if p.decision.At.IsZero() {
+// requeue turns a decision's time into a timer. Work that a token's life depends on goes before checks.
+func requeue(now time.Time, d refresh.Decision) ctrl.Result {
+	if d.At.IsZero() {
 		return ctrl.Result{}
 	}
-	after := max(p.decision.At.Sub(p.decidedAt), time.Millisecond)
 	priority := 0
-	if !p.decision.DueAt.IsZero() && !p.decision.At.Before(p.decision.DueAt) {
+	if !d.DueAt.IsZero() && !d.At.Before(d.DueAt) {
 		priority = dueRotationPriority
 	}
-	return ctrl.Result{RequeueAfter: after, Priority: &priority}
+	return ctrl.Result{RequeueAfter: max(d.At.Sub(now), time.Millisecond), Priority: &priority}
 }
 
-// dueRotationPriority puts due rotations before events and checks, whose priority is 0. The first pass over a resource after a start
-// comes last: controller-runtime gives it -100 (docs/adr/0024).
-const dueRotationPriority = 10
+// forget drops what is known of a resource that is gone.
+func (r *Reconciler) forget(name types.NamespacedName) {
+	if r.deliverer != nil {
+		r.deliverer.Cancel(name)
+	}
+	r.leaveAccount(r.states.drop(name))
+}
+
+// leaveAccount ends the membership of a resource that is gone or has another account. state may be nil.
+func (r *Reconciler) leaveAccount(state *resourceState) {
+	if state != nil && state.membership.account != nil {
+		r.accounts.Leave(state.membership.id, state.uid, r.WeChat.Now())
+		state.membership = membership{}
+	}
+}
+
+// isGone reports whether the resource was deleted since the pass began, perhaps while WeChat took its time: a Secret that is created
+// now would belong to nobody, and a status would go to a namesake.
+func (p *pass) isGone(ctx context.Context) (bool, error) {
+	latest := &v1alpha1.WeChatAppToken{}
+	err := p.Client.Get(ctx, nameOf(p.resource), latest, client.UnsafeDisableDeepCopy)
+	switch {
+	case client.IgnoreNotFound(err) != nil:
+		return false, fmt.Errorf("reading WeChatAppToken %s: %w", nameOf(p.resource), err)
+	case err != nil:
+		p.gone = true
+	default:
+		p.gone = latest.UID != p.resource.UID || latest.DeletionTimestamp != nil
+	}
+	return p.gone, nil
+}
+
+func (p *pass) targetName() types.NamespacedName {
+	return types.NamespacedName{Namespace: p.resource.Namespace, Name: p.resource.TargetName()}
+}
+
+func nameOf(o metav1.Object) types.NamespacedName {
+	return types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
+}

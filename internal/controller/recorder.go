@@ -9,26 +9,26 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/delivery"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 )
 
 // Recorder is told what happened, for metrics. Its methods are called by many goroutines and return at once.
 type Recorder interface {
 	delivery.Recorder
 
-	// Refreshed: the Secret got a token that it did not hold.
+	// Refreshed records that the Secret got a token that it did not hold.
 	Refreshed(reason refresh.Reason)
-	// RefreshFailed: an attempt brought no token, or could not store it.
+	// RefreshFailed records an attempt that brought no token, or could not store it.
 	RefreshFailed(reason refresh.Reason)
-	// Rotated: a token was replaced, so long after its due time.
+	// Rotated records how long after its due time a token was replaced.
 	Rotated(late time.Duration)
-	// Delivered: the Secret held a new token so long after the call for it.
+	// Delivered records how long after the call for it the Secret held a new token.
 	Delivered(after time.Duration)
-	// ForeignFetch: a token of the resource died early, because something else fetches for its appid.
+	// ForeignFetch records that a token of the resource died early, because something else fetches for its appid.
 	ForeignFetch(uid types.UID)
 }
 
-// unrecorded is for those who count nothing.
+// unrecorded is a Recorder that does nothing.
 type unrecorded struct{}
 
 func (unrecorded) Refreshed(refresh.Reason)     {}
@@ -40,23 +40,25 @@ func (unrecorded) PodReached()                  {}
 func (unrecorded) PodDeliveryFailed()           {}
 func (unrecorded) PodsDelivered(time.Duration)  {}
 
-// recordWrite tells of a token that is now in the Secret, in place of the one that was stored.
-func (p *pass) recordWrite(record target.Record, token *issued) {
-	if record.TokenFingerprint == p.stored.fingerprint {
+// recordWrite records that a token is now in the Secret, in place of the one that was stored.
+func (p *pass) recordWrite(o report.Observation, t *pendingToken) {
+	if t.Value.Fingerprint() == o.Stored.Fingerprint {
 		return // only its expiry was corrected, or its Secret repaired
 	}
 	now := p.WeChat.Now()
-	p.Recorder.Refreshed(token.reason)
-	if !token.copied {
-		p.Recorder.Delivered(now.Sub(token.IssuedAt))
+	p.Recorder.Refreshed(t.reason)
+	if !t.copied {
+		p.Recorder.Delivered(now.Sub(t.IssuedAt))
 	}
-	if token.reason != refresh.RefreshDue && token.reason != refresh.Expired {
+	if t.reason != refresh.RefreshDue && t.reason != refresh.Expired {
 		return
 	}
-	if p.mem.account != nil && p.mem.account.isDead(p.stored.fingerprint) {
-		return // somebody ended its life: it was never due
+	if acct := p.state.membership.account; acct != nil {
+		if _, dead := acct.DeadSince(o.Stored.Fingerprint); dead {
+			return // somebody ended its life: it was never due
+		}
 	}
-	if due := refresh.DueAt(p.storedInputs()); !due.IsZero() {
+	if due := report.NextRefresh(o); !due.IsZero() {
 		p.Recorder.Rotated(now.Sub(due))
 	}
 }

@@ -7,217 +7,127 @@ import (
 	"errors"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-// expirySlack is how far the stored expiry may be off before it is written again. Readers have no use for less.
+// expirySlack is by how much the stored expiry may be off before it is written again. Readers have no use for more precision.
 const expirySlack = 30 * time.Second
 
-// issueStable makes a normal Stable call. It issues, checks and heals alike: WeChat answers with the token that is
-// valid now.
-func (p *pass) issueStable(ctx context.Context) error {
-	ok, err := p.needCredentials(ctx)
+// stable issues tokens by POST /cgi-bin/stable_token. A normal call issues, checks and heals alike, because WeChat answers with the
+// token that is valid now.
+type stable struct{ *pass }
+
+func (s stable) issue(ctx context.Context, o report.Observation, d refresh.Decision) (effect, error) {
+	credentials, ok, err := s.appSecret(ctx)
 	if err != nil || !ok {
-		return err
+		return effect{}, err
 	}
-	acct, credentials := p.mem.account, p.credentials.value
-	token, err := acct.merged(func() (wechat.Token, error) {
+	acct := s.state.membership.account
+	e := effect{calledAt: s.WeChat.Now()}
+	acct.NoteCall(e.calledAt)
+	answer, err := acct.Merged(func() (token.Token, error) {
 		failpoint.Hit("before-wechat")
-		return p.WeChat.StableToken(ctx, credentials, false)
+		return s.WeChat.StableToken(ctx, credentials, false)
 	})
 	failpoint.Hit("after-wechat")
 	if err != nil {
-		return p.failRequest(ctx, err)
+		return failed(ctx, e, err)
 	}
-	p.succeeded(ctx, acct, token)
-	p.handleCheck()
-	p.take(p.issued(token))
-	return nil
-}
-
-// succeeded records an answer and wakes the members of the account whose Secrets hold another token.
-func (p *pass) succeeded(ctx context.Context, acct *account, token wechat.Token) {
-	p.recovered(ctx)
-	others := acct.observe(sighting{fingerprint: token.Value.Fingerprint(), at: token.IssuedAt, expiresAt: token.ExpiresAt})
-	for _, name := range others {
-		if name != nameOf(p.token) {
-			p.wake.send(ctx, name)
+	e.accepted, e.outcomes = true, s.checked()
+	s.confirm(ctx, answer)
+	t := s.pending(o, d, answer, credentials)
+	if mustWrite(o, t) {
+		if t.Value.Fingerprint() == o.Stored.Fingerprint && !o.Stored.IssuedAt.IsZero() {
+			t.IssuedAt = refresh.Earlier(o.Stored.IssuedAt, t.IssuedAt) // a clock that was ahead may have noted it
 		}
+		e.issued = t
+		return e, nil
+	}
+	attested := o.Stored
+	attested.Credentials, attested.Unattested = t.credentials, false
+	e.stored = &attested
+	return e, nil
+}
+
+func (s stable) check(ctx context.Context, o report.Observation, d refresh.Decision) (effect, error) {
+	return s.issue(ctx, o, d)
+}
+
+// mustWrite reports whether the Secret needs the token that WeChat named.
+func mustWrite(o report.Observation, t *pendingToken) bool {
+	return t.Value.Fingerprint() != o.Stored.Fingerprint || o.Target.Tampered || o.Target.AppIDChanged || o.Target.ModeChanged ||
+		o.Credentials.Changed || t.ExpiresAt.Sub(o.Stored.ExpiresAt).Abs() > expirySlack
+}
+
+// confirm records WeChat's answer for the account, and wakes the members whose Secrets may hold another token.
+func (p *pass) confirm(ctx context.Context, t token.Token) {
+	c := account.Confirmation{Fingerprint: t.Value.Fingerprint(), At: t.IssuedAt, ExpiresAt: t.ExpiresAt}
+	p.wakeAll(ctx, p.state.membership.account.Confirm(c, p.resource.UID, p.WeChat.Now()))
+}
+
+func (p *pass) wakeAll(ctx context.Context, names []types.NamespacedName) {
+	for _, name := range names {
+		p.wake.send(ctx, name)
 	}
 }
 
-// issued is a token of the account that the spec and the live credentials name.
-func (p *pass) issued(token wechat.Token) issued {
-	return issued{
-		Token: token, appID: p.token.Spec.AppID, mode: p.token.Spec.Mode,
-		credentials: p.credentials.value.Fingerprint(), reason: p.decision.Reason,
-	}
-}
-
-// unwritten is the token that waits to be written; nil for none. One for an appid or mode that the spec has left is
-// dropped.
-func (p *pass) unwritten() *issued {
-	token := p.mem.unwritten()
-	if token != nil && (token.appID != p.token.Spec.AppID || token.mode != p.token.Spec.Mode) {
-		p.mem.written(token)
-		return nil
-	}
-	return token
-}
-
-// take keeps the token for writing if the Secret needs it, and otherwise notes that the stored one is right.
-func (p *pass) take(token issued) {
-	if !p.mustWrite(token) {
-		if p.mem.stored == nil || p.mem.verified.doubtful {
-			s := p.stored
-			s.credentials, s.unseen = token.credentials, false
-			p.mem.stored = &s
-			p.mem.verified.doubtful = false
-		}
-		return
-	}
-	if token.Value.Fingerprint() == p.stored.fingerprint && !p.stored.issuedAt.IsZero() {
-		token.IssuedAt = earlier(p.stored.issuedAt, token.IssuedAt) // a clock that was ahead may have noted it
-	}
-	p.mem.put(token)
-}
-
-func (p *pass) mustWrite(token issued) bool {
-	s := p.stored
-	return token.Value.Fingerprint() != s.fingerprint || p.mem.verified.tampered ||
-		s.appID != p.token.Spec.AppID || s.mode != p.token.Spec.Mode || p.credentialsChanged() ||
-		token.ExpiresAt.Sub(s.expiresAt).Abs() > expirySlack || token.handledRefresh != "" || token.revoke != nil
-}
-
-// force carries out a refresh or one of the two calls of a revoke.
-func (p *pass) force(ctx context.Context) error {
-	ok, err := p.needCredentials(ctx)
+// refresh asks WeChat first. If it names another token than the status, perhaps because a crash lost the answer to our own forced call,
+// nothing needs to be forced: two forced calls in a row would end a token that pods still use.
+func (s stable) refresh(ctx context.Context, o report.Observation, d refresh.Decision) (effect, error) {
+	credentials, ok, err := s.appSecret(ctx)
 	if err != nil || !ok {
-		return err
+		return effect{}, err
 	}
-	token := p.issued(wechat.Token{})
-	switch p.decision.Action {
-	case refresh.Revoke:
-		token.Token, err = p.forcedCall(ctx)
-		token.revoke = p.revokeAfter(token.Value.Fingerprint())
-	default:
-		token.handledRefresh = p.requested(refresh.RequestRefresh)
-		token.Token, err = p.refreshed(ctx)
+	known := o.Stored.Fingerprint
+	if t := s.resource.Status.Token; t != nil && t.Fingerprint != "" {
+		known = t.Fingerprint
 	}
+	e := effect{calledAt: s.WeChat.Now()}
+	s.state.membership.account.NoteCall(e.calledAt)
+	answer, err := s.WeChat.StableToken(ctx, credentials, false)
 	if err != nil {
-		if refused, ok := errors.AsType[*wechat.Error](err); ok && refused.MaybeSent {
-			p.mem.account.doubt() // in Legacy mode the mark on the Secret says so
+		return failed(ctx, e, err)
+	}
+	if answer.Value.Fingerprint() == known {
+		if e, err = s.force(ctx, o, d); err != nil || e.issued == nil {
+			return e, err
 		}
-		return p.failRequest(ctx, err)
-	}
-	p.succeeded(ctx, p.mem.account, token.Token)
-	p.mem.put(token)
-	return nil
-}
-
-// refreshed asks WeChat first: if it has another token than the Secret already, perhaps because a crash lost the answer
-// to our own forced call, nothing needs to be forced. Two forced calls in a row would kill a token that pods still use.
-func (p *pass) refreshed(ctx context.Context) (wechat.Token, error) {
-	token, err := p.WeChat.StableToken(ctx, p.credentials.value, false)
-	if err != nil || token.Value.Fingerprint() != p.stored.fingerprint {
-		return token, err
-	}
-	return p.forcedCall(ctx)
-}
-
-func (p *pass) forcedCall(ctx context.Context) (wechat.Token, error) {
-	now := p.WeChat.Now()
-	p.mem.account.noteForced(now)
-	p.mem.forced = append(recentForced(p.mem.forced, now), now)
-	log.FromContext(ctx).Info("forcing a new token on request", "request", p.decision.Request)
-	failpoint.Hit("before-force")
-	defer failpoint.Hit("after-force")
-	return p.WeChat.StableToken(ctx, p.credentials.value, true)
-}
-
-// revokeAfter is the progress of a revoke after a forced call that returned a token of this fingerprint. It is done
-// when the second call returned yet another token.
-func (p *pass) revokeAfter(fingerprint string) *target.Revoke {
-	progress := p.record.Revoke
-	if !p.revoking() {
-		return &target.Revoke{StartedAt: p.WeChat.Now(), Victim: p.stored.fingerprint, Value: p.requested(refresh.RequestRevoke)}
-	}
-	if fingerprint == p.stored.fingerprint || fingerprint == progress.Victim {
-		progress.StartedAt = p.WeChat.Now() // WeChat did not refresh: once more
 	} else {
-		progress.StartedAt = time.Time{}
+		s.confirm(ctx, answer)
+		e.accepted, e.issued = true, s.pending(o, d, answer, credentials)
+		e.issued.forced = true
 	}
-	return &progress
+	e.issued.refresh = requested(s.resource, refresh.RequestRefresh)
+	return e, nil
 }
 
-// failRequest is failCall that ends the one attempt of a request, if there was one. A revoke that is half done goes on,
-// or the leaked token would live.
-func (p *pass) failRequest(ctx context.Context, err error) error {
-	revoking := p.decision.Request == refresh.RequestRevoke && p.revoking()
-	if p.decision.Reason == refresh.RequestExecutable && !revoking && ctx.Err() == nil {
-		p.handle(p.decision.Request, p.requested(p.decision.Request))
-		p.eventRequestFailed(p.decision.Request, err)
+func (s stable) force(ctx context.Context, o report.Observation, d refresh.Decision) (effect, error) {
+	credentials, ok, err := s.appSecret(ctx)
+	if err != nil || !ok {
+		return effect{}, err
 	}
-	return p.failCall(ctx, err)
-}
-
-// failCall records what WeChat answered. A call that ended because the process does is no failure.
-func (p *pass) failCall(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
+	acct, now := s.state.membership.account, s.WeChat.Now()
+	acct.BeginRequestedMint(now)
+	e := effect{calledAt: now, forcedAt: now}
+	log.FromContext(ctx).Info("forcing a new token on request", "request", d.Request)
+	failpoint.Hit("before-force")
+	answer, err := s.WeChat.StableToken(ctx, credentials, true)
+	failpoint.Hit("after-force")
+	if err != nil {
+		if refused, ok := errors.AsType[*token.Error](err); ok && refused.MaybeSent {
+			acct.Doubt() // in Legacy mode the mark on the Secret says so
+		}
+		return failed(ctx, e, err)
 	}
-	var refused *wechat.Error
-	if !errors.As(err, &refused) {
-		return err
-	}
-	p.fail(ctx, refresh.Failure{
-		Class: refused.Class, Reason: string(refused.Reason), Code: refused.Code, Named: refused.RetryAfter,
-	}, refused.Message, refused.RequestID)
-	return nil
-}
-
-// fail records a failure; the next decision follows its back-off.
-func (p *pass) fail(ctx context.Context, f refresh.Failure, message, requestID string) {
-	previous := p.mem.failure
-	if p.failureIsOld() {
-		previous = nil
-	}
-	next := refresh.Next(previous, f, p.WeChat.Now(), string(p.token.UID))
-	p.mem.failure, p.mem.message, p.mem.requestID = &next, message, requestID
-	p.mem.failedGeneration, p.mem.failedCredentials = p.token.Generation, p.credentials.version
-	p.Recorder.RefreshFailed(p.decision.Reason)
-	logger := log.FromContext(ctx)
-	if next.Attempts > 1 {
-		logger = logger.V(1) // an outage is told once for each resource
-	}
-	logger.Info("the attempt failed", "reason", next.Reason, "message", message, "code", next.Code, "requestID", requestID,
-		"attempts", next.Attempts, "retryAt", next.RetryAt)
-}
-
-// failureIsOld: spec or credentials are others than those that failed.
-func (p *pass) failureIsOld() bool {
-	return p.mem.failure != nil &&
-		(p.mem.failedGeneration != p.token.Generation || p.mem.failedCredentials != p.credentials.version)
-}
-
-// recovered: WeChat answered with what was asked for.
-func (p *pass) recovered(ctx context.Context) {
-	if f := p.mem.failure; f != nil {
-		log.FromContext(ctx).Info("the failure is over", "reason", f.Reason, "attempts", f.Attempts)
-	}
-	p.clearFailure()
-}
-
-// clearFailure forgets the last failure. If it was the errcode that answered the mark on the Secret, that is remembered
-// in its place: a mark without an answer is a lost mint.
-func (p *pass) clearFailure() {
-	if f, mark := p.mem.failure, p.record.Mint; f.Answered(mark.StartedAt) {
-		p.mem.emptyMark = mark
-	}
-	p.mem.failure = nil
+	s.confirm(ctx, answer)
+	e.accepted, e.issued = true, s.pending(o, d, answer, credentials)
+	e.issued.forced = true
+	return e, nil
 }

@@ -26,19 +26,20 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
 )
 
-// Indexes of the WeChatAppToken cache. Each entry takes about as much memory as a small object, so those with a target of their own
-// name in Stable mode, which are most, are in none.
+// Indexes of the WeChatAppToken cache.
 const (
-	otherTargetNameIndex = "spec.target.name"
-	legacyAppIDIndex     = "legacyAppID"
+	// secretIndex finds the resources that use a Secret of their namespace as credentials or target.
+	secretIndex = "secret"
+	// legacyAppIDIndex finds the Legacy resources of an appid.
+	legacyAppIDIndex = "legacyAppID"
 )
 
 const (
-	// retryBase and retryMax bound the back-off after errors of the API server. A rotation waits for it, so it stays
-	// far below the handover window.
+	// retryBase and retryMax bound the back-off after errors of the API server. A rotation waits for it, so it stays far below the
+	// handover window; and Ready has to turn False within five seconds of the expiry.
 	retryBase = 100 * time.Millisecond
-	retryMax  = 10 * time.Second
-	// reconcileTimeout bounds one pass: the longest ordinary one makes a few API requests and WeChat calls.
+	retryMax  = 5 * time.Second
+	// reconcileTimeout bounds one pass. The longest ordinary one makes a few API requests and calls to WeChat.
 	reconcileTimeout = 2 * time.Minute
 )
 
@@ -58,7 +59,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		Named("wechatapptoken").
 		For(&v1alpha1.WeChatAppToken{}, builder.WithPredicates(r.specOrRequestChanged())).
 		WatchesMetadata(&corev1.Secret{}, r.enqueueConcerned(), builder.WithPredicates(r.secretChanged())).
-		Watches(&v1alpha1.WeChatAppToken{}, handler.Funcs{DeleteFunc: r.wakeRivals}).
+		Watches(&v1alpha1.WeChatAppToken{}, handler.Funcs{DeleteFunc: r.enqueueRivals}).
 		WatchesRawSource(source.Channel(r.wake.events, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: r.MaxConcurrentReconciles,
@@ -70,39 +71,32 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 }
 
 func (r *Reconciler) addIndexes(ctx context.Context, to client.FieldIndexer) error {
-	for name, value := range indexes() {
-		if err := to.IndexField(ctx, &v1alpha1.WeChatAppToken{}, name, indexer(value)); err != nil {
+	for name, values := range indexes() {
+		extract := func(o client.Object) []string {
+			if resource, ok := o.(*v1alpha1.WeChatAppToken); ok {
+				return values(resource)
+			}
+			return nil
+		}
+		if err := to.IndexField(ctx, &v1alpha1.WeChatAppToken{}, name, extract); err != nil {
 			return fmt.Errorf("indexing WeChatAppTokens by %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-func indexes() map[string]func(*v1alpha1.WeChatAppToken) string {
-	return map[string]func(*v1alpha1.WeChatAppToken) string{
-		otherTargetNameIndex: func(t *v1alpha1.WeChatAppToken) string {
-			if t.TargetName() == t.Name {
-				return ""
-			}
-			return t.TargetName()
+// indexes returns the functions that extract the values of each index.
+func indexes() map[string]func(*v1alpha1.WeChatAppToken) []string {
+	return map[string]func(*v1alpha1.WeChatAppToken) []string{
+		secretIndex: func(t *v1alpha1.WeChatAppToken) []string {
+			return []string{t.Spec.CredentialsSecretRef.Name, t.TargetName()}
 		},
-		legacyAppIDIndex: func(t *v1alpha1.WeChatAppToken) string {
+		legacyAppIDIndex: func(t *v1alpha1.WeChatAppToken) []string {
 			if t.Spec.Mode == v1alpha1.ModeLegacy {
-				return t.Spec.AppID
+				return []string{t.Spec.AppID}
 			}
-			return ""
-		},
-	}
-}
-
-// indexer leaves a resource out whose value is empty.
-func indexer(value func(*v1alpha1.WeChatAppToken) string) client.IndexerFunc {
-	return func(o client.Object) []string {
-		token, ok := o.(*v1alpha1.WeChatAppToken)
-		if !ok || value(token) == "" {
 			return nil
-		}
-		return []string{value(token)}
+		},
 	}
 }
 
@@ -113,9 +107,6 @@ func (r *Reconciler) specOrRequestChanged() predicate.Predicate {
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			if e.ObjectOld == nil || e.ObjectNew == nil {
 				return false
-			}
-			if mem := r.memories.find(client.ObjectKeyFromObject(e.ObjectNew)); mem != nil {
-				mem.statusSeen(e.ObjectNew.GetResourceVersion())
 			}
 			if e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || e.ObjectOld.GetUID() != e.ObjectNew.GetUID() {
 				return true
@@ -131,16 +122,17 @@ func (r *Reconciler) specOrRequestChanged() predicate.Predicate {
 	}
 }
 
-// secretChanged drops events that say nothing new, and lets a deletion end the memory of own writes.
+// secretChanged drops events that say nothing new, and takes note of a target's deletion.
 func (r *Reconciler) secretChanged() predicate.Predicate {
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			return e.ObjectOld.GetResourceVersion() != e.ObjectNew.GetResourceVersion()
 		},
 		DeleteFunc: func(e event.DeleteEvent) bool {
-			for _, name := range r.memories.claiming(client.ObjectKeyFromObject(e.Object)) {
-				if mem := r.memories.find(name); mem != nil {
-					mem.targetGone(e.Object.GetUID(), e.Object.GetResourceVersion())
+			secret := client.ObjectKeyFromObject(e.Object)
+			for _, resource := range r.referrersOf(secret) {
+				if state := r.states.find(nameOf(&resource)); state != nil && resource.TargetName() == secret.Name {
+					state.targetDeleted(e.Object.GetUID(), e.Object.GetResourceVersion())
 				}
 			}
 			return true
@@ -148,8 +140,8 @@ func (r *Reconciler) secretChanged() predicate.Predicate {
 	}
 }
 
-// enqueueConcerned starts the resources that a Secret concerns, in the state that an update left it in: controller-runtime's
-// map function would be asked about the state before as well, and an own write would never be taken for one.
+// enqueueConcerned returns a handler that enqueues the resources that a Secret concerns. It looks only at the Secret as an update left
+// it: the map function of controller-runtime would be asked about the old Secret as well, and no own write would be recognized.
 func (r *Reconciler) enqueueConcerned() handler.EventHandler {
 	enqueue := func(secret client.Object, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
 		for _, wake := range r.concernedBy(secret) {
@@ -169,52 +161,51 @@ func (r *Reconciler) enqueueConcerned() handler.EventHandler {
 	})
 }
 
-// concernedBy names the resources that use the Secret as credentials or target. The echo of an own write concerns
-// nobody.
+// concernedBy returns the resources that use the Secret as credentials or target. The echo of an own write concerns nobody.
 func (r *Reconciler) concernedBy(secret client.Object) []reconcile.Request {
 	var out []reconcile.Request
-	for _, name := range r.memories.lookingAt(client.ObjectKeyFromObject(secret)) {
-		if mem := r.memories.find(name); mem == nil || !mem.ownWrite(secret.GetUID(), secret.GetResourceVersion()) {
-			out = append(out, reconcile.Request{NamespacedName: name})
+	for _, resource := range r.referrersOf(client.ObjectKeyFromObject(secret)) {
+		state := r.states.find(nameOf(&resource))
+		if state == nil || !state.isOwnWrite(secret.GetUID(), secret.GetResourceVersion()) {
+			out = append(out, reconcile.Request{NamespacedName: nameOf(&resource)})
 		}
 	}
 	return out
 }
 
-// wakeRivals starts the resources that wanted the target of one that is gone.
-func (r *Reconciler) wakeRivals(_ context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+// enqueueRivals enqueues the resources that wanted the target of one that is gone.
+func (r *Reconciler) enqueueRivals(_ context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
 	gone, ok := e.Object.(*v1alpha1.WeChatAppToken)
 	if !ok {
 		return
 	}
-	for _, name := range r.memories.claiming(types.NamespacedName{Namespace: gone.Namespace, Name: gone.TargetName()}) {
-		queue.Add(reconcile.Request{NamespacedName: name})
+	secret := types.NamespacedName{Namespace: gone.Namespace, Name: gone.TargetName()}
+	for _, resource := range r.referrersOf(secret) {
+		if resource.TargetName() == secret.Name {
+			queue.Add(reconcile.Request{NamespacedName: nameOf(&resource)})
+		}
 	}
 }
 
-// claimants are the resources whose target is this Secret. Do not change them: they are the cache's own.
-func claimants(ctx context.Context, cached client.Reader, secret types.NamespacedName) ([]v1alpha1.WeChatAppToken, error) {
-	tokens, err := indexed(ctx, cached, otherTargetNameIndex, secret)
+// referrersOf returns the resources that use the Secret as credentials or target. Nobody may change them, because they are the cache's
+// own. Event handlers run after the cache was filled, so reading it does not fail.
+func (r *Reconciler) referrersOf(secret types.NamespacedName) []v1alpha1.WeChatAppToken {
+	resources, err := referrers(context.Background(), r.Client, secret)
 	if err != nil {
-		return nil, err
+		return nil
 	}
-	namesake := &v1alpha1.WeChatAppToken{}
-	err = cached.Get(ctx, secret, namesake, client.UnsafeDisableDeepCopy)
-	if err == nil && namesake.TargetName() == secret.Name {
-		tokens = append(tokens, *namesake)
-	}
-	return tokens, client.IgnoreNotFound(err)
+	return resources
 }
 
-// indexed are the resources that an index has under the name of a Secret of their namespace. Do not change them.
-func indexed(ctx context.Context, cached client.Reader, index string, secret types.NamespacedName) ([]v1alpha1.WeChatAppToken, error) {
+// referrers returns the resources that use the Secret as credentials or target, from a cache. Nobody may change them.
+func referrers(ctx context.Context, cached client.Reader, secret types.NamespacedName) ([]v1alpha1.WeChatAppToken, error) {
 	list := &v1alpha1.WeChatAppTokenList{}
 	err := cached.List(ctx, list,
-		client.InNamespace(secret.Namespace), client.MatchingFields{index: secret.Name}, client.UnsafeDisableDeepCopy)
+		client.InNamespace(secret.Namespace), client.MatchingFields{secretIndex: secret.Name}, client.UnsafeDisableDeepCopy)
 	return list.Items, err
 }
 
-// waker lets one resource's pass start another's.
+// waker lets the pass of one resource start the pass of another.
 type waker struct {
 	events chan event.GenericEvent
 }

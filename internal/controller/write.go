@@ -7,260 +7,205 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"regexp"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // writeTakes is the longest time that the write of a token may go on when the process is told to end.
 const writeTakes = 10 * time.Second
 
-// writeTarget stores the token that waits to be written, if any, with the metadata that goes with it.
-func (p *pass) writeTarget(ctx context.Context) error {
-	if gone, err := p.gone(ctx); gone || err != nil {
-		return err
+// write stores the token that waits to be written, if any, with the metadata that goes with it.
+func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decision) (effect, error) {
+	if gone, err := p.isGone(ctx); gone || err != nil {
+		return effect{}, err
 	}
-	token := p.unwritten()
-	if token != nil && p.supersededBySecret(token) {
-		p.mem.mintAgain = token.unmarked
-		p.mem.written(token)
-		return nil
+	t := p.state.pendingNow()
+	if t != nil && p.superseded(o, t) {
+		intent := p.state.intent.Lost(t.unmarked)
+		return effect{dropped: t, intent: &intent}, nil
 	}
-	if token != nil {
-		// The process may be told to end while WeChat takes its time: what it issued must not get lost by that.
+	if t == nil && o.Secret == nil {
+		return lookAgain(), nil // there is nothing to write, and nothing to write it to
+	}
+	if t != nil {
+		// The process may be told to end while WeChat takes its time: what WeChat issued must not get lost by that.
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), writeTakes)
 		defer cancel()
 	}
-	record, want := target.Want(p.token, p.ownership.Claim, p.wantedRecord(token))
+	record, want := target.Want(p.resource, o.Ownership.Claim, p.wantedRecord(&o, t))
 	failpoint.Hit("before-secret")
-	written, err := p.write(ctx, want, token)
+	written, err := p.send(ctx, o, want, t)
 	failpoint.Hit("after-secret")
 	if err != nil {
-		if token != nil && failpoint.Off(failpoint.KeptToken) {
-			p.mem.written(token)
+		var e effect
+		if failpoint.Off(failpoint.KeptToken) {
+			e.dropped = t
 		}
-		return p.refusedWrite(ctx, err)
+		return p.refused(o, e, err)
 	}
-	p.wrote(written, record, token)
-	reason := p.decision.Reason
-	if token != nil {
-		reason = token.reason // it was fetched for
+	e := effect{wrote: written, dataKept: t == nil, landed: t, target: knownTarget{secret: written}}
+	reason := d.Reason
+	if t != nil {
+		p.landed(&e, o, record, t)
+		reason = t.reason // what it was fetched for
 	}
-	log.FromContext(ctx).Info("wrote the target Secret", "secret", written.Name, "reason", reason, "newToken", token != nil,
-		"fingerprint", p.record.TokenFingerprint, "expiresAt", p.record.ExpiresAt)
-	return p.writeReference(ctx, want)
+	log.FromContext(ctx).Info("wrote the target Secret", "secret", written.Name, "reason", reason, "newToken", t != nil,
+		"fingerprint", record.TokenFingerprint, "expiresAt", record.ExpiresAt)
+	return p.writeReference(ctx, o, want, e)
 }
 
-// gone tells whether the resource was deleted since the pass began, perhaps while WeChat took its time: a Secret made
-// now would belong to nobody. The next decision has nothing to do.
-func (p *pass) gone(ctx context.Context) (bool, error) {
-	now := &v1alpha1.WeChatAppToken{}
-	err := p.Client.Get(ctx, nameOf(p.token), now, client.UnsafeDisableDeepCopy)
+// landed adds to the effect what follows from a token that is now in the Secret.
+func (p *pass) landed(e *effect, o report.Observation, record target.Record, t *pendingToken) {
+	p.recordWrite(o, t)
+	stored := target.Recorded(record)
+	stored.Unattested = false
+	intent := p.state.intent.Landed()
+	e.stored, e.intent = &stored, &intent
+	same := record.TokenFingerprint == o.Stored.Fingerprint
+	if !same {
+		p.writtenAt = p.WeChat.Now()
+	}
+	if t.revoke != "" {
+		e.outcomes = append(e.outcomes, outcome{kind: refresh.RequestRevoke, value: t.revoke})
+	}
+	if t.refresh != "" && t.refresh != p.state.progress.Handled.Refresh {
+		e.outcomes = append(e.outcomes, outcome{kind: refresh.RequestRefresh, value: t.refresh, same: same})
+	}
+}
+
+// send makes the one request that the situation needs.
+func (p *pass) send(ctx context.Context, o report.Observation, want target.Desired, t *pendingToken) (*metav1.PartialObjectMetadata, error) {
+	content := p.content(t)
 	switch {
-	case apierrors.IsNotFound(err):
-		p.deleted = true
-	case err != nil:
-		return false, fmt.Errorf("reading WeChatAppToken %s: %w", nameOf(p.token), err)
-	default:
-		p.deleted = now.UID != p.token.UID || now.DeletionTimestamp != nil
+	case o.Secret == nil:
+		return p.store.Create(ctx, p.resource, want, *content)
+	case content == nil && !want.Outdated(o.Secret):
+		return o.Secret, nil // only the owner reference differs
 	}
-	return p.deleted, nil
+	return p.store.Update(ctx, o.Secret, want, content)
 }
 
-// write makes the one request that the situation needs.
-func (p *pass) write(ctx context.Context, want target.Desired, token *issued) (*metav1.PartialObjectMetadata, error) {
-	var content *target.Content
-	if token != nil {
-		content = p.content(token)
+// content returns the data of the Secret for a token; nil for none.
+func (p *pass) content(t *pendingToken) *target.Content {
+	if t == nil {
+		return nil
 	}
-	switch {
-	case p.existing == nil && content == nil:
-		return nil, errors.New("there is no target Secret and no token to make one from")
-	case p.existing == nil:
-		return p.store.Create(ctx, p.token, want, *content)
-	case content == nil && !want.Outdated(p.existing):
-		return p.existing, nil // only the owner reference differs
-	default:
-		return p.store.Update(ctx, p.existing, want, content)
-	}
-}
-
-func (p *pass) content(token *issued) *target.Content {
 	return &target.Content{
-		AccessTokenKey: p.token.Spec.Target.AccessTokenKey,
-		Token:          token.Value,
-		ExpiresAt:      token.ExpiresAt,
-		AppID:          token.appID,
+		AccessTokenKey: p.resource.Spec.Target.AccessTokenKey, Token: t.Value, ExpiresAt: t.ExpiresAt, AppID: t.appID,
 	}
 }
 
-// wantedRecord is what the annotations ought to say, with this token or with the one that is stored.
-func (p *pass) wantedRecord(token *issued) target.Record {
-	record := p.record
-	if token == nil {
-		if p.mem.failure == nil {
-			record.Mint = p.unansweredMark() // not worth a write before the attempts have an end
+// wantedRecord returns what the annotations ought to say, with this token or, if it is nil, with the stored one.
+func (p *pass) wantedRecord(o *report.Observation, t *pendingToken) target.Record {
+	record := o.Record
+	if t == nil {
+		if p.state.failure == nil {
+			record.Mint = p.state.intent.Unanswered(record.Mint) // not worth a write before the attempts have an end
 		}
-		record.IssuedAt, record.ExpiresAt = p.stored.issuedAt, p.stored.expiresAt
-		record.TokenFingerprint, record.Mode, record.AppID = p.stored.fingerprint, p.stored.mode, p.stored.appID
-		if p.mem.stored != nil {
-			record.CredentialsFingerprint = p.mem.stored.credentials
-		}
+		s := o.Stored
+		record.IssuedAt, record.ExpiresAt, record.TokenFingerprint = s.IssuedAt, s.ExpiresAt, s.Fingerprint
+		record.Mode, record.AppID, record.CredentialsFingerprint = s.Mode, s.AppID, s.Credentials
 		return record
 	}
-	record.AppID, record.Mode = token.appID, token.mode
-	record.IssuedAt, record.ExpiresAt = token.IssuedAt, token.ExpiresAt
-	record.TokenFingerprint = token.Value.Fingerprint()
-	record.CredentialsFingerprint = token.credentials
-	record.Mint = target.Mint{}
-	if token.handledRefresh != "" {
-		record.HandledRefresh = token.handledRefresh
-	}
-	if token.revoke != nil {
-		record.Revoke = *token.revoke
-	}
+	record.AppID, record.Mode, record.CredentialsFingerprint = t.appID, t.mode, t.credentials
+	record.IssuedAt, record.ExpiresAt, record.TokenFingerprint = t.IssuedAt, t.ExpiresAt, t.Value.Fingerprint()
+	record.Mint = account.Mark{}
 	return record
 }
 
-// supersededBySecret: the Secret already holds another token, that was issued later, perhaps by a leader that was thought to be
-// gone, or by the one that came when this process was stopped. In Stable mode WeChat can be asked which one is right, and is, when
-// the answer at hand is older than the look at the Secret. In Legacy mode the later mint is the one that lives.
+// superseded reports whether the Secret already holds another token that was issued later, perhaps by a leader that was thought to be
+// gone, or by the one that came when this process was stopped. In Stable mode WeChat can be asked which one is right, and is, when the
+// answer at hand is older than the last read of the Secret. In Legacy mode the later mint is the one that lives.
 //
-// A token that was minted before there was a Secret to mark may be of the same moment as the other one, and the times do not tell
-// which mint was the later one. Then both give way to a new one, before a volume can have either.
-func (p *pass) supersededBySecret(token *issued) bool {
-	if p.existing == nil || !p.mem.verified.doubtful || p.record.TokenFingerprint == token.Value.Fingerprint() {
+// A token that was minted before there was a Secret to mark may be of the same moment as the other one, and the times do not tell which
+// mint was the later one. Then both give way to a new one, before a volume can have either.
+func (p *pass) superseded(o report.Observation, t *pendingToken) bool {
+	if o.Secret == nil || o.Record.TokenFingerprint == t.Value.Fingerprint() {
 		return false
 	}
-	if !p.legacy() {
-		return token.handledRefresh == "" && token.revoke == nil && token.beforeLook
+	unattested, replaced := o.Holding == target.HoldsUnattested, o.Record.TokenFingerprint != t.replaces
+	if !o.Traits.EndsOlder {
+		return !t.forced && t.readSinceIssued && (unattested || replaced)
 	}
-	if p.record.Mint.ID != "" && p.record.Mint.ID == p.mem.ownMark || p.mem.account != nil && p.mem.account.isDead(p.record.TokenFingerprint) {
-		return false // nobody wrote a token since this mint began, or what was written is refused by WeChat
+	if !unattested && !t.unmarked && (t.replaces == "" || !replaced) {
+		return false
 	}
-	return token.unmarked || p.record.IssuedAt.After(token.IssuedAt)
+	dead := false
+	if acct := p.state.membership.account; acct != nil {
+		_, dead = acct.DeadSince(o.Record.TokenFingerprint)
+	}
+	if p.state.intent.Own(o.Record.Mint) || dead {
+		return false // nobody wrote a token since this mint began, or WeChat refuses what was written
+	}
+	return t.unmarked || o.Record.IssuedAt.After(t.IssuedAt)
 }
 
-// wrote remembers an own write.
-func (p *pass) wrote(written *metav1.PartialObjectMetadata, record target.Record, token *issued) {
-	p.mem.rememberTarget(written, p.WeChat.Now())
-	if token == nil {
-		p.mem.verified.resourceVersion = written.ResourceVersion // its data is what it was
-	} else {
-		p.mem.verified = verification{resourceVersion: written.ResourceVersion}
+// writeReference sets or removes the owner reference. It is a request of its own, because clusters with the admission plugin
+// OwnerReferencesPermissionEnforcement refuse it to accounts that may not delete Secrets.
+func (p *pass) writeReference(ctx context.Context, o report.Observation, want target.Desired, e effect) (effect, error) {
+	if !want.ReferenceOutdated(e.wrote) || p.state.refusedReferences == p.resource.Generation {
+		return e, nil
 	}
-	p.mem.writtenVersion = written.ResourceVersion
-	if token != nil {
-		p.recordWrite(record, token)
-		if record.TokenFingerprint != p.stored.fingerprint {
-			p.writtenAt = p.WeChat.Now()
-		}
-		s := recorded(record)
-		s.unseen = token.unseen
-		p.mem.stored = &s
-		p.mem.mintAgain = false
-		p.mem.written(token)
-		if token.revoke != nil && !token.revoke.InProgress() {
-			p.handle(refresh.RequestRevoke, token.revoke.Value)
-		}
-		if token.handledRefresh != "" {
-			p.handle(refresh.RequestRefresh, token.handledRefresh)
-		}
-	}
-	if f := p.mem.failure; f != nil && f.OfWrite {
-		p.mem.failure = nil
-	}
-	p.setExisting(written)
-}
-
-// writeReference sets or removes the owner reference. It is a request of its own, because clusters with the admission
-// plugin OwnerReferencesPermissionEnforcement refuse it to accounts that may not delete Secrets.
-func (p *pass) writeReference(ctx context.Context, want target.Desired) error {
-	if !want.ReferenceOutdated(p.existing) || p.mem.refusedReferences == p.token.Generation {
-		return nil
-	}
-	written, err := p.store.UpdateReferences(ctx, p.existing, want)
-	if isRefusal(err) { // of the reference alone: the token must not wait for it
-		p.mem.refusedReferences = p.token.Generation
+	written, err := p.store.UpdateReferences(ctx, e.wrote, want)
+	switch {
+	case isRefusal(err): // of the reference alone: the token must not wait for it
 		log.FromContext(ctx).Info("the API server refuses to change the owner reference of the target Secret", "refusal", refusalMessage(err))
-		return nil
-	}
-	if err != nil {
-		return p.refusedWrite(ctx, err)
-	}
-	p.mem.rememberTarget(written, p.WeChat.Now())
-	p.mem.verified.resourceVersion = written.ResourceVersion
-	p.mem.writtenVersion = written.ResourceVersion
-	p.setExisting(written)
-	return nil
-}
-
-// refusedWrite sorts the API server's refusals: what a fresh look settles, what somebody must act on, and what comes
-// right by trying again, which alone is returned as an error.
-func (p *pass) refusedWrite(ctx context.Context, err error) error {
-	switch {
-	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err):
-		if apierrors.IsNotFound(err) && p.existing == nil {
-			return p.failWrite(ctx, err) // the namespace is gone
-		}
-		return p.lookAgain(ctx)
-	case apierrors.IsInvalid(err) && p.existing != nil:
-		if lookErr := p.lookAgain(ctx); lookErr != nil {
-			return lookErr
-		}
-		if p.mem.verified.refused != "" {
-			return nil // immutable: the ownership says so
-		}
-		return p.failWrite(ctx, err)
-	case isRefusal(err):
-		return p.failWrite(ctx, err)
-	}
-	return withoutQuote(err, p.token.TargetName())
-}
-
-// withoutQuote is the error of a write that is worth another try. What the API server says may be a webhook's word, which
-// may quote the Secret; errors without a status come from the network, and hold no body.
-func withoutQuote(err error, name string) error {
-	var status apierrors.APIStatus
-	if errors.As(err, &status) {
-		return fmt.Errorf("writing target Secret %q: the API server answered %d (%s)", name, status.Status().Code, status.Status().Reason)
-	}
-	return err
-}
-
-// lookAgain reads the target from the API server; the next decision judges it anew.
-func (p *pass) lookAgain(ctx context.Context) error {
-	p.mem.verified = verification{}
-	snapshot, err := p.store.Read(ctx, p.targetName())
-	switch {
-	case apierrors.IsNotFound(err):
-		p.mem.rememberTarget(nil, p.WeChat.Now())
-		return nil
+		e.referencesRefused = true
+		return e, nil
 	case err != nil:
-		return err
+		return p.refused(o, e, err)
 	}
-	p.judge(snapshot)
-	return nil
+	e.wrote, e.target.secret = written, written
+	return e, nil
 }
 
-func (p *pass) failWrite(ctx context.Context, err error) error {
-	message := fmt.Sprintf("the API server refuses to write Secret %q: %s", p.token.TargetName(), refusalMessage(err))
-	p.fail(ctx, refresh.Failure{Class: wechat.ClassAction, Reason: v1alpha1.ReasonTargetWriteFailed, OfWrite: true}, message, "")
-	return nil
+// refused adds to the effect what follows from a write that the API server did not take. A conflict is settled by another look, once in a
+// pass; anything else is a failure, so that every write follows a back-off.
+func (p *pass) refused(o report.Observation, e effect, err error) (effect, error) {
+	name := p.resource.TargetName()
+	missing := apierrors.IsNotFound(err) && o.Secret == nil // the namespace is gone
+	conflict := apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) && !missing
+	switch {
+	case conflict && p.conflicts == 0:
+		p.conflicts++
+		e.target = knownTarget{lookAgain: true}
+		return e, nil
+	case apierrors.IsInvalid(err) && o.Secret != nil && p.conflicts == 0:
+		p.conflicts++
+		e.target = knownTarget{lookAgain: true} // it may be immutable, which ownership tells better
+		return e, nil
+	case missing, isRefusal(err):
+		e.failure = &failure{
+			Failure: refresh.Failure{Class: token.Action, Reason: v1alpha1.ReasonTargetWriteFailed, OfWrite: true},
+			message: fmt.Sprintf("the API server refuses to write Secret %q: %s", name, refusalMessage(err)),
+		}
+	case errors.Is(err, context.Canceled):
+		return e, err // the process ends
+	default:
+		e.failure = &failure{
+			Failure: refresh.Failure{Class: token.Transient, Reason: v1alpha1.ReasonTargetWriteFailed, OfWrite: true},
+			message: fmt.Sprintf("the API server does not write Secret %q: %s; the operator tries again by itself", name, transientMessage(err)),
+		}
+	}
+	e.target = knownTarget{lookAgain: conflict}
+	return e, nil
 }
 
-// isRefusal: a person must act, because the API server, its admission or a quota said no.
+// isRefusal reports whether a person must act, because the API server, its admission or a quota said no.
 func isRefusal(err error) bool {
 	var status apierrors.APIStatus
 	if !errors.As(err, &status) {
@@ -273,16 +218,47 @@ func isRefusal(err error) bool {
 	return false
 }
 
-// refusalMessage is the API server's word, without the data that it may quote.
+// refusalMessage returns why the API server refuses a write, without the data that its answer may quote.
 func refusalMessage(err error) string {
 	switch {
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return "its namespace is being deleted"
 	case apierrors.IsForbidden(err):
-		return "forbidden; look for a ResourceQuota, an admission policy, or missing permissions of the operator's ServiceAccount"
+		return "forbidden" + gatekeeper(err) + "; look for a ResourceQuota, an admission policy, or missing permissions of the operator's ServiceAccount"
 	case apierrors.IsInvalid(err):
-		return "the result would be invalid; look at spec.target"
+		return "the result would be invalid" + gatekeeper(err) + "; look at spec.target"
 	default:
-		return "rejected (" + string(apierrors.ReasonForError(err)) + "); look for an admission webhook or policy"
+		return "rejected (" + string(apierrors.ReasonForError(err)) + ")" + gatekeeper(err) + "; look for an admission webhook or policy"
 	}
+}
+
+// transientMessage returns why a write did not happen that may work the next time.
+func transientMessage(err error) string {
+	var status apierrors.APIStatus
+	switch {
+	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err):
+		return "somebody else keeps writing it"
+	case errors.As(err, &status):
+		return fmt.Sprintf("it answered %d (%s)%s", status.Status().Code, status.Status().Reason, gatekeeper(err))
+	case errors.Is(err, context.DeadlineExceeded):
+		return "it did not answer in time"
+	}
+	return "it cannot be reached"
+}
+
+// gatekeeperName finds the name of a webhook or policy in what the API server says.
+var gatekeeperName = regexp.MustCompile(`(?:webhook|ValidatingAdmissionPolicy) ["']([-.a-z0-9]{1,253})["']`)
+
+// gatekeeper returns " by <name>" if the API server names the webhook or policy that stopped a request; else "". Nothing else of what it
+// says is repeated, because it may quote the Secret.
+func gatekeeper(err error) string {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) {
+		return ""
+	}
+	found := gatekeeperName.FindStringSubmatch(status.Status().Message)
+	if found == nil {
+		return ""
+	}
+	return fmt.Sprintf(" by %q", found[1])
 }

@@ -2,7 +2,11 @@
 
 package refresh
 
-import "time"
+import (
+	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
+)
 
 // Action is what the reconciler does now.
 type Action string
@@ -18,15 +22,16 @@ const (
 	Write Action = "Write"
 	// Force replaces the token on request.
 	Force Action = "Force"
-	// Revoke makes the next of a revoke's two forced calls.
+	// Revoke makes the next step of a revoke.
 	Revoke Action = "Revoke"
+	// Decline ends a request without an attempt, because WeChat named a time before which it will not answer.
+	Decline Action = "Decline"
 )
 
 // Reason names the rule that matched.
 type Reason string
 
-// The rules, in the order in which they are tried. The first that matches, and may be carried
-// out now, decides.
+// The rules, in the order in which they are tried. The first that matches, and may be carried out now, decides.
 const (
 	Deleting           Reason = "Deleting"
 	Suspended          Reason = "Suspended"
@@ -49,7 +54,7 @@ const (
 	UpToDate           Reason = "UpToDate"
 )
 
-// FetchReasons are the rules that may call WeChat.
+// FetchReasons returns the rules that may call WeChat.
 func FetchReasons() []Reason {
 	return []Reason{
 		RequestExecutable, TargetMissing, AppIDChanged, CredentialsChanged, ModeChanged, MemberWaiting, MintUnfinished,
@@ -57,89 +62,40 @@ func FetchReasons() []Reason {
 	}
 }
 
-// Inputs is everything that a decision depends on. Times are on WeChat's clock.
-type Inputs struct {
-	// UID of the resource; it seeds every jitter.
-	UID string
-	// Legacy tells the mode: GET /cgi-bin/token instead of stable_token.
-	Legacy bool
-	// CheckInterval between two checks of a stored token.
-	CheckInterval time.Duration
-	// StartedAt is when this process made its first pass. It spreads the first checks, and the beats of later ones count from it.
-	StartedAt time.Time
-	// ClockSynced: WeChat has answered, and the local clock was not seen to jump ahead since.
-	ClockSynced bool
-
-	Deleting           bool
-	Suspended          bool
-	CredentialsMissing bool
-	// CredentialsChanged: the AppSecret is another one than the token was issued with.
-	CredentialsChanged bool
-
-	Target   Target
-	Token    Token
-	Requests Requests
-
-	// Unwritten: a token was issued and is kept until the Secret holds it.
-	Unwritten bool
-	// Failure is the last attempt's; nil when it worked.
-	Failure *Failure
-	// MemberWaiting: another resource of the Legacy account waits for a token that only a mint can give.
-	MemberWaiting bool
-	// MintNotBefore paces the Legacy mints that nobody asked for.
-	MintNotBefore time.Time
-	// MintEndsBy is when a Legacy mint that another member of the account makes is over; zero for none. Its end is an event.
-	MintEndsBy time.Time
-}
-
-// Target describes the target Secret.
-type Target struct {
-	// Denied: the Secret is not ours to write, or waits to be collected.
-	Denied bool
-	// Exists: there is a Secret, and it holds a token that was written for this resource.
-	Exists bool
-	// AppIDChanged and ModeChanged: its token is for another appid or from the other endpoint.
-	AppIDChanged bool
-	ModeChanged  bool
-	// Tampered: its data is not what was written last.
-	Tampered bool
-	// Outdated: labels, annotations or owner references differ from what is wanted.
-	Outdated bool
-	// RepairNotBefore paces repairs of a Secret that somebody keeps rewriting or deleting.
-	RepairNotBefore time.Time
-	// MintStarted is the time of a Legacy mint whose result was never written; zero for none.
-	MintStarted time.Time
-}
-
-// Token describes the stored token, without its value.
-type Token struct {
-	// Fingerprint of the token; empty when no token is stored.
-	Fingerprint string
-	IssuedAt    time.Time
-	ExpiresAt   time.Time
-	// CheckedAt is when WeChat last confirmed this token to this process.
-	CheckedAt time.Time
-	// Doubtful: WeChat was seen to have another token, or nobody saw it issue this one.
-	Doubtful bool
-}
-
-// Decision is what to do, why, and when to look again.
+// Decision is what to do, why, when to look again, and what to tell.
 type Decision struct {
 	Action Action
 	Reason Reason
-	// Request that is carried out, with Reason RequestExecutable.
+	// Request is the request that is carried out; set with Reason RequestExecutable.
 	Request RequestKind
-	// At is when the next decision is due; zero means that only an event can change anything.
-	// It is set for Wait alone: any other action is followed by a new decision.
+	// At is when the next decision is due; zero means that only an event can change anything. It is set for Wait alone, because any
+	// other action is followed by a new decision.
 	At time.Time
 	// DueAt is when the stored token is to be replaced; zero without one.
 	DueAt time.Time
+	// RetryAt is when the attempt that failed is made again, as far as its back-off holds; zero without a failure.
+	RetryAt time.Time
+	// Verdict is the state of the resource at this moment.
+	Verdict Verdict
 }
 
-// Decide gives the answer for this moment. At is never later than the next check, and without one than CheckInterval from now, except
-// while suspended, and never later than the expiry of a token that is still valid.
+// Decide returns the decision for this moment. At is never later than the next check, and without one than CheckInterval from now,
+// except while suspended, and never later than the expiry of a token that is still valid.
 func Decide(now time.Time, in Inputs) Decision {
 	p := newPlan(now, in)
+	d := p.decide()
+	d.DueAt, d.Verdict = p.dueAt, p.verdict()
+	if in.Failure != nil {
+		d.RetryAt = in.Failure.retryAt(p.dueAt, in.Token.ExpiresAt)
+	}
+	if d.Action == Wait {
+		d.At = p.wakeFor(d.Reason)
+	}
+	return d
+}
+
+func (p *plan) decide() Decision {
+	in := p.in
 	request, executable := p.executableRequest()
 	rules := [...]struct {
 		reason  Reason
@@ -148,15 +104,15 @@ func Decide(now time.Time, in Inputs) Decision {
 	}{
 		{Deleting, Wait, in.Deleting},
 		{Suspended, Wait, in.Suspended},
-		{CredentialsMissing, Wait, in.CredentialsMissing},
-		{NotOwner, Wait, in.Target.Denied},
-		{TokenUnwritten, Write, in.Unwritten},
+		{CredentialsMissing, Wait, in.Credentials.Missing},
+		{NotOwner, Wait, in.Target.Conflict || in.Target.Terminating},
+		{TokenUnwritten, Write, in.Token.Unwritten},
 		{RequestExecutable, p.actionFor(request), executable},
 		{TargetMissing, Issue, !in.Target.Exists},
 		{AppIDChanged, Issue, in.Target.AppIDChanged},
-		{CredentialsChanged, Issue, in.CredentialsChanged},
+		{CredentialsChanged, Issue, in.Credentials.Changed},
 		{ModeChanged, Issue, in.Target.ModeChanged},
-		{MemberWaiting, Issue, in.MemberWaiting},
+		{MemberWaiting, Issue, in.Account.MemberWaiting},
 		{MintUnfinished, p.issueOrAsk(), p.mintUnfinished()},
 		{TargetTampered, Issue, in.Target.Tampered},
 		{TargetOutdated, Write, in.Target.Outdated},
@@ -175,20 +131,16 @@ func Decide(now time.Time, in Inputs) Decision {
 		if !p.allows(rule.reason, rule.action) {
 			continue
 		}
-		d := Decision{Action: rule.action, Reason: rule.reason, DueAt: p.dueAt}
+		d := Decision{Action: rule.action, Reason: rule.reason}
 		if rule.reason == RequestExecutable {
 			d.Request = request
 		}
-		if rule.action == Wait {
-			d.At = p.wakeFor(rule.reason)
-		}
 		return d
 	}
-	reason := UpToDate
 	if !p.heldUntil.IsZero() || p.backingOff() {
-		reason = BackingOff
+		return Decision{Action: Wait, Reason: BackingOff}
 	}
-	return Decision{Action: Wait, Reason: reason, At: p.wakeFor(reason), DueAt: p.dueAt}
+	return Decision{Action: Wait, Reason: UpToDate}
 }
 
 // plan holds what several rules share.
@@ -197,14 +149,16 @@ type plan struct {
 	in      Inputs
 	dueAt   time.Time
 	checkAt time.Time
+	// retryAt is the end of a back-off that binds; zero without one.
 	retryAt time.Time
-	// heldUntil is the earliest time at which a rule that matched may be carried out.
-	heldUntil time.Time
+	// heldUntil is the earliest time at which a rule of the resource's own that matched may be carried out; memberHeldUntil is the same
+	// for what other members wait for.
+	heldUntil, memberHeldUntil time.Time
 }
 
 func newPlan(now time.Time, in Inputs) *plan {
 	p := &plan{now: now, in: in, dueAt: DueAt(in), checkAt: CheckAt(in)}
-	if in.Failure != nil && in.Failure.Binds && !NotedAhead(in.Failure.Time, now) {
+	if in.Failure != nil && in.Failure.Binds && !IsInFuture(in.Failure.Time, now) {
 		p.retryAt = in.Failure.retryAt(p.dueAt, in.Token.ExpiresAt)
 	}
 	return p
@@ -212,57 +166,61 @@ func newPlan(now time.Time, in Inputs) *plan {
 
 func (p *plan) hasToken() bool { return p.in.Token.Fingerprint != "" }
 
-// stored: there is a Secret of ours with a token in it that can be judged by its times.
+// stored reports whether there is a Secret of ours with a token in it that can be judged by its times.
 func (p *plan) stored() bool { return p.in.Target.Exists && p.hasToken() }
 
 func (p *plan) expired() bool    { return p.stored() && !p.now.Before(p.in.Token.ExpiresAt) }
 func (p *plan) refreshDue() bool { return p.stored() && !p.now.Before(p.dueAt) }
 func (p *plan) backingOff() bool { return p.now.Before(p.retryAt) }
 
-// checkDue must not match while a call backs off: a check is the least of all calls.
+// checkDue reports whether the stored token is to be checked. It does not match while a call backs off, because a check is the
+// least important of all calls.
 func (p *plan) checkDue() bool {
-	return p.stored() && !p.backingOff() && (p.in.Token.Doubtful || p.causeChanged() || !p.now.Before(p.checkAt))
-}
-
-// causeChanged: spec or credentials are others than those that failed, so it is worth a call to find out whether the
-// failure is over.
-func (p *plan) causeChanged() bool {
-	return p.in.Failure != nil && !p.in.Failure.Binds
-}
-
-// mintUnfinished: a mark was left by a mint whose answer was lost. An errcode that arrived at or
-// after the mark is an answer: nothing was minted, and the ordinary rules go on.
-func (p *plan) mintUnfinished() bool {
-	mark := p.in.Target.MintStarted
-	if !p.in.Legacy || mark.IsZero() {
+	if !p.stored() || p.backingOff() {
 		return false
 	}
-	return !p.in.Failure.Answered(mark)
+	doubtful := p.in.Token.Doubtful && !p.now.Before(p.in.Token.CheckNotBefore)
+	return doubtful || p.causeChanged() || !p.now.Before(p.checkAt)
 }
 
-// askAtMost is how long an answer about the time is waited for before a mint, which tells it too. By then every volume has
+// causeChanged reports whether spec or credentials are others than those that failed, and a check can tell whether the failure is over.
+// The check of a token that was issued by a mint says nothing about what the next mint will meet.
+func (p *plan) causeChanged() bool {
+	f := p.in.Failure
+	tells := f != nil && (!p.in.Traits.EndsOlder || f.Class != token.Action)
+	return tells && !f.Binds && !p.now.Before(p.in.Token.CheckNotBefore)
+}
+
+// mintUnfinished reports whether a mark was left by a mint whose answer was lost. An errcode that arrived at or after the mark is
+// an answer: nothing was minted, and the ordinary rules go on.
+func (p *plan) mintUnfinished() bool {
+	mark := p.in.Target.MintStarted
+	return p.in.Traits.EndsOlder && !mark.IsZero() && !p.in.Failure.Answered(mark)
+}
+
+// askAtMost is how long an answer about the time is waited for before a mint, which tells the time too. By then every volume has
 // followed the last token.
 const askAtMost = 2 * time.Minute
 
-// issueOrAsk keeps a wrong local clock from minting: until WeChat has told the time, a Legacy token that looks
+// issueOrAsk returns Issue, or Check where a wrong local clock could cause a mint. Until WeChat has told the time, a token that looks
 // expired or due, or a mint that looks long over, is asked about first. What somebody else wrote cannot be asked about.
 func (p *plan) issueOrAsk() Action {
 	f := p.in.Failure
 	inVain := f != nil && f.Code == 0 && !f.OfWrite && p.now.Sub(Later(f.First, p.in.StartedAt)) >= askAtMost
-	if p.in.Legacy && !p.in.ClockSynced && p.stored() && !p.in.Target.Tampered && !inVain {
+	if p.in.Traits.EndsOlder && !p.in.ClockSynced && p.stored() && !p.in.Target.Tampered && !inVain {
 		return Check
 	}
 	return Issue
 }
 
-// allows tells whether a rule may be carried out now, and notes until when it is held back.
+// allows reports whether a rule may be carried out now, and notes until when it is held back.
 func (p *plan) allows(reason Reason, action Action) bool {
 	if reason == RequestExecutable {
-		return true // one attempt, through any back-off
+		return true // a request has one attempt, whatever back-off there is
 	}
 	var notBefore time.Time
 	switch action {
-	case Wait:
+	case Wait, Decline:
 		return true
 	case Write:
 		if p.in.Failure != nil && p.in.Failure.OfWrite {
@@ -270,25 +228,29 @@ func (p *plan) allows(reason Reason, action Action) bool {
 		}
 	case Issue, Check, Force, Revoke:
 		notBefore = p.retryAt
-		if action == Issue && p.in.Legacy {
-			notBefore = Later(notBefore, Later(p.in.MintNotBefore, p.in.MintEndsBy))
+		if action == Issue && p.in.Traits.EndsOlder {
+			notBefore = Later(notBefore, Later(p.in.Account.MintNotBefore, p.in.Account.MintEndsBy))
 		}
 	}
 	if reason == TargetMissing || reason == TargetTampered || reason == TargetOutdated || reason == CheckDue && p.in.Token.Doubtful {
 		notBefore = Later(notBefore, p.in.Target.RepairNotBefore)
 	}
-	if !p.now.Before(notBefore) {
+	switch {
+	case !p.now.Before(notBefore):
 		return true
+	case reason == MemberWaiting: // this does not keep the resource from checking its own token
+		p.memberHeldUntil = earliest(p.memberHeldUntil, notBefore)
+	default:
+		p.heldUntil = earliest(p.heldUntil, notBefore)
 	}
-	p.heldUntil = earliest(p.heldUntil, notBefore)
 	return false
 }
 
-// wakeFor is the next moment at which the answer can change by time alone.
+// wakeFor returns the next moment at which the decision can change by time alone.
 func (p *plan) wakeFor(reason Reason) time.Time {
 	var wake time.Time
 	if p.hasToken() && p.now.Before(p.in.Token.ExpiresAt) {
-		wake = p.in.Token.ExpiresAt // Ready must turn False then, in every state
+		wake = p.in.Token.ExpiresAt // Ready turns False then, in every state
 	}
 	switch reason {
 	case Deleting:
@@ -310,8 +272,10 @@ func (p *plan) wakeFor(reason Reason) time.Time {
 		}
 	default: // an event ends these, or the next look
 	}
-	if at := p.requestAt(); !at.IsZero() && p.now.Before(at) {
-		wake = earliest(wake, at)
+	for _, at := range [...]time.Time{p.requestAt(), p.memberHeldUntil, p.doubtAt()} {
+		if p.now.Before(at) {
+			wake = earliest(wake, at)
+		}
 	}
 	if reason == UpToDate && p.now.Before(p.checkAt) {
 		return wake // the check looks again, and to look before it would only cost
@@ -319,18 +283,10 @@ func (p *plan) wakeFor(reason Reason) time.Time {
 	return earliest(wake, p.now.Add(p.in.CheckInterval))
 }
 
-// earliest ignores zero times.
-func earliest(a, b time.Time) time.Time {
-	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
-		return b
+// doubtAt returns when a doubtful token may be checked; zero for one that is not doubtful.
+func (p *plan) doubtAt() time.Time {
+	if p.stored() && p.in.Token.Doubtful {
+		return p.in.Token.CheckNotBefore
 	}
-	return a
-}
-
-// Later is the later of two times; a zero time is earlier than any other.
-func Later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
+	return time.Time{}
 }

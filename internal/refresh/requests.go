@@ -2,17 +2,20 @@
 
 package refresh
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
-// Limits that WeChat sets on forced calls, per account.
+// Limits on forced calls and requested mints, for each account.
 const (
-	// ForcedPerDay is the number of forced refreshes in 24 hours.
+	// ForcedPerDay is the number of forced calls, or of requested mints, in 24 hours. WeChat documents 20 for stable_token.
 	ForcedPerDay = 20
-	// ForcedSpacing is the least time between two forced calls; a closer one does not refresh. WeChat names
-	// 30 s; one more makes up for the way there.
+	// ForcedSpacing is the least time between two forced calls of a Stable account; a closer one does not refresh. WeChat documents
+	// 30 s; one more makes up for the network.
 	ForcedSpacing = 31 * time.Second
-	// RevokeSpacing is the time between the two forced calls of a revoke. Times on the Secret have whole seconds, so
-	// the calls are at least 31 s apart, and the leaked token is dead within 35 s of the request.
+	// RevokeSpacing is the time between the two forced calls of a revoke. Times in a status have whole seconds, so the calls are at
+	// least 31 s apart, and the leaked token is dead within 35 s of the request.
 	RevokeSpacing = 32 * time.Second
 )
 
@@ -25,13 +28,16 @@ const (
 	RequestRevoke  RequestKind = "revoke"
 )
 
-// RequestKinds are all of them, the most urgent first.
+// RequestKinds returns all of them, the most urgent first.
 func RequestKinds() [3]RequestKind {
 	return [...]RequestKind{RequestRevoke, RequestRefresh, RequestCheck}
 }
 
-// actionFor carries a request out. Who asks for a check of a token that is not there wants one.
+// actionFor returns the action that carries a request out. Where there is no token, a check gets one.
 func (p *plan) actionFor(kind RequestKind) Action {
+	if p.mustDecline(kind) {
+		return Decline
+	}
 	switch kind {
 	case RequestRevoke:
 		return Revoke
@@ -49,27 +55,35 @@ func (p *plan) actionFor(kind RequestKind) Action {
 // Requests are those that were made and not handled yet.
 type Requests struct {
 	Check, Refresh, Revoke bool
-	// RevokeStarted is the first forced call of a revoke that is half done; zero for none.
+	// RevokeStarted is the latest forced call of a revoke that is half done; zero for none.
 	RevokeStarted time.Time
-	// Forced are the account's forced calls; those older than 24 hours do not count.
+	// Forced are the account's forced calls and requested mints of the last 24 hours.
 	Forced []time.Time
 }
 
-// executableRequest picks the request that can be carried out now: the most urgent first.
+// executableRequest returns the most urgent request that can be carried out now, and whether there is one.
 func (p *plan) executableRequest() (RequestKind, bool) {
-	if p.in.Unwritten {
+	if p.in.Token.Unwritten {
 		// It may be the very token that was asked for: the request is handled once the Secret holds it.
 		return "", false
 	}
 	for _, kind := range RequestKinds() {
-		if at, made := p.executableAt(kind); made && !p.now.Before(at) {
+		if at, made := p.executableAt(kind); made && (p.mustDecline(kind) || !p.now.Before(at)) {
 			return kind, true
 		}
 	}
 	return "", false
 }
 
-// requestAt is the earliest moment at which a request that waits can be carried out.
+// mustDecline reports whether a request ends without an attempt, because WeChat named a wait that is not over. A revoke that is half
+// done waits instead, or the leaked token would live.
+func (p *plan) mustDecline(kind RequestKind) bool {
+	f := p.in.Failure
+	halfDone := kind == RequestRevoke && !p.in.Requests.RevokeStarted.IsZero()
+	return f != nil && f.patient() && p.backingOff() && !halfDone
+}
+
+// requestAt returns the earliest moment at which a request that waits can be carried out; zero for none.
 func (p *plan) requestAt() time.Time {
 	var next time.Time
 	for _, kind := range RequestKinds() {
@@ -80,44 +94,43 @@ func (p *plan) requestAt() time.Time {
 	return next
 }
 
+// executableAt returns when a request can be carried out, zero for now, and whether it was made.
 func (p *plan) executableAt(kind RequestKind) (at time.Time, made bool) {
 	r := p.in.Requests
 	switch {
 	case kind == RequestRevoke && !r.RevokeStarted.IsZero():
-		next := r.RevokeStarted.Add(RevokeSpacing)
-		if r.RevokeStarted.After(p.now.Add(RevokeSpacing)) {
-			next = time.Time{} // no clock is that wrong: somebody edited the Secret, and must not stop a revoke so
-		}
+		next := EarliestNext(r.RevokeStarted, RevokeSpacing, p.now)
 		return Later(Later(next, p.forcedAt(1)), p.retryAt), true
 	case kind == RequestRevoke && r.Revoke:
 		return p.forcedAt(2), true
 	case kind == RequestRefresh && r.Refresh && r.RevokeStarted.IsZero():
-		return p.forcedAt(1), true
-	case kind == RequestCheck && r.Check && p.in.Legacy && !p.in.Target.Exists:
-		return Later(p.in.MintNotBefore, p.in.MintEndsBy), true // nobody asked for more mints than the account can bear
+		return Later(p.forcedAt(1), EarliestNext(p.in.Account.LastMint, p.in.Traits.AfterMint, p.now)), true
+	case kind == RequestCheck && r.Check && p.in.Traits.EndsOlder && !p.in.Target.Exists:
+		// It is a mint, and who asks for checks may not have more mints than the account can bear.
+		return Later(p.in.Account.MintNotBefore, p.in.Account.MintEndsBy), true
 	case kind == RequestCheck && r.Check:
-		return time.Time{}, true
+		return p.in.Account.CheckNotBefore, true
 	}
 	return time.Time{}, false
 }
 
-// forcedAt is when n forced calls, the first of them now, keep WeChat's limits. Legacy has none, as a
-// mint counts against the 2,000 a day, but one mint at a time.
+// forcedAt returns when n forced calls, the first of them now, keep the account's limits.
 func (p *plan) forcedAt(n int) time.Time {
-	if p.in.Legacy {
-		return p.in.MintEndsBy
+	at := ForcedAt(p.now, p.in.Requests.Forced, n, p.in.Traits.ForcedSpacing)
+	if p.in.Traits.EndsOlder {
+		at = Later(at, p.in.Account.MintEndsBy)
 	}
-	return ForcedAt(p.now, p.in.Requests.Forced, n)
+	return at
 }
 
-// ForcedAt is the earliest time, zero for now, at which the budget of the account has room for n more
-// forced calls and the last one is long enough ago.
-func ForcedAt(now time.Time, forced []time.Time, n int) time.Time {
+// ForcedAt returns the earliest time, zero for now, at which the budget of the account has room for n more forced calls and the last
+// one is at least spacing ago.
+func ForcedAt(now time.Time, forced []time.Time, n int, spacing time.Duration) time.Time {
 	var last time.Time
 	recent := make([]time.Time, 0, len(forced))
 	for _, t := range forced {
-		if NotedAhead(t, now) {
-			t = now.Add(-ForcedSpacing)
+		if IsInFuture(t, now) {
+			t = now.Add(-spacing)
 		}
 		last = Later(last, t)
 		if now.Sub(t) < 24*time.Hour {
@@ -126,10 +139,11 @@ func ForcedAt(now time.Time, forced []time.Time, n int) time.Time {
 	}
 	var at time.Time
 	if !last.IsZero() {
-		at = last.Add(ForcedSpacing)
+		at = last.Add(spacing)
 	}
 	if excess := len(recent) + n - ForcedPerDay; excess > 0 {
-		at = Later(at, nthOldest(recent, excess).Add(24*time.Hour))
+		slices.SortFunc(recent, time.Time.Compare)
+		at = Later(at, recent[excess-1].Add(24*time.Hour))
 	}
 	if !now.Before(at) {
 		return time.Time{}

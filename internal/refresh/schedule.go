@@ -18,50 +18,76 @@ const (
 	stableJitterMin  = 1 * time.Second
 	stableJitterSpan = 14 * time.Second
 
-	// LegacyLead is how long before its expiry a Legacy token is replaced, plus jitter, and at most
-	// half the token's life.
+	// LegacyLead is how long before its expiry a Legacy token is replaced, plus jitter, and at most half of the token's life.
 	LegacyLead       = 600 * time.Second
 	legacyJitterSpan = 60 * time.Second
+
+	// RefreshAfterMint is the least time from the last mint of a Legacy account to a refresh on request: the token before the last one
+	// lives for five minutes, and every volume has followed by then.
+	RefreshAfterMint = 5*time.Minute + 30*time.Second
 
 	// FirstCheckWithin spreads the first checks after a start.
 	FirstCheckWithin = 45 * time.Second
 
-	// checkBeat is what later checks are put off to: whole seconds since Inputs.StartedAt. With thousands of resources, to wake up for
-	// each check alone takes more CPU than the check does (docs/performance.md).
+	// checkBeat is the unit of the times of later checks: whole seconds since Inputs.StartedAt. With thousands of resources, waking up
+	// for each check alone takes more CPU than the check itself (docs/performance.md).
 	checkBeat = time.Second
 )
 
 // clockNoise is by how much moments of one clock may seem out of order, because WeChat's Date has whole seconds.
 const clockNoise = 5 * time.Second
 
-// NotedAhead tells whether a moment that was noted as the present lies in the future now. The clock that it was noted by ran ahead
-// (see wechat.Client.Now), so nothing may be put off because of it.
-func NotedAhead(at, now time.Time) bool { return at.After(now.Add(clockNoise)) }
+// IsInFuture reports whether a time that was noted as the present lies ahead of now. The clock that it was noted by ran ahead (see
+// wechat.Client.Now), so nothing may be put off because of it.
+func IsInFuture(noted, now time.Time) bool { return noted.After(now.Add(clockNoise)) }
 
-// DueAt is when the stored token is to be replaced; zero without one.
+// EarliestNext returns last plus wait, or the zero time if there was no last attempt, or if it was noted by a clock that ran ahead.
+func EarliestNext(last time.Time, wait time.Duration, now time.Time) time.Time {
+	if last.IsZero() || IsInFuture(last, now) {
+		return time.Time{}
+	}
+	return last.Add(wait)
+}
+
+// Later returns the later of two times; a zero time is earlier than any other.
+func Later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// Earlier returns the earlier of two times; a zero time is earlier than any other.
+func Earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// DueAt returns when the stored token is to be replaced; zero without one.
 func DueAt(in Inputs) time.Time {
 	t := in.Token
 	if t.Fingerprint == "" {
 		return time.Time{}
 	}
 	life := t.ExpiresAt.Sub(t.IssuedAt)
-	if in.Legacy {
-		lead := LegacyLead + scale(legacyJitterSpan, in, "lead")
-		return t.ExpiresAt.Add(-min(lead, life/2))
+	if in.Traits.Overlap == 0 {
+		lead := in.Traits.Lead + scale(in.Traits.LeadJitter, in, "lead")
+		return earliest(t.ExpiresAt.Add(-min(lead, life/2)), t.ReplaceBy)
 	}
-	due := t.ExpiresAt.Add(-StableOverlap + stableJitterMin + scale(stableJitterSpan, in, "due"))
-	if life <= StableOverlap {
+	due := t.ExpiresAt.Add(-in.Traits.Overlap + stableJitterMin + scale(stableJitterSpan, in, "due"))
+	if life <= in.Traits.Overlap {
 		due = t.ExpiresAt.Add(-life / 2)
 	}
-	// A call just before the overlap, or one that WeChat answered with the old token, is repeated soon
-	// but not at once.
+	// A call just before the overlap, or one that WeChat answered with the old token, is repeated soon but not at once.
 	if repeat := t.CheckedAt.Add(StableRepeat); !t.CheckedAt.IsZero() && due.Before(repeat) {
 		due = repeat
 	}
 	return due
 }
 
-// CheckAt is when the stored token is next checked with WeChat; zero without one.
+// CheckAt returns when the stored token is next checked with WeChat; zero without one.
 func CheckAt(in Inputs) time.Time {
 	if in.Token.Fingerprint == "" {
 		return time.Time{}
@@ -76,8 +102,8 @@ func CheckAt(in Inputs) time.Time {
 	return beatFrom(in.StartedAt, in.Token.CheckedAt.Add(interval))
 }
 
-// beatFrom is the first beat that is not before at. Beats are counted from the start, so processes that started at different
-// moments do not call in the same ones.
+// beatFrom returns the first beat that is not before at. Beats count from the start of the process, so processes that started at
+// different moments do not call at the same ones.
 func beatFrom(start, at time.Time) time.Time {
 	late := at.Sub(start) % checkBeat
 	if late > 0 {
@@ -90,7 +116,7 @@ func scale(span time.Duration, in Inputs, purpose string) time.Duration {
 	return time.Duration(float64(span) * unit(in.UID, in.Token.Fingerprint, purpose))
 }
 
-// unit hashes its arguments to a number in [0, 1).
+// unit returns a hash of its arguments as a number in [0, 1).
 func unit(uid, fingerprint, purpose string) float64 {
 	h := fnv.New64a()
 	for _, s := range [...]string{uid, fingerprint, purpose} {

@@ -46,8 +46,8 @@ type Neighbours interface {
 	OlderClaimant() (name string, found bool)
 }
 
-// Settle decides whose the Secret is. existing is nil when there is none. While a Secret exists, the
-// resource whose UID it carries keeps it; age decides only when none exists.
+// Settle decides who owns the Secret. existing is nil when there is none. While a Secret exists, the resource whose UID it carries
+// keeps it; age decides only when none exists.
 func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetadata, others Neighbours) Ownership {
 	name := owner.TargetName()
 	if name == owner.Spec.CredentialsSecretRef.Name {

@@ -14,15 +14,16 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // FieldManager names the operator in managedFields.
 const FieldManager = "wechat-token-operator"
 
-// Store reads and writes target Secrets. Writes never read first: they carry the UID and resourceVersion that
-// the informer knows, and the answer is metadata only.
+// Store reads and writes target Secrets. Writes never read first: they carry the UID and resourceVersion that the informer knows.
+// The answer to an update is metadata alone; the answer to a creation is the whole Secret, of which only the metadata is kept.
 type Store struct {
 	// Client writes. Live reads from the API server, never from a cache.
 	Client client.Client
@@ -32,7 +33,7 @@ type Store struct {
 // Content is the data of a target Secret.
 type Content struct {
 	AccessTokenKey string
-	Token          wechat.Secret
+	Token          token.Value
 	ExpiresAt      time.Time
 	AppID          string
 }
@@ -53,16 +54,16 @@ type Snapshot struct {
 	data      map[string][]byte
 }
 
-// Token under the given key; zero if there is none.
-func (s Snapshot) Token(key string) wechat.Secret { return wechat.NewSecret(string(s.data[key])) }
+// Token returns the value under the given key; zero if there is none.
+func (s Snapshot) Token(key string) token.Value { return token.NewValue(string(s.data[key])) }
 
-// Holds tells whether the data is what the operator wrote for a token of this fingerprint.
+// Holds reports whether the data is what the operator writes for a token with this fingerprint.
 func (s Snapshot) Holds(key, fingerprint, appID string, expiresAt time.Time) bool {
 	return fingerprint != "" && s.Token(key).Fingerprint() == fingerprint &&
 		string(s.data[v1alpha1.AppIDKey]) == appID && string(s.data[v1alpha1.ExpiresAtKey]) == FormatTime(expiresAt)
 }
 
-// Read gets the Secret from the API server.
+// Read returns the Secret as the API server has it.
 func (s Store) Read(ctx context.Context, key types.NamespacedName) (Snapshot, error) {
 	secret := &corev1.Secret{}
 	if err := s.Live.Get(ctx, key, secret); err != nil {
@@ -76,7 +77,7 @@ func (s Store) Read(ctx context.Context, key types.NamespacedName) (Snapshot, er
 	}, nil
 }
 
-// Create makes the Secret. It is a POST, so it cannot overwrite one.
+// Create creates the Secret. It is a POST, so it cannot overwrite one.
 func (s Store) Create(
 	ctx context.Context, owner *v1alpha1.WeChatAppToken, d Desired, c Content, opts ...client.CreateOption,
 ) (*metav1.PartialObjectMetadata, error) {
@@ -100,9 +101,9 @@ func (s Store) Create(
 	return StripMetadata(&metav1.PartialObjectMetadata{TypeMeta: secretType(), ObjectMeta: secret.ObjectMeta}), nil
 }
 
-// Update writes labels, annotations and, unless nil, the data. It fails with a conflict when the Secret is not
-// the one that existing describes. Owner references are left alone: some clusters let only accounts that may delete
-// Secrets change them, and no token may wait for that.
+// Update writes labels, annotations and, unless it is nil, the data. It fails with a conflict when the Secret is not the one that
+// existing describes. Owner references are left alone: some clusters allow only accounts that may delete Secrets to change them, and
+// no token may wait for that.
 func (s Store) Update(
 	ctx context.Context, existing *metav1.PartialObjectMetadata, d Desired, c *Content, opts ...client.PatchOption,
 ) (*metav1.PartialObjectMetadata, error) {
@@ -120,12 +121,14 @@ func (s Store) UpdateReferences(
 	return s.patch(ctx, existing, map[string]any{"metadata": map[string]any{"ownerReferences": d.references(existing)}})
 }
 
-// Mark writes that a Legacy mint begins. Only one process can do so for a given resourceVersion. Like all writes it leaves
-// the operator's label, by which config/admission-policy knows them.
-func (s Store) Mark(ctx context.Context, existing *metav1.PartialObjectMetadata, mint Mint) (*metav1.PartialObjectMetadata, error) {
+// Mark writes that a Legacy mint begins. Only one process can do so for a given resourceVersion. Like every write it sets the
+// operator's label, by which config/admission-policy recognizes the operator's Secrets.
+func (s Store) Mark(
+	ctx context.Context, existing *metav1.PartialObjectMetadata, mark account.Mark,
+) (*metav1.PartialObjectMetadata, error) {
 	return s.patch(ctx, existing, map[string]any{"metadata": map[string]any{
 		"labels":      map[string]any{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue},
-		"annotations": map[string]any{v1alpha1.AnnotationMintStarted: mint.Encode()}}})
+		"annotations": map[string]any{v1alpha1.AnnotationMintStarted: encodeMark(mark)}}})
 }
 
 func (s Store) patch(

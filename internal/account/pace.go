@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package account
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/time/rate"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+)
+
+const (
+	// mintBurst and mintEvery pace the Legacy mints of an account that nobody asked for, so that nothing can use up the 2,000
+	// calls that WeChat allows in a day.
+	mintBurst = 3
+	mintEvery = 5 * time.Minute
+	// mintInHandover paces them in the last minutes of a token instead, in case calls that WeChat did not answer have emptied
+	// the bucket: the promise needs an attempt in any 30 s of reachability. It adds at most 15 mints to the life of a token.
+	mintInHandover = 20 * time.Second
+	// handover is how long these last minutes are.
+	handover = 5 * time.Minute
+	// markedMintAfter is the least time between a mint of this process and one that only a mark on a Secret asks for; at most a
+	// quarter of the token's life. Marks can be forged by whoever may edit a member's Secret, and two mints in a row would end the
+	// token that pods of other members hold.
+	markedMintAfter = 2 * time.Minute
+	// checkEvery is the least time between two checks of the account that are made on request.
+	checkEvery = 10 * time.Second
+	// budgetWindow is the time in which WeChat counts forced calls.
+	budgetWindow = 24 * time.Hour
+)
+
+// turn belongs to the pass that may mint.
+type turn struct {
+	taken bool
+	// waiting are the members to wake when the mint ends.
+	waiting map[types.NamespacedName]bool
+}
+
+// pace limits how often an account is called.
+type pace struct {
+	// bucket limits mints that nobody asked for; nil until the first one.
+	bucket *rate.Limiter
+	// lastMint is when the last mint was begun, asked for or not.
+	lastMint time.Time
+	// lastCall is when the last ordinary call or probe was begun.
+	lastCall time.Time
+	// forced are the times of forced calls and requested mints.
+	forced []time.Time
+}
+
+// matters reports whether a member that joined now would find other limits than in a fresh account.
+func (p *pace) matters(now time.Time) bool {
+	return p.bucket != nil && p.bucket.TokensAt(now) < mintBurst || len(withinDay(p.forced, now)) > 0 ||
+		now.Sub(p.lastMint) < refresh.RefreshAfterMint && !refresh.IsInFuture(p.lastMint, now)
+}
+
+// BeginMint takes the turn to mint, or reports false while another pass has it. No pass waits for its turn, because WeChat may
+// take 10 s to answer, and the members of a large account would occupy all workers.
+func (a *Account) BeginMint() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.turn.taken {
+		return false
+	}
+	a.turn = turn{taken: true, waiting: map[types.NamespacedName]bool{}}
+	return true
+}
+
+// EndMint gives the turn back and returns the members that waited for it.
+func (a *Account) EndMint() []types.NamespacedName {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	waiting := slices.Collect(maps.Keys(a.turn.waiting))
+	a.turn = turn{}
+	return waiting
+}
+
+// AwaitMint reports whether another pass has the turn to mint. If so, EndMint returns the member's name.
+func (a *Account) AwaitMint(name types.NamespacedName) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.turn.taken {
+		a.turn.waiting[name] = true
+	}
+	return a.turn.taken
+}
+
+// MintNotBefore returns when a mint that nobody asked for may be made; zero for now. If expiresAt is not zero, a valid token
+// ends then and its last minutes have the quicker pace.
+func (a *Account) MintNotBefore(expiresAt, now time.Time) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := &a.pace
+	if p.bucket == nil {
+		return time.Time{}
+	}
+	if refresh.IsInFuture(p.lastMint, now) {
+		p.lastMint = now
+		p.bucket.ReserveN(now, 0) // lets the bucket fill from now on, although it was last used at a time that lies ahead
+	}
+	missing := 1 - p.bucket.TokensAt(now)
+	if missing <= 0 {
+		return time.Time{}
+	}
+	at := now.Add(time.Duration(missing * float64(mintEvery)))
+	if !now.Before(expiresAt) {
+		return at
+	}
+	return refresh.Earlier(at, refresh.Later(expiresAt.Add(-handover), p.lastMint.Add(mintInHandover)))
+}
+
+// BeginUnrequestedMint takes a mint out of the bucket. The returned function puts it back, for a mint that did not happen.
+func (a *Account) BeginUnrequestedMint(now time.Time) (undo func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := &a.pace
+	if p.bucket == nil {
+		p.bucket = rate.NewLimiter(rate.Every(mintEvery), mintBurst)
+	}
+	p.lastMint = now
+	taken := p.bucket.ReserveN(now, 1)
+	return func() { taken.CancelAt(now) }
+}
+
+// BeginRequestedMint counts a requested mint or a forced call against the account's budget.
+func (a *Account) BeginRequestedMint(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pace.lastMint = now
+	a.pace.forced = append(withinDay(a.pace.forced, now), now)
+}
+
+// LastMint returns when the last mint of this process was begun; zero if there was none.
+func (a *Account) LastMint() time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.pace.lastMint
+}
+
+// MarkedMintNotBefore returns when a mint may be made that only a mark on a Secret asks for; zero before the first mint of this
+// process.
+func (a *Account) MarkedMintNotBefore(now time.Time) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.minted.Fingerprint == "" || refresh.IsInFuture(a.minted.At, now) {
+		return time.Time{}
+	}
+	return a.minted.At.Add(min(markedMintAfter, a.minted.ExpiresAt.Sub(a.minted.At)/4))
+}
+
+// AddForced adds forced calls that a member's status tells of, so that the budget outlives the process. A status has whole
+// seconds, so a call within a second of a known one is the same.
+func (a *Account) AddForced(times []time.Time, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, t := range withinDay(times, now) {
+		if !slices.ContainsFunc(a.pace.forced, func(known time.Time) bool { return t.Sub(known).Abs() < time.Second }) {
+			a.pace.forced = append(a.pace.forced, t)
+		}
+	}
+}
+
+// Forced returns the forced calls and requested mints of the account within 24 hours.
+func (a *Account) Forced(now time.Time) []time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return withinDay(a.pace.forced, now)
+}
+
+// NoteCall records that an ordinary call or a probe was begun.
+func (a *Account) NoteCall(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pace.lastCall = now
+}
+
+// CheckNotBefore returns when a check may be made on request; zero for now.
+func (a *Account) CheckNotBefore(now time.Time) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return refresh.EarliestNext(a.pace.lastCall, checkEvery, now)
+}
+
+// withinDay returns the times of the last 24 hours.
+func withinDay(times []time.Time, now time.Time) []time.Time {
+	return slices.DeleteFunc(slices.Clone(times), func(t time.Time) bool { return now.Sub(t) >= budgetWindow })
+}

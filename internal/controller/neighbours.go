@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+)
+
+// neighbours answers the questions of target.Settle about the other resources of a namespace.
+type neighbours struct {
+	ctx      context.Context //nolint:containedctx // lives for one call of Settle, which stays free of I/O types
+	cache    client.Reader
+	live     client.Reader
+	resource *v1alpha1.WeChatAppToken
+	err      error
+}
+
+// ByUID implements target.Neighbours. It asks the API server about a resource that is not in the cache, because that may belong to
+// another shard.
+func (n *neighbours) ByUID(uid types.UID, said string) (string, bool) {
+	list := &v1alpha1.WeChatAppTokenList{}
+	n.note(n.cache.List(n.ctx, list, client.InNamespace(n.resource.Namespace), client.UnsafeDisableDeepCopy))
+	for i := range list.Items {
+		if list.Items[i].UID == uid {
+			return list.Items[i].Name, true
+		}
+	}
+	if n.err != nil || len(validation.IsDNS1123Subdomain(said)) > 0 {
+		return "", false // an annotation can say anything
+	}
+	other := &v1alpha1.WeChatAppToken{}
+	err := n.live.Get(n.ctx, types.NamespacedName{Namespace: n.resource.Namespace, Name: said}, other)
+	n.note(client.IgnoreNotFound(err))
+	return said, err == nil && other.UID == uid
+}
+
+// OlderClaimant implements target.Neighbours.
+func (n *neighbours) OlderClaimant() (string, bool) {
+	oldest := n.resource
+	name := types.NamespacedName{Namespace: n.resource.Namespace, Name: n.resource.TargetName()}
+	all, err := referrers(n.ctx, n.cache, name)
+	n.note(err)
+	for i := range all {
+		if item := &all[i]; item.TargetName() == name.Name && item.DeletionTimestamp == nil && older(item, oldest) {
+			oldest = item
+		}
+	}
+	return oldest.Name, oldest.UID != n.resource.UID
+}
+
+func (n *neighbours) note(err error) {
+	if err != nil {
+		n.err = fmt.Errorf("reading WeChatAppTokens of namespace %s: %w", n.resource.Namespace, err)
+	}
+}
+
+// older orders the resources of a namespace by age, then by name.
+func older(a, b *v1alpha1.WeChatAppToken) bool {
+	if !a.CreationTimestamp.Equal(&b.CreationTimestamp) {
+		return a.CreationTimestamp.Before(&b.CreationTimestamp)
+	}
+	return a.Name < b.Name
+}

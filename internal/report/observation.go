@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package report turns what a pass saw and decided into the status of a resource, its conditions and its events. It does no I/O and
+// judges nothing: whether a token is valid and which problem is told first is part of the decision (package refresh).
+package report
+
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+)
+
+// Observation is everything that a pass knows about a resource at one moment. It is made whole, or not at all, and holds neither an
+// AppSecret nor a token.
+type Observation struct {
+	// Inputs is what the decision depends on.
+	refresh.Inputs
+
+	// Now is WeChat's time of the observation.
+	Now time.Time
+	// Resource has the status that was written last.
+	Resource *v1alpha1.WeChatAppToken
+
+	// CredentialsVersion is <uid>/<resourceVersion> of the credentials Secret; empty if it does not exist. AcceptedCredentials is the
+	// version with which WeChat last issued a token.
+	CredentialsVersion, AcceptedCredentials string
+	// CredentialsProblem is the reason of the condition, and CredentialsMessage what to do; empty if the AppSecret can be used.
+	CredentialsProblem, CredentialsMessage string
+
+	// Secret is the metadata of the target; nil if it does not exist. Nobody may change it.
+	Secret    *metav1.PartialObjectMetadata
+	Record    target.Record
+	Ownership target.Ownership
+	Holding   target.Holding
+	// Stored is the token that the target holds, or ought to hold; the zero value for none.
+	Stored target.Token
+	// WrittenVersion is the target's resourceVersion after the last write of this process; empty if it wrote none.
+	WrittenVersion string
+	// ReferencesRefused reports that the API server refuses to change the target's owner references.
+	ReferencesRefused bool
+
+	// Failed is what the last attempt ended with; nil when it worked.
+	Failed   *Failure
+	Progress Progress
+	Delivery Delivery
+	// LongRequest reports that a request was ignored because its value is too long.
+	LongRequest bool
+}
+
+// Failure is a failed attempt, with what a status says about it.
+type Failure struct {
+	refresh.Failure
+
+	Message   string
+	RequestID string
+	// Generation of the spec, and version and account of the credentials that failed. The account is the HMAC of the AppSecret;
+	// empty if it is not known, because the failure was read from a status.
+	Generation         int64
+	CredentialsVersion string
+	Account            string
+}
+
+// Progress is how far requests have come. A status keeps it.
+type Progress struct {
+	Handled    v1alpha1.HandledRequests
+	Revocation *v1alpha1.RevocationStatus
+	// Forced are the times of this resource's forced calls and requested mints.
+	Forced []time.Time
+}
+
+// Delivery is how far pods were told of the stored token.
+type Delivery struct {
+	// Wanted reports that the spec asks for prompt delivery, Disabled that the operator runs without it.
+	Wanted, Disabled bool
+	// Known reports that an attempt for the stored token has ended; the rest is its outcome.
+	Known bool
+	// Counted reports that the pods could be listed.
+	Counted       bool
+	Pods, Reached int
+	At            time.Time
+	// Reason and Message say why the delivery is not complete; empty when it is.
+	Reason, Message string
+}
