@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 const (
@@ -369,11 +369,11 @@ func recentForced(forced []time.Time, now time.Time) []time.Time {
 }
 
 // merged makes the call, or shares the answer to the one that another member is making.
-func (a *account) merged(call func() (wechat.Token, error)) (wechat.Token, error) {
+func (a *account) merged(call func() (vocab.Token, error)) (vocab.Token, error) {
 	if !a.shared() {
 		return call()
 	}
 	answer, err, _ := a.flights.Do("", func() (any, error) { return call() })
-	token, _ := answer.(wechat.Token)
+	token, _ := answer.(vocab.Token)
 	return token, err
 }

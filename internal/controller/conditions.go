@@ -13,7 +13,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // situation is everything that the conditions depend on.
@@ -31,7 +31,7 @@ type situation struct {
 	contested               bool
 	// reported failure; nil for none. class is its class.
 	reported *v1alpha1.RefreshError
-	class    wechat.Class
+	class    vocab.Class
 	waiting  bool // for the fetcher of a Legacy account
 	note     string
 }
@@ -57,7 +57,7 @@ func (s situation) judge() verdict {
 	if s.valid && s.ownership.Writable() {
 		v.ready, v.reason, v.progress = true, v1alpha1.ReasonTokenValid, ""
 		v.message = fmt.Sprintf("Secret %q holds a token that is valid until %s", s.secret, target.FormatTime(s.expiresAt))
-		if v.failing != "" && (s.problem != "" || s.class == wechat.ClassAction) {
+		if v.failing != "" && (s.problem != "" || s.class == vocab.Action) {
 			v.message += ", but it cannot be refreshed: " + v.failingMessage
 		}
 	}
@@ -83,7 +83,7 @@ func (s situation) unready() verdict {
 		return verdict{reason: s.problem, message: s.problemMessage, progress: v1alpha1.ConditionReconciling}
 	case s.problem != "":
 		return verdict{reason: s.problem, message: s.problemMessage, progress: v1alpha1.ConditionStalled}
-	case s.reported != nil && s.class == wechat.ClassAction:
+	case s.reported != nil && s.class == vocab.Action:
 		return verdict{reason: s.reported.Reason, message: s.reported.Message, progress: v1alpha1.ConditionStalled}
 	case s.reported != nil:
 		return verdict{reason: s.reported.Reason, message: s.reported.Message, progress: v1alpha1.ConditionReconciling}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // The table of conditions, row by row, as documented.
@@ -22,7 +22,7 @@ func TestJudge(t *testing.T) {
 	own := target.Ownership{Claim: target.Own}
 	conflict := target.Ownership{Claim: target.Conflict, Message: "it is somebody's"}
 	terminating := target.Ownership{Claim: target.Terminating, Message: "it waits"}
-	failed := func(reason wechat.Reason) *v1alpha1.RefreshError {
+	failed := func(reason vocab.Reason) *v1alpha1.RefreshError {
 		return &v1alpha1.RefreshError{Reason: string(reason), Message: "what happened"}
 	}
 	for name, tc := range map[string]struct {
@@ -40,12 +40,12 @@ func TestJudge(t *testing.T) {
 		"malformed credentials":              {situation{problem: "CredentialsMalformed", problemMessage: "copy it"}, unready, "CredentialsMalformed", stalled, "CredentialsMalformed", "copy it"},
 		"no credentials, valid token":        {situation{valid: true, problem: "CredentialsNotFound", problemMessage: "make it"}, ready, "TokenValid", "", "CredentialsNotFound", "make it"},
 		"malformed credentials, valid token": {situation{valid: true, problem: "CredentialsMalformed", problemMessage: "copy it"}, ready, "TokenValid", "", "CredentialsMalformed", "copy it"},
-		"transient, valid token":             {situation{valid: true, reported: failed("Unreachable"), class: wechat.ClassTransient}, ready, "TokenValid", "", "Unreachable", "valid until"},
-		"limited, valid token":               {situation{valid: true, reported: failed("RateLimited"), class: wechat.ClassLimited}, ready, "TokenValid", "", "RateLimited", "valid until"},
-		"transient":                          {situation{reported: failed("Unreachable"), class: wechat.ClassTransient}, unready, "Unreachable", reconciling, "Unreachable", "what happened"},
-		"limited":                            {situation{reported: failed("RateLimited"), class: wechat.ClassLimited}, unready, "RateLimited", reconciling, "RateLimited", "what happened"},
-		"action, valid token":                {situation{valid: true, reported: failed("IPNotAllowed"), class: wechat.ClassAction}, ready, "TokenValid", "", "IPNotAllowed", "what happened"},
-		"action":                             {situation{reported: failed("IPNotAllowed"), class: wechat.ClassAction}, unready, "IPNotAllowed", stalled, "IPNotAllowed", "what happened"},
+		"transient, valid token":             {situation{valid: true, reported: failed("Unreachable"), class: vocab.Transient}, ready, "TokenValid", "", "Unreachable", "valid until"},
+		"limited, valid token":               {situation{valid: true, reported: failed("RateLimited"), class: vocab.Limited}, ready, "TokenValid", "", "RateLimited", "valid until"},
+		"transient":                          {situation{reported: failed("Unreachable"), class: vocab.Transient}, unready, "Unreachable", reconciling, "Unreachable", "what happened"},
+		"limited":                            {situation{reported: failed("RateLimited"), class: vocab.Limited}, unready, "RateLimited", reconciling, "RateLimited", "what happened"},
+		"action, valid token":                {situation{valid: true, reported: failed("IPNotAllowed"), class: vocab.Action}, ready, "TokenValid", "", "IPNotAllowed", "what happened"},
+		"action":                             {situation{reported: failed("IPNotAllowed"), class: vocab.Action}, unready, "IPNotAllowed", stalled, "IPNotAllowed", "what happened"},
 		"conflict":                           {situation{ownership: conflict}, unready, "TargetConflict", stalled, "", "somebody's"},
 		"conflict, though the data would be good": {situation{valid: true, ownership: conflict}, unready, "TargetConflict", stalled, "", "somebody's"},
 		"waiting for collection":                  {situation{ownership: terminating}, unready, "TargetTerminating", reconciling, "", "waits"},

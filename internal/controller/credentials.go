@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // credentialState is what is known of the credentials in this pass.
@@ -21,7 +21,7 @@ type credentialState struct {
 	version string
 	// known: value was read from the API server under this version. It is read when a call needs it.
 	known bool
-	value wechat.Credentials
+	value vocab.Credentials
 	// problem is a condition reason; "" for none.
 	problem, message string
 }
@@ -119,7 +119,7 @@ func (r *Reconciler) liveCredentials(ctx context.Context, token *v1alpha1.WeChat
 	}
 	version := versionOf(secret)
 	value, found := secret.Data[ref.Key]
-	appSecret, wellFormed := wechat.ParseAppSecret(value)
+	appSecret, wellFormed := vocab.ParseAppSecret(value)
 	switch {
 	case secret.Type != corev1.SecretTypeOpaque:
 		return refuseCredentials(version, v1alpha1.ReasonCredentialsNotFound,
@@ -138,7 +138,7 @@ func (r *Reconciler) liveCredentials(ctx context.Context, token *v1alpha1.WeChat
 	return credentialState{
 		version: version,
 		known:   true,
-		value:   wechat.Credentials{AppID: token.Spec.AppID, AppSecret: appSecret},
+		value:   vocab.Credentials{AppID: token.Spec.AppID, AppSecret: appSecret},
 	}, nil
 }
 
@@ -146,7 +146,7 @@ func refuseCredentials(version, reason, format string, args ...any) credentialSt
 	return credentialState{version: version, known: true, problem: reason, message: fmt.Sprintf(format, args...)}
 }
 
-func (p *pass) joinAccount(c wechat.Credentials) {
+func (p *pass) joinAccount(c vocab.Credentials) {
 	p.join(accountID{legacy: p.legacy(), appID: c.AppID, credentials: c.Fingerprint()})
 }
 

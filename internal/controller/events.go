@@ -13,7 +13,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // announce sends the events that follow from a change of status, so that a restart repeats none.
@@ -79,7 +79,7 @@ func (p *pass) eventRequestDone(kind refresh.RequestKind) {
 
 func (p *pass) eventRequestFailed(kind refresh.RequestKind, err error) {
 	message := "the API server or the network failed"
-	if refused, ok := errors.AsType[*wechat.Error](err); ok {
+	if refused, ok := errors.AsType[*vocab.Error](err); ok {
 		message = refused.Message
 	}
 	p.event(corev1.EventTypeWarning, request.Event(kind), "the attempt failed; set a new value for another one: "+message)

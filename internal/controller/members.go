@@ -16,7 +16,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 const (
@@ -167,7 +167,7 @@ func (p *pass) copyFrom(ctx context.Context, others []member) (bool, error) {
 			continue // gone, or not what the operator wrote
 		}
 		p.handleCheck()
-		token := p.issued(wechat.Token{Value: value, IssuedAt: status.IssuedAt.Time, ExpiresAt: status.ExpiresAt.Time})
+		token := p.issued(vocab.Token{Value: value, IssuedAt: status.IssuedAt.Time, ExpiresAt: status.ExpiresAt.Time})
 		token.copied = true
 		p.mem.put(token)
 		return true, nil

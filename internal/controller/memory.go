@@ -15,7 +15,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/delivery"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // settleAfter is how long an own write may stay invisible to the informer before one live GET settles it.
@@ -54,7 +54,7 @@ type memory struct {
 	failedCredentials  string
 	// reported is the failure that the status speaks of.
 	reported      *v1alpha1.RefreshError
-	reportedClass wechat.Class
+	reportedClass vocab.Class
 	recalled      bool
 	// handled are the requests that had their attempt, seen or not by the status yet.
 	handled *v1alpha1.HandledRequests
@@ -102,7 +102,7 @@ type writtenStatus struct {
 
 // issued is a token on its way to the Secret, with what must be written in the same update.
 type issued struct {
-	wechat.Token
+	vocab.Token
 
 	appID          string
 	mode           v1alpha1.Mode

@@ -13,7 +13,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 func secretAt(version string) *metav1.PartialObjectMetadata {
@@ -218,18 +218,18 @@ func TestMemberThatFails(t *testing.T) {
 // The token that WeChat issued later wins, whoever comes last.
 func TestInbox(t *testing.T) {
 	at := func(second int64, value string) issued {
-		return issued{Token: wechat.Token{Value: wechat.NewSecret(value), IssuedAt: time.Unix(second, 0)}}
+		return issued{Token: vocab.Token{Value: vocab.NewValue(value), IssuedAt: time.Unix(second, 0)}}
 	}
 	m := &memory{}
 	m.put(at(10, "first"))
 	m.put(at(5, "older"))
-	if got := m.unwritten(); got.Value != wechat.NewSecret("first") {
+	if got := m.unwritten(); got.Value != vocab.NewValue("first") {
 		t.Error("an older token displaced a newer one")
 	}
 	writing := m.unwritten()
 	m.put(at(11, "second"))
 	m.written(writing)
-	if got := m.unwritten(); got == nil || got.Value != wechat.NewSecret("second") {
+	if got := m.unwritten(); got == nil || got.Value != vocab.NewValue("second") {
 		t.Error("a token that came during the write was lost")
 	}
 	m.written(m.unwritten())

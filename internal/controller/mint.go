@@ -14,6 +14,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
@@ -176,7 +177,7 @@ func (p *pass) rehearse(ctx context.Context) error {
 	if p.existing != nil && p.ownership.Claim == target.Own {
 		return nil
 	}
-	probe := p.issued(wechat.Token{Value: wechat.NewSecret("rehearsal"), IssuedAt: p.WeChat.Now(), ExpiresAt: p.WeChat.Now()})
+	probe := p.issued(vocab.Token{Value: vocab.NewValue("rehearsal"), IssuedAt: p.WeChat.Now(), ExpiresAt: p.WeChat.Now()})
 	_, want := target.Want(p.token, p.ownership.Claim, p.wantedRecord(&probe))
 	content := p.content(&probe)
 	if p.existing == nil {
@@ -199,7 +200,7 @@ func (p *pass) fetchLegacy(ctx context.Context, acct *account, members []member)
 	token, err := p.WeChat.LegacyToken(ctx, p.credentials.value, p.mintStartBy(now))
 	failpoint.Hit("after-wechat")
 	if err != nil {
-		refused, answered := errors.AsType[*wechat.Error](err)
+		refused, answered := errors.AsType[*vocab.Error](err)
 		if !answered || !refused.MaybeSent {
 			undo()
 			p.mem.emptyMark = p.record.Mint
@@ -268,7 +269,7 @@ func (p *pass) probe(ctx context.Context) error {
 	err = p.WeChat.ProbeToken(ctx, value)
 	failpoint.Hit("after-probe")
 	_, synced := p.WeChat.Clock()
-	var refused *wechat.Error
+	var refused *vocab.Error
 	switch {
 	case err == nil:
 		p.confirmed(ctx)

@@ -12,7 +12,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // expirySlack is how far the stored expiry may be off before it is written again. Readers have no use for less.
@@ -26,7 +26,7 @@ func (p *pass) issueStable(ctx context.Context) error {
 		return err
 	}
 	acct, credentials := p.mem.account, p.credentials.value
-	token, err := acct.merged(func() (wechat.Token, error) {
+	token, err := acct.merged(func() (vocab.Token, error) {
 		failpoint.Hit("before-wechat")
 		return p.WeChat.StableToken(ctx, credentials, false)
 	})
@@ -41,7 +41,7 @@ func (p *pass) issueStable(ctx context.Context) error {
 }
 
 // succeeded records an answer and wakes the members of the account whose Secrets hold another token.
-func (p *pass) succeeded(ctx context.Context, acct *account, token wechat.Token) {
+func (p *pass) succeeded(ctx context.Context, acct *account, token vocab.Token) {
 	p.recovered(ctx)
 	others := acct.observe(sighting{fingerprint: token.Value.Fingerprint(), at: token.IssuedAt, expiresAt: token.ExpiresAt})
 	for _, name := range others {
@@ -52,7 +52,7 @@ func (p *pass) succeeded(ctx context.Context, acct *account, token wechat.Token)
 }
 
 // issued is a token of the account that the spec and the live credentials name.
-func (p *pass) issued(token wechat.Token) issued {
+func (p *pass) issued(token vocab.Token) issued {
 	return issued{
 		Token: token, appID: p.token.Spec.AppID, mode: p.token.Spec.Mode,
 		credentials: p.credentials.value.Fingerprint(), reason: p.decision.Reason,
@@ -100,7 +100,7 @@ func (p *pass) force(ctx context.Context) error {
 	if err != nil || !ok {
 		return err
 	}
-	token := p.issued(wechat.Token{})
+	token := p.issued(vocab.Token{})
 	switch p.decision.Action {
 	case refresh.Revoke:
 		token.Token, err = p.forcedCall(ctx)
@@ -110,7 +110,7 @@ func (p *pass) force(ctx context.Context) error {
 		token.Token, err = p.refreshed(ctx)
 	}
 	if err != nil {
-		if refused, ok := errors.AsType[*wechat.Error](err); ok && refused.MaybeSent {
+		if refused, ok := errors.AsType[*vocab.Error](err); ok && refused.MaybeSent {
 			p.mem.account.doubt() // in Legacy mode the mark on the Secret says so
 		}
 		return p.failRequest(ctx, err)
@@ -122,7 +122,7 @@ func (p *pass) force(ctx context.Context) error {
 
 // refreshed asks WeChat first: if it has another token than the Secret already, perhaps because a crash lost the answer
 // to our own forced call, nothing needs to be forced. Two forced calls in a row would kill a token that pods still use.
-func (p *pass) refreshed(ctx context.Context) (wechat.Token, error) {
+func (p *pass) refreshed(ctx context.Context) (vocab.Token, error) {
 	token, err := p.WeChat.StableToken(ctx, p.credentials.value, false)
 	if err != nil || token.Value.Fingerprint() != p.stored.fingerprint {
 		return token, err
@@ -130,7 +130,7 @@ func (p *pass) refreshed(ctx context.Context) (wechat.Token, error) {
 	return p.forcedCall(ctx)
 }
 
-func (p *pass) forcedCall(ctx context.Context) (wechat.Token, error) {
+func (p *pass) forcedCall(ctx context.Context) (vocab.Token, error) {
 	now := p.WeChat.Now()
 	p.mem.account.noteForced(now)
 	p.mem.forced = append(recentForced(p.mem.forced, now), now)
@@ -171,7 +171,7 @@ func (p *pass) failCall(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	var refused *wechat.Error
+	var refused *vocab.Error
 	if !errors.As(err, &refused) {
 		return err
 	}

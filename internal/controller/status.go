@@ -18,7 +18,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // writeStatus is the one place where status is written, and only when it says something else than the last write.
@@ -145,7 +145,7 @@ func (p *pass) report(now time.Time) *v1alpha1.RefreshError {
 	if !f.Reportable(now, p.decision.DueAt) {
 		return p.mem.reported
 	}
-	if r := p.mem.reported; r != nil && f.Class == wechat.ClassTransient && p.mem.reportedClass == wechat.ClassTransient &&
+	if r := p.mem.reported; r != nil && f.Class == vocab.Transient && p.mem.reportedClass == vocab.Transient &&
 		r.Generation == p.mem.failedGeneration && r.CredentialsVersion == p.mem.failedCredentials {
 		return r
 	}
@@ -178,7 +178,7 @@ func (m *memory) recallFailure(token *v1alpha1.WeChatAppToken) {
 		Class: classOf(e), Reason: e.Reason, Code: int(e.Code), OfWrite: e.Reason == v1alpha1.ReasonTargetWriteFailed,
 		First: e.Time.Time, Time: e.Time.Time, Attempts: int(e.Attempts),
 	}
-	if e.RetryAt != nil && f.Class != wechat.ClassTransient {
+	if e.RetryAt != nil && f.Class != vocab.Transient {
 		f.RetryAt = e.RetryAt.Time
 	}
 	if f.Reason == v1alpha1.ReasonIPBlocked {
@@ -189,18 +189,18 @@ func (m *memory) recallFailure(token *v1alpha1.WeChatAppToken) {
 	m.reported, m.reportedClass = e, f.Class
 }
 
-func classOf(e *v1alpha1.RefreshError) wechat.Class {
+func classOf(e *v1alpha1.RefreshError) vocab.Class {
 	switch e.Reason {
 	case v1alpha1.ReasonSystemBusy, v1alpha1.ReasonUnreachable, v1alpha1.ReasonBadResponse:
-		return wechat.ClassTransient
+		return vocab.Transient
 	case v1alpha1.ReasonRateLimited, v1alpha1.ReasonDailyQuotaExhausted, v1alpha1.ReasonIPBlocked:
-		return wechat.ClassLimited
+		return vocab.Limited
 	case v1alpha1.ReasonRequestRejected:
 		if e.Attempts < refresh.RejectionsUntilAction {
-			return wechat.ClassTransient
+			return vocab.Transient
 		}
 	}
-	return wechat.ClassAction
+	return vocab.Action
 }
 
 func readyCondition(status v1alpha1.WeChatAppTokenStatus) *metav1.Condition {

@@ -19,7 +19,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // writeTakes is the longest time that the write of a token may go on when the process is told to end.
@@ -256,7 +256,7 @@ func (p *pass) lookAgain(ctx context.Context) error {
 
 func (p *pass) failWrite(ctx context.Context, err error) error {
 	message := fmt.Sprintf("the API server refuses to write Secret %q: %s", p.token.TargetName(), refusalMessage(err))
-	p.fail(ctx, refresh.Failure{Class: wechat.ClassAction, Reason: v1alpha1.ReasonTargetWriteFailed, OfWrite: true}, message, "")
+	p.fail(ctx, refresh.Failure{Class: vocab.Action, Reason: v1alpha1.ReasonTargetWriteFailed, OfWrite: true}, message, "")
 	return nil
 }
 

@@ -11,13 +11,13 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // A token at hand and another one in the Secret, which nobody of this process wrote: one of them has to give way.
 func TestSupersededBySecret(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
-	ours, theirs := wechat.NewSecret("our-token"), wechat.NewSecret("their-token")
+	ours, theirs := vocab.NewValue("our-token"), vocab.NewValue("their-token")
 	type state struct {
 		pass  pass
 		token issued
@@ -55,7 +55,7 @@ func TestSupersededBySecret(t *testing.T) {
 				record:   target.Record{TokenFingerprint: theirs.Fingerprint(), IssuedAt: now},
 				mem:      &memory{account: newAccounts().join(accountID{}, "u", types.NamespacedName{}), verified: verification{doubtful: true}},
 			},
-			token: issued{Token: wechat.Token{Value: ours, IssuedAt: now.Add(-time.Second)}},
+			token: issued{Token: vocab.Token{Value: ours, IssuedAt: now.Add(-time.Second)}},
 		}
 		tt.edit(s)
 		if got := s.pass.supersededBySecret(&s.token); got != tt.want {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
@@ -60,7 +61,7 @@ func marked(in *Inputs)        { in.Legacy, in.Target.MintStarted = true, after(
 func failed(code int, at time.Time) edit {
 	return func(in *Inputs) {
 		in.Failure = &Failure{
-			Class: wechat.ClassAction, Reason: string(wechat.ReasonAccountRestricted), Code: code, Binds: true,
+			Class: token.Action, Reason: string(wechat.ReasonAccountRestricted), Code: code, Binds: true,
 			First: at, Time: at, Attempts: 1, RetryAt: at,
 		}
 	}
@@ -75,7 +76,7 @@ func startedNow(in *Inputs)    { in.StartedAt = now }
 func failedSince(first time.Time) edit {
 	return func(in *Inputs) {
 		in.Failure = &Failure{
-			Class: wechat.ClassTransient, Reason: string(wechat.ReasonUnreachable), Binds: true, First: first, Time: now, RetryAt: now,
+			Class: token.Transient, Reason: string(wechat.ReasonUnreachable), Binds: true, First: first, Time: now, RetryAt: now,
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
@@ -26,7 +27,7 @@ const (
 
 // Failure is a failed attempt and what follows from it.
 type Failure struct {
-	Class  wechat.Class
+	Class  token.Class
 	Reason string
 	// Code is WeChat's errcode; 0 when WeChat gave none.
 	Code int
@@ -57,9 +58,9 @@ func Next(previous *Failure, this Failure, now time.Time, seed string) Failure {
 		}
 	}
 	if this.Reason == string(wechat.ReasonRequestRejected) && this.Attempts >= RejectionsUntilAction {
-		this.Class = wechat.ClassAction
+		this.Class = token.Action
 	}
-	if previous != nil && previous.Class == wechat.ClassTransient {
+	if previous != nil && previous.Class == token.Transient {
 		this.transient = max(previous.transient, previous.Attempts) + 1
 	}
 	this.RetryAt = now.Add(Backoff(this, seed))
@@ -72,11 +73,11 @@ func Backoff(f Failure, seed string) time.Duration {
 	switch {
 	case f.Named > 0:
 		return f.Named
-	case f.Class == wechat.ClassLimited && f.Reason == string(wechat.ReasonDailyQuotaExhausted):
+	case f.Class == token.Limited && f.Reason == string(wechat.ReasonDailyQuotaExhausted):
 		return 30 * time.Minute
-	case f.Class == wechat.ClassLimited:
+	case f.Class == token.Limited:
 		return time.Duration((60 + 30*u) * float64(time.Second))
-	case f.Class == wechat.ClassAction:
+	case f.Class == token.Action:
 		return actionBackoff(f)
 	}
 	n := max(f.Attempts, f.transient, 1) - 1
@@ -96,7 +97,7 @@ func actionBackoff(f Failure) time.Duration {
 		return first[attempts-1]
 	}
 	n := min(attempts-len(first)-1, 8)
-	switch wechat.Reason(f.Reason) {
+	switch token.Reason(f.Reason) {
 	case wechat.ReasonIPNotAllowed, wechat.ReasonAdminConfirmationRequired:
 		return min(10*time.Minute, 2*time.Minute<<n)
 	default:
@@ -107,7 +108,7 @@ func actionBackoff(f Failure) time.Duration {
 // retryAt shortens RetryAt inside the handover window, from dueAt to expiresAt, except where WeChat
 // asked for patience.
 func (f *Failure) retryAt(dueAt, expiresAt time.Time) time.Time {
-	patient := f.Named > 0 || f.Class == wechat.ClassLimited
+	patient := f.Named > 0 || f.Class == token.Limited
 	if patient || f.RetryAt.IsZero() || dueAt.IsZero() || !f.Time.Before(expiresAt) {
 		return f.RetryAt
 	}
@@ -122,14 +123,14 @@ func (f *Failure) Answered(mark time.Time) bool {
 }
 
 // EffectiveRetryAt is when the next attempt follows, given the token that is stored.
-func (f *Failure) EffectiveRetryAt(dueAt time.Time, token Token) time.Time {
-	return f.retryAt(dueAt, token.ExpiresAt)
+func (f *Failure) EffectiveRetryAt(dueAt time.Time, tok Token) time.Time {
+	return f.retryAt(dueAt, tok.ExpiresAt)
 }
 
 // Reportable tells whether status may speak of the failure: one that ends by itself gets a minute
 // first, unless the token is due or there is none.
 func (f *Failure) Reportable(now, dueAt time.Time) bool {
-	return f.Class != wechat.ClassTransient || dueAt.IsZero() || !now.Before(dueAt) ||
+	return f.Class != token.Transient || dueAt.IsZero() || !now.Before(dueAt) ||
 		now.Sub(f.First) >= ReportAfter
 }
 

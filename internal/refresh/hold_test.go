@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
@@ -13,7 +14,7 @@ import (
 func limited(retryAt time.Time) edit {
 	return func(in *Inputs) {
 		in.Failure = &Failure{
-			Class: wechat.ClassLimited, Reason: string(wechat.ReasonRateLimited), Code: 45011, Binds: true,
+			Class: token.Limited, Reason: string(wechat.ReasonRateLimited), Code: 45011, Binds: true,
 			First: after(-20 * time.Second), Time: after(-20 * time.Second), Attempts: 1, RetryAt: retryAt,
 		}
 	}
@@ -23,7 +24,7 @@ func limited(retryAt time.Time) edit {
 func refused(retryAt time.Time) edit {
 	return func(in *Inputs) {
 		in.Failure = &Failure{
-			Class: wechat.ClassAction, Reason: "TargetWriteFailed", OfWrite: true, Binds: true,
+			Class: token.Action, Reason: "TargetWriteFailed", OfWrite: true, Binds: true,
 			First: after(-20 * time.Second), Time: after(-20 * time.Second), Attempts: 3, RetryAt: retryAt,
 		}
 	}

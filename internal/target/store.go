@@ -15,7 +15,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // FieldManager names the operator in managedFields.
@@ -32,7 +32,7 @@ type Store struct {
 // Content is the data of a target Secret.
 type Content struct {
 	AccessTokenKey string
-	Token          wechat.Secret
+	Token          token.Value
 	ExpiresAt      time.Time
 	AppID          string
 }
@@ -54,7 +54,7 @@ type Snapshot struct {
 }
 
 // Token under the given key; zero if there is none.
-func (s Snapshot) Token(key string) wechat.Secret { return wechat.NewSecret(string(s.data[key])) }
+func (s Snapshot) Token(key string) token.Value { return token.NewValue(string(s.data[key])) }
 
 // Holds tells whether the data is what the operator wrote for a token of this fingerprint.
 func (s Snapshot) Holds(key, fingerprint, appID string, expiresAt time.Time) bool {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // Call is one request to one endpoint, for whoever counts and times them. It holds nothing secret.
@@ -54,7 +56,7 @@ func KnownCode(code int) bool {
 }
 
 // attempt makes one request and tells the observer about it.
-func (c *Client) attempt(ctx context.Context, endpoint int, r request) (reply, *Error) {
+func (c *Client) attempt(ctx context.Context, endpoint int, r request) (reply, *token.Error) {
 	if c.observe == nil {
 		return c.try(ctx, endpoint, r)
 	}
