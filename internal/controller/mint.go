@@ -273,7 +273,7 @@ func (p *pass) probe(ctx context.Context) error {
 	switch {
 	case err == nil:
 		p.confirmed(ctx)
-	case errors.As(err, &refused) && refused.Reason == wechat.ReasonTokenRejected:
+	case errors.As(err, &refused) && refused.Reason == vocab.ReasonTokenRejected:
 		p.noteRejected(ctx)
 	case p.mem.verified.doubtful || p.askedTheTime() && !synced:
 		return p.failRequest(ctx, err) // the answer was needed

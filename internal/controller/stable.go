@@ -176,7 +176,7 @@ func (p *pass) failCall(ctx context.Context, err error) error {
 		return err
 	}
 	p.fail(ctx, refresh.Failure{
-		Class: refused.Class, Reason: string(refused.Reason), Code: refused.Code, Named: refused.RetryAfter,
+		Class: refused.Class, Reason: refused.Reason, Code: refused.Code, Named: refused.RetryAfter,
 	}, refused.Message, refused.RequestID)
 	return nil
 }

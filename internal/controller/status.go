@@ -152,7 +152,7 @@ func (p *pass) report(now time.Time) *v1alpha1.RefreshError {
 	retryAt := metav1.NewTime(f.EffectiveRetryAt(p.decision.DueAt, p.tokenInput(now)).Truncate(time.Second))
 	p.mem.reported = &v1alpha1.RefreshError{
 		Code:               int32(f.Code), //nolint:gosec // errcodes have at most seven digits; the client refuses others
-		Reason:             f.Reason,
+		Reason:             string(f.Reason),
 		Message:            p.mem.message,
 		RequestID:          p.mem.requestID,
 		Time:               metav1.NewTime(f.Time.Truncate(time.Second)),
@@ -175,7 +175,7 @@ func (m *memory) recallFailure(token *v1alpha1.WeChatAppToken) {
 	}
 	m.recalled = true
 	f := refresh.Failure{
-		Class: classOf(e), Reason: e.Reason, Code: int(e.Code), OfWrite: e.Reason == v1alpha1.ReasonTargetWriteFailed,
+		Class: classOf(e), Reason: vocab.Reason(e.Reason), Code: int(e.Code), OfWrite: e.Reason == v1alpha1.ReasonTargetWriteFailed,
 		First: e.Time.Time, Time: e.Time.Time, Attempts: int(e.Attempts),
 	}
 	if e.RetryAt != nil && f.Class != vocab.Transient {

@@ -8,8 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
 const (
@@ -28,7 +28,7 @@ const (
 // Failure is a failed attempt and what follows from it.
 type Failure struct {
 	Class  token.Class
-	Reason string
+	Reason token.Reason
 	// Code is WeChat's errcode; 0 when WeChat gave none.
 	Code int
 	// OfWrite: the API server refused the write of the target Secret. No call to WeChat failed.
@@ -57,7 +57,7 @@ func Next(previous *Failure, this Failure, now time.Time, seed string) Failure {
 			this.Attempts = previous.Attempts + 1
 		}
 	}
-	if this.Reason == string(wechat.ReasonRequestRejected) && this.Attempts >= RejectionsUntilAction {
+	if this.Reason == v1alpha1.ReasonRequestRejected && this.Attempts >= RejectionsUntilAction {
 		this.Class = token.Action
 	}
 	if previous != nil && previous.Class == token.Transient {
@@ -73,7 +73,7 @@ func Backoff(f Failure, seed string) time.Duration {
 	switch {
 	case f.Named > 0:
 		return f.Named
-	case f.Class == token.Limited && f.Reason == string(wechat.ReasonDailyQuotaExhausted):
+	case f.Class == token.Limited && f.Reason == v1alpha1.ReasonDailyQuotaExhausted:
 		return 30 * time.Minute
 	case f.Class == token.Limited:
 		return time.Duration((60 + 30*u) * float64(time.Second))
@@ -90,15 +90,15 @@ func Backoff(f Failure, seed string) time.Duration {
 func actionBackoff(f Failure) time.Duration {
 	first := [...]time.Duration{5 * time.Second, 15 * time.Second}
 	attempts := max(f.Attempts, 1)
-	if f.Reason == string(wechat.ReasonRequestRejected) {
+	if f.Reason == v1alpha1.ReasonRequestRejected {
 		attempts = max(attempts-RejectionsUntilAction+1, 1) // those before were transient
 	}
 	if attempts <= len(first) {
 		return first[attempts-1]
 	}
 	n := min(attempts-len(first)-1, 8)
-	switch token.Reason(f.Reason) {
-	case wechat.ReasonIPNotAllowed, wechat.ReasonAdminConfirmationRequired:
+	switch f.Reason {
+	case v1alpha1.ReasonIPNotAllowed, v1alpha1.ReasonAdminConfirmationRequired:
 		return min(10*time.Minute, 2*time.Minute<<n)
 	default:
 		return min(time.Hour, 10*time.Minute<<n)

@@ -7,21 +7,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
 func failure(class token.Class, reason token.Reason) Failure {
-	return Failure{Class: class, Reason: string(reason)}
+	return Failure{Class: class, Reason: reason}
 }
 
 var (
-	busy        = failure(token.Transient, wechat.ReasonSystemBusy)
-	unreachable = failure(token.Transient, wechat.ReasonUnreachable)
-	rejected    = failure(token.Transient, wechat.ReasonRequestRejected)
-	rateLimited = failure(token.Limited, wechat.ReasonRateLimited)
-	quota       = failure(token.Limited, wechat.ReasonDailyQuotaExhausted)
-	frozen      = failure(token.Action, wechat.ReasonAppSecretFrozen)
+	busy        = failure(token.Transient, v1alpha1.ReasonSystemBusy)
+	unreachable = failure(token.Transient, v1alpha1.ReasonUnreachable)
+	rejected    = failure(token.Transient, v1alpha1.ReasonRequestRejected)
+	rateLimited = failure(token.Limited, v1alpha1.ReasonRateLimited)
+	quota       = failure(token.Limited, v1alpha1.ReasonDailyQuotaExhausted)
+	frozen      = failure(token.Action, v1alpha1.ReasonAppSecretFrozen)
 )
 
 // row fails n times in a row, each time for the next of the reasons, and gives the last failure.
@@ -39,14 +39,14 @@ func TestActionBackOff(t *testing.T) {
 	slow := []time.Duration{5 * s, 15 * s, 10 * m, 20 * m, 40 * m, 60 * m, 60 * m}
 	quick := []time.Duration{5 * s, 15 * s, 2 * m, 4 * m, 8 * m, 10 * m, 10 * m}
 	tests := map[token.Reason][]time.Duration{
-		wechat.ReasonIPNotAllowed:              quick,
-		wechat.ReasonAdminConfirmationRequired: quick,
-		wechat.ReasonAppSecretInvalid:          slow,
-		wechat.ReasonAppIDInvalid:              slow,
-		wechat.ReasonAppSecretFrozen:           slow,
-		wechat.ReasonAccountRestricted:         slow,
-		wechat.ReasonUnsupportedAccount:        slow,
-		"TargetWriteFailed":                    slow,
+		v1alpha1.ReasonIPNotAllowed:              quick,
+		v1alpha1.ReasonAdminConfirmationRequired: quick,
+		v1alpha1.ReasonAppSecretInvalid:          slow,
+		v1alpha1.ReasonAppIDInvalid:              slow,
+		v1alpha1.ReasonAppSecretFrozen:           slow,
+		v1alpha1.ReasonAccountRestricted:         slow,
+		v1alpha1.ReasonUnsupportedAccount:        slow,
+		"TargetWriteFailed":                      slow,
 	}
 	for reason, want := range tests {
 		for i, delay := range want {
@@ -70,7 +70,7 @@ func TestLimitedBackOff(t *testing.T) {
 		t.Errorf("DailyQuotaExhausted: again at %s, want 30 minutes", f.RetryAt)
 	}
 	for _, named := range []time.Duration{time.Hour, 24 * time.Hour} {
-		blocked := failure(token.Limited, wechat.ReasonIPBlocked)
+		blocked := failure(token.Limited, v1alpha1.ReasonIPBlocked)
 		blocked.Named = named
 		if f := row("uid", now, 3, blocked); !f.RetryAt.Equal(after(named)) {
 			t.Errorf("IPBlocked for %s: again at %s", named, f.RetryAt)
@@ -83,7 +83,7 @@ func TestTransientBackOff(t *testing.T) {
 	mixes := map[string][]Failure{
 		"one reason": {busy},
 		// An outage has many faces. It must not be hammered because they change.
-		"changing reasons": {busy, unreachable, failure(token.Transient, wechat.ReasonBadResponse)},
+		"changing reasons": {busy, unreachable, failure(token.Transient, v1alpha1.ReasonBadResponse)},
 	}
 	for name, reasons := range mixes {
 		for i, ceiling := range ceilings {

@@ -6,15 +6,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
 // limited is a back-off that nothing shortens: WeChat set the pace 20 s ago.
 func limited(retryAt time.Time) edit {
 	return func(in *Inputs) {
 		in.Failure = &Failure{
-			Class: token.Limited, Reason: string(wechat.ReasonRateLimited), Code: 45011, Binds: true,
+			Class: token.Limited, Reason: v1alpha1.ReasonRateLimited, Code: 45011, Binds: true,
 			First: after(-20 * time.Second), Time: after(-20 * time.Second), Attempts: 1, RetryAt: retryAt,
 		}
 	}

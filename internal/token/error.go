@@ -20,8 +20,12 @@ const (
 	Action Class = "Action"
 )
 
-// Reason names the cause of a failure. All reasons that can become the reason of a condition are constants of package v1alpha1.
+// Reason names the cause of a failure. The reasons that can also be those of a condition are constants of package v1alpha1.
 type Reason string
+
+// ReasonTokenRejected means that WeChat does not accept an access token (errcodes 40001, 40014 and 42001 of a probe). No condition
+// has this reason, because the operator replaces the token.
+const ReasonTokenRejected Reason = "TokenRejected"
 
 // Error describes a call that returned no token. It contains no AppSecret, no token and no URL, so it may be logged and
 // written into a status as it is.

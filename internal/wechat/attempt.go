@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
@@ -162,10 +163,10 @@ func statusError(host string, status int) *token.Error {
 	case status == http.StatusOK:
 		return nil
 	case status == http.StatusTooManyRequests:
-		return &token.Error{Class: token.Limited, Reason: ReasonRateLimited, Answered: true,
+		return &token.Error{Class: token.Limited, Reason: v1alpha1.ReasonRateLimited, Answered: true,
 			Message: fmt.Sprintf("%s answered HTTP 429: too many calls. %s", host, nextWait)}
 	case status >= 500:
-		return &token.Error{Class: token.Transient, Reason: ReasonUnreachable,
+		return &token.Error{Class: token.Transient, Reason: v1alpha1.ReasonUnreachable,
 			Message: fmt.Sprintf("%s answered HTTP %d. %s", host, status, nextWait)}
 	case status >= 300 && status < 400:
 		return badResponse(host, fmt.Sprintf("it is a redirect (HTTP %d), which is not followed", status))
@@ -175,7 +176,7 @@ func statusError(host string, status int) *token.Error {
 
 // badResponse says why an answer is not WeChat's; why quotes nothing of it.
 func badResponse(host, why string) *token.Error {
-	return &token.Error{Class: token.Transient, Reason: ReasonBadResponse,
+	return &token.Error{Class: token.Transient, Reason: v1alpha1.ReasonBadResponse,
 		Message: fmt.Sprintf("The answer of %s is not one of WeChat's: %s. If this lasts, look for a proxy or gateway that answers in its place.",
 			host, why)}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
@@ -34,7 +35,7 @@ func (c *Client) fetch(ctx context.Context, r request) (reply, error) {
 			return answer, nil
 		}
 		last = err
-		if err.Reason != ReasonUnreachable && err.Reason != ReasonBadResponse || ctx.Err() != nil {
+		if err.Reason != v1alpha1.ReasonUnreachable && err.Reason != v1alpha1.ReasonBadResponse || ctx.Err() != nil {
 			break
 		}
 	}
@@ -149,7 +150,7 @@ func (c *Client) release() { <-c.slots }
 
 // notStarted is the error of a call whose context ended before anything was done.
 func notStarted(err error) *token.Error {
-	e := &token.Error{Class: token.Transient, Reason: ReasonUnreachable, Cause: context.Canceled,
+	e := &token.Error{Class: token.Transient, Reason: v1alpha1.ReasonUnreachable, Cause: context.Canceled,
 		Message: "The call to WeChat was cancelled before it was started."}
 	if errors.Is(err, context.DeadlineExceeded) {
 		e.Cause = context.DeadlineExceeded

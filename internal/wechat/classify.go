@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
@@ -33,7 +34,7 @@ func classify(a answer, codes []outcome, secrets []token.Value) *token.Error {
 			return e
 		}
 	}
-	e.Class, e.Reason = token.Transient, ReasonRequestRejected
+	e.Class, e.Reason = token.Transient, v1alpha1.ReasonRequestRejected
 	e.Message = whatUnknown
 	if said := excerpt(a.errmsg, secrets); said != "" {
 		e.Message += fmt.Sprintf("; it said %q", said)

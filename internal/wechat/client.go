@@ -104,7 +104,7 @@ func (c *Client) StableToken(ctx context.Context, account token.Credentials, for
 //
 // startBy is WeChat's time (see Now) by which the request must leave; zero sets no limit. A call that
 // cannot keep it sends nothing, and errors.Is finds ErrStartedTooLate: the error itself when startBy was
-// over, or too many other requests were in flight until then, and a *token.Error with ReasonUnreachable when
+// over, or too many other requests were in flight until then, and a *token.Error with v1alpha1.ReasonUnreachable when
 // no endpoint could be connected in time. Everything else is as with a forced StableToken.
 func (c *Client) LegacyToken(ctx context.Context, account token.Credentials, startBy time.Time) (token.Token, error) {
 	return tokenOf(c.mint(ctx, request{
@@ -122,7 +122,7 @@ func (c *Client) LegacyToken(ctx context.Context, account token.Credentials, sta
 }
 
 // ProbeToken asks whether WeChat accepts a token (GET /cgi-bin/get_api_domain_ip); nil means that it
-// does. A *token.Error with ReasonTokenRejected means that it does not (40001, 40014, 42001), and any other
+// does. A *token.Error with token.ReasonTokenRejected means that it does not (40001, 40014, 42001), and any other
 // one says nothing about the token. Endpoints and deadlines are as with StableToken without force.
 func (c *Client) ProbeToken(ctx context.Context, tok token.Value) error {
 	_, err := c.fetch(ctx, request{

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
@@ -59,7 +60,7 @@ func TestErrorTable(t *testing.T) {
 			t.Run(fmt.Sprint(want.code, "/", call.name), func(t *testing.T) {
 				_, err := call.do(t.Context(), offline(t, refusal(want.code, errmsg)))
 				if call.name == "probe" && want.code == 40001 {
-					_ = wantError(t, err, token.Transient, ReasonTokenRejected, 40001)
+					_ = wantError(t, err, token.Transient, token.ReasonTokenRejected, 40001)
 					return
 				}
 				e := wantError(t, err, want.class, want.reason, want.code)
@@ -84,7 +85,7 @@ func TestErrorTable(t *testing.T) {
 }
 
 func aboutAddress(r token.Reason) bool {
-	return r == ReasonIPNotAllowed || r == ReasonIPBlocked || r == ReasonAdminConfirmationRequired
+	return r == v1alpha1.ReasonIPNotAllowed || r == v1alpha1.ReasonIPBlocked || r == v1alpha1.ReasonAdminConfirmationRequired
 }
 
 func TestUnknownCode(t *testing.T) {
@@ -94,7 +95,7 @@ func TestUnknownCode(t *testing.T) {
 			if call.name == "probe" && (code == 40014 || code == 42001) {
 				continue // see TestProbe
 			}
-			e := wantError(t, err, token.Transient, ReasonRequestRejected, code)
+			e := wantError(t, err, token.Transient, v1alpha1.ReasonRequestRejected, code)
 			wantText(t, e, `it said "invalid grant_type,".`, "Look the code up")
 			if e.RetryAfter != 0 || e.RequestID != "1-2-3" {
 				t.Errorf("RetryAfter %v, rid %q", e.RetryAfter, e.RequestID)
@@ -102,17 +103,17 @@ func TestUnknownCode(t *testing.T) {
 		}
 	}
 	_, err := offline(t, `{"errcode":40002}`).StableToken(t.Context(), testAccount, false)
-	wantText(t, wantError(t, err, token.Transient, ReasonRequestRejected, 40002), "does not know. Look")
+	wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonRequestRejected, 40002), "does not know. Look")
 	_, err = offline(t, `{"errcode":7,"errmsg":"see short-token","access_token":"short-token"}`).StableToken(t.Context(), testAccount, false)
-	wantText(t, wantError(t, err, token.Transient, ReasonRequestRejected, 7), `"see [redacted]"`)
+	wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonRequestRejected, 7), `"see [redacted]"`)
 }
 
 func TestProbe(t *testing.T) {
 	for _, code := range []int{40001, 40014, 42001} {
 		err := offline(t, refusal(code, "invalid credential")).ProbeToken(t.Context(), token.NewValue(storedToken))
-		wantText(t, wantError(t, err, token.Transient, ReasonTokenRejected, code), "no longer accepts")
+		wantText(t, wantError(t, err, token.Transient, token.ReasonTokenRejected, code), "no longer accepts")
 	}
-	for code, reason := range map[int]token.Reason{40164: ReasonIPNotAllowed, 45009: ReasonDailyQuotaExhausted, 48001: ReasonRequestRejected, 61007: ReasonRequestRejected} {
+	for code, reason := range map[int]token.Reason{40164: v1alpha1.ReasonIPNotAllowed, 45009: v1alpha1.ReasonDailyQuotaExhausted, 48001: v1alpha1.ReasonRequestRejected, 61007: v1alpha1.ReasonRequestRejected} {
 		err := offline(t, refusal(code, "")).ProbeToken(t.Context(), token.NewValue(storedToken))
 		if e, _ := err.(*token.Error); e == nil || e.Reason != reason { //nolint:errorlint // exactly this type is promised
 			t.Errorf("%d: error %v, want reason %s, which says nothing about the token", code, err, reason)
@@ -125,7 +126,7 @@ func TestProbe(t *testing.T) {
 	}
 	for _, body := range []string{`{}`, `{"errcode":0}`, goodBody, `{"ip_list":null}`, `{"ip_list":"[]"}`, `{"ip_list":{}}`} {
 		err := offline(t, body).ProbeToken(t.Context(), token.NewValue(storedToken))
-		wantText(t, wantError(t, err, token.Transient, ReasonBadResponse, 0), "neither an ip_list nor an errcode")
+		wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonBadResponse, 0), "neither an ip_list nor an errcode")
 	}
 }
 
@@ -147,7 +148,7 @@ func TestAddress(t *testing.T) {
 		{"invalid ip 8f3c:1e5a:7b9d:2f40:61c8:e0a2:b4d6:f809", "the operator's address"},
 	} {
 		_, err := offline(t, refusal(40164, tt.errmsg)).StableToken(t.Context(), testAccount, false)
-		e := wantError(t, err, token.Action, ReasonIPNotAllowed, 40164)
+		e := wantError(t, err, token.Action, v1alpha1.ReasonIPNotAllowed, 40164)
 		if want := "WeChat does not allow calls from " + tt.want + " for this account. "; !strings.HasPrefix(e.Message, want) {
 			t.Errorf("%.80q: message %q, want %q", tt.errmsg, e.Message, want)
 		}
@@ -172,7 +173,7 @@ func TestRequestID(t *testing.T) {
 		{"rid: " + strings.Repeat("a", 17) + "-1", ""},
 	} {
 		_, err := offline(t, refusal(40013, tt.errmsg)).StableToken(t.Context(), testAccount, false)
-		if e := wantError(t, err, token.Action, ReasonAppIDInvalid, 40013); e.RequestID != tt.want {
+		if e := wantError(t, err, token.Action, v1alpha1.ReasonAppIDInvalid, 40013); e.RequestID != tt.want {
 			t.Errorf("%.80q: rid %q, want %q", tt.errmsg, e.RequestID, tt.want)
 		}
 	}

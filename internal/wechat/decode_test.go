@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
@@ -126,7 +127,7 @@ func TestBadAnswer(t *testing.T) {
 	} {
 		for _, call := range allCalls {
 			_, err := call.do(t.Context(), offline(t, body))
-			wantText(t, wantError(t, err, token.Transient, ReasonBadResponse, 0), "api.example.com", string(why), "proxy or gateway")
+			wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonBadResponse, 0), "api.example.com", string(why), "proxy or gateway")
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
@@ -70,18 +71,18 @@ func TestStatus(t *testing.T) {
 		reason token.Reason
 		text   string
 	}{
-		201: {token.Transient, ReasonBadResponse, "HTTP status is 201"},
-		204: {token.Transient, ReasonBadResponse, "HTTP status is 204"},
-		206: {token.Transient, ReasonBadResponse, "HTTP status is 206"},
-		400: {token.Transient, ReasonBadResponse, "HTTP status is 400"},
-		401: {token.Transient, ReasonBadResponse, "HTTP status is 401"},
-		404: {token.Transient, ReasonBadResponse, "HTTP status is 404"},
-		407: {token.Transient, ReasonBadResponse, "HTTP status is 407"},
-		429: {token.Limited, ReasonRateLimited, "HTTP 429: too many calls"},
-		500: {token.Transient, ReasonUnreachable, "answered HTTP 500"},
-		502: {token.Transient, ReasonUnreachable, "answered HTTP 502"},
-		503: {token.Transient, ReasonUnreachable, "answered HTTP 503"},
-		599: {token.Transient, ReasonUnreachable, "answered HTTP 599"},
+		201: {token.Transient, v1alpha1.ReasonBadResponse, "HTTP status is 201"},
+		204: {token.Transient, v1alpha1.ReasonBadResponse, "HTTP status is 204"},
+		206: {token.Transient, v1alpha1.ReasonBadResponse, "HTTP status is 206"},
+		400: {token.Transient, v1alpha1.ReasonBadResponse, "HTTP status is 400"},
+		401: {token.Transient, v1alpha1.ReasonBadResponse, "HTTP status is 401"},
+		404: {token.Transient, v1alpha1.ReasonBadResponse, "HTTP status is 404"},
+		407: {token.Transient, v1alpha1.ReasonBadResponse, "HTTP status is 407"},
+		429: {token.Limited, v1alpha1.ReasonRateLimited, "HTTP 429: too many calls"},
+		500: {token.Transient, v1alpha1.ReasonUnreachable, "answered HTTP 500"},
+		502: {token.Transient, v1alpha1.ReasonUnreachable, "answered HTTP 502"},
+		503: {token.Transient, v1alpha1.ReasonUnreachable, "answered HTTP 503"},
+		599: {token.Transient, v1alpha1.ReasonUnreachable, "answered HTTP 599"},
 	} {
 		// The status says it all: the body may be too large, cut or late.
 		for name, body := range map[string]string{"body": goodBody, "large": strings.Repeat("x", maxBody+1), "cut": "cut"} {
@@ -130,7 +131,7 @@ func TestBodyLimit(t *testing.T) {
 					}
 					return
 				}
-				e := wantError(t, err, token.Transient, ReasonBadResponse, 0)
+				e := wantError(t, err, token.Transient, v1alpha1.ReasonBadResponse, 0)
 				wantText(t, e, "larger than 64 KiB")
 				if e.MaybeSent != call.mint {
 					t.Errorf("MaybeSent is %v", e.MaybeSent)
@@ -158,7 +159,7 @@ func TestEndlessBody(t *testing.T) {
 			})
 			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(endless)}, nil
 		}))
-		wantText(t, wantError(t, err, token.Transient, ReasonBadResponse, 0), "larger than 64 KiB")
+		wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonBadResponse, 0), "larger than 64 KiB")
 		if read != maxBody+1 {
 			t.Errorf("%d bytes were read", read)
 		}
@@ -185,6 +186,6 @@ func TestGzip(t *testing.T) {
 			_, _ = w.Write(bomb.Bytes())
 		})
 		_, err := call.do(t.Context(), clientOf(t, s))
-		wantText(t, wantError(t, err, token.Transient, ReasonBadResponse, 0), "no JSON object")
+		wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonBadResponse, 0), "no JSON object")
 	}
 }

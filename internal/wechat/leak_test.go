@@ -17,6 +17,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
@@ -177,7 +178,7 @@ func TestRedirect(t *testing.T) {
 				w.WriteHeader(status)
 			})
 			_, err := call.do(t.Context(), clientOf(t, s))
-			e := wantError(t, err, token.Transient, ReasonBadResponse, 0)
+			e := wantError(t, err, token.Transient, v1alpha1.ReasonBadResponse, 0)
 			wantText(t, e, fmt.Sprintf("redirect (HTTP %d), which is not followed", status))
 			if e.MaybeSent != call.mint {
 				t.Errorf("%s: MaybeSent is %v", call.name, e.MaybeSent)

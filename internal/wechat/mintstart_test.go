@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
@@ -24,7 +25,7 @@ func TestMintEndsByItsOwnDeadline(t *testing.T) {
 				start := time.Now()
 				_, err := mint.do(ctx, c)
 				took(t, start, 10*time.Second)
-				e := wantError(t, err, token.Transient, ReasonUnreachable, 0)
+				e := wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0)
 				if !e.MaybeSent || !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("MaybeSent %v, want true, and a deadline in %v", e.MaybeSent, e.Unwrap())
 				}
@@ -81,7 +82,7 @@ func TestMintWithoutConnection(t *testing.T) {
 		start := time.Now()
 		_, err := c.StableToken(t.Context(), testAccount, true)
 		took(t, start, 5*time.Second)
-		e := wantError(t, err, token.Transient, ReasonUnreachable, 0)
+		e := wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0)
 		if e.MaybeSent || !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrStartedTooLate) {
 			t.Errorf("MaybeSent %v, want false, and a deadline alone in %v", e.MaybeSent, e.Unwrap())
 		}
@@ -145,7 +146,7 @@ func TestStartBy(t *testing.T) {
 						t.Error("it made a connection")
 					}
 				case tt.late, tt.other:
-					e := wantError(t, err, token.Transient, ReasonUnreachable, 0)
+					e := wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0)
 					if errors.Is(err, ErrStartedTooLate) != tt.late || e.MaybeSent {
 						t.Errorf("MaybeSent %v, cause %v", e.MaybeSent, e.Unwrap())
 					}
@@ -219,7 +220,7 @@ func TestMintCancelledBeforeItStarts(t *testing.T) {
 					ctx, cancel := end(t.Context())
 					defer cancel()
 					_, err := mint.do(ctx, c)
-					e := wantError(t, err, token.Transient, ReasonUnreachable, 0)
+					e := wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0)
 					if !errors.Is(err, want) || errors.Is(err, ErrStartedTooLate) || e.MaybeSent {
 						t.Errorf("MaybeSent %v, cause %v, want %v", e.MaybeSent, e.Unwrap(), want)
 					}

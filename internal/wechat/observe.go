@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
@@ -68,7 +69,7 @@ func (c *Client) attempt(ctx context.Context, endpoint int, r request) (reply, *
 	}
 	if err != nil {
 		call.Outcome, call.Code = string(err.Reason), err.Code
-		if err.Reason == ReasonUnreachable && errors.Is(ctx.Err(), context.Canceled) && errors.Is(err, context.Canceled) {
+		if err.Reason == v1alpha1.ReasonUnreachable && errors.Is(ctx.Err(), context.Canceled) && errors.Is(err, context.Canceled) {
 			call.Outcome = OutcomeCancelled
 		}
 	}

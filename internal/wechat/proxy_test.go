@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
@@ -36,7 +37,7 @@ func TestProxyChild(t *testing.T) {
 			fmt.Fprintln(os.Stdout, saysPrefix+"OK")
 			continue
 		}
-		e := wantError(t, err, token.Transient, ReasonUnreachable, 0)
+		e := wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0)
 		if e.MaybeSent {
 			t.Error("MaybeSent is true")
 		}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"syscall"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
@@ -21,7 +22,7 @@ var errPanic = errors.New("an internal error of the HTTP client")
 // of err is shown: it is recognised, and described in our own words.
 func unreachable(host string, err error) *token.Error {
 	what, cause := describe(err)
-	return &token.Error{Class: token.Transient, Reason: ReasonUnreachable, Cause: cause,
+	return &token.Error{Class: token.Transient, Reason: v1alpha1.ReasonUnreachable, Cause: cause,
 		Message: fmt.Sprintf("No answer from %s: %s. If this lasts, check DNS, firewall and HTTPS_PROXY between the operator and WeChat.",
 			host, what)}
 }
