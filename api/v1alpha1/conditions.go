@@ -56,10 +56,15 @@ const (
 
 // Reasons that stand for an answer of WeChat, or for the lack of one.
 const (
-	ReasonSystemBusy                = "SystemBusy"
-	ReasonUnreachable               = "Unreachable"
-	ReasonBadResponse               = "BadResponse"
-	ReasonRequestRejected           = "RequestRejected"
+	// ReasonSystemBusy: WeChat answered that it is busy.
+	ReasonSystemBusy = "SystemBusy"
+	// ReasonUnreachable: there was no answer, or an HTTP status of 500 or more.
+	ReasonUnreachable = "Unreachable"
+	// ReasonBadResponse: the answer is not one of WeChat's. It may be a redirect or no JSON, or fields may be missing or malformed.
+	ReasonBadResponse = "BadResponse"
+	// ReasonRequestRejected: WeChat answered with an errcode that the operator does not know.
+	ReasonRequestRejected = "RequestRejected"
+
 	ReasonRateLimited               = "RateLimited"
 	ReasonDailyQuotaExhausted       = "DailyQuotaExhausted"
 	ReasonIPBlocked                 = "IPBlocked"

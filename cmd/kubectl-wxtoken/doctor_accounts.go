@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // account is what WeChat would take two resources for: equal values mean the same appid and AppSecret. It holds neither.
@@ -57,7 +57,7 @@ func (x *examination) judgeCredentials(ctx context.Context, t look) (next string
 		return "", explain(err, fmt.Sprintf("read credentials Secret %s/%s", t.Namespace, ref.Name))
 	}
 	value, found := secret.Data[ref.Key]
-	appSecret, wellFormed := wechat.ParseAppSecret(value)
+	appSecret, wellFormed := token.ParseAppSecret(value)
 	switch {
 	case secret.Type != corev1.SecretTypeOpaque:
 		return "Put the AppSecret into a Secret of type Opaque.", fmt.Errorf("credentials Secret %q is of type %q", ref.Name, secret.Type)
@@ -71,7 +71,7 @@ func (x *examination) judgeCredentials(ctx context.Context, t look) (next string
 		return fmt.Sprintf("Its owner must add it: kubectl -n %s label secret %s %s=true.", t.Namespace, ref.Name, v1alpha1.LabelCredentials),
 			fmt.Errorf("credentials Secret %q lacks the label that the operator requires", ref.Name)
 	}
-	x.accounts[t.fullName()] = account(wechat.Credentials{AppID: t.Spec.AppID, AppSecret: appSecret}.Fingerprint())
+	x.accounts[t.fullName()] = account(token.Credentials{AppID: t.Spec.AppID, AppSecret: appSecret}.Fingerprint())
 	return "", nil
 }
 

@@ -11,7 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 func (a *app) revealCommand() *cobra.Command {
@@ -53,17 +53,17 @@ func (a *app) reveal(ctx context.Context, arg string, yes bool) error {
 	} else if err != nil {
 		return explain(err, fmt.Sprintf("read Secret %q", t.TargetName()))
 	}
-	token := wechat.NewSecret(string(secret.Data[t.Spec.Target.AccessTokenKey]))
-	if token.IsZero() {
+	tok := token.NewValue(string(secret.Data[t.Spec.Target.AccessTokenKey]))
+	if tok.IsZero() {
 		return failed(more, "there is no token: Secret %q has no key %q", t.TargetName(), t.Spec.Target.AccessTokenKey)
 	}
 	k := t.Status.Token
 	switch left, has := l.left(); {
-	case !has || k.Fingerprint != "" && k.Fingerprint != token.Fingerprint():
+	case !has || k.Fingerprint != "" && k.Fingerprint != tok.Fingerprint():
 		fmt.Fprintf(a.ErrOut, "warning: this is not the token that the operator wrote; it may be worthless. %s\n", more)
 	case left <= 0:
 		fmt.Fprintf(a.ErrOut, "warning: this token expired %s. %s\n", ago(k.ExpiresAt.Time, l.now), more)
 	}
-	fmt.Fprintln(a.Out, token.Reveal())
+	fmt.Fprintln(a.Out, tok.Reveal())
 	return nil
 }

@@ -31,7 +31,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/controller"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/metrics"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/metrics/access"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/access"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 

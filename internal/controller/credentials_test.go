@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
@@ -142,7 +142,7 @@ func TestCredentialsReplaced(t *testing.T) {
 
 	w.wechat.SetSecret(appID, newAppSecret)
 	w.updateSecret("credentials", func(s *corev1.Secret) { s.Data["appSecret"] = []byte(newAppSecret) })
-	want := wechat.Credentials{AppID: appID, AppSecret: wechat.NewSecret(newAppSecret)}.Fingerprint()
+	want := vocab.Credentials{AppID: appID, AppSecret: vocab.NewValue(newAppSecret)}.Fingerprint()
 	w.Eventually(func() string {
 		return w.secret("shop").Annotations[v1alpha1.AnnotationCredentialsFingerprint]
 	}, 2*time.Second).Should(gomega.Equal(want))

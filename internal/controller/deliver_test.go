@@ -23,7 +23,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
@@ -82,7 +82,7 @@ func (w *world) eventuallyDelivered(name string, pods int32) *v1alpha1.DeliveryS
 	w.Eventually(func(g gomega.Gomega) {
 		d = w.token(name).Status.Delivery
 		g.Expect(d).NotTo(gomega.BeNil())
-		g.Expect(d.Fingerprint).To(gomega.Equal(wechat.NewSecret(w.value(name)).Fingerprint())) // the status may be behind the Secret
+		g.Expect(d.Fingerprint).To(gomega.Equal(vocab.NewValue(w.value(name)).Fingerprint())) // the status may be behind the Secret
 		g.Expect([]int32{d.Pods, d.Reached}).To(gomega.Equal([]int32{pods, pods}))
 	}).Should(gomega.Succeed())
 	return d

@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
@@ -43,7 +43,7 @@ func TestFirstIssue(t *testing.T) {
 	if secret.Labels[v1alpha1.LabelManagedBy] != v1alpha1.ManagedByValue {
 		t.Errorf("labels: %v", secret.Labels)
 	}
-	fingerprint := wechat.NewSecret(value).Fingerprint()
+	fingerprint := vocab.NewValue(value).Fingerprint()
 	for key, want := range map[string]string{
 		v1alpha1.AnnotationOwnerUID:               string(token.UID),
 		v1alpha1.AnnotationOwnerName:              "shop",
@@ -51,7 +51,7 @@ func TestFirstIssue(t *testing.T) {
 		v1alpha1.AnnotationAppID:                  appID,
 		v1alpha1.AnnotationMode:                   "Stable",
 		v1alpha1.AnnotationTokenFingerprint:       fingerprint,
-		v1alpha1.AnnotationCredentialsFingerprint: wechat.Credentials{AppID: appID, AppSecret: wechat.NewSecret(appSecret)}.Fingerprint(),
+		v1alpha1.AnnotationCredentialsFingerprint: vocab.Credentials{AppID: appID, AppSecret: vocab.NewValue(appSecret)}.Fingerprint(),
 		v1alpha1.AnnotationExpiresAt:              string(secret.Data["expires_at"]),
 	} {
 		if got := secret.Annotations[key]; got != want {

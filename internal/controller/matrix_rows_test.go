@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
@@ -95,11 +95,11 @@ func (m *matrix) whileValid() {
 	s.inSpan("calls in ten minutes", len(calls), p.calls)
 	s.gaps(calls, 0)
 	want := conditions{"Ready": "TokenValid", "RefreshFailing": m.answer.reason}
-	s.expect("outside the window", want, p.class == wechat.ClassAction)
+	s.expect("outside the window", want, p.class == vocab.Action)
 	s.lastError(calls, 0)
 	s.written("outside the window", writes, len(calls), p.silent)
 	s.restarts(p.restarts)
-	s.expect("after restarts", want, p.class == wechat.ClassAction)
+	s.expect("after restarts", want, p.class == vocab.Action)
 	s.announced(v1alpha1.EventRefreshFailed)
 	s.untouched(data, s.secretWrites()-secrets)
 }
@@ -148,7 +148,7 @@ func (m *matrix) whileDue() {
 	early := s.failures(30*time.Second, 2*time.Minute)
 	want := conditions{"Ready": "TokenValid", "RefreshFailing": m.answer.reason}
 	p := m.answer.pace
-	s.expect("in the window", want, p.class == wechat.ClassAction)
+	s.expect("in the window", want, p.class == vocab.Action)
 	s.lastError(early, handoverLimit)
 	s.written("in the window", writes, len(early), min(p.silent, 1))
 	if !m.lost() {
@@ -160,7 +160,7 @@ func (m *matrix) whileDue() {
 		s.restarts(inside)
 	}
 	s.run(expiry.Add(-time.Second).Sub(s.clock.now()))
-	s.expect("just before the expiry", want, p.class == wechat.ClassAction)
+	s.expect("just before the expiry", want, p.class == vocab.Action)
 	inWindow := len(s.calls()) - before
 	switch {
 	case m.lost():
@@ -188,7 +188,7 @@ func (m *matrix) whileDue() {
 
 func (m *matrix) withoutValidToken() conditions {
 	progress := "Reconciling"
-	if m.answer.pace.class == wechat.ClassAction {
+	if m.answer.pace.class == vocab.Action {
 		progress = "Stalled"
 	}
 	return conditions{"Ready": m.answer.reason, progress: m.answer.reason, "RefreshFailing": m.answer.reason}
@@ -241,7 +241,7 @@ func (s *subject) restarts(want span) {
 	}
 	calls := len(s.calls()) - before
 	s.inSpan("calls of ten restarts", calls, want)
-	if n := s.statusWrites() - writes; s.answer.pace.class == wechat.ClassTransient && n > 0 || n > calls {
+	if n := s.statusWrites() - writes; s.answer.pace.class == vocab.Transient && n > 0 || n > calls {
 		s.Errorf("%s: ten restarts cost %d status writes", s.name, n)
 	}
 }
@@ -291,7 +291,7 @@ func (s *subject) inDelay(what string, got time.Duration, nth, limit int) {
 func (s *subject) written(when string, before, failures, silent int) {
 	s.Helper()
 	want := failures - silent
-	if s.answer.pace.class == wechat.ClassTransient {
+	if s.answer.pace.class == vocab.Transient {
 		want = 1
 	}
 	if n := s.statusWrites() - before; n != want {
@@ -325,7 +325,7 @@ func (s *subject) lastError(calls []wechattest.Call, limit int) {
 		s.Errorf("%s: lastError %+v", s.name, e)
 		return
 	}
-	if s.answer.pace.class == wechat.ClassTransient {
+	if s.answer.pace.class == vocab.Transient {
 		return
 	}
 	last := calls[len(calls)-1].Clock

@@ -18,7 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
@@ -27,7 +27,7 @@ type span [2]int
 
 // pace is what the design promises of a failure. Seconds and calls were worked out from it by hand.
 type pace struct {
-	class wechat.Class
+	class vocab.Class
 	// next is the delay in seconds after the first failure, the second and so on; the last one goes on.
 	next []span
 	// patient: WeChat asked for it, so the handover window changes nothing. Else no delay in it is longer than 10 s.
@@ -49,39 +49,39 @@ var (
 	// 1 s, 2 s, 4 s and so on with full jitter, at most 60 s. A restart begins anew; the first check after it comes within
 	// 45 s, hardly ever within the first second, but then each time. It is reported once: when it has lasted for 60 s, or at once in the window.
 	transient = pace{
-		class: wechat.ClassTransient, next: []span{{0, 1}, {0, 2}, {0, 4}, {0, 8}, {0, 16}, {0, 32}, {0, 60}}, calls: span{12, 60},
+		class: vocab.Transient, next: []span{{0, 1}, {0, 2}, {0, 4}, {0, 8}, {0, 16}, {0, 32}, {0, 60}}, calls: span{12, 60},
 		handover: span{35, 110}, legacyHandover: span{65, 200},
 		restarts: span{0, 12}, restartsWithout: span{10, 40}, restartsInside: span{10, 40},
 	}
 	// 60 to 90 s.
 	rateLimited = pace{
-		class: wechat.ClassLimited, next: []span{{60, 90}}, patient: true, calls: span{7, 11},
+		class: vocab.Limited, next: []span{{60, 90}}, patient: true, calls: span{7, 11},
 		handover: span{4, 5}, legacyHandover: span{7, 12},
 		restarts: span{0, 1}, restartsWithout: span{0, 1}, restartsInside: span{0, 1},
 	}
 	// 30 min, 1 h or 24 h.
 	dailyQuota = pace{
-		class: wechat.ClassLimited, next: []span{{1800, 1800}}, patient: true, calls: span{1, 1}, handover: span{1, 1}, legacyHandover: span{1, 1},
+		class: vocab.Limited, next: []span{{1800, 1800}}, patient: true, calls: span{1, 1}, handover: span{1, 1}, legacyHandover: span{1, 1},
 	}
 	blockedHour = pace{
-		class: wechat.ClassLimited, next: []span{{3600, 3600}}, patient: true, calls: span{1, 1}, handover: span{1, 1}, legacyHandover: span{1, 1},
+		class: vocab.Limited, next: []span{{3600, 3600}}, patient: true, calls: span{1, 1}, handover: span{1, 1}, legacyHandover: span{1, 1},
 	}
 	blockedDay = pace{
-		class: wechat.ClassLimited, next: []span{{86400, 86400}}, patient: true, calls: span{1, 1}, handover: span{1, 1}, legacyHandover: span{1, 1},
+		class: vocab.Limited, next: []span{{86400, 86400}}, patient: true, calls: span{1, 1}, handover: span{1, 1}, legacyHandover: span{1, 1},
 	}
 	// 5 s, 15 s, then 2 min rising to 10 min: calls at 0, 5, 20, 140 and 380 s.
 	allowlist = pace{
-		class: wechat.ClassAction, next: []span{{5, 5}, {15, 15}, {120, 120}, {240, 240}, {480, 480}, {600, 600}}, calls: span{5, 5},
+		class: vocab.Action, next: []span{{5, 5}, {15, 15}, {120, 120}, {240, 240}, {480, 480}, {600, 600}}, calls: span{5, 5},
 		handover: span{24, 32}, legacyHandover: span{54, 76}, restartsInside: span{0, 10},
 	}
 	// 5 s, 15 s, then 10 min rising to 1 h: calls at 0, 5 and 20 s.
 	action = pace{
-		class: wechat.ClassAction, next: []span{{5, 5}, {15, 15}, {600, 600}, {1200, 1200}, {2400, 2400}, {3600, 3600}}, calls: span{3, 3},
+		class: vocab.Action, next: []span{{5, 5}, {15, 15}, {600, 600}, {1200, 1200}, {2400, 2400}, {3600, 3600}}, calls: span{3, 3},
 		handover: span{24, 32}, legacyHandover: span{54, 76}, restartsInside: span{0, 10},
 	}
 	// Transient the first two times, then Action: calls at 0, within 1 s, within 3 s, and 5 s and 20 s after that.
 	unknown = pace{
-		class: wechat.ClassAction, next: []span{{0, 1}, {0, 2}, {5, 5}, {15, 15}, {600, 600}}, calls: span{5, 5}, silent: 2,
+		class: vocab.Action, next: []span{{0, 1}, {0, 2}, {5, 5}, {15, 15}, {600, 600}}, calls: span{5, 5}, silent: 2,
 		handover: span{25, 34}, legacyHandover: span{55, 78}, restartsInside: span{0, 10},
 	}
 )

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	vocab "github.com/wechat-token-operator/wechat-token-operator/internal/token"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
@@ -92,7 +93,7 @@ func stableFetch(w *world) string {
 	w.Helper()
 	api, err := wechat.New(wechat.Options{Endpoints: []string{w.wechat.URL()}, Timeout: 2 * time.Second, MaxInFlight: 1, Wall: w.clock.now, Monotonic: w.clock.now})
 	w.must(err)
-	_, err = api.StableToken(w.Context(), wechat.Credentials{AppID: appID, AppSecret: wechat.NewSecret(appSecret)}, false)
+	_, err = api.StableToken(w.Context(), vocab.Credentials{AppID: appID, AppSecret: vocab.NewValue(appSecret)}, false)
 	w.must(err)
 	issued, _ := w.wechat.Current(appID, wechattest.Stable)
 	return issued.Token

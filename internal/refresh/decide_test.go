@@ -6,7 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // now is the moment of all decisions. It has a fraction of a second, as clocks do.
@@ -60,7 +61,7 @@ func marked(in *Inputs)        { in.Legacy, in.Target.MintStarted = true, after(
 func failed(code int, at time.Time) edit {
 	return func(in *Inputs) {
 		in.Failure = &Failure{
-			Class: wechat.ClassAction, Reason: string(wechat.ReasonAccountRestricted), Code: code, Binds: true,
+			Class: token.Action, Reason: v1alpha1.ReasonAccountRestricted, Code: code, Binds: true,
 			First: at, Time: at, Attempts: 1, RetryAt: at,
 		}
 	}
@@ -75,7 +76,7 @@ func startedNow(in *Inputs)    { in.StartedAt = now }
 func failedSince(first time.Time) edit {
 	return func(in *Inputs) {
 		in.Failure = &Failure{
-			Class: wechat.ClassTransient, Reason: string(wechat.ReasonUnreachable), Binds: true, First: first, Time: now, RetryAt: now,
+			Class: token.Transient, Reason: v1alpha1.ReasonUnreachable, Binds: true, First: first, Time: now, RetryAt: now,
 		}
 	}
 }

@@ -7,20 +7,21 @@ import (
 	"testing"
 	"time"
 
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-func failure(class wechat.Class, reason wechat.Reason) Failure {
-	return Failure{Class: class, Reason: string(reason)}
+func failure(class token.Class, reason token.Reason) Failure {
+	return Failure{Class: class, Reason: reason}
 }
 
 var (
-	busy        = failure(wechat.ClassTransient, wechat.ReasonSystemBusy)
-	unreachable = failure(wechat.ClassTransient, wechat.ReasonUnreachable)
-	rejected    = failure(wechat.ClassTransient, wechat.ReasonRequestRejected)
-	rateLimited = failure(wechat.ClassLimited, wechat.ReasonRateLimited)
-	quota       = failure(wechat.ClassLimited, wechat.ReasonDailyQuotaExhausted)
-	frozen      = failure(wechat.ClassAction, wechat.ReasonAppSecretFrozen)
+	busy        = failure(token.Transient, v1alpha1.ReasonSystemBusy)
+	unreachable = failure(token.Transient, v1alpha1.ReasonUnreachable)
+	rejected    = failure(token.Transient, v1alpha1.ReasonRequestRejected)
+	rateLimited = failure(token.Limited, v1alpha1.ReasonRateLimited)
+	quota       = failure(token.Limited, v1alpha1.ReasonDailyQuotaExhausted)
+	frozen      = failure(token.Action, v1alpha1.ReasonAppSecretFrozen)
 )
 
 // row fails n times in a row, each time for the next of the reasons, and gives the last failure.
@@ -37,23 +38,23 @@ func TestActionBackOff(t *testing.T) {
 	const s, m = time.Second, time.Minute
 	slow := []time.Duration{5 * s, 15 * s, 10 * m, 20 * m, 40 * m, 60 * m, 60 * m}
 	quick := []time.Duration{5 * s, 15 * s, 2 * m, 4 * m, 8 * m, 10 * m, 10 * m}
-	tests := map[wechat.Reason][]time.Duration{
-		wechat.ReasonIPNotAllowed:              quick,
-		wechat.ReasonAdminConfirmationRequired: quick,
-		wechat.ReasonAppSecretInvalid:          slow,
-		wechat.ReasonAppIDInvalid:              slow,
-		wechat.ReasonAppSecretFrozen:           slow,
-		wechat.ReasonAccountRestricted:         slow,
-		wechat.ReasonUnsupportedAccount:        slow,
-		"TargetWriteFailed":                    slow,
+	tests := map[token.Reason][]time.Duration{
+		v1alpha1.ReasonIPNotAllowed:              quick,
+		v1alpha1.ReasonAdminConfirmationRequired: quick,
+		v1alpha1.ReasonAppSecretInvalid:          slow,
+		v1alpha1.ReasonAppIDInvalid:              slow,
+		v1alpha1.ReasonAppSecretFrozen:           slow,
+		v1alpha1.ReasonAccountRestricted:         slow,
+		v1alpha1.ReasonUnsupportedAccount:        slow,
+		"TargetWriteFailed":                      slow,
 	}
 	for reason, want := range tests {
 		for i, delay := range want {
-			if f := row("uid", now, i+1, failure(wechat.ClassAction, reason)); f.RetryAt.Sub(now) != delay {
+			if f := row("uid", now, i+1, failure(token.Action, reason)); f.RetryAt.Sub(now) != delay {
 				t.Errorf("%s, attempt %d: again after %s, want %s", reason, i+1, f.RetryAt.Sub(now), delay)
 			}
 		}
-		if f := row("uid", now, 100, failure(wechat.ClassAction, reason)); f.RetryAt.Sub(now) != want[len(want)-1] {
+		if f := row("uid", now, 100, failure(token.Action, reason)); f.RetryAt.Sub(now) != want[len(want)-1] {
 			t.Errorf("%s, attempt 100: again after %s", reason, f.RetryAt.Sub(now))
 		}
 	}
@@ -69,7 +70,7 @@ func TestLimitedBackOff(t *testing.T) {
 		t.Errorf("DailyQuotaExhausted: again at %s, want 30 minutes", f.RetryAt)
 	}
 	for _, named := range []time.Duration{time.Hour, 24 * time.Hour} {
-		blocked := failure(wechat.ClassLimited, wechat.ReasonIPBlocked)
+		blocked := failure(token.Limited, v1alpha1.ReasonIPBlocked)
 		blocked.Named = named
 		if f := row("uid", now, 3, blocked); !f.RetryAt.Equal(after(named)) {
 			t.Errorf("IPBlocked for %s: again at %s", named, f.RetryAt)
@@ -82,7 +83,7 @@ func TestTransientBackOff(t *testing.T) {
 	mixes := map[string][]Failure{
 		"one reason": {busy},
 		// An outage has many faces. It must not be hammered because they change.
-		"changing reasons": {busy, unreachable, failure(wechat.ClassTransient, wechat.ReasonBadResponse)},
+		"changing reasons": {busy, unreachable, failure(token.Transient, v1alpha1.ReasonBadResponse)},
 	}
 	for name, reasons := range mixes {
 		for i, ceiling := range ceilings {
@@ -118,18 +119,18 @@ func TestNextFailure(t *testing.T) {
 		t.Errorf("second: %+v", second)
 	}
 	other := Next(&second, frozen, after(2*time.Second), "uid")
-	if other.Attempts != 1 || !other.First.Equal(now) || other.Class != wechat.ClassAction {
+	if other.Attempts != 1 || !other.First.Equal(now) || other.Class != token.Action {
 		t.Errorf("another reason: %+v", other)
 	}
 	if fresh := Next(nil, frozen, after(3*time.Second), "uid"); !fresh.First.Equal(after(3*time.Second)) || fresh.Attempts != 1 {
 		t.Errorf("after a success: %+v", fresh)
 	}
 	// An unknown errcode is somebody's to look at from the third time.
-	classes := make([]wechat.Class, 0, 4)
+	classes := make([]token.Class, 0, 4)
 	for n := range 4 {
 		classes = append(classes, row("uid", now, n+1, rejected).Class)
 	}
-	want := []wechat.Class{wechat.ClassTransient, wechat.ClassTransient, wechat.ClassAction, wechat.ClassAction}
+	want := []token.Class{token.Transient, token.Transient, token.Action, token.Action}
 	if !slices.Equal(classes, want) {
 		t.Errorf("unknown errcode: %v, want %v", classes, want)
 	}
@@ -138,15 +139,15 @@ func TestNextFailure(t *testing.T) {
 			t.Errorf("unknown errcode, time %d: again at %s, want %s", RejectionsUntilAction+i, f.RetryAt, after(delay))
 		}
 	}
-	if f := row("uid", now, 4, rejected, unreachable); f.Class != wechat.ClassTransient {
+	if f := row("uid", now, 4, rejected, unreachable); f.Class != token.Transient {
 		t.Error("two unknown errcodes and an outage became Action")
 	}
 }
 
 func TestHandoverWindow(t *testing.T) {
 	due, expiry := after(100*time.Second), after(385*time.Second)
-	token := Token{Fingerprint: "f", ExpiresAt: expiry}
-	fail := func(class wechat.Class, at, retryAt time.Time) Failure {
+	tok := Token{Fingerprint: "f", ExpiresAt: expiry}
+	fail := func(class token.Class, at, retryAt time.Time) Failure {
 		return Failure{Class: class, Reason: "any", Time: at, RetryAt: retryAt, Attempts: 5}
 	}
 	hour := after(time.Hour)
@@ -155,47 +156,47 @@ func TestHandoverWindow(t *testing.T) {
 		due  time.Time
 		want time.Time
 	}{
-		"long before the window":            {fail(wechat.ClassAction, now, hour), due, due},
-		"just before the window":            {fail(wechat.ClassAction, after(95*time.Second), hour), due, after(105 * time.Second)},
-		"in the window":                     {fail(wechat.ClassAction, after(120*time.Second), hour), due, after(130 * time.Second)},
-		"in the window, transient":          {fail(wechat.ClassTransient, after(120*time.Second), after(180*time.Second)), due, after(130 * time.Second)},
-		"shorter than the cap":              {fail(wechat.ClassTransient, after(120*time.Second), after(123*time.Second)), due, after(123 * time.Second)},
-		"just before the expiry":            {fail(wechat.ClassAction, after(384*time.Second), hour), due, after(394 * time.Second)},
-		"after the window":                  {fail(wechat.ClassAction, expiry, hour), due, hour},
-		"45011":                             {fail(wechat.ClassLimited, after(120*time.Second), hour), due, hour},
-		"a time that WeChat names":          {Failure{Class: wechat.ClassAction, Time: after(120 * time.Second), RetryAt: hour, Named: time.Hour}, due, hour},
-		"before the window, over before it": {fail(wechat.ClassAction, now, after(20*time.Second)), due, after(20 * time.Second)},
-		"no token":                          {fail(wechat.ClassAction, now, hour), time.Time{}, hour},
+		"long before the window":            {fail(token.Action, now, hour), due, due},
+		"just before the window":            {fail(token.Action, after(95*time.Second), hour), due, after(105 * time.Second)},
+		"in the window":                     {fail(token.Action, after(120*time.Second), hour), due, after(130 * time.Second)},
+		"in the window, transient":          {fail(token.Transient, after(120*time.Second), after(180*time.Second)), due, after(130 * time.Second)},
+		"shorter than the cap":              {fail(token.Transient, after(120*time.Second), after(123*time.Second)), due, after(123 * time.Second)},
+		"just before the expiry":            {fail(token.Action, after(384*time.Second), hour), due, after(394 * time.Second)},
+		"after the window":                  {fail(token.Action, expiry, hour), due, hour},
+		"45011":                             {fail(token.Limited, after(120*time.Second), hour), due, hour},
+		"a time that WeChat names":          {Failure{Class: token.Action, Time: after(120 * time.Second), RetryAt: hour, Named: time.Hour}, due, hour},
+		"before the window, over before it": {fail(token.Action, now, after(20*time.Second)), due, after(20 * time.Second)},
+		"no token":                          {fail(token.Action, now, hour), time.Time{}, hour},
 		// A transient failure read from the status after a restart has no time: at once, and not when due.
-		"restored": {fail(wechat.ClassTransient, after(-time.Minute), time.Time{}), due, time.Time{}},
+		"restored": {fail(token.Transient, after(-time.Minute), time.Time{}), due, time.Time{}},
 	}
 	for name, test := range tests {
-		if got := test.f.EffectiveRetryAt(test.due, token); !got.Equal(test.want) {
+		if got := test.f.EffectiveRetryAt(test.due, tok); !got.Equal(test.want) {
 			t.Errorf("%s: again at %s, want %s", name, got, test.want)
 		}
 	}
 	quotaFailed := row("uid", after(120*time.Second), 1, quota)
-	if got := quotaFailed.EffectiveRetryAt(due, token); !got.Equal(after(120*time.Second + 30*time.Minute)) {
+	if got := quotaFailed.EffectiveRetryAt(due, tok); !got.Equal(after(120*time.Second + 30*time.Minute)) {
 		t.Errorf("45009: again at %s", got)
 	}
 }
 
 func TestBackOffAfterARestart(t *testing.T) {
-	restored := func(class wechat.Class, retryAt time.Time) edit {
+	restored := func(class token.Class, retryAt time.Time) edit {
 		return func(in *Inputs) {
 			in.Failure = &Failure{Class: class, Reason: "any", Binds: true, Attempts: 4, First: after(-time.Minute), Time: after(-time.Minute), RetryAt: retryAt}
 			in.StartedAt, in.Token.CheckedAt = after(-45*time.Second), time.Time{}
 		}
 	}
-	for _, class := range []wechat.Class{wechat.ClassLimited, wechat.ClassAction} {
+	for _, class := range []token.Class{token.Limited, token.Action} {
 		if d := Decide(now, healthy(restored(class, after(time.Minute)))); d.Reason != BackingOff || !d.At.Equal(after(time.Minute)) {
 			t.Errorf("%s: %s until %s, want to go on backing off", class, d.Reason, d.At)
 		}
 	}
-	if d := Decide(now, healthy(restored(wechat.ClassTransient, time.Time{}))); d.Reason != CheckDue {
+	if d := Decide(now, healthy(restored(token.Transient, time.Time{}))); d.Reason != CheckDue {
 		t.Errorf("Transient: %s until %s, want the check that is due", d.Reason, d.At)
 	}
-	if d := Decide(now, healthy(restored(wechat.ClassTransient, time.Time{}), tampered)); d.Reason != TargetTampered {
+	if d := Decide(now, healthy(restored(token.Transient, time.Time{}), tampered)); d.Reason != TargetTampered {
 		t.Errorf("Transient: %s until %s, want the repair", d.Reason, d.At)
 	}
 }
@@ -203,19 +204,19 @@ func TestBackOffAfterARestart(t *testing.T) {
 func TestReportable(t *testing.T) {
 	due := after(time.Hour)
 	tests := map[string]struct {
-		class wechat.Class
+		class token.Class
 		first time.Time
 		due   time.Time
 		want  bool
 	}{
-		"Limited at once":                {wechat.ClassLimited, now, due, true},
-		"Action at once":                 {wechat.ClassAction, now, due, true},
-		"Transient, new":                 {wechat.ClassTransient, now, due, false},
-		"Transient, 59.9 s":              {wechat.ClassTransient, after(-59900 * time.Millisecond), due, false},
-		"Transient, 60 s":                {wechat.ClassTransient, after(-60 * time.Second), due, true},
-		"Transient, window in 1 s":       {wechat.ClassTransient, now, after(time.Second), false},
-		"Transient, window begins":       {wechat.ClassTransient, now, now, true},
-		"Transient, no token to rely on": {wechat.ClassTransient, now, time.Time{}, true},
+		"Limited at once":                {token.Limited, now, due, true},
+		"Action at once":                 {token.Action, now, due, true},
+		"Transient, new":                 {token.Transient, now, due, false},
+		"Transient, 59.9 s":              {token.Transient, after(-59900 * time.Millisecond), due, false},
+		"Transient, 60 s":                {token.Transient, after(-60 * time.Second), due, true},
+		"Transient, window in 1 s":       {token.Transient, now, after(time.Second), false},
+		"Transient, window begins":       {token.Transient, now, now, true},
+		"Transient, no token to rely on": {token.Transient, now, time.Time{}, true},
 	}
 	for name, test := range tests {
 		f := Failure{Class: test.class, First: test.first, Time: now}

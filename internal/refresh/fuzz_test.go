@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // source deals out the fuzzer's bytes.
@@ -47,7 +47,7 @@ func (s *source) failure() *Failure {
 		return nil
 	}
 	f := &Failure{
-		Class: []wechat.Class{wechat.ClassTransient, wechat.ClassLimited, wechat.ClassAction}[s.byte()%3],
+		Class: []token.Class{token.Transient, token.Limited, token.Action}[s.byte()%3],
 		Code:  int(s.byte() % 2), OfWrite: s.bool(), Binds: s.bool(), Attempts: int(s.byte()),
 		First: s.time(), Time: s.time(), RetryAt: s.time(),
 	}
@@ -278,7 +278,7 @@ func checkMark(t *testing.T, in Inputs) {
 
 // answered is a failure with WeChat's answer at that time.
 func answered(f *Failure, at time.Time) *Failure {
-	out := Failure{Class: wechat.ClassAction}
+	out := Failure{Class: token.Action}
 	if f != nil {
 		out = *f
 	}
@@ -330,7 +330,7 @@ func FuzzMints(f *testing.F) {
 			at = at.Add(time.Duration(src.byte()) * 40 * time.Millisecond)
 			switch src.byte() % 4 {
 			case 0: // WeChat refuses
-				next := Next(in.Failure, Failure{Class: wechat.ClassAction, Reason: "IPNotAllowed", Code: 40164}, at, in.UID)
+				next := Next(in.Failure, Failure{Class: token.Action, Reason: "IPNotAllowed", Code: 40164}, at, in.UID)
 				in.Failure = &next
 			case 1: // the answer is lost with the process: the next one knows the mark alone
 				lost, followed, in.Failure = in.Target.MintStarted, false, nil

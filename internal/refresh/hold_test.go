@@ -6,14 +6,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // limited is a back-off that nothing shortens: WeChat set the pace 20 s ago.
 func limited(retryAt time.Time) edit {
 	return func(in *Inputs) {
 		in.Failure = &Failure{
-			Class: wechat.ClassLimited, Reason: string(wechat.ReasonRateLimited), Code: 45011, Binds: true,
+			Class: token.Limited, Reason: v1alpha1.ReasonRateLimited, Code: 45011, Binds: true,
 			First: after(-20 * time.Second), Time: after(-20 * time.Second), Attempts: 1, RetryAt: retryAt,
 		}
 	}
@@ -23,7 +24,7 @@ func limited(retryAt time.Time) edit {
 func refused(retryAt time.Time) edit {
 	return func(in *Inputs) {
 		in.Failure = &Failure{
-			Class: wechat.ClassAction, Reason: "TargetWriteFailed", OfWrite: true, Binds: true,
+			Class: token.Action, Reason: "TargetWriteFailed", OfWrite: true, Binds: true,
 			First: after(-20 * time.Second), Time: after(-20 * time.Second), Attempts: 3, RetryAt: retryAt,
 		}
 	}

@@ -17,7 +17,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/intern"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 func TestRead(t *testing.T) {
@@ -31,7 +31,7 @@ func TestRead(t *testing.T) {
 	if got.Type != corev1.SecretTypeOpaque || got.Immutable || got.Meta.ResourceVersion != "43" || got.Meta.Annotations[v1alpha1.AnnotationOwnerUID] != ownUID {
 		t.Errorf("%+v", got.Meta)
 	}
-	if got.Token("access_token").Reveal() != token || !got.Token("other").IsZero() {
+	if got.Token("access_token").Reveal() != tokenText || !got.Token("other").IsZero() {
 		t.Error("not the token of the Secret")
 	}
 	noToken(t, got.Meta)
@@ -50,7 +50,7 @@ func TestRead(t *testing.T) {
 }
 
 func TestHolds(t *testing.T) {
-	fingerprint := wechat.NewSecret(token).Fingerprint()
+	fingerprint := token.NewValue(tokenText).Fingerprint()
 	expiry := issuedAt.Add(2 * time.Hour)
 	tests := map[string]struct {
 		change                  func(data map[string][]byte)
@@ -88,7 +88,7 @@ func TestStripMetadata(t *testing.T) {
 	at := metav1.NewTime(issuedAt)
 	const p = "wechat.apptoken.dev/"
 	given := func(more ...edit) *metav1.PartialObjectMetadata {
-		m := secret(labelled("team", "shop"), annotated("note", "x"), annotated(corev1.LastAppliedConfigAnnotation, token),
+		m := secret(labelled("team", "shop"), annotated("note", "x"), annotated(corev1.LastAppliedConfigAnnotation, tokenText),
 			adopt("shop"), labelled(p+"credentials", "true"), referenceOf(foreignReference), reference(ownUID))
 		m.CreationTimestamp, m.DeletionTimestamp = at, &at
 		m.Generation, m.GenerateName, m.Finalizers = 7, "shop-", []string{"example.com/f"}

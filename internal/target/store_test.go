@@ -24,10 +24,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-const token = "86_token-that-nobody-may-see"
+const tokenText = "86_token-that-nobody-may-see"
 
 // request is what the API server received.
 type request struct {
@@ -60,11 +60,11 @@ func liveSecret() *corev1.Secret {
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: "shop", Name: "shop-token", UID: "secret-uid", ResourceVersion: "43",
-			Annotations: map[string]string{v1alpha1.AnnotationOwnerUID: ownUID, corev1.LastAppliedConfigAnnotation: token},
+			Annotations: map[string]string{v1alpha1.AnnotationOwnerUID: ownUID, corev1.LastAppliedConfigAnnotation: tokenText},
 		},
 		Type: corev1.SecretTypeOpaque,
 		Data: map[string][]byte{
-			"access_token": []byte(token), "expires_at": []byte("2026-03-01T14:00:00Z"), "app_id": []byte(appID), "theirs": []byte("1"),
+			"access_token": []byte(tokenText), "expires_at": []byte("2026-03-01T14:00:00Z"), "app_id": []byte(appID), "theirs": []byte("1"),
 		},
 	}
 }
@@ -85,14 +85,14 @@ func newStore(t *testing.T, status int, answer any) (Store, *apiServer) {
 }
 
 func content() Content {
-	return Content{AccessTokenKey: "access_token", Token: wechat.NewSecret(token), ExpiresAt: issuedAt.Add(2 * time.Hour), AppID: appID}
+	return Content{AccessTokenKey: "access_token", Token: token.NewValue(tokenText), ExpiresAt: issuedAt.Add(2 * time.Hour), AppID: appID}
 }
 
 func base64Of(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
 // wantData is the data of content in JSON.
 func wantData() map[string]any {
-	return map[string]any{"access_token": base64Of(token), "expires_at": base64Of("2026-03-01T14:00:00Z"), "app_id": base64Of(appID)}
+	return map[string]any{"access_token": base64Of(tokenText), "expires_at": base64Of("2026-03-01T14:00:00Z"), "app_id": base64Of(appID)}
 }
 
 // only gives the one request that there was.
@@ -112,7 +112,7 @@ func (s *apiServer) only(t *testing.T, method, path string) request {
 func noToken(t *testing.T, v any) {
 	t.Helper()
 	raw, err := json.Marshal(v)
-	if text := fmt.Sprintf("%s %+v", raw, v); err != nil || strings.Contains(text, token) || strings.Contains(text, base64Of(token)) {
+	if text := fmt.Sprintf("%s %+v", raw, v); err != nil || strings.Contains(text, tokenText) || strings.Contains(text, base64Of(tokenText)) {
 		t.Errorf("it holds the token: %s %v", text, err)
 	}
 }

@@ -13,6 +13,9 @@ import (
 	"net/url"
 	"sync/atomic"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // request is one of the three calls.
@@ -23,7 +26,7 @@ type request struct {
 
 	decode  func(body []byte) (answer, error)
 	codes   []outcome
-	secrets []Secret
+	secrets []token.Value
 
 	transport http.RoundTripper
 	// repeatable lets net/http send again when a kept connection turns out to be closed.
@@ -49,7 +52,7 @@ type exchange struct {
 
 // try makes one request to one endpoint and takes from the answer all there is: the outcome, the
 // clock and that the endpoint works.
-func (c *Client) try(ctx context.Context, endpoint int, r request) (reply, *Error) {
+func (c *Client) try(ctx context.Context, endpoint int, r request) (reply, *token.Error) {
 	host := c.endpoints[endpoint].Host
 	ex, err := c.roundTrip(ctx, c.endpoints[endpoint], r)
 	switch {
@@ -68,8 +71,8 @@ func (c *Client) try(ctx context.Context, endpoint int, r request) (reply, *Erro
 	c.preferred.Store(int64(endpoint))
 	startedAt := c.tellTime(ex)
 	if a.code != 0 {
-		e := classify(a, r.codes, append([]Secret{a.token}, r.secrets...))
-		e.answered = true
+		e := classify(a, r.codes, append([]token.Value{a.token}, r.secrets...))
+		e.Answered = true
 		return reply{}, e
 	}
 	return reply{answer: a, startedAt: startedAt}, nil
@@ -155,15 +158,15 @@ func (c *Client) newRequest(ctx context.Context, endpoint *url.URL, r request) (
 }
 
 // statusError is the error of an HTTP status that is not 200, which WeChat itself always answers.
-func statusError(host string, status int) *Error {
+func statusError(host string, status int) *token.Error {
 	switch {
 	case status == http.StatusOK:
 		return nil
 	case status == http.StatusTooManyRequests:
-		return &Error{Class: ClassLimited, Reason: ReasonRateLimited, answered: true,
+		return &token.Error{Class: token.Limited, Reason: v1alpha1.ReasonRateLimited, Answered: true,
 			Message: fmt.Sprintf("%s answered HTTP 429: too many calls. %s", host, nextWait)}
 	case status >= 500:
-		return &Error{Class: ClassTransient, Reason: ReasonUnreachable,
+		return &token.Error{Class: token.Transient, Reason: v1alpha1.ReasonUnreachable,
 			Message: fmt.Sprintf("%s answered HTTP %d. %s", host, status, nextWait)}
 	case status >= 300 && status < 400:
 		return badResponse(host, fmt.Sprintf("it is a redirect (HTTP %d), which is not followed", status))
@@ -172,8 +175,8 @@ func statusError(host string, status int) *Error {
 }
 
 // badResponse says why an answer is not WeChat's; why quotes nothing of it.
-func badResponse(host, why string) *Error {
-	return &Error{Class: ClassTransient, Reason: ReasonBadResponse,
+func badResponse(host, why string) *token.Error {
+	return &token.Error{Class: token.Transient, Reason: v1alpha1.ReasonBadResponse,
 		Message: fmt.Sprintf("The answer of %s is not one of WeChat's: %s. If this lasts, look for a proxy or gateway that answers in its place.",
 			host, why)}
 }

@@ -6,6 +6,9 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 const (
@@ -25,14 +28,14 @@ func (c *Client) fetch(ctx context.Context, r request) (reply, error) {
 	defer c.release()
 	r.transport, r.repeatable = c.shared, true
 
-	var last *Error
+	var last *token.Error
 	for _, i := range c.order() {
 		answer, err := c.fetchFrom(ctx, i, r)
 		if err == nil {
 			return answer, nil
 		}
 		last = err
-		if err.Reason != ReasonUnreachable && err.Reason != ReasonBadResponse || ctx.Err() != nil {
+		if err.Reason != v1alpha1.ReasonUnreachable && err.Reason != v1alpha1.ReasonBadResponse || ctx.Err() != nil {
 			break
 		}
 	}
@@ -40,7 +43,7 @@ func (c *Client) fetch(ctx context.Context, r request) (reply, error) {
 }
 
 // fetchFrom makes one attempt.
-func (c *Client) fetchFrom(ctx context.Context, endpoint int, r request) (reply, *Error) {
+func (c *Client) fetchFrom(ctx context.Context, endpoint int, r request) (reply, *token.Error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	answer, err := c.attempt(ctx, endpoint, r)
@@ -77,7 +80,7 @@ func (c *Client) mint(ctx context.Context, r request, startBy time.Time) (reply,
 	defer cancel()
 	r.transport = c.fresh
 
-	var last *Error
+	var last *token.Error
 	order := c.order()
 	for n, i := range order {
 		// Shared out evenly, so that one dead endpoint does not use up the time of the next.
@@ -88,7 +91,7 @@ func (c *Client) mint(ctx context.Context, r request, startBy time.Time) (reply,
 			return answer, nil
 		}
 		if g.passed() {
-			if err.MaybeSent = !err.answered; err.MaybeSent {
+			if err.MaybeSent = !err.Answered; err.MaybeSent {
 				// It is not sent again, so the next mint is the one to try another endpoint.
 				c.preferred.CompareAndSwap(int64(i), int64(order[(n+1)%len(order)]))
 			}
@@ -96,7 +99,7 @@ func (c *Client) mint(ctx context.Context, r request, startBy time.Time) (reply,
 		}
 		last = err
 		if !inTime() {
-			last.err = ErrStartedTooLate
+			last.Cause = ErrStartedTooLate
 			break
 		}
 	}
@@ -104,7 +107,7 @@ func (c *Client) mint(ctx context.Context, r request, startBy time.Time) (reply,
 }
 
 // mintFrom makes one attempt, given up when its connection is not ready within limit.
-func (c *Client) mintFrom(ctx context.Context, endpoint int, r request, g *gate, limit time.Duration) (reply, *Error) {
+func (c *Client) mintFrom(ctx context.Context, endpoint int, r request, g *gate, limit time.Duration) (reply, *token.Error) {
 	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, gateKey{}, g))
 	defer cancel(nil)
 	timer := time.AfterFunc(limit, func() {
@@ -146,11 +149,11 @@ func (c *Client) acquire(ctx context.Context) error {
 func (c *Client) release() { <-c.slots }
 
 // notStarted is the error of a call whose context ended before anything was done.
-func notStarted(err error) *Error {
-	e := &Error{Class: ClassTransient, Reason: ReasonUnreachable, err: context.Canceled,
+func notStarted(err error) *token.Error {
+	e := &token.Error{Class: token.Transient, Reason: v1alpha1.ReasonUnreachable, Cause: context.Canceled,
 		Message: "The call to WeChat was cancelled before it was started."}
 	if errors.Is(err, context.DeadlineExceeded) {
-		e.err = context.DeadlineExceeded
+		e.Cause = context.DeadlineExceeded
 		e.Message = "The call to WeChat could not be started in time, because too many others are in flight."
 	}
 	return e

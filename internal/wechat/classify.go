@@ -9,6 +9,9 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // maxExcerpt is how much of an errmsg is shown, in bytes.
@@ -22,8 +25,8 @@ var (
 
 // classify makes the error of an answer with an errcode, by that number alone. secrets must not be
 // shown, whatever errmsg says.
-func classify(a answer, codes []outcome, secrets []Secret) *Error {
-	e := &Error{Code: a.code, RequestID: requestID(a.errmsg, secrets)}
+func classify(a answer, codes []outcome, secrets []token.Value) *token.Error {
+	e := &token.Error{Code: a.code, RequestID: requestID(a.errmsg, secrets)}
 	for _, o := range codes {
 		if o.code == a.code {
 			e.Class, e.Reason, e.RetryAfter = o.class, o.reason, o.retryAfter
@@ -31,7 +34,7 @@ func classify(a answer, codes []outcome, secrets []Secret) *Error {
 			return e
 		}
 	}
-	e.Class, e.Reason = ClassTransient, ReasonRequestRejected
+	e.Class, e.Reason = token.Transient, v1alpha1.ReasonRequestRejected
 	e.Message = whatUnknown
 	if said := excerpt(a.errmsg, secrets); said != "" {
 		e.Message += fmt.Sprintf("; it said %q", said)
@@ -41,7 +44,7 @@ func classify(a answer, codes []outcome, secrets []Secret) *Error {
 }
 
 // requestID finds the rid in an errmsg.
-func requestID(errmsg string, secrets []Secret) string {
+func requestID(errmsg string, secrets []token.Value) string {
 	found := ridPattern.FindStringSubmatch(errmsg)
 	if found == nil || hide(found[1], secrets) != found[1] {
 		return ""
@@ -51,7 +54,7 @@ func requestID(errmsg string, secrets []Secret) string {
 
 // address finds the caller's address in an errmsg such as
 // "invalid ip 203.0.113.7 ipv6 ::ffff:203.0.113.7, not in whitelist".
-func address(errmsg string, secrets []Secret) string {
+func address(errmsg string, secrets []token.Value) string {
 	for _, run := range addressRun.FindAllString(errmsg, 16) {
 		for _, candidate := range []string{run, strings.TrimRight(run, ":.")} {
 			// A zone could be any text, but the pattern has no percent sign. An AppSecret has as many
@@ -68,7 +71,7 @@ func address(errmsg string, secrets []Secret) string {
 
 // excerpt cleans an errmsg that no rule explains. The order counts: a value that is hidden first could
 // come together again when characters are dropped, and one that is cut first would not be found.
-func excerpt(errmsg string, secrets []Secret) string {
+func excerpt(errmsg string, secrets []token.Value) string {
 	errmsg = ridPattern.ReplaceAllString(errmsg, "")
 	printable := strings.Map(func(r rune) rune {
 		switch {
@@ -82,7 +85,7 @@ func excerpt(errmsg string, secrets []Secret) string {
 	words := strings.Fields(hide(printable, secrets))
 	for i, word := range words {
 		if tokenLike(word) {
-			words[i] = redacted
+			words[i] = token.Redacted
 		}
 	}
 	clean := strings.Join(words, " ")
@@ -95,13 +98,13 @@ func excerpt(errmsg string, secrets []Secret) string {
 // tokenLike tells whether a word may be a token or AppSecret that we do not know, or a part of one, with punctuation in it or
 // not: no word of an errmsg has so many letters and digits.
 func tokenLike(word string) bool {
-	run, _ := alphanumeric(strings.ReplaceAll(word, redacted, ""))
+	run, _ := alphanumeric(strings.ReplaceAll(word, token.Redacted, ""))
 	mixed := strings.ContainsAny(run, "0123456789") && strings.Trim(run, "0123456789") != ""
 	return len(run) >= 24 || mixed && len(run) >= 12
 }
 
 // hide removes secrets and parts of them from a text, as they are and as they stand in a URL and in JSON.
-func hide(text string, secrets []Secret) string {
+func hide(text string, secrets []token.Value) string {
 	for _, s := range secrets {
 		value := s.Reveal()
 		quoted, _ := json.Marshal(value) // a string, so it cannot fail
@@ -121,7 +124,7 @@ func hideWhole(text, secret string) string {
 	if secret == "" {
 		return text
 	}
-	return strings.ReplaceAll(text, secret, redacted)
+	return strings.ReplaceAll(text, secret, token.Redacted)
 }
 
 // hideParts removes every run that has 8 or more letters and digits of secret in their order, in whatever case and with
@@ -145,7 +148,7 @@ func hideParts(text, secret string) string {
 		}
 		if at[i] >= end {
 			b.WriteString(text[end:at[i]])
-			b.WriteString(redacted)
+			b.WriteString(token.Redacted)
 		}
 		end = at[i+size-1] + 1
 	}

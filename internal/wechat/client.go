@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"sync/atomic"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 const (
@@ -73,9 +75,9 @@ func New(o Options) (*Client, error) {
 // mint is started it ends by its own deadline of 10 s and not with ctx. Another endpoint is tried only
 // when nothing can have been sent.
 //
-// The error is an *Error. When ctx ended the call, errors.Is finds context.Canceled or
+// The error is a *token.Error. When ctx ended the call, errors.Is finds context.Canceled or
 // context.DeadlineExceeded in it.
-func (c *Client) StableToken(ctx context.Context, account Credentials, force bool) (Token, error) {
+func (c *Client) StableToken(ctx context.Context, account token.Credentials, force bool) (token.Token, error) {
 	// These fields are strings, so Marshal cannot fail.
 	body, _ := json.Marshal(map[string]any{
 		"grant_type":    grantType,
@@ -89,7 +91,7 @@ func (c *Client) StableToken(ctx context.Context, account Credentials, force boo
 		body:    body,
 		decode:  decodeToken,
 		codes:   tokenCodes,
-		secrets: []Secret{account.AppSecret},
+		secrets: []token.Value{account.AppSecret},
 	}
 	if force {
 		return tokenOf(c.mint(ctx, r, time.Time{}))
@@ -102,9 +104,9 @@ func (c *Client) StableToken(ctx context.Context, account Credentials, force boo
 //
 // startBy is WeChat's time (see Now) by which the request must leave; zero sets no limit. A call that
 // cannot keep it sends nothing, and errors.Is finds ErrStartedTooLate: the error itself when startBy was
-// over, or too many other requests were in flight until then, and an *Error with ReasonUnreachable when
+// over, or too many other requests were in flight until then, and a *token.Error with v1alpha1.ReasonUnreachable when
 // no endpoint could be connected in time. Everything else is as with a forced StableToken.
-func (c *Client) LegacyToken(ctx context.Context, account Credentials, startBy time.Time) (Token, error) {
+func (c *Client) LegacyToken(ctx context.Context, account token.Credentials, startBy time.Time) (token.Token, error) {
 	return tokenOf(c.mint(ctx, request{
 		method: http.MethodGet,
 		path:   pathLegacy,
@@ -115,21 +117,21 @@ func (c *Client) LegacyToken(ctx context.Context, account Credentials, startBy t
 		},
 		decode:  decodeToken,
 		codes:   tokenCodes,
-		secrets: []Secret{account.AppSecret},
+		secrets: []token.Value{account.AppSecret},
 	}, startBy))
 }
 
 // ProbeToken asks whether WeChat accepts a token (GET /cgi-bin/get_api_domain_ip); nil means that it
-// does. An *Error with ReasonTokenRejected means that it does not (40001, 40014, 42001), and any other
+// does. A *token.Error with token.ReasonTokenRejected means that it does not (40001, 40014, 42001), and any other
 // one says nothing about the token. Endpoints and deadlines are as with StableToken without force.
-func (c *Client) ProbeToken(ctx context.Context, token Secret) error {
+func (c *Client) ProbeToken(ctx context.Context, tok token.Value) error {
 	_, err := c.fetch(ctx, request{
 		method:  http.MethodGet,
 		path:    pathProbe,
-		query:   url.Values{"access_token": {token.Reveal()}},
+		query:   url.Values{"access_token": {tok.Reveal()}},
 		decode:  decodeProbe,
 		codes:   probeCodes,
-		secrets: []Secret{token},
+		secrets: []token.Value{tok},
 	})
 	return err
 }
@@ -150,9 +152,9 @@ func (c *Client) Clock() (now time.Time, synced bool) { return c.clock.now() }
 
 // tokenOf makes the Token of an answer, its times re-read on a clock that the answer itself may have
 // set right.
-func tokenOf(r reply, err error) (Token, error) {
+func tokenOf(r reply, err error) (token.Token, error) {
 	if err != nil {
-		return Token{}, err
+		return token.Token{}, err
 	}
-	return Token{Value: r.token, IssuedAt: r.startedAt, ExpiresAt: r.startedAt.Add(r.life)}, nil
+	return token.Token{Value: r.token, IssuedAt: r.startedAt, ExpiresAt: r.startedAt.Add(r.life)}, nil
 }

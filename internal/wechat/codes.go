@@ -2,13 +2,18 @@
 
 package wechat
 
-import "time"
+import (
+	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
+)
 
 // outcome is what an errcode means, and what to tell a person about it.
 type outcome struct {
 	code   int
-	class  Class
-	reason Reason
+	class  token.Class
+	reason token.Reason
 	// retryAfter is the time that WeChat documents for a block.
 	retryAfter time.Duration
 	// what happened; {address} stands for the caller's address.
@@ -34,44 +39,44 @@ const (
 // (https://developers.weixin.qq.com/doc/oplatform/developers/errCode/errCode.html), and for 89502,
 // 89504 and 89505 the list of the SDK WxJava.
 var tokenCodes = []outcome{
-	{code: -1, class: ClassTransient, reason: ReasonSystemBusy,
+	{code: -1, class: token.Transient, reason: v1alpha1.ReasonSystemBusy,
 		what: "WeChat is busy.", next: nextWait},
 
-	{code: 45011, class: ClassLimited, reason: ReasonRateLimited,
+	{code: 45011, class: token.Limited, reason: v1alpha1.ReasonRateLimited,
 		what: "Too many calls for this account within a minute.", next: nextWait},
-	{code: 45009, class: ClassLimited, reason: ReasonDailyQuotaExhausted,
+	{code: 45009, class: token.Limited, reason: v1alpha1.ReasonDailyQuotaExhausted,
 		what: "The account's calls for today are used up.",
 		next: "Find out what else fetches tokens for this appid; the quota can be cleared in WeChat's console."},
-	{code: 89507, class: ClassLimited, reason: ReasonIPBlocked, retryAfter: time.Hour,
+	{code: 89507, class: token.Limited, reason: v1alpha1.ReasonIPBlocked, retryAfter: time.Hour,
 		what: "The account's administrator refused {address}, and WeChat blocks it for an hour.", next: nextConfirm},
-	{code: 89506, class: ClassLimited, reason: ReasonIPBlocked, retryAfter: 24 * time.Hour,
+	{code: 89506, class: token.Limited, reason: v1alpha1.ReasonIPBlocked, retryAfter: 24 * time.Hour,
 		what: "The account's administrator refused {address} twice, and WeChat blocks it for 24 hours.", next: nextConfirm},
 
-	{code: 40001, class: ClassAction, reason: ReasonAppSecretInvalid, what: whatSecret, next: nextSecret},
-	{code: 40125, class: ClassAction, reason: ReasonAppSecretInvalid, what: whatSecret, next: nextSecret},
-	{code: 40013, class: ClassAction, reason: ReasonAppIDInvalid,
+	{code: 40001, class: token.Action, reason: v1alpha1.ReasonAppSecretInvalid, what: whatSecret, next: nextSecret},
+	{code: 40125, class: token.Action, reason: v1alpha1.ReasonAppSecretInvalid, what: whatSecret, next: nextSecret},
+	{code: 40013, class: token.Action, reason: v1alpha1.ReasonAppIDInvalid,
 		what: "WeChat does not know this appid.",
 		next: "Compare spec.appID with WeChat's console: lower case, no other characters."},
-	{code: 40164, class: ClassAction, reason: ReasonIPNotAllowed, what: whatAddress, next: nextAddress},
-	{code: 61004, class: ClassAction, reason: ReasonIPNotAllowed, what: whatAddress, next: nextAddress},
-	{code: 45035, class: ClassAction, reason: ReasonIPNotAllowed, what: whatAddress, next: nextAddress},
-	{code: 89501, class: ClassAction, reason: ReasonAdminConfirmationRequired, what: whatConfirm, next: nextConfirm},
-	{code: 89502, class: ClassAction, reason: ReasonAdminConfirmationRequired, what: whatConfirm, next: nextConfirm},
-	{code: 89503, class: ClassAction, reason: ReasonAdminConfirmationRequired, what: whatConfirm, next: nextConfirm},
-	{code: 89504, class: ClassAction, reason: ReasonAdminConfirmationRequired, what: whatConfirm, next: nextConfirm},
-	{code: 89505, class: ClassAction, reason: ReasonAdminConfirmationRequired, what: whatConfirm, next: nextConfirm},
-	{code: 40243, class: ClassAction, reason: ReasonAppSecretFrozen,
+	{code: 40164, class: token.Action, reason: v1alpha1.ReasonIPNotAllowed, what: whatAddress, next: nextAddress},
+	{code: 61004, class: token.Action, reason: v1alpha1.ReasonIPNotAllowed, what: whatAddress, next: nextAddress},
+	{code: 45035, class: token.Action, reason: v1alpha1.ReasonIPNotAllowed, what: whatAddress, next: nextAddress},
+	{code: 89501, class: token.Action, reason: v1alpha1.ReasonAdminConfirmationRequired, what: whatConfirm, next: nextConfirm},
+	{code: 89502, class: token.Action, reason: v1alpha1.ReasonAdminConfirmationRequired, what: whatConfirm, next: nextConfirm},
+	{code: 89503, class: token.Action, reason: v1alpha1.ReasonAdminConfirmationRequired, what: whatConfirm, next: nextConfirm},
+	{code: 89504, class: token.Action, reason: v1alpha1.ReasonAdminConfirmationRequired, what: whatConfirm, next: nextConfirm},
+	{code: 89505, class: token.Action, reason: v1alpha1.ReasonAdminConfirmationRequired, what: whatConfirm, next: nextConfirm},
+	{code: 40243, class: token.Action, reason: v1alpha1.ReasonAppSecretFrozen,
 		what: "The AppSecret is frozen.",
 		next: "Unfreeze it in WeChat's console; it works about ten minutes later."},
-	{code: 50002, class: ClassAction, reason: ReasonAccountRestricted,
+	{code: 50002, class: token.Action, reason: v1alpha1.ReasonAccountRestricted,
 		what: "WeChat restricts the account; it may be frozen or deregistered.", next: nextAccount},
-	{code: 50004, class: ClassAction, reason: ReasonAccountRestricted,
+	{code: 50004, class: token.Action, reason: v1alpha1.ReasonAccountRestricted,
 		what: "WeChat forbids the account to fetch access tokens.", next: nextAccount},
-	{code: 50007, class: ClassAction, reason: ReasonAccountRestricted,
+	{code: 50007, class: token.Action, reason: v1alpha1.ReasonAccountRestricted,
 		what: "WeChat has frozen the account.", next: nextAccount},
-	{code: 48004, class: ClassAction, reason: ReasonAccountRestricted,
+	{code: 48004, class: token.Action, reason: v1alpha1.ReasonAccountRestricted,
 		what: "WeChat has banned the account from this interface for a violation of its rules.", next: nextAccount},
-	{code: 61024, class: ClassAction, reason: ReasonUnsupportedAccount,
+	{code: 61024, class: token.Action, reason: v1alpha1.ReasonUnsupportedAccount,
 		what: "This appid is a third-party platform, whose tokens come from another interface.",
 		next: "Use the appid of a mini program, an official account or another account that has an AppSecret of its own."},
 }
@@ -79,9 +84,9 @@ var tokenCodes = []outcome{
 // probeCodes has every errcode that is known when a token is asked about; the first few mean something
 // else there.
 var probeCodes = append([]outcome{
-	{code: 40001, class: ClassTransient, reason: ReasonTokenRejected, what: whatRejected, next: nextRejected},
-	{code: 40014, class: ClassTransient, reason: ReasonTokenRejected, what: whatRejected, next: nextRejected},
-	{code: 42001, class: ClassTransient, reason: ReasonTokenRejected, what: whatRejected, next: nextRejected},
+	{code: 40001, class: token.Transient, reason: token.ReasonTokenRejected, what: whatRejected, next: nextRejected},
+	{code: 40014, class: token.Transient, reason: token.ReasonTokenRejected, what: whatRejected, next: nextRejected},
+	{code: 42001, class: token.Transient, reason: token.ReasonTokenRejected, what: whatRejected, next: nextRejected},
 }, tokenCodes...)
 
 const (

@@ -8,13 +8,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // known is written down from WeChat's documents, not from the code.
 var known = []struct {
 	code       int
-	class      Class
-	reason     Reason
+	class      token.Class
+	reason     token.Reason
 	retryAfter time.Duration
 	advice     string
 }{
@@ -57,7 +60,7 @@ func TestErrorTable(t *testing.T) {
 			t.Run(fmt.Sprint(want.code, "/", call.name), func(t *testing.T) {
 				_, err := call.do(t.Context(), offline(t, refusal(want.code, errmsg)))
 				if call.name == "probe" && want.code == 40001 {
-					_ = wantError(t, err, ClassTransient, ReasonTokenRejected, 40001)
+					_ = wantError(t, err, token.Transient, token.ReasonTokenRejected, 40001)
 					return
 				}
 				e := wantError(t, err, want.class, want.reason, want.code)
@@ -81,8 +84,8 @@ func TestErrorTable(t *testing.T) {
 	}
 }
 
-func aboutAddress(r Reason) bool {
-	return r == ReasonIPNotAllowed || r == ReasonIPBlocked || r == ReasonAdminConfirmationRequired
+func aboutAddress(r token.Reason) bool {
+	return r == v1alpha1.ReasonIPNotAllowed || r == v1alpha1.ReasonIPBlocked || r == v1alpha1.ReasonAdminConfirmationRequired
 }
 
 func TestUnknownCode(t *testing.T) {
@@ -92,7 +95,7 @@ func TestUnknownCode(t *testing.T) {
 			if call.name == "probe" && (code == 40014 || code == 42001) {
 				continue // see TestProbe
 			}
-			e := wantError(t, err, ClassTransient, ReasonRequestRejected, code)
+			e := wantError(t, err, token.Transient, v1alpha1.ReasonRequestRejected, code)
 			wantText(t, e, `it said "invalid grant_type,".`, "Look the code up")
 			if e.RetryAfter != 0 || e.RequestID != "1-2-3" {
 				t.Errorf("RetryAfter %v, rid %q", e.RetryAfter, e.RequestID)
@@ -100,30 +103,30 @@ func TestUnknownCode(t *testing.T) {
 		}
 	}
 	_, err := offline(t, `{"errcode":40002}`).StableToken(t.Context(), testAccount, false)
-	wantText(t, wantError(t, err, ClassTransient, ReasonRequestRejected, 40002), "does not know. Look")
+	wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonRequestRejected, 40002), "does not know. Look")
 	_, err = offline(t, `{"errcode":7,"errmsg":"see short-token","access_token":"short-token"}`).StableToken(t.Context(), testAccount, false)
-	wantText(t, wantError(t, err, ClassTransient, ReasonRequestRejected, 7), `"see [redacted]"`)
+	wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonRequestRejected, 7), `"see [redacted]"`)
 }
 
 func TestProbe(t *testing.T) {
 	for _, code := range []int{40001, 40014, 42001} {
-		err := offline(t, refusal(code, "invalid credential")).ProbeToken(t.Context(), NewSecret(storedToken))
-		wantText(t, wantError(t, err, ClassTransient, ReasonTokenRejected, code), "no longer accepts")
+		err := offline(t, refusal(code, "invalid credential")).ProbeToken(t.Context(), token.NewValue(storedToken))
+		wantText(t, wantError(t, err, token.Transient, token.ReasonTokenRejected, code), "no longer accepts")
 	}
-	for code, reason := range map[int]Reason{40164: ReasonIPNotAllowed, 45009: ReasonDailyQuotaExhausted, 48001: ReasonRequestRejected, 61007: ReasonRequestRejected} {
-		err := offline(t, refusal(code, "")).ProbeToken(t.Context(), NewSecret(storedToken))
-		if e, _ := err.(*Error); e == nil || e.Reason != reason { //nolint:errorlint // exactly this type is promised
+	for code, reason := range map[int]token.Reason{40164: v1alpha1.ReasonIPNotAllowed, 45009: v1alpha1.ReasonDailyQuotaExhausted, 48001: v1alpha1.ReasonRequestRejected, 61007: v1alpha1.ReasonRequestRejected} {
+		err := offline(t, refusal(code, "")).ProbeToken(t.Context(), token.NewValue(storedToken))
+		if e, _ := err.(*token.Error); e == nil || e.Reason != reason { //nolint:errorlint // exactly this type is promised
 			t.Errorf("%d: error %v, want reason %s, which says nothing about the token", code, err, reason)
 		}
 	}
 	for _, body := range []string{probeBody, `{"ip_list":[]}`, `{"errcode":0,"errmsg":"ok","ip_list":["x"]}`, ` { "ip_list" : [ ] } `} {
-		if err := offline(t, body).ProbeToken(t.Context(), NewSecret(storedToken)); err != nil {
+		if err := offline(t, body).ProbeToken(t.Context(), token.NewValue(storedToken)); err != nil {
 			t.Errorf("%s: %v", body, err)
 		}
 	}
 	for _, body := range []string{`{}`, `{"errcode":0}`, goodBody, `{"ip_list":null}`, `{"ip_list":"[]"}`, `{"ip_list":{}}`} {
-		err := offline(t, body).ProbeToken(t.Context(), NewSecret(storedToken))
-		wantText(t, wantError(t, err, ClassTransient, ReasonBadResponse, 0), "neither an ip_list nor an errcode")
+		err := offline(t, body).ProbeToken(t.Context(), token.NewValue(storedToken))
+		wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonBadResponse, 0), "neither an ip_list nor an errcode")
 	}
 }
 
@@ -145,7 +148,7 @@ func TestAddress(t *testing.T) {
 		{"invalid ip 8f3c:1e5a:7b9d:2f40:61c8:e0a2:b4d6:f809", "the operator's address"},
 	} {
 		_, err := offline(t, refusal(40164, tt.errmsg)).StableToken(t.Context(), testAccount, false)
-		e := wantError(t, err, ClassAction, ReasonIPNotAllowed, 40164)
+		e := wantError(t, err, token.Action, v1alpha1.ReasonIPNotAllowed, 40164)
 		if want := "WeChat does not allow calls from " + tt.want + " for this account. "; !strings.HasPrefix(e.Message, want) {
 			t.Errorf("%.80q: message %q, want %q", tt.errmsg, e.Message, want)
 		}
@@ -170,7 +173,7 @@ func TestRequestID(t *testing.T) {
 		{"rid: " + strings.Repeat("a", 17) + "-1", ""},
 	} {
 		_, err := offline(t, refusal(40013, tt.errmsg)).StableToken(t.Context(), testAccount, false)
-		if e := wantError(t, err, ClassAction, ReasonAppIDInvalid, 40013); e.RequestID != tt.want {
+		if e := wantError(t, err, token.Action, v1alpha1.ReasonAppIDInvalid, 40013); e.RequestID != tt.want {
 			t.Errorf("%.80q: rid %q, want %q", tt.errmsg, e.RequestID, tt.want)
 		}
 	}
@@ -214,7 +217,7 @@ func TestExcerpt(t *testing.T) {
 		{"long", strings.Repeat("ab ", 100), strings.Repeat("ab ", 39) + "..."},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := excerpt(tt.errmsg, []Secret{{}, NewSecret(appSecret), NewSecret(awkwardSecret)}); got != tt.want {
+			if got := excerpt(tt.errmsg, []token.Value{{}, token.NewValue(appSecret), token.NewValue(awkwardSecret)}); got != tt.want {
 				t.Errorf("%q, want %q", got, tt.want)
 			}
 		})

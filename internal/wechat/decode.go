@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"strconv"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 const (
@@ -20,7 +22,7 @@ const (
 type answer struct {
 	code   int
 	errmsg string // untrusted, never shown as it is
-	token  Secret
+	token  token.Value
 	// life is expires_in, more than 0 and at most maxLife when there is a token.
 	life time.Duration
 }
@@ -49,12 +51,12 @@ func decodeToken(body []byte) (answer, error) {
 	if err != nil || a.code != 0 {
 		return a, err
 	}
-	var token string
-	if json.Unmarshal(fields["access_token"], &token) != nil || token == "" {
+	var tok string
+	if json.Unmarshal(fields["access_token"], &tok) != nil || tok == "" {
 		return answer{}, errNoToken
 	}
-	for i := range len(token) {
-		if token[i] <= ' ' || token[i] > '~' {
+	for i := range len(tok) {
+		if tok[i] <= ' ' || tok[i] > '~' {
 			return answer{}, errTokenChars
 		}
 	}
@@ -62,7 +64,7 @@ func decodeToken(body []byte) (answer, error) {
 	if !ok {
 		return answer{}, errExpiresIn
 	}
-	return answer{token: NewSecret(token), life: life}, nil
+	return answer{token: token.NewValue(tok), life: life}, nil
 }
 
 // decodeProbe decodes an answer of get_api_domain_ip.
@@ -96,10 +98,10 @@ func decodeCommon(body []byte) (map[string]json.RawMessage, answer, error) {
 	if code != 0 {
 		// Anything but a string leaves them empty. A token beside an errcode is not used, but errmsg
 		// could repeat it.
-		var token string
+		var tok string
 		_ = json.Unmarshal(fields["errmsg"], &a.errmsg)
-		_ = json.Unmarshal(fields["access_token"], &token)
-		a.token = NewSecret(token)
+		_ = json.Unmarshal(fields["access_token"], &tok)
+		a.token = token.NewValue(tok)
 	}
 	return fields, a, nil
 }

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 var allMalformed = []malformed{errTooLarge, errEmpty, errHTML, errNotJSON, errDuplicate, errErrcode, errNoToken,
@@ -124,7 +127,7 @@ func TestBadAnswer(t *testing.T) {
 	} {
 		for _, call := range allCalls {
 			_, err := call.do(t.Context(), offline(t, body))
-			wantText(t, wantError(t, err, ClassTransient, ReasonBadResponse, 0), "api.example.com", string(why), "proxy or gateway")
+			wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonBadResponse, 0), "api.example.com", string(why), "proxy or gateway")
 		}
 	}
 }
@@ -139,7 +142,7 @@ func FuzzDecodeToken(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		a, err := decodeToken(body)
-		token := a.token.Reveal()
+		tok := a.token.Reveal()
 		var why malformed
 		switch {
 		case err != nil:
@@ -152,8 +155,8 @@ func FuzzDecodeToken(f *testing.F) {
 			}
 			hidesToken(t, a)
 		default:
-			if token == "" || !printable(token) || a.life <= 0 || a.life > 4*time.Hour || a.errmsg != "" {
-				t.Errorf("token %q, life %v, errmsg %q", token, a.life, a.errmsg)
+			if tok == "" || !printable(tok) || a.life <= 0 || a.life > 4*time.Hour || a.errmsg != "" {
+				t.Errorf("token %q, life %v, errmsg %q", tok, a.life, a.errmsg)
 			}
 		}
 		_, _ = decodeProbe(body)
@@ -163,7 +166,7 @@ func FuzzDecodeToken(f *testing.F) {
 // hidesToken: whatever errmsg says, a message shows nothing of a token that stands beside it.
 func hidesToken(t *testing.T, a answer) {
 	t.Helper()
-	e := classify(a, tokenCodes, []Secret{a.token})
+	e := classify(a, tokenCodes, []token.Value{a.token})
 	if len(e.Message) > 400 || !printable(strings.ReplaceAll(e.Message, " ", "")) || !printable(e.RequestID) {
 		t.Errorf("message %q, rid %q", e.Message, e.RequestID)
 	}
@@ -171,14 +174,14 @@ func hidesToken(t *testing.T, a answer) {
 }
 
 // showsNothing: no 8 letters and digits of the secret are shown in their order, whatever the errmsg says and puts between them.
-func showsNothing(t *testing.T, errmsg string, secret Secret) {
+func showsNothing(t *testing.T, errmsg string, secret token.Value) {
 	t.Helper()
 	key, _ := alphanumeric(secret.Reveal())
 	if len(key) < 8 {
 		return
 	}
-	said := excerpt(errmsg, []Secret{secret})
-	for piece := range strings.SplitSeq(said, redacted) {
+	said := excerpt(errmsg, []token.Value{secret})
+	for piece := range strings.SplitSeq(said, token.Redacted) {
 		piece, _ = alphanumeric(piece)
 		for i := range len(key) - 7 {
 			if strings.Contains(piece, key[i:i+8]) {
@@ -200,7 +203,7 @@ func FuzzExcerpt(f *testing.F) {
 		if letters, _ := alphanumeric(between); letters != "" {
 			between = " " // letters of others make another text of it
 		}
-		showsNothing(t, around+punctuated(part, between)+around, NewSecret(secret))
+		showsNothing(t, around+punctuated(part, between)+around, token.NewValue(secret))
 	})
 }
 

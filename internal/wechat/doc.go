@@ -17,9 +17,9 @@
 //
 // A call that always makes WeChat issue a new token is called a mint here: a Legacy call, and a Stable
 // call that forces. A mint whose answer is lost may kill a token that pods still use, so mints are
-// never sent twice, and an [Error] says whether one may have happened.
+// never sent twice, and a [token.Error] says whether one may have happened.
 //
-// AppSecret and token leave this package as a [Secret] only. Legacy carries the AppSecret in the URL,
+// AppSecret and token leave this package as a [token.Value] only. Legacy carries the AppSecret in the URL,
 // which net/http puts into its errors, so no error of net/http leaves this package. One thing is out of
 // reach here: what a server sends behind an answer, net/http quotes to the standard logger, so a program
 // should not let that print.

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // errcodeHeading is a section about one or several errcodes: ### 40164, 61004, 45035: the address is not allowed
@@ -51,7 +53,7 @@ func TestDocsErrcodes(t *testing.T) {
 		// The first sentence may be shared, and the address stands in it as a placeholder.
 		section = strings.Join(strings.Fields(section), " ")
 		for _, want := range []string{fmt.Sprintf("`%s`", o.reason), strings.ReplaceAll(o.what, "{address}", "203.0.113.7"), o.next} {
-			if o.reason == ReasonTokenRejected && want != o.what {
+			if o.reason == token.ReasonTokenRejected && want != o.what {
 				continue // not a reason of a condition: the operator replaces the token
 			}
 			if !strings.Contains(section, want) {

@@ -12,6 +12,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 func TestFailOver(t *testing.T) {
@@ -46,8 +49,8 @@ func TestFailOver(t *testing.T) {
 				third.wantHits(t, 0)
 
 				_, err := call.do(t.Context(), clientOf(t, bad, bad))
-				e, ok := errors.AsType[*Error](err)
-				if !ok || e.Reason != ReasonUnreachable && e.Reason != ReasonBadResponse || e.MaybeSent {
+				e, ok := errors.AsType[*token.Error](err)
+				if !ok || e.Reason != v1alpha1.ReasonUnreachable && e.Reason != v1alpha1.ReasonBadResponse || e.MaybeSent {
 					t.Errorf("error %v", err)
 				}
 				cleanError(t, err)
@@ -65,7 +68,7 @@ func TestNoFailOver(t *testing.T) {
 			t.Run(name+"/"+call.name, func(t *testing.T) {
 				first, second := serve(t, handler), serve(t, answering)
 				_, err := call.do(t.Context(), clientOf(t, first, second))
-				if e, ok := errors.AsType[*Error](err); !ok || e.MaybeSent {
+				if e, ok := errors.AsType[*token.Error](err); !ok || e.MaybeSent {
 					t.Errorf("error %v", err)
 				}
 				first.wantHits(t, 1)
@@ -119,7 +122,7 @@ func TestUnreachableHosts(t *testing.T) {
 	refused := refusing(t)
 	for _, call := range allCalls {
 		_, err := call.do(t.Context(), newClient(t, Options{Endpoints: []string{refused}}))
-		e := wantError(t, err, ClassTransient, ReasonUnreachable, 0)
+		e := wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0)
 		wantText(t, e, "No answer from "+refused[len("http://"):]+": the connection was refused.", "check DNS, firewall and HTTPS_PROXY")
 		if !errors.Is(err, syscall.ECONNREFUSED) || e.MaybeSent {
 			t.Errorf("%s: MaybeSent %v, cause %v", call.name, e.MaybeSent, e.Unwrap())
@@ -185,7 +188,7 @@ func TestAttemptDeadline(t *testing.T) {
 					start := time.Now()
 					_, err := call.do(t.Context(), c)
 					took(t, start, DefaultTimeout)
-					wantText(t, wantError(t, err, ClassTransient, ReasonUnreachable, 0), "the time for an answer is over")
+					wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0), "the time for an answer is over")
 					if !errors.Is(err, context.DeadlineExceeded) {
 						t.Errorf("error %v has no deadline", err)
 					}
@@ -223,7 +226,7 @@ func TestFetchEndsWithItsCaller(t *testing.T) {
 						start := time.Now()
 						_, err := call.do(ctx, c)
 						took(t, start, time.Second)
-						e := wantError(t, err, ClassTransient, ReasonUnreachable, 0)
+						e := wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0)
 						if !errors.Is(err, cause) || e.MaybeSent {
 							t.Errorf("MaybeSent %v, cause %v", e.MaybeSent, e.Unwrap())
 						}
@@ -248,7 +251,7 @@ func TestEndedContext(t *testing.T) {
 	cancel()
 	for _, call := range allCalls {
 		_, err := call.do(ctx, clientOf(t, s))
-		wantText(t, wantError(t, err, ClassTransient, ReasonUnreachable, 0), "cancelled before it was started")
+		wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0), "cancelled before it was started")
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: error %v is not context.Canceled", call.name, err)
 		}

@@ -18,6 +18,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 const (
@@ -37,24 +39,24 @@ const (
 
 var (
 	needles     = []string{appSecret, awkwardSecret, storedToken, freshToken, proxyPassword}
-	testAccount = Credentials{AppID: testAppID, AppSecret: NewSecret(appSecret)}
+	testAccount = token.Credentials{AppID: testAppID, AppSecret: token.NewValue(appSecret)}
 )
 
 // call is one way to call WeChat.
 type call struct {
 	name string
 	mint bool
-	do   func(context.Context, *Client) (Token, error)
+	do   func(context.Context, *Client) (token.Token, error)
 }
 
-func callsOf(account Credentials, token string) []call {
+func callsOf(account token.Credentials, tok string) []call {
 	return []call{
-		{name: "stable", do: func(ctx context.Context, c *Client) (Token, error) { return c.StableToken(ctx, account, false) }},
-		{name: "probe", do: func(ctx context.Context, c *Client) (Token, error) {
-			return Token{}, c.ProbeToken(ctx, NewSecret(token))
+		{name: "stable", do: func(ctx context.Context, c *Client) (token.Token, error) { return c.StableToken(ctx, account, false) }},
+		{name: "probe", do: func(ctx context.Context, c *Client) (token.Token, error) {
+			return token.Token{}, c.ProbeToken(ctx, token.NewValue(tok))
 		}},
-		{name: "force", mint: true, do: func(ctx context.Context, c *Client) (Token, error) { return c.StableToken(ctx, account, true) }},
-		{name: "legacy", mint: true, do: func(ctx context.Context, c *Client) (Token, error) {
+		{name: "force", mint: true, do: func(ctx context.Context, c *Client) (token.Token, error) { return c.StableToken(ctx, account, true) }},
+		{name: "legacy", mint: true, do: func(ctx context.Context, c *Client) (token.Token, error) {
 			return c.LegacyToken(ctx, account, time.Time{})
 		}},
 	}
@@ -192,11 +194,11 @@ func offline(t *testing.T, body string) *Client {
 }
 
 // wantError checks an error as a whole, a want of 0 meaning that there is no errcode.
-func wantError(t *testing.T, err error, class Class, reason Reason, code int) *Error {
+func wantError(t *testing.T, err error, class token.Class, reason token.Reason, code int) *token.Error {
 	t.Helper()
-	e, ok := errors.AsType[*Error](err)
+	e, ok := errors.AsType[*token.Error](err)
 	if !ok {
-		t.Fatalf("error %v, want an *Error with reason %s", err, reason)
+		t.Fatalf("error %v, want a *token.Error with reason %s", err, reason)
 	}
 	if e.Class != class || e.Reason != reason || e.Code != code {
 		t.Errorf("class %s, reason %s, code %d, want %s, %s, %d: %v", e.Class, e.Reason, e.Code, class, reason, code, err)
@@ -206,7 +208,7 @@ func wantError(t *testing.T, err error, class Class, reason Reason, code int) *E
 }
 
 // wantText checks that an error's message has all parts.
-func wantText(t *testing.T, e *Error, parts ...string) {
+func wantText(t *testing.T, e *token.Error, parts ...string) {
 	t.Helper()
 	for _, part := range parts {
 		if !strings.Contains(e.Message, part) {

@@ -13,12 +13,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // TestRequests checks what is sent, as WeChat documents it.
 func TestRequests(t *testing.T) {
 	type sent struct{ method, path, query, body, kind string }
-	awkward := Credentials{AppID: testAppID, AppSecret: NewSecret(awkwardSecret)}
+	awkward := token.Credentials{AppID: testAppID, AppSecret: token.NewValue(awkwardSecret)}
 	const escaped = "p%2Bq%2Fr%3Ds%26t%22u%3Cv%3Ew%25x+y%5Cz%231234567890"
 	for i, want := range []sent{
 		{method: "POST", path: "/cgi-bin/stable_token", body: `"force_refresh":false`, kind: "application/json"},
@@ -54,9 +57,9 @@ func TestRequests(t *testing.T) {
 				answering(w, r)
 			})
 			c := newClient(t, Options{Endpoints: []string{s.URL + "/"}, UserAgent: "agent/1"})
-			token, err := call.do(t.Context(), c)
-			if err != nil || (call.name != "probe") != (token.Value.Reveal() == freshToken) {
-				t.Errorf("token %q, error %v", token.Value.Reveal(), err)
+			tok, err := call.do(t.Context(), c)
+			if err != nil || (call.name != "probe") != (tok.Value.Reveal() == freshToken) {
+				t.Errorf("token %q, error %v", tok.Value.Reveal(), err)
 			}
 		})
 	}
@@ -64,22 +67,22 @@ func TestRequests(t *testing.T) {
 
 func TestStatus(t *testing.T) {
 	for status, want := range map[int]struct {
-		class  Class
-		reason Reason
+		class  token.Class
+		reason token.Reason
 		text   string
 	}{
-		201: {ClassTransient, ReasonBadResponse, "HTTP status is 201"},
-		204: {ClassTransient, ReasonBadResponse, "HTTP status is 204"},
-		206: {ClassTransient, ReasonBadResponse, "HTTP status is 206"},
-		400: {ClassTransient, ReasonBadResponse, "HTTP status is 400"},
-		401: {ClassTransient, ReasonBadResponse, "HTTP status is 401"},
-		404: {ClassTransient, ReasonBadResponse, "HTTP status is 404"},
-		407: {ClassTransient, ReasonBadResponse, "HTTP status is 407"},
-		429: {ClassLimited, ReasonRateLimited, "HTTP 429: too many calls"},
-		500: {ClassTransient, ReasonUnreachable, "answered HTTP 500"},
-		502: {ClassTransient, ReasonUnreachable, "answered HTTP 502"},
-		503: {ClassTransient, ReasonUnreachable, "answered HTTP 503"},
-		599: {ClassTransient, ReasonUnreachable, "answered HTTP 599"},
+		201: {token.Transient, v1alpha1.ReasonBadResponse, "HTTP status is 201"},
+		204: {token.Transient, v1alpha1.ReasonBadResponse, "HTTP status is 204"},
+		206: {token.Transient, v1alpha1.ReasonBadResponse, "HTTP status is 206"},
+		400: {token.Transient, v1alpha1.ReasonBadResponse, "HTTP status is 400"},
+		401: {token.Transient, v1alpha1.ReasonBadResponse, "HTTP status is 401"},
+		404: {token.Transient, v1alpha1.ReasonBadResponse, "HTTP status is 404"},
+		407: {token.Transient, v1alpha1.ReasonBadResponse, "HTTP status is 407"},
+		429: {token.Limited, v1alpha1.ReasonRateLimited, "HTTP 429: too many calls"},
+		500: {token.Transient, v1alpha1.ReasonUnreachable, "answered HTTP 500"},
+		502: {token.Transient, v1alpha1.ReasonUnreachable, "answered HTTP 502"},
+		503: {token.Transient, v1alpha1.ReasonUnreachable, "answered HTTP 503"},
+		599: {token.Transient, v1alpha1.ReasonUnreachable, "answered HTTP 599"},
 	} {
 		// The status says it all: the body may be too large, cut or late.
 		for name, body := range map[string]string{"body": goodBody, "large": strings.Repeat("x", maxBody+1), "cut": "cut"} {
@@ -128,7 +131,7 @@ func TestBodyLimit(t *testing.T) {
 					}
 					return
 				}
-				e := wantError(t, err, ClassTransient, ReasonBadResponse, 0)
+				e := wantError(t, err, token.Transient, v1alpha1.ReasonBadResponse, 0)
 				wantText(t, e, "larger than 64 KiB")
 				if e.MaybeSent != call.mint {
 					t.Errorf("MaybeSent is %v", e.MaybeSent)
@@ -156,7 +159,7 @@ func TestEndlessBody(t *testing.T) {
 			})
 			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(endless)}, nil
 		}))
-		wantText(t, wantError(t, err, ClassTransient, ReasonBadResponse, 0), "larger than 64 KiB")
+		wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonBadResponse, 0), "larger than 64 KiB")
 		if read != maxBody+1 {
 			t.Errorf("%d bytes were read", read)
 		}
@@ -183,6 +186,6 @@ func TestGzip(t *testing.T) {
 			_, _ = w.Write(bomb.Bytes())
 		})
 		_, err := call.do(t.Context(), clientOf(t, s))
-		wantText(t, wantError(t, err, ClassTransient, ReasonBadResponse, 0), "no JSON object")
+		wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonBadResponse, 0), "no JSON object")
 	}
 }

@@ -16,6 +16,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // echoOf is all that a server can repeat of a request: as it was sent, and the values alone, whole, cut
@@ -148,12 +151,12 @@ func TestNothingLeaks(t *testing.T) {
 	log.SetOutput(logged) // net/http's own
 	t.Cleanup(func() { log.SetOutput(before) })
 	for name, client := range leaks {
-		for _, account := range []Credentials{testAccount, {AppID: testAppID, AppSecret: NewSecret(awkwardSecret)}} {
+		for _, account := range []token.Credentials{testAccount, {AppID: testAppID, AppSecret: token.NewValue(awkwardSecret)}} {
 			for _, call := range callsOf(account, storedToken) {
 				t.Run(name+"/"+call.name, func(t *testing.T) {
-					token, err := call.do(t.Context(), client(t))
-					if e, ok := errors.AsType[*Error](err); !ok || e.Message == "" || !token.Value.IsZero() {
-						t.Fatalf("error %v, want an *Error and no token", err)
+					tok, err := call.do(t.Context(), client(t))
+					if e, ok := errors.AsType[*token.Error](err); !ok || e.Message == "" || !tok.Value.IsZero() {
+						t.Fatalf("error %v, want a *token.Error and no token", err)
 					}
 					cleanError(t, err)
 					cleanError(t, fmt.Errorf("wrapped: %w", err))
@@ -175,7 +178,7 @@ func TestRedirect(t *testing.T) {
 				w.WriteHeader(status)
 			})
 			_, err := call.do(t.Context(), clientOf(t, s))
-			e := wantError(t, err, ClassTransient, ReasonBadResponse, 0)
+			e := wantError(t, err, token.Transient, v1alpha1.ReasonBadResponse, 0)
 			wantText(t, e, fmt.Sprintf("redirect (HTTP %d), which is not followed", status))
 			if e.MaybeSent != call.mint {
 				t.Errorf("%s: MaybeSent is %v", call.name, e.MaybeSent)

@@ -13,6 +13,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // writing answers with raw bytes and closes.
@@ -34,40 +37,40 @@ func TestMintIsNeverSentTwice(t *testing.T) {
 		name   string
 		server func(t *testing.T) *server
 
-		class     Class
-		reason    Reason
+		class     token.Class
+		reason    token.Reason
 		code      int
 		answered  bool
 		cutReason bool
 	}{
 		{name: "closed", server: func(t *testing.T) *server { return serveRaw(t, writing("")) },
-			class: ClassTransient, reason: ReasonUnreachable, cutReason: true},
+			class: token.Transient, reason: v1alpha1.ReasonUnreachable, cutReason: true},
 		{name: "reset", server: func(t *testing.T) *server { return serveRaw(t, resetting) },
-			class: ClassTransient, reason: ReasonUnreachable, cutReason: true},
+			class: token.Transient, reason: v1alpha1.ReasonUnreachable, cutReason: true},
 		{name: "header cut", server: func(t *testing.T) *server { return serveRaw(t, writing("HTTP/1.1 200 OK\r\nDate: x\r\n")) },
-			class: ClassTransient, reason: ReasonUnreachable, cutReason: true},
+			class: token.Transient, reason: v1alpha1.ReasonUnreachable, cutReason: true},
 		{name: "body cut", server: func(t *testing.T) *server {
 			return serveRaw(t, writing("HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n"+goodBody))
-		}, class: ClassTransient, reason: ReasonUnreachable, cutReason: true},
+		}, class: token.Transient, reason: v1alpha1.ReasonUnreachable, cutReason: true},
 		{name: "idle timeout of a proxy", server: func(t *testing.T) *server {
 			return serveRaw(t, writing("HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n"))
-		}, class: ClassTransient, reason: ReasonBadResponse},
+		}, class: token.Transient, reason: v1alpha1.ReasonBadResponse},
 		{name: "not HTTP", server: func(t *testing.T) *server { return serveRaw(t, writing("SSH-2.0-x\r\n")) },
-			class: ClassTransient, reason: ReasonUnreachable},
+			class: token.Transient, reason: v1alpha1.ReasonUnreachable},
 		{name: "500", server: func(t *testing.T) *server { return serve(t, saying(500, goodBody)) },
-			class: ClassTransient, reason: ReasonUnreachable},
+			class: token.Transient, reason: v1alpha1.ReasonUnreachable},
 		{name: "421", server: func(t *testing.T) *server { return serve(t, saying(421, goodBody)) },
-			class: ClassTransient, reason: ReasonBadResponse},
+			class: token.Transient, reason: v1alpha1.ReasonBadResponse},
 		{name: "web page", server: func(t *testing.T) *server { return serve(t, saying(200, "<html>")) },
-			class: ClassTransient, reason: ReasonBadResponse},
+			class: token.Transient, reason: v1alpha1.ReasonBadResponse},
 		{name: "no token", server: func(t *testing.T) *server { return serve(t, saying(200, `{}`)) },
-			class: ClassTransient, reason: ReasonBadResponse},
+			class: token.Transient, reason: v1alpha1.ReasonBadResponse},
 		{name: "errcode", server: func(t *testing.T) *server { return serve(t, saying(200, `{"errcode":-1,"errmsg":"busy"}`)) },
-			class: ClassTransient, reason: ReasonSystemBusy, code: -1, answered: true},
+			class: token.Transient, reason: v1alpha1.ReasonSystemBusy, code: -1, answered: true},
 		{name: "unknown errcode", server: func(t *testing.T) *server { return serve(t, saying(200, `{"errcode":7}`)) },
-			class: ClassTransient, reason: ReasonRequestRejected, code: 7, answered: true},
+			class: token.Transient, reason: v1alpha1.ReasonRequestRejected, code: 7, answered: true},
 		{name: "429", server: func(t *testing.T) *server { return serve(t, saying(429, "")) },
-			class: ClassLimited, reason: ReasonRateLimited, answered: true},
+			class: token.Limited, reason: v1alpha1.ReasonRateLimited, answered: true},
 	} {
 		for _, mint := range mints() {
 			t.Run(tt.name+"/"+mint.name, func(t *testing.T) {
@@ -111,12 +114,12 @@ func TestMintOnAKeptConnection(t *testing.T) {
 				return err == nil
 			})
 			c := clientOf(t, s)
-			if err := c.ProbeToken(t.Context(), NewSecret(storedToken)); err != nil {
+			if err := c.ProbeToken(t.Context(), token.NewValue(storedToken)); err != nil {
 				t.Fatal(err)
 			}
 			_, err := call.do(t.Context(), c)
 			if call.mint {
-				if e := wantError(t, err, ClassTransient, ReasonUnreachable, 0); !e.MaybeSent {
+				if e := wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0); !e.MaybeSent {
 					t.Error("MaybeSent is false")
 				}
 				s.wantHits(t, 2)
@@ -159,14 +162,14 @@ func TestMintFailsOverBeforeItIsSent(t *testing.T) {
 		for _, mint := range mints() {
 			t.Run(name+"/"+mint.name, func(t *testing.T) {
 				bad, other := first(t), good(t)
-				token, err := mint.do(t.Context(), newClient(t, Options{Endpoints: []string{bad, other.URL}}))
-				if err != nil || token.Value.Reveal() != freshToken {
+				tok, err := mint.do(t.Context(), newClient(t, Options{Endpoints: []string{bad, other.URL}}))
+				if err != nil || tok.Value.Reveal() != freshToken {
 					t.Errorf("error %v", err)
 				}
 				other.wantHits(t, 1)
 
 				_, err = mint.do(t.Context(), newClient(t, Options{Endpoints: []string{bad, bad}}))
-				if e := wantError(t, err, ClassTransient, ReasonUnreachable, 0); e.MaybeSent || errors.Is(err, ErrStartedTooLate) {
+				if e := wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0); e.MaybeSent || errors.Is(err, ErrStartedTooLate) {
 					t.Errorf("MaybeSent %v, cause %v", e.MaybeSent, e.Unwrap())
 				}
 			})

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 func TestMintEndsByItsOwnDeadline(t *testing.T) {
@@ -22,7 +25,7 @@ func TestMintEndsByItsOwnDeadline(t *testing.T) {
 				start := time.Now()
 				_, err := mint.do(ctx, c)
 				took(t, start, 10*time.Second)
-				e := wantError(t, err, ClassTransient, ReasonUnreachable, 0)
+				e := wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0)
 				if !e.MaybeSent || !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("MaybeSent %v, want true, and a deadline in %v", e.MaybeSent, e.Unwrap())
 				}
@@ -44,8 +47,8 @@ func TestMintSurvivesItsCaller(t *testing.T) {
 				c := bubble(t, Options{}, h)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 				defer cancel()
-				token, err := mint.do(ctx, c)
-				if err != nil || token.Value.Reveal() != freshToken {
+				tok, err := mint.do(ctx, c)
+				if err != nil || tok.Value.Reveal() != freshToken {
 					t.Errorf("the token is lost: %v", err)
 				}
 				h.wantHits(t, 1)
@@ -79,7 +82,7 @@ func TestMintWithoutConnection(t *testing.T) {
 		start := time.Now()
 		_, err := c.StableToken(t.Context(), testAccount, true)
 		took(t, start, 5*time.Second)
-		e := wantError(t, err, ClassTransient, ReasonUnreachable, 0)
+		e := wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0)
 		if e.MaybeSent || !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrStartedTooLate) {
 			t.Errorf("MaybeSent %v, want false, and a deadline alone in %v", e.MaybeSent, e.Unwrap())
 		}
@@ -97,8 +100,8 @@ func TestStartBy(t *testing.T) {
 
 		took  time.Duration
 		bare  bool // the error itself
-		late  bool // an *Error with it
-		other bool // another *Error
+		late  bool // a *token.Error with it
+		other bool // another *token.Error
 	}{
 		{name: "in time", startBy: 2 * time.Second, connect: time.Second, took: time.Second},
 		{name: "just in time", startBy: 2 * time.Second, busy: time.Second, connect: time.Second - 1, took: 2*time.Second - 1},
@@ -143,7 +146,7 @@ func TestStartBy(t *testing.T) {
 						t.Error("it made a connection")
 					}
 				case tt.late, tt.other:
-					e := wantError(t, err, ClassTransient, ReasonUnreachable, 0)
+					e := wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0)
 					if errors.Is(err, ErrStartedTooLate) != tt.late || e.MaybeSent {
 						t.Errorf("MaybeSent %v, cause %v", e.MaybeSent, e.Unwrap())
 					}
@@ -217,7 +220,7 @@ func TestMintCancelledBeforeItStarts(t *testing.T) {
 					ctx, cancel := end(t.Context())
 					defer cancel()
 					_, err := mint.do(ctx, c)
-					e := wantError(t, err, ClassTransient, ReasonUnreachable, 0)
+					e := wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0)
 					if !errors.Is(err, want) || errors.Is(err, ErrStartedTooLate) || e.MaybeSent {
 						t.Errorf("MaybeSent %v, cause %v, want %v", e.MaybeSent, e.Unwrap(), want)
 					}

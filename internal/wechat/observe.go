@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // Call is one request to one endpoint, for whoever counts and times them. It holds nothing secret.
@@ -54,7 +57,7 @@ func KnownCode(code int) bool {
 }
 
 // attempt makes one request and tells the observer about it.
-func (c *Client) attempt(ctx context.Context, endpoint int, r request) (reply, *Error) {
+func (c *Client) attempt(ctx context.Context, endpoint int, r request) (reply, *token.Error) {
 	if c.observe == nil {
 		return c.try(ctx, endpoint, r)
 	}
@@ -66,7 +69,7 @@ func (c *Client) attempt(ctx context.Context, endpoint int, r request) (reply, *
 	}
 	if err != nil {
 		call.Outcome, call.Code = string(err.Reason), err.Code
-		if err.Reason == ReasonUnreachable && errors.Is(ctx.Err(), context.Canceled) && errors.Is(err, context.Canceled) {
+		if err.Reason == v1alpha1.ReasonUnreachable && errors.Is(ctx.Err(), context.Canceled) && errors.Is(err, context.Canceled) {
 			call.Outcome = OutcomeCancelled
 		}
 	}

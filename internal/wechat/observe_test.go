@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // observed collects what a client's observer is told.
@@ -66,7 +68,7 @@ func TestObserve(t *testing.T) {
 		},
 		{
 			name: "a probe", answer: saying(http.StatusOK, `{"errcode":40001,"errmsg":"no"}`),
-			do:   func() error { return c.ProbeToken(t.Context(), NewSecret(storedToken)) },
+			do:   func() error { return c.ProbeToken(t.Context(), token.NewValue(storedToken)) },
 			want: []Call{{Endpoint: "get_api_domain_ip", Outcome: "TokenRejected", Code: 40001}},
 		},
 	} {

@@ -12,6 +12,9 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // The environment of a test binary that is started again: net/http reads the proxy once per process, and
@@ -34,7 +37,7 @@ func TestProxyChild(t *testing.T) {
 			fmt.Fprintln(os.Stdout, saysPrefix+"OK")
 			continue
 		}
-		e := wantError(t, err, ClassTransient, ReasonUnreachable, 0)
+		e := wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0)
 		if e.MaybeSent {
 			t.Error("MaybeSent is true")
 		}

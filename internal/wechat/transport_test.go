@@ -21,6 +21,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 type tlsServer struct {
@@ -68,7 +71,7 @@ func TestCAFile(t *testing.T) {
 			t.Errorf("%s: %v", call.name, err)
 		}
 		_, err := call.do(t.Context(), newClient(t, Options{Endpoints: []string{s.URL}}))
-		wantText(t, wantError(t, err, ClassTransient, ReasonUnreachable, 0), "certificate is not trusted", "--wechat-ca-file")
+		wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0), "certificate is not trusted", "--wechat-ca-file")
 	}
 
 	for name, file := range map[string]string{
@@ -110,7 +113,7 @@ func TestTLS(t *testing.T) {
 					}
 					continue
 				}
-				e := wantError(t, err, ClassTransient, ReasonUnreachable, 0)
+				e := wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0)
 				wantText(t, e, tt.says)
 				if e.MaybeSent {
 					t.Errorf("%s: MaybeSent is true", call.name)
@@ -159,7 +162,7 @@ func TestRefusalsKeepTheConnection(t *testing.T) {
 	c := newClient(t, Options{Endpoints: []string{s.URL}, CAFile: s.caFile(t)})
 	for range 12 {
 		_, err := c.StableToken(t.Context(), testAccount, false)
-		_ = wantError(t, err, ClassTransient, ReasonUnreachable, 0)
+		_ = wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0)
 	}
 	connections := 0
 	seen.Range(func(any, any) bool { connections++; return true })
@@ -204,7 +207,7 @@ func TestSilentConnectionsCostOneCall(t *testing.T) {
 	}
 	calls.Wait()
 	_, err := c.StableToken(t.Context(), testAccount, false)
-	_ = wantError(t, err, ClassTransient, ReasonUnreachable, 0)
+	_ = wantError(t, err, token.Transient, v1alpha1.ReasonUnreachable, 0)
 	for range kept {
 		if _, err := c.StableToken(t.Context(), testAccount, false); err != nil {
 			t.Errorf("a later call: %v", err)

@@ -10,6 +10,9 @@ import (
 	"io"
 	"net"
 	"syscall"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // errPanic stands for a panic below us, whose value is not shown.
@@ -17,9 +20,9 @@ var errPanic = errors.New("an internal error of the HTTP client")
 
 // unreachable makes the error of a call without an answer. Errors of net/http hold the URL, so nothing
 // of err is shown: it is recognised, and described in our own words.
-func unreachable(host string, err error) *Error {
+func unreachable(host string, err error) *token.Error {
 	what, cause := describe(err)
-	return &Error{Class: ClassTransient, Reason: ReasonUnreachable, err: cause,
+	return &token.Error{Class: token.Transient, Reason: v1alpha1.ReasonUnreachable, Cause: cause,
 		Message: fmt.Sprintf("No answer from %s: %s. If this lasts, check DNS, firewall and HTTPS_PROXY between the operator and WeChat.",
 			host, what)}
 }

@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 const (
@@ -47,8 +47,8 @@ func (a app) key() types.NamespacedName {
 
 func (a app) credentialsName() string { return a.name + "-wechat" }
 
-func (a app) credentials() wechat.Credentials {
-	return wechat.Credentials{AppID: a.id, AppSecret: wechat.NewSecret(a.secret)}
+func (a app) credentials() token.Credentials {
+	return token.Credentials{AppID: a.id, AppSecret: token.NewValue(a.secret)}
 }
 
 // token is the resource of the app. A zero interval is the default of the CRD.

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
@@ -147,11 +147,11 @@ func TestBetweenSubtractsOwnRequestsAndNoise(t *testing.T) {
 // dueOf must find the time that the operator had in mind: from the last answer before it, in whole seconds.
 func TestDueOf(t *testing.T) {
 	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	token := wechattest.IssuedToken{Token: "92_token", IssuedAt: start, ExpiresAt: start.Add(400 * time.Second)}
+	tok := wechattest.IssuedToken{Token: "92_token", IssuedAt: start, ExpiresAt: start.Add(400 * time.Second)}
 	dueAfter := func(checked time.Duration) time.Time {
 		at := start.Add(checked)
 		return refresh.DueAt(refresh.Inputs{UID: "uid", Token: refresh.Token{
-			Fingerprint: wechat.NewSecret(token.Token).Fingerprint(),
+			Fingerprint: token.NewValue(tok.Token).Fingerprint(),
 			IssuedAt:    at, ExpiresAt: at.Add((400*time.Second - checked).Truncate(time.Second)), CheckedAt: at,
 		}})
 	}
@@ -166,11 +166,11 @@ func TestDueOf(t *testing.T) {
 		"the due call gets the old token":  {call(0, true), call(checked, false), call(119*time.Second, false), call(125*time.Second, true)},
 		"a failure before it says nothing": {call(0, true), call(checked, false), failed, call(119*time.Second, true)},
 	} {
-		if got, err := dueOf("uid", token, calls); err != nil || !got.Equal(dueAfter(checked)) {
+		if got, err := dueOf("uid", tok, calls); err != nil || !got.Equal(dueAfter(checked)) {
 			t.Errorf("%s: due at %s, %v, want %s", name, got, err, dueAfter(checked))
 		}
 	}
-	if got, err := dueOf("uid", token, []wechattest.Call{call(0, true)}); err == nil {
+	if got, err := dueOf("uid", tok, []wechattest.Call{call(0, true)}); err == nil {
 		t.Errorf("a token that nobody replaced was due at %s", got)
 	}
 }

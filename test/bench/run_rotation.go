@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
@@ -107,7 +108,7 @@ func (s *stage) addLateness(ctx context.Context, o *observer, r *result, n int) 
 		if err != nil {
 			return fmt.Errorf("%s: %w", a.name, err)
 		}
-		at, found := o.writtenAt(a.key(), wechat.NewSecret(fresh.Token).Fingerprint())
+		at, found := o.writtenAt(a.key(), token.NewValue(fresh.Token).Fingerprint())
 		if !found {
 			return fmt.Errorf("%s never held its second token", a.name)
 		}
@@ -156,18 +157,18 @@ func (s *stage) readLedger(ctx context.Context) (ledger, error) {
 // dueOf replays what the operator knew: each answer gives the token's expiry in whole seconds after the call, and
 // refresh.DueAt the time from that. The answer that counts is the last one before the token was due; a due call that got
 // the old token does not move the time.
-func dueOf(uid string, token wechattest.IssuedToken, calls []wechattest.Call) (time.Time, error) {
+func dueOf(uid string, tok wechattest.IssuedToken, calls []wechattest.Call) (time.Time, error) {
 	var due time.Time
 	for _, c := range calls {
 		if !due.IsZero() && (c.Minted || !c.Clock.Before(due)) {
 			return due, nil
 		}
-		if c.Errcode != 0 || !c.Finished || c.Clock.After(token.ExpiresAt) {
+		if c.Errcode != 0 || !c.Finished || c.Clock.After(tok.ExpiresAt) {
 			continue
 		}
-		expiresAt := c.Clock.Add(token.ExpiresAt.Sub(c.Clock).Truncate(time.Second))
+		expiresAt := c.Clock.Add(tok.ExpiresAt.Sub(c.Clock).Truncate(time.Second))
 		due = refresh.DueAt(refresh.Inputs{UID: uid, Token: refresh.Token{
-			Fingerprint: wechat.NewSecret(token.Token).Fingerprint(),
+			Fingerprint: token.NewValue(tok.Token).Fingerprint(),
 			IssuedAt:    c.Clock, ExpiresAt: expiresAt, CheckedAt: c.Clock,
 		}})
 	}

@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
@@ -104,15 +104,15 @@ func forgedAnnotations() (lies []object) {
 }
 
 // wholeLie is a token that data and annotations agree on: it looks as if another leader had written it just now.
-func (w *world) wholeLie(ref *targetRef, token string) object {
+func (w *world) wholeLie(ref *targetRef, tok string) object {
 	issued := time.Now().UTC().Add(w.between(-time.Hour, 90*time.Minute))
 	expires := time.Now().UTC().Add(2 * time.Hour).Format(time.RFC3339)
 	return object{
 		"data": object{
-			tokenKey: encoded(token), v1alpha1.ExpiresAtKey: encoded(expires), v1alpha1.AppIDKey: encoded(ref.appID),
+			tokenKey: encoded(tok), v1alpha1.ExpiresAtKey: encoded(expires), v1alpha1.AppIDKey: encoded(ref.appID),
 		},
 		"metadata": object{"annotations": object{
-			v1alpha1.AnnotationTokenFingerprint: wechat.NewSecret(token).Fingerprint(),
+			v1alpha1.AnnotationTokenFingerprint: token.NewValue(tok).Fingerprint(),
 			v1alpha1.AnnotationAppID:            ref.appID,
 			v1alpha1.AnnotationMode:             string(ref.mode),
 			v1alpha1.AnnotationIssuedAt:         issued.Format(time.RFC3339),

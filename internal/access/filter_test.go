@@ -28,12 +28,13 @@ import (
 
 const good = "eyJhbGciOiJSUzI1NiJ9.a-good_token~+/.signature=="
 
-// apiServer answers reviews in place of an API server: a connection of the network would not keep to a test's own time.
+// apiServer is a fake API server that answers reviews. It is a RoundTripper, because real connections do not work with the fake
+// time of synctest.
 type apiServer struct {
-	// token and access change an answer that would be yes; what they return is sent instead of it, unless it is nil.
+	// token and access may modify a positive answer. If they return a handler, it answers instead.
 	token  func(*http.Request, *authenticationv1.TokenReview) http.Handler
 	access func(*http.Request, *authorizationv1.SubjectAccessReview) http.Handler
-	// err ends every request without an answer.
+	// err, if not nil, is the result of every request.
 	err error
 
 	mu       sync.Mutex
@@ -74,7 +75,7 @@ func (s *apiServer) reviewToken(req *http.Request) http.Handler {
 	if review.Spec.Token == good {
 		review.Status = authenticationv1.TokenReviewStatus{Authenticated: true, User: prometheus()}
 	} else {
-		review.Status.Error = "invalid bearer token" // as a real one says
+		review.Status.Error = "invalid bearer token" // the text of a real API server
 	}
 	if s.token != nil {
 		if answer := s.token(req, review); answer != nil {
@@ -104,7 +105,7 @@ func (s *apiServer) reviewAccess(req *http.Request) http.Handler {
 	return object(http.StatusCreated, review)
 }
 
-// decode reads JSON and protobuf, which the clients send.
+// decode decodes a body of JSON or protobuf, both of which the clients send.
 func decode(req *http.Request, into runtime.Object) error {
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
@@ -138,7 +139,7 @@ func status(code int, message string) http.Handler {
 	})
 }
 
-// endpoint is the filter around a page that says "metrics", with its log.
+// endpoint is a handler that serves "metrics" behind the filter, together with the filter's log.
 type endpoint struct {
 	http.Handler
 	*apiServer
@@ -172,7 +173,8 @@ func get(ctx context.Context, token string) *http.Request {
 	return req
 }
 
-// scrape gives the answer, and fails if it, or the log, has the token or the page in it when it must not.
+// scrape sends a request and returns its result. It fails the test if the answer or the log contains the token, or if a refusal
+// contains the page.
 func (e *endpoint) scrape(t *testing.T, req *http.Request) int {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -195,7 +197,7 @@ func (e *endpoint) scrape(t *testing.T, req *http.Request) int {
 	return w.Code
 }
 
-// lines gives the log so far and forgets it.
+// lines returns what was logged since the last call.
 func (e *endpoint) lines() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -204,7 +206,7 @@ func (e *endpoint) lines() []string {
 	return log
 }
 
-// counts fails if other reviews were made than these.
+// counts fails the test unless exactly these numbers of reviews were made.
 func (e *endpoint) counts(t *testing.T, tokens, accesses int) {
 	t.Helper()
 	e.apiServer.mu.Lock()
@@ -214,7 +216,7 @@ func (e *endpoint) counts(t *testing.T, tokens, accesses int) {
 	}
 }
 
-// TestCredentials: what holds no token gets no review.
+// TestCredentials checks that a request without a well-formed token causes no review.
 func TestCredentials(t *testing.T) {
 	long := strings.Repeat("x", mostToken)
 	for name, test := range map[string]struct {
@@ -261,7 +263,7 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// TestVerdicts: each answer of the API server, and what follows.
+// TestVerdicts checks the status that follows from each answer of the API server.
 func TestVerdicts(t *testing.T) {
 	user := func(change func(*authenticationv1.TokenReviewStatus)) func(*http.Request, *authenticationv1.TokenReview) http.Handler {
 		return func(_ *http.Request, r *authenticationv1.TokenReview) http.Handler { change(&r.Status); return nil }
@@ -311,7 +313,7 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// TestWhatIsAsked: the review is about the whole user, this path and this verb.
+// TestWhatIsAsked checks that a review names all attributes of the user, the path and the verb.
 func TestWhatIsAsked(t *testing.T) {
 	e := newEndpoint(t, &apiServer{})
 	req := get(t.Context(), good)
@@ -328,7 +330,8 @@ func TestWhatIsAsked(t *testing.T) {
 	}
 }
 
-// TestVerdictsAreRemembered: for a minute or ten seconds, and for the same token, verb and path only.
+// TestVerdictsAreRemembered checks that an approval is cached for a minute and a refusal for ten seconds, each only for the same
+// token, verb and path.
 func TestVerdictsAreRemembered(t *testing.T) {
 	allowed := &apiServer{}
 	forbidden := &apiServer{access: func(_ *http.Request, r *authorizationv1.SubjectAccessReview) http.Handler {
@@ -381,7 +384,8 @@ func TestVerdictsAreRemembered(t *testing.T) {
 	}
 }
 
-// TestFailures: 500, one line in the log, no token anywhere, and the next request is reviewed again.
+// TestFailures checks that a failed review leads to status 500 and one line in the log, neither with the token, and that the next
+// request is reviewed again.
 func TestFailures(t *testing.T) {
 	quoted := fmt.Sprintf("TokenReview is invalid: spec.token: Invalid value: %q", good)
 	text := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"token":%q}`, good) })
@@ -422,7 +426,7 @@ func TestFailures(t *testing.T) {
 	}
 }
 
-// slow lets a review take so long, or as long as its request lives.
+// slow delays a review for the given time or until its request is cancelled.
 func slow(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
@@ -430,7 +434,7 @@ func slow(ctx context.Context, d time.Duration) {
 	}
 }
 
-// TestDeadline: both reviews together have ten seconds.
+// TestDeadline checks that both reviews together are cut off after ten seconds.
 func TestDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEndpoint(t, &apiServer{
@@ -457,7 +461,7 @@ func TestDeadline(t *testing.T) {
 	})
 }
 
-// TestCallerGoesAway: the review ends with its request, says nothing and leaves no verdict.
+// TestCallerGoesAway checks that a review is cancelled with its request, logs nothing and caches no verdict.
 func TestCallerGoesAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		api := &apiServer{token: func(r *http.Request, _ *authenticationv1.TokenReview) http.Handler {
@@ -484,12 +488,13 @@ func TestCallerGoesAway(t *testing.T) {
 	})
 }
 
-// TestFlood: bad tokens cost the API server 20 requests a second and the log a line a second, and whoever was let in stays so.
+// TestFlood checks that a flood of bad tokens causes at most 20 reviews and one log line a second, and that callers that
+// were approved before keep access.
 func TestFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEndpoint(t, &apiServer{})
 		e.scrape(t, get(t.Context(), good))
-		time.Sleep(time.Minute / 2) // the burst is whole again
+		time.Sleep(time.Minute / 2) // until the burst is available again
 		e.scrape(t, get(t.Context(), good))
 		e.counts(t, 1, 1)
 		start := time.Now()
@@ -506,7 +511,7 @@ func TestFlood(t *testing.T) {
 			t.Errorf("the last caller waited %v", took)
 		}
 		most := 1 + reviewsBurst + 10*reviewsPerSecond
-		// The last one may get its turn and its deadline at once.
+		// The last one may be admitted at the moment of its deadline.
 		if e.tokens > most || e.tokens < most-1 {
 			t.Errorf("%d token reviews, want %d", e.tokens, most)
 		}
@@ -519,7 +524,7 @@ func TestFlood(t *testing.T) {
 	})
 }
 
-// TestBadTokensCannotPushOutAGoodOne: even at the highest rate for as long as the good verdict lasts.
+// TestBadTokensCannotPushOutAGoodOne sends bad tokens at the highest rate for as long as an approval is cached.
 func TestBadTokensCannotPushOutAGoodOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEndpoint(t, &apiServer{})
@@ -527,7 +532,7 @@ func TestBadTokensCannotPushOutAGoodOne(t *testing.T) {
 		start := time.Now()
 		e.scrape(t, get(t.Context(), good))
 		bad := 0
-		// Without a limit no time would pass.
+		// The fake time advances only because requests wait for the rate limit.
 		for ; time.Since(start) < allowedFor-time.Second && bad < 2*mostVerdicts; bad++ {
 			e.scrape(t, get(t.Context(), fmt.Sprintf("bad-%d", bad)))
 		}
@@ -539,7 +544,7 @@ func TestBadTokensCannotPushOutAGoodOne(t *testing.T) {
 	})
 }
 
-// TestTheConfigIsLeftAlone: the operator's own clients are made from it too.
+// TestTheConfigIsLeftAlone checks that FilterProvider does not modify the configuration, which the operator's other clients share.
 func TestTheConfigIsLeftAlone(t *testing.T) {
 	config := &rest.Config{Host: "https://api.example.com", QPS: -1}
 	before := *config

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package wechat
+package token
 
 import (
 	"bytes"
@@ -18,42 +18,43 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 )
 
-// holder has a Secret where fmt may not call its methods.
+// holder has values where fmt cannot call their methods.
 type holder struct {
-	secret   Secret
-	pointer  *Secret
-	list     []Secret
-	byName   map[string]Secret
-	bySecret map[Secret]int
+	secret   Value
+	pointer  *Value
+	list     []Value
+	byName   map[string]Value
+	bySecret map[Value]int
 	account  Credentials
 	token    Token
 	any      any
 }
 
+// tree has values where every encoder finds them.
 type tree struct {
-	Secret  Secret
-	Pointer *Secret
-	List    []Secret
-	Map     map[string]Secret
-	Keys    map[Secret]int
+	Secret  Value
+	Pointer *Value
+	List    []Value
+	Map     map[string]Value
+	Keys    map[Value]int
 	Account *Credentials
 	Token   Token
 	Any     any
 }
 
 func forms() map[string]any {
-	s := NewSecret(appSecret)
-	account, token := testAccount, Token{Value: NewSecret(freshToken), IssuedAt: time.Unix(0, 0)}
-	t := tree{s, &s, []Secret{s}, map[string]Secret{"k": s}, map[Secret]int{s: 1}, &account, token, s}
-	h := holder{s, &s, []Secret{s}, map[string]Secret{"k": s}, map[Secret]int{s: 1}, account, token, &s}
+	s := NewValue(appSecret)
+	account, tok := testAccount, Token{Value: NewValue(freshToken), IssuedAt: time.Unix(0, 0)}
+	t := tree{s, &s, []Value{s}, map[string]Value{"k": s}, map[Value]int{s: 1}, &account, tok, s}
+	h := holder{s, &s, []Value{s}, map[string]Value{"k": s}, map[Value]int{s: 1}, account, tok, &s}
 	return map[string]any{
-		"secret": s, "pointer": &s, "list": []Secret{s}, "map": map[string]Secret{"k": s}, "key": map[Secret]int{s: 1},
-		"account": account, "account pointer": &account, "token": token, "tree": t, "tree pointer": &t, "holder": h, "holder pointer": &h,
+		"secret": s, "pointer": &s, "list": []Value{s}, "map": map[string]Value{"k": s}, "key": map[Value]int{s: 1},
+		"account": account, "account pointer": &account, "token": tok, "tree": t, "tree pointer": &t, "holder": h, "holder pointer": &h,
 		"any list": []any{s, &s, &t, h}, "two pointers": func() any { p := &s; return &p }(),
 	}
 }
 
-func TestSecretInFmt(t *testing.T) {
+func TestValueInFmt(t *testing.T) {
 	for name, v := range forms() {
 		for _, verb := range "vsqxXdpTtbcoOUeEfFgGw!zj" {
 			for _, flags := range []string{"", "+", "#", "-", " ", "0", "+#", "40.10"} {
@@ -69,7 +70,7 @@ func TestSecretInFmt(t *testing.T) {
 		clean(t, name, fmt.Sprint(v, v)+fmt.Sprintln(v)+fmt.Errorf("wrapped: %v", v).Error())
 	}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d"} {
-		if got := fmt.Sprintf(verb, NewSecret(appSecret)); got != "[redacted]" {
+		if got := fmt.Sprintf(verb, NewValue(appSecret)); got != "[redacted]" {
 			t.Errorf("%s prints %s", verb, got)
 		}
 	}
@@ -78,7 +79,7 @@ func TestSecretInFmt(t *testing.T) {
 	}
 }
 
-func TestSecretInEncodings(t *testing.T) {
+func TestValueInEncodings(t *testing.T) {
 	for name, v := range forms() {
 		js, err := json.Marshal(v)
 		if err != nil {
@@ -97,12 +98,12 @@ func TestSecretInEncodings(t *testing.T) {
 	if err != nil || strings.Count(string(js), `"[redacted]"`) != 8 {
 		t.Errorf("error %v, json %s", err, js)
 	}
-	if text, err := NewSecret(appSecret).MarshalText(); string(text) != "[redacted]" || err != nil {
+	if text, err := NewValue(appSecret).MarshalText(); string(text) != "[redacted]" || err != nil {
 		t.Errorf("text %s, error %v", text, err)
 	}
 }
 
-func TestSecretInLogs(t *testing.T) {
+func TestValueInLogs(t *testing.T) {
 	var out bytes.Buffer
 	logs := map[string]logr.Logger{
 		"zap":         zap.New(zap.WriteTo(&out)),
@@ -128,34 +129,23 @@ func TestSecretInLogs(t *testing.T) {
 	}
 	for kind, log := range logs {
 		out.Reset()
-		log.Info("hello", "value", NewSecret(appSecret))
+		log.Info("hello", "value", NewValue(appSecret))
 		if !strings.Contains(out.String(), "[redacted]") {
 			t.Errorf("%s: %s", kind, out.String())
 		}
 	}
 }
 
-func TestSecretValue(t *testing.T) {
-	var zero Secret
-	if !zero.IsZero() || zero.Reveal() != "" || zero.Fingerprint() != "" || zero != NewSecret("") {
+func TestValueEquality(t *testing.T) {
+	var zero Value
+	if !zero.IsZero() || zero.Reveal() != "" || zero.Fingerprint() != "" || zero != NewValue("") {
 		t.Error("the zero value holds something")
 	}
 	if fmt.Sprint(zero) != "[redacted]" {
 		t.Error("the zero value can be told from others")
 	}
-	a, b := NewSecret(appSecret), NewSecret(strings.Clone(appSecret))
-	if a != b || a.IsZero() || a.Reveal() != appSecret || a == NewSecret(freshToken) {
+	a, b := NewValue(appSecret), NewValue(strings.Clone(appSecret))
+	if a != b || a.IsZero() || a.Reveal() != appSecret || a == NewValue(freshToken) {
 		t.Error("equality is not that of the values")
-	}
-	// sha256sum and openssl dgst -sha256 -hmac say the same.
-	if got := NewSecret("abc").Fingerprint(); got != "ba7816bf8f01cfea" {
-		t.Errorf("fingerprint %s", got)
-	}
-	if got := (Credentials{AppID: "what do ya want for nothing?", AppSecret: NewSecret("Jefe")}).Fingerprint(); got != "5bdcc146bf60754e" {
-		t.Errorf("fingerprint of credentials %s", got) // RFC 4231, test case 2
-	}
-	other := Credentials{AppID: testAppID, AppSecret: NewSecret(awkwardSecret)}
-	if other.Fingerprint() == testAccount.Fingerprint() || (Credentials{AppID: "wx1"}).Fingerprint() == (Credentials{AppID: "wx2"}).Fingerprint() {
-		t.Error("different credentials have the same fingerprint")
 	}
 }

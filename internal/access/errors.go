@@ -18,7 +18,7 @@ var (
 	errUnreadable = errors.New("the API server's answer cannot be read")
 )
 
-// limiter makes its refusals known as such.
+// limiter marks the errors of a rate limiter, so that errors.Is finds errBusy in them.
 type limiter struct{ flowcontrol.RateLimiter }
 
 func (l limiter) Wait(ctx context.Context) error {
@@ -28,8 +28,8 @@ func (l limiter) Wait(ctx context.Context) error {
 	return nil
 }
 
-// describe is what may be logged of an error. An API server's refusal may quote what it refuses, and an answer that cannot be
-// decoded is quoted by the decoder: both could hold the token.
+// describe returns an error that is safe to log. The message of a refusal and the error of a decoder are left out, because they
+// may quote the request or the answer and with it the token.
 func describe(err error, token string) error {
 	var refusal apierrors.APIStatus
 	var request *url.Error

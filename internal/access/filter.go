@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package access lets a caller read the metrics if the API server knows him and allows it. It does what controller-runtime's
-// filter does with two reviews, and without linking k8s.io/apiserver.
+// Package access authenticates and authorizes requests with TokenReview and SubjectAccessReview.
+//
+// It does what the filter of controller-runtime does, but does not link k8s.io/apiserver.
 package access
 
 import (
@@ -26,36 +27,37 @@ import (
 )
 
 const (
-	// reviewsWithin is how long both reviews of a request may take together.
+	// reviewsWithin limits the time that both reviews of a request take together.
 	reviewsWithin = 10 * time.Second
-	// allowedFor is how long a caller may go on whose token or right was taken away.
+	// allowedFor is how long an approval is cached. A caller whose token or permission is revoked keeps access until then.
 	allowedFor = time.Minute
-	// deniedFor is how long a caller must wait who was just given the right.
+	// deniedFor is how long a refusal is cached. A caller that was just granted the permission waits at most this long.
 	deniedFor = 10 * time.Second
 
+	// reviewsPerSecond and reviewsBurst limit the reviews of both kinds together.
 	reviewsPerSecond = 20
 	reviewsBurst     = 40
-	// mostVerdicts is more than can be had within allowedFor, so that bad tokens cannot push a good one out.
+	// mostVerdicts exceeds the number of reviews that fit into allowedFor, so that bad tokens cannot evict a good one.
 	mostVerdicts = 2048
 
-	// mostToken is more than any token of a ServiceAccount has.
+	// mostToken limits the length of a token in bytes. The tokens of ServiceAccounts are much shorter.
 	mostToken = 16 << 10
 
-	// anonymous is whom the API server takes for a caller without credentials.
+	// anonymous is the name that the API server gives to callers without credentials.
 	anonymous = "system:anonymous"
 )
 
-// filter asks the API server about callers and remembers its verdicts, which are HTTP status codes.
+// filter asks the API server about callers and caches its verdicts as HTTP status codes.
 type filter struct {
 	tokens   authenticationclient.TokenReviewInterface
 	accesses authorizationclient.SubjectAccessReviewInterface
 	verdicts *cache.LRUExpireCache
-	// failures keeps a flood of requests from becoming a flood of lines in the log.
+	// failures limits how often a failed review is logged.
 	failures rate.Sometimes
 }
 
-// FilterProvider is for the metrics server's option of this name. The operator's own requests do not wait for the reviews: these
-// have a limit of their own, which holds for both kinds together.
+// FilterProvider returns a filter for the option of the same name of controller-runtime's metrics server. The reviews have a rate
+// limit of their own, so that they do not delay the operator's other requests.
 func FilterProvider(config *rest.Config, httpClient *http.Client) (metricsserver.Filter, error) {
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = reviewsPerSecond, reviewsBurst
@@ -77,7 +79,7 @@ func FilterProvider(config *rest.Config, httpClient *http.Client) (metricsserver
 	return f.wrap, nil
 }
 
-// wrap is a metricsserver.Filter. Its answers tell nothing but their status.
+// wrap implements metricsserver.Filter. The body of a refusal contains only the text of its HTTP status.
 func (f *filter) wrap(logger logr.Logger, next http.Handler) (http.Handler, error) {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		status := http.StatusUnauthorized
@@ -95,7 +97,8 @@ func (f *filter) wrap(logger logr.Logger, next http.Handler) (http.Handler, erro
 	}), nil
 }
 
-// judge gives the verdict, and StatusInternalServerError when there is none. That is not remembered.
+// judge returns the verdict about a request, from the cache if possible. If the reviews fail it returns
+// StatusInternalServerError, which is not cached.
 func (f *filter) judge(req *http.Request, token string, logger logr.Logger) int {
 	verb := strings.ToLower(req.Method)
 	key := verdictKey(token, verb, req.URL.Path)
@@ -106,7 +109,7 @@ func (f *filter) judge(req *http.Request, token string, logger logr.Logger) int 
 	defer cancel()
 	status, err := f.review(ctx, token, verb, req.URL.Path)
 	if err != nil {
-		// A caller who went away is no failure.
+		// If the caller has disconnected, the error is not a failure of the reviews.
 		if req.Context().Err() == nil {
 			f.failures.Do(func() { logger.Error(describe(err, token), "could not tell who may read the metrics") })
 		}
@@ -120,7 +123,7 @@ func (f *filter) judge(req *http.Request, token string, logger logr.Logger) int 
 	return status
 }
 
-// review asks who holds the token, and then whether he may.
+// review asks the API server whom the token belongs to, and then whether that user has permission.
 func (f *filter) review(ctx context.Context, token, verb, path string) (int, error) {
 	known, err := f.tokens.Create(ctx, &authenticationv1.TokenReview{
 		Spec: authenticationv1.TokenReviewSpec{Token: token},
@@ -129,7 +132,7 @@ func (f *filter) review(ctx context.Context, token, verb, path string) (int, err
 		return 0, fmt.Errorf("reviewing the token: %w", err)
 	}
 	user := known.Status.User
-	// An API server that admits anonymous requests could take a token that it does not understand for none.
+	// An API server that allows anonymous requests may treat a token that it does not understand as an anonymous request.
 	if !known.Status.Authenticated || user.Username == "" || user.Username == anonymous {
 		return http.StatusUnauthorized, nil
 	}
@@ -155,14 +158,14 @@ func (f *filter) review(ctx context.Context, token, verb, path string) (int, err
 	return http.StatusOK, nil
 }
 
-// verdictKey does not hold the token, and has one length. No part can hold the byte between them: net/http refuses it in
-// a method, bearer in a token, and the path is last.
+// verdictKey returns a cache key of fixed size that does not reveal the token. The separator cannot occur in the parts before it:
+// net/http rejects it in a method and bearer rejects it in a token.
 func verdictKey(token, verb, path string) [sha256.Size]byte {
 	return sha256.Sum256([]byte(token + "\x00" + verb + "\x00" + path))
 }
 
-// bearer is the token of the one Authorization header. Tokens are printable ASCII without spaces: more than RFC 6750 allows,
-// because authenticators other than the API server's own use more.
+// bearer returns the token of the Authorization header, and false if there is none, more than one or a malformed one. It accepts
+// all printable ASCII except spaces. RFC 6750 allows less, but some authenticators use other characters.
 func bearer(header http.Header) (string, bool) {
 	values := header.Values("Authorization")
 	if len(values) != 1 {
