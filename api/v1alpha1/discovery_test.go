@@ -50,7 +50,7 @@ func TestPrinterColumns(t *testing.T) {
 		{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonTokenValid, LastTransitionTime: metav1.Now()},
 	}
 	later := metav1.NewTime(time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC))
-	token.Status.Token.ExpiresAt = later
+	token.Status.Token.ExpirationTime = later
 	if err := api.Status().Update(t.Context(), token); err != nil {
 		t.Fatal(err)
 	}

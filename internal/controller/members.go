@@ -167,7 +167,7 @@ func (p *pass) copyFrom(ctx context.Context, others []member) (bool, error) {
 			continue // gone, or not what the operator wrote
 		}
 		p.handleCheck()
-		token := p.issued(wechat.Token{Value: value, IssuedAt: status.IssuedAt.Time, ExpiresAt: status.ExpiresAt.Time})
+		token := p.issued(wechat.Token{Value: value, IssuedAt: status.IssueTime.Time, ExpiresAt: status.ExpirationTime.Time})
 		token.copied = true
 		p.mem.put(token)
 		return true, nil
@@ -186,7 +186,7 @@ func (p *pass) sources(others []member) []member {
 		return 1
 	}
 	slices.SortStableFunc(serving, func(a, b member) int {
-		return cmp.Or(b.token.Status.Token.IssuedAt.Compare(a.token.Status.Token.IssuedAt.Time), foreign(a)-foreign(b))
+		return cmp.Or(b.token.Status.Token.IssueTime.Compare(a.token.Status.Token.IssueTime.Time), foreign(a)-foreign(b))
 	})
 	return serving[:min(len(serving), copySources)]
 }
@@ -198,17 +198,17 @@ func (p *pass) serves(t *v1alpha1.TokenStatus) bool {
 		return false
 	}
 	if t == nil || t.Fingerprint == "" || t.Mode != v1alpha1.ModeLegacy ||
-		p.mem.account.isDead(t.Fingerprint) || t.IssuedAt.Time.Before(p.unansweredMark().StartedAt.Truncate(time.Second)) {
+		p.mem.account.isDead(t.Fingerprint) || t.IssueTime.Time.Before(p.unansweredMark().StartedAt.Truncate(time.Second)) {
 		return false
 	}
 	// While the time is not known, who takes an expired token asks WeChat about it. To mint would end one that is not.
-	if now, synced := p.WeChat.Clock(); synced && !now.Before(t.ExpiresAt.Time) {
+	if now, synced := p.WeChat.Clock(); synced && !now.Before(t.ExpirationTime.Time) {
 		return false
 	}
 	s := p.stored
 	return p.mem.verified.tampered || p.mem.account.isDead(s.fingerprint) ||
 		s.appID != p.token.Spec.AppID || s.mode != p.token.Spec.Mode || p.credentialsChanged() ||
-		t.Fingerprint != s.fingerprint && s.issuedAt.Truncate(time.Second).Before(t.IssuedAt.Time)
+		t.Fingerprint != s.fingerprint && s.issuedAt.Truncate(time.Second).Before(t.IssueTime.Time)
 }
 
 // noteOutcome is for the other members of a Legacy account, who may wait for this resource.

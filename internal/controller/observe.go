@@ -170,7 +170,7 @@ func (p *pass) trusted() (stored, bool) {
 		return stored{}, false
 	}
 	s := recorded(p.record)
-	s.mode, s.issuedAt, s.expiresAt = t.Mode, t.IssuedAt.Time, t.ExpiresAt.Time
+	s.mode, s.issuedAt, s.expiresAt = t.Mode, t.IssueTime.Time, t.ExpirationTime.Time
 	if t.Fingerprint != "" {
 		s.fingerprint, s.unseen = t.Fingerprint, false
 	}

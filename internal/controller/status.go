@@ -91,7 +91,7 @@ func (p *pass) status() v1alpha1.WeChatAppTokenStatus {
 	}
 	if due := refresh.DueAt(p.storedInputs()); !due.IsZero() && p.stored.believable(now) {
 		at := metav1.NewTime(due.Truncate(time.Second))
-		s.NextRefreshAt = &at
+		s.NextRefreshTime = &at
 	}
 	if p.handled != (v1alpha1.HandledRequests{}) {
 		handled := p.handled
@@ -124,9 +124,9 @@ func (p *pass) tokenStatus(now time.Time) *v1alpha1.TokenStatus {
 		return p.token.Status.Token // what is not believed must not become what is
 	}
 	t := &v1alpha1.TokenStatus{
-		Mode:      p.stored.mode,
-		IssuedAt:  metav1.NewTime(p.stored.issuedAt.Truncate(time.Second)),
-		ExpiresAt: metav1.NewTime(p.stored.expiresAt.Truncate(time.Second)),
+		Mode:           p.stored.mode,
+		IssueTime:      metav1.NewTime(p.stored.issuedAt.Truncate(time.Second)),
+		ExpirationTime: metav1.NewTime(p.stored.expiresAt.Truncate(time.Second)),
 	}
 	if !p.stored.unseen {
 		t.Fingerprint = p.stored.fingerprint
@@ -156,7 +156,7 @@ func (p *pass) report(now time.Time) *v1alpha1.RefreshError {
 		Message:            p.mem.message,
 		RequestID:          p.mem.requestID,
 		Time:               metav1.NewTime(f.Time.Truncate(time.Second)),
-		RetryAt:            &retryAt,
+		RetryTime:          &retryAt,
 		Attempts:           int32(min(f.Attempts, 1<<30)), //nolint:gosec // bounded just here
 		Generation:         p.mem.failedGeneration,
 		CredentialsVersion: p.mem.failedCredentials,
@@ -178,8 +178,8 @@ func (m *memory) recallFailure(token *v1alpha1.WeChatAppToken) {
 		Class: classOf(e), Reason: e.Reason, Code: int(e.Code), OfWrite: e.Reason == v1alpha1.ReasonTargetWriteFailed,
 		First: e.Time.Time, Time: e.Time.Time, Attempts: int(e.Attempts),
 	}
-	if e.RetryAt != nil && f.Class != wechat.ClassTransient {
-		f.RetryAt = e.RetryAt.Time
+	if e.RetryTime != nil && f.Class != wechat.ClassTransient {
+		f.RetryAt = e.RetryTime.Time
 	}
 	if f.Reason == v1alpha1.ReasonIPBlocked {
 		f.Named = f.RetryAt.Sub(f.Time)
