@@ -34,6 +34,7 @@ func largestStatus() v1alpha1.WeChatAppTokenStatus {
 		},
 		Delivery:        &v1alpha1.DeliveryStatus{Fingerprint: "0123456789abcdef", Pods: 1 << 30, Reached: 1 << 30, Time: now},
 		HandledRequests: &v1alpha1.HandledRequests{Check: value, Refresh: value, Revoke: value},
+		Revocation:      &v1alpha1.RevocationStatus{Value: value, Victim: "0123456789abcdef", FirstForcedTime: &now},
 	}
 	for i := range 16 {
 		status.Conditions = append(status.Conditions, metav1.Condition{
@@ -104,6 +105,8 @@ func TestStatusLimits(t *testing.T) {
 		{"handledRequests", "check", v1alpha1.RequestValueMaxLength},
 		{"handledRequests", "refresh", v1alpha1.RequestValueMaxLength},
 		{"handledRequests", "revoke", v1alpha1.RequestValueMaxLength},
+		{"revocation", "value", v1alpha1.RequestValueMaxLength},
+		{"revocation", "victim", 16},
 	} {
 		path := strings.Trim(c.parent+"."+c.field, ".")
 		status := func(n int) string {
@@ -131,6 +134,9 @@ func TestStatusLimits(t *testing.T) {
 		{name: "less than no pods", spec: "delivery: {pods: -1}", field: "status.delivery.pods", advice: "greater than or equal to 0"},
 		{name: "less than none reached", spec: "delivery: {reached: -1}", field: "status.delivery.reached", advice: "greater than or equal to 0"},
 		{name: "a delivery of nothing", spec: `delivery: {fingerprint: ""}`, field: "status.delivery.fingerprint", advice: "at least 1"},
+		{name: "a revocation of nothing", spec: "revocation: {value: null}", field: "status.revocation.value", advice: "Required value"},
+		{name: "a revocation of an empty value", spec: `revocation: {value: ""}`, field: "status.revocation.value", advice: "at least 1 chars long"},
+		{name: "a revocation without a forced call", spec: "revocation: {victim: null, firstForcedTime: null}"},
 		{name: "16 conditions", spec: conditions(16, someTime)},
 		{name: "17 conditions", spec: conditions(17, someTime), field: "status.conditions", advice: "must have at most 16 items"},
 		{name: "65 forced refreshes", spec: "forcedRefreshes: [" + strings.Repeat(someTime+", ", 65) + "]", field: "status.forcedRefreshes", advice: "must have at most 64 items"},
@@ -146,14 +152,15 @@ func TestStatusTimes(t *testing.T) {
 		"2026-01-02t15:04:05z": false, "2026-01-02T15:04:05_5Z": false, "2026-01-02T15:04:05+99:99": false,
 	} {
 		for field, status := range map[string]string{
-			"nextRefreshTime":      "nextRefreshTime: " + value,
-			"token.issueTime":      "token: {issueTime: " + value + "}",
-			"token.expirationTime": "token: {expirationTime: " + value + "}",
-			"delivery.time":        "delivery: {time: " + value + "}",
-			"lastError.time":       "lastError: {time: " + value + "}",
-			"lastError.retryTime":  "lastError: {retryTime: " + value + "}",
-			"forcedRefreshes":      "forcedRefreshes: [" + someTime + ", " + value + "]",
-			"conditions":           conditions(2, value),
+			"nextRefreshTime":            "nextRefreshTime: " + value,
+			"token.issueTime":            "token: {issueTime: " + value + "}",
+			"token.expirationTime":       "token: {expirationTime: " + value + "}",
+			"delivery.time":              "delivery: {time: " + value + "}",
+			"lastError.time":             "lastError: {time: " + value + "}",
+			"lastError.retryTime":        "lastError: {retryTime: " + value + "}",
+			"revocation.firstForcedTime": "revocation: {firstForcedTime: " + value + "}",
+			"forcedRefreshes":            "forcedRefreshes: [" + someTime + ", " + value + "]",
+			"conditions":                 conditions(2, value),
 		} {
 			c := specCase{name: field + " " + value, spec: status}
 			if !good {

@@ -286,7 +286,7 @@ func (s *subject) inDelay(what string, got time.Duration, nth, limit int) {
 	}
 }
 
-// written judges the status writes of a number of failures: one for an outage, one for each move of retryAt else. silent
+// written judges the status writes of a number of failures: one for an outage, one for each move of retryTime else. silent
 // is the number of failures that cost none.
 func (s *subject) written(when string, before, failures, silent int) {
 	s.Helper()
