@@ -25,8 +25,8 @@ const (
 
 // Keys that the operator reads on Secrets, set by the Secret's owner.
 const (
-	// AnnotationAdopt on an existing Secret consents that the WeChatAppToken named by
-	// the value writes its token into it.
+	// AnnotationAdopt on an existing Secret consents that a WeChatAppToken writes its
+	// token into it. The value is "<resource name>/<appid>".
 	AnnotationAdopt = AnnotationPrefix + "adopt"
 	// LabelCredentials with the value "true" marks a Secret as WeChat credentials. It is
 	// required only where the operator runs with --require-credentials-label.

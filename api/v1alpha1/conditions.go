@@ -26,8 +26,6 @@ const (
 	// ReasonTokenNotIssued: no token has been stored yet.
 	ReasonTokenNotIssued = "TokenNotIssued"
 
-	ReasonSuspended = "Suspended"
-
 	// ReasonCredentialsNotFound: the credentials Secret or its key does not exist, is not
 	// of type Opaque, or lacks the label that this operator requires.
 	ReasonCredentialsNotFound = "CredentialsNotFound"
@@ -42,6 +40,9 @@ const (
 	ReasonTargetContested = "TargetContested"
 	// ReasonTargetWriteFailed: the API server refuses the write of the target Secret.
 	ReasonTargetWriteFailed = "TargetWriteFailed"
+
+	// ReasonKubernetesAPIError: the API server could not be read for 60 seconds.
+	ReasonKubernetesAPIError = "KubernetesAPIError"
 )
 
 // Reasons of DeliveryDegraded.

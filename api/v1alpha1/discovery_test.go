@@ -50,7 +50,7 @@ func TestPrinterColumns(t *testing.T) {
 		{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonTokenValid, LastTransitionTime: metav1.Now()},
 	}
 	later := metav1.NewTime(time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC))
-	token.Status.Token.ExpiresAt = later
+	token.Status.Token.ExpirationTime = later
 	if err := api.Status().Update(t.Context(), token); err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestPrinterColumns(t *testing.T) {
 		columns = append(columns, column{c.Name, c.Priority})
 	}
 	want := []column{
-		{"Name", 0}, {"App ID", 0}, {"Mode", 0}, {"Ready", 0}, {"Secret", 0}, {"Expires", 0}, {"Age", 0},
+		{"Name", 0}, {"App ID", 0}, {"Mode", 0}, {"Ready", 0}, {"Failing", 0}, {"Secret", 0}, {"Expires", 0}, {"Age", 0},
 		{"Reason", 1}, {"Next refresh", 1}, {"Suspended", 1},
 	}
 	if !slices.Equal(columns, want) {
@@ -77,14 +77,14 @@ func TestPrinterColumns(t *testing.T) {
 		t.Fatalf("%d rows", len(table.Rows))
 	}
 	for i, want := range [][]any{
-		{"shop", appID, "Legacy", "True", "shop", "2030-01-02T03:04:05Z", nil, "TokenValid", "2026-01-02T15:04:05Z", true},
-		{"unseen", appID, "Stable", nil, nil, nil, nil, nil, nil, false},
+		{"shop", appID, "Legacy", "True", v1alpha1.ReasonIPNotAllowed, "shop", "2030-01-02T03:04:05Z", nil, "TokenValid", "2026-01-02T15:04:05Z", true},
+		{"unseen", appID, "Stable", nil, nil, nil, nil, nil, nil, nil, false},
 	} {
 		cells := table.Rows[i].Cells
-		if age := fmt.Sprint(cells[6]); !strings.HasSuffix(age, "s") { // seconds, in this test
+		if age := fmt.Sprint(cells[7]); !strings.HasSuffix(age, "s") { // seconds, in this test
 			t.Errorf("the age is %s", age)
 		}
-		cells[6] = nil
+		cells[7] = nil
 		if !reflect.DeepEqual(cells, want) {
 			t.Errorf("the row is %v,\nwant %v", cells, want)
 		}

@@ -23,17 +23,18 @@ func largestStatus() v1alpha1.WeChatAppTokenStatus {
 	value := strings.Repeat("v", v1alpha1.RequestValueMaxLength)
 	status := v1alpha1.WeChatAppTokenStatus{
 		ObservedGeneration:    1,
-		Token:                 &v1alpha1.TokenStatus{Mode: v1alpha1.ModeLegacy, IssuedAt: now, ExpiresAt: now, Fingerprint: "0123456789abcdef"},
-		NextRefreshAt:         &now,
+		Token:                 &v1alpha1.TokenStatus{Mode: v1alpha1.ModeLegacy, IssueTime: now, ExpirationTime: now, Fingerprint: "0123456789abcdef"},
+		NextRefreshTime:       &now,
 		TargetSecretName:      strings.Repeat("t", 253),
 		TargetResourceVersion: strings.Repeat("1", 64),
 		CredentialsVersion:    strings.Repeat("c", 128),
 		LastError: &v1alpha1.RefreshError{
 			Code: -1, Reason: strings.Repeat("R", 64), Message: strings.Repeat("字", 1024), RequestID: strings.Repeat("a", 128), Time: now,
-			RetryAt: &now, Attempts: 1 << 30, Generation: 1, CredentialsVersion: strings.Repeat("c", 128),
+			RetryTime: &now, Attempts: 1 << 30, Generation: 1, CredentialsVersion: strings.Repeat("c", 128),
 		},
 		Delivery:        &v1alpha1.DeliveryStatus{Fingerprint: "0123456789abcdef", Pods: 1 << 30, Reached: 1 << 30, Time: now},
 		HandledRequests: &v1alpha1.HandledRequests{Check: value, Refresh: value, Revoke: value},
+		Revocation:      &v1alpha1.RevocationStatus{Value: value, Victim: "0123456789abcdef", FirstForcedTime: &now},
 	}
 	for i := range 16 {
 		status.Conditions = append(status.Conditions, metav1.Condition{
@@ -104,6 +105,8 @@ func TestStatusLimits(t *testing.T) {
 		{"handledRequests", "check", v1alpha1.RequestValueMaxLength},
 		{"handledRequests", "refresh", v1alpha1.RequestValueMaxLength},
 		{"handledRequests", "revoke", v1alpha1.RequestValueMaxLength},
+		{"revocation", "value", v1alpha1.RequestValueMaxLength},
+		{"revocation", "victim", 16},
 	} {
 		path := strings.Trim(c.parent+"."+c.field, ".")
 		status := func(n int) string {
@@ -119,8 +122,8 @@ func TestStatusLimits(t *testing.T) {
 	tryStatus(t, append(cases, []specCase{
 		{name: "mode Stable", spec: "token: {mode: Stable}"},
 		{name: "no mode", spec: "token: {mode: stable}", field: "status.token.mode", advice: "supported values"},
-		{name: "no issuedAt", spec: "token: {issuedAt: null}", field: "status.token.issuedAt", advice: "Required value"},
-		{name: "no expiresAt", spec: "token: {expiresAt: null}", field: "status.token.expiresAt", advice: "Required value"},
+		{name: "no issueTime", spec: "token: {issueTime: null}", field: "status.token.issueTime", advice: "Required value"},
+		{name: "no expirationTime", spec: "token: {expirationTime: null}", field: "status.token.expirationTime", advice: "Required value"},
 		{name: "no reason", spec: "lastError: {reason: null}", field: "status.lastError.reason", advice: "Required value"},
 		{name: "empty reason", spec: "lastError: {reason: ''}", field: "status.lastError.reason", advice: "at least 1 chars long"},
 		{name: "no time", spec: "lastError: {time: null}", field: "status.lastError.time", advice: "Required value"},
@@ -131,6 +134,9 @@ func TestStatusLimits(t *testing.T) {
 		{name: "less than no pods", spec: "delivery: {pods: -1}", field: "status.delivery.pods", advice: "greater than or equal to 0"},
 		{name: "less than none reached", spec: "delivery: {reached: -1}", field: "status.delivery.reached", advice: "greater than or equal to 0"},
 		{name: "a delivery of nothing", spec: `delivery: {fingerprint: ""}`, field: "status.delivery.fingerprint", advice: "at least 1"},
+		{name: "a revocation of nothing", spec: "revocation: {value: null}", field: "status.revocation.value", advice: "Required value"},
+		{name: "a revocation of an empty value", spec: `revocation: {value: ""}`, field: "status.revocation.value", advice: "at least 1 chars long"},
+		{name: "a revocation without a forced call", spec: "revocation: {victim: null, firstForcedTime: null}"},
 		{name: "16 conditions", spec: conditions(16, someTime)},
 		{name: "17 conditions", spec: conditions(17, someTime), field: "status.conditions", advice: "must have at most 16 items"},
 		{name: "65 forced refreshes", spec: "forcedRefreshes: [" + strings.Repeat(someTime+", ", 65) + "]", field: "status.forcedRefreshes", advice: "must have at most 64 items"},
@@ -146,14 +152,15 @@ func TestStatusTimes(t *testing.T) {
 		"2026-01-02t15:04:05z": false, "2026-01-02T15:04:05_5Z": false, "2026-01-02T15:04:05+99:99": false,
 	} {
 		for field, status := range map[string]string{
-			"nextRefreshAt":     "nextRefreshAt: " + value,
-			"token.issuedAt":    "token: {issuedAt: " + value + "}",
-			"token.expiresAt":   "token: {expiresAt: " + value + "}",
-			"delivery.time":     "delivery: {time: " + value + "}",
-			"lastError.time":    "lastError: {time: " + value + "}",
-			"lastError.retryAt": "lastError: {retryAt: " + value + "}",
-			"forcedRefreshes":   "forcedRefreshes: [" + someTime + ", " + value + "]",
-			"conditions":        conditions(2, value),
+			"nextRefreshTime":            "nextRefreshTime: " + value,
+			"token.issueTime":            "token: {issueTime: " + value + "}",
+			"token.expirationTime":       "token: {expirationTime: " + value + "}",
+			"delivery.time":              "delivery: {time: " + value + "}",
+			"lastError.time":             "lastError: {time: " + value + "}",
+			"lastError.retryTime":        "lastError: {retryTime: " + value + "}",
+			"revocation.firstForcedTime": "revocation: {firstForcedTime: " + value + "}",
+			"forcedRefreshes":            "forcedRefreshes: [" + someTime + ", " + value + "]",
+			"conditions":                 conditions(2, value),
 		} {
 			c := specCase{name: field + " " + value, spec: status}
 			if !good {

@@ -64,11 +64,12 @@ const (
 // +kubebuilder:printcolumn:name="App ID",type=string,JSONPath=`.spec.appID`
 // +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Failing",type=string,JSONPath=`.status.conditions[?(@.type=="RefreshFailing")].reason`
 // +kubebuilder:printcolumn:name="Secret",type=string,JSONPath=`.status.targetSecretName`
-// +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.status.token.expiresAt`
+// +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.status.token.expirationTime`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
-// +kubebuilder:printcolumn:name="Next refresh",type=string,priority=1,JSONPath=`.status.nextRefreshAt`
+// +kubebuilder:printcolumn:name="Next refresh",type=string,priority=1,JSONPath=`.status.nextRefreshTime`
 // +kubebuilder:printcolumn:name="Suspended",type=boolean,priority=1,JSONPath=`.spec.suspend`
 // +kubebuilder:validation:XValidation:rule="self.spec.credentialsSecretRef.name != (has(self.spec.target.name) ? self.spec.target.name : self.metadata.name)",fieldPath=".spec.target.name",message="the target Secret must not be the credentials Secret: set spec.target.name to another name"
 // +kubebuilder:validation:XValidation:rule="(has(self.spec.target.name) ? self.spec.target.name : self.metadata.name) == (has(oldSelf.spec.target.name) ? oldSelf.spec.target.name : oldSelf.metadata.name)",fieldPath=".spec.target.name",message="spec.target.name is immutable, because pods mount the Secret by its name: create a second WeChatAppToken with the new name, move the pods, then delete this one"
@@ -162,7 +163,8 @@ type AnnotationValue string
 type TargetSpec struct {
 	// name of the Secret; by default the name of this WeChatAppToken. Immutable.
 	// An existing Secret is written only if it carries the annotation
-	// wechat.apptoken.dev/adopt with the name of this WeChatAppToken.
+	// wechat.apptoken.dev/adopt with the name and the appID of this
+	// WeChatAppToken, such as shop/wx0123456789abcdef.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",message="must be a name for a Secret: lower-case letters, digits, '-' and '.', starting and ending with a letter or digit; leave it out for the name of this WeChatAppToken"
@@ -244,11 +246,11 @@ type WeChatAppTokenStatus struct {
 	// +optional
 	Delivery *DeliveryStatus `json:"delivery,omitempty"`
 
-	// nextRefreshAt is when the token is due to be replaced. For people; no
+	// nextRefreshTime is when the token is due to be replaced. For people; no
 	// decision reads it.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self >= timestamp('0001-01-01T00:00:00Z')",message="must be a time such as 2026-01-02T15:04:05Z"
-	NextRefreshAt *metav1.Time `json:"nextRefreshAt,omitempty"`
+	NextRefreshTime *metav1.Time `json:"nextRefreshTime,omitempty"`
 
 	// targetSecretName is the name of the Secret that receives the token.
 	// +optional
@@ -276,6 +278,11 @@ type WeChatAppTokenStatus struct {
 	// +optional
 	HandledRequests *HandledRequests `json:"handledRequests,omitempty"`
 
+	// revocation tells how far a revoke has come; present only while it is half
+	// done.
+	// +optional
+	Revocation *RevocationStatus `json:"revocation,omitempty"`
+
 	// forcedRefreshes are the times within 24 hours at which this resource forced
 	// a refresh. WeChat grants 20 a day for an account.
 	// +optional
@@ -290,14 +297,14 @@ type TokenStatus struct {
 	// mode that issued the token.
 	// +optional
 	Mode Mode `json:"mode,omitempty"`
-	// issuedAt is when the call that returned the token was started.
+	// issueTime is when the call that first returned the token was started.
 	// +required
 	// +kubebuilder:validation:XValidation:rule="self >= timestamp('0001-01-01T00:00:00Z')",message="must be a time such as 2026-01-02T15:04:05Z"
-	IssuedAt metav1.Time `json:"issuedAt"`
-	// expiresAt is when WeChat stops accepting the token.
+	IssueTime metav1.Time `json:"issueTime"`
+	// expirationTime is when WeChat stops accepting the token.
 	// +required
 	// +kubebuilder:validation:XValidation:rule="self >= timestamp('0001-01-01T00:00:00Z')",message="must be a time such as 2026-01-02T15:04:05Z"
-	ExpiresAt metav1.Time `json:"expiresAt"`
+	ExpirationTime metav1.Time `json:"expirationTime"`
 	// fingerprint is the first 16 hex digits of the token's SHA-256. It is empty
 	// for a Legacy token that was found in the Secret after a crash, because
 	// nobody saw WeChat issue it.
@@ -350,11 +357,11 @@ type RefreshError struct {
 	// +required
 	// +kubebuilder:validation:XValidation:rule="self >= timestamp('0001-01-01T00:00:00Z')",message="must be a time such as 2026-01-02T15:04:05Z"
 	Time metav1.Time `json:"time"`
-	// retryAt is when the next attempt is due. A change of the spec or of the
+	// retryTime is when the next attempt is due. A change of the spec or of the
 	// credentials makes one at once.
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self >= timestamp('0001-01-01T00:00:00Z')",message="must be a time such as 2026-01-02T15:04:05Z"
-	RetryAt *metav1.Time `json:"retryAt,omitempty"`
+	RetryTime *metav1.Time `json:"retryTime,omitempty"`
 	// attempts that failed in a row for this reason.
 	// +optional
 	Attempts int32 `json:"attempts,omitempty"`
@@ -383,6 +390,25 @@ type HandledRequests struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	Revoke string `json:"revoke,omitempty"`
+}
+
+// RevocationStatus tells how far a revoke has come. WeChat asks for two forced
+// calls, at least 30 seconds apart, to kill a leaked token.
+type RevocationStatus struct {
+	// value of wechat.apptoken.dev/revoke-requested-at that is being carried out.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	Value string `json:"value"`
+	// victim is the fingerprint of the leaked token, as in token.fingerprint.
+	// +optional
+	// +kubebuilder:validation:MaxLength=16
+	Victim string `json:"victim,omitempty"`
+	// firstForcedTime is when the latest forced call was made that another one has
+	// to follow; absent while there was none.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('0001-01-01T00:00:00Z')",message="must be a time such as 2026-01-02T15:04:05Z"
+	FirstForcedTime *metav1.Time `json:"firstForcedTime,omitempty"`
 }
 
 // TargetName is the name of the Secret that receives the token.

@@ -127,7 +127,8 @@ func (s *story) failureAdvice() []string {
 	}
 	switch reason {
 	case v1alpha1.ReasonUnreachable, v1alpha1.ReasonSystemBusy, v1alpha1.ReasonRateLimited, v1alpha1.ReasonBadResponse,
-		v1alpha1.ReasonTokenNotIssued, v1alpha1.ReasonTokenExpired, v1alpha1.ReasonTargetTerminating:
+		v1alpha1.ReasonTokenNotIssued, v1alpha1.ReasonTokenExpired, v1alpha1.ReasonTargetTerminating,
+		v1alpha1.ReasonKubernetesAPIError:
 		out = append(out, "The operator goes on trying by itself.")
 	case v1alpha1.ReasonCredentialsNotFound, v1alpha1.ReasonCredentialsMalformed:
 		out = append(out, "The operator acts on a change of the credentials Secret at once.")

@@ -136,7 +136,7 @@ func (x *examination) checkSilence(r *report) {
 		case t.unseen():
 			what = fmt.Sprintf("no operator has seen it since it was created %s", ago(t.CreationTimestamp.Time, t.now))
 		case t.state() == stateExpired:
-			what = fmt.Sprintf("its token expired %s and the status was not updated", ago(t.Status.Token.ExpiresAt.Time, t.now))
+			what = fmt.Sprintf("its token expired %s and the status was not updated", ago(t.Status.Token.ExpirationTime.Time, t.now))
 		}
 		r.add(levelError, "The operator does not run, does not serve this namespace, or cannot reach the API server: look at its logs.",
 			"%s: %s", t.fullName(), what)

@@ -128,7 +128,7 @@ func TestDoctor(t *testing.T) {
 	w.createLease(operatorName+"-11111111", "", time.Now())
 	w.createLease(operatorName+"-22222222", "operator-b", time.Now().Add(-10*time.Minute))
 	w.createTokenOnly("unseen")
-	at := w.token("shop").Status.Token.ExpiresAt.Add(time.Hour)
+	at := w.token("shop").Status.Token.ExpirationTime.Add(time.Hour)
 	w.now = func() time.Time { return at }
 	w.wants(w.wxtoken("doctor"), exitBad,
 		"is scaled to 0 replicas", "→ kubectl -n "+w.namespace+" scale deployment operator --replicas=2.",

@@ -54,7 +54,7 @@ func TestExpiryAndRefreshIn(t *testing.T) {
 	healthy := tokenAt("shop", "aa", issued)
 	broken := failing(healthy, "no answer")
 	retry := metav1.NewTime(issued.Add(due + 100*time.Second))
-	broken.Status.LastError = &v1alpha1.RefreshError{RetryAt: &retry}
+	broken.Status.LastError = &v1alpha1.RefreshError{RetryTime: &retry}
 	suspended := *healthy.DeepCopy()
 	suspended.Spec.Suspend = true
 	for name, test := range map[string]struct {

@@ -139,7 +139,7 @@ func TestListOfWhatNobodyRefreshes(t *testing.T) {
 	w.createToken("shop")
 	w.lookLater("shop")
 	stop()
-	at := w.token("shop").Status.Token.ExpiresAt.Add(4 * time.Minute)
+	at := w.token("shop").Status.Token.ExpirationTime.Add(4 * time.Minute)
 	w.now = func() time.Time { return at }
 	w.golden("list-nobody.txt", w.ok("list"))
 	w.golden("status-nobody.txt", w.ok("status", "shop"), w.dueAgo("shop", at)...)

@@ -122,7 +122,7 @@ func TestBudget(t *testing.T) {
 		now := metav1.Now()
 		r.Status = v1alpha1.WeChatAppTokenStatus{
 			ObservedGeneration: 1,
-			Token:              &v1alpha1.TokenStatus{Mode: r.Spec.Mode, IssuedAt: now, ExpiresAt: metav1.NewTime(now.Add(time.Hour)), Fingerprint: "0123456789abcdef"},
+			Token:              &v1alpha1.TokenStatus{Mode: r.Spec.Mode, IssueTime: now, ExpirationTime: metav1.NewTime(now.Add(time.Hour)), Fingerprint: "0123456789abcdef"},
 			Conditions: []metav1.Condition{{
 				Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonTokenValid, LastTransitionTime: now,
 			}},

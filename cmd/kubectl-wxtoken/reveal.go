@@ -62,7 +62,7 @@ func (a *app) reveal(ctx context.Context, arg string, yes bool) error {
 	case !has || k.Fingerprint != "" && k.Fingerprint != tok.Fingerprint():
 		fmt.Fprintf(a.ErrOut, "warning: this is not the token that the operator wrote; it may be worthless. %s\n", more)
 	case left <= 0:
-		fmt.Fprintf(a.ErrOut, "warning: this token expired %s. %s\n", ago(k.ExpiresAt.Time, l.now), more)
+		fmt.Fprintf(a.ErrOut, "warning: this token expired %s. %s\n", ago(k.ExpirationTime.Time, l.now), more)
 	}
 	fmt.Fprintln(a.Out, tok.Reveal())
 	return nil

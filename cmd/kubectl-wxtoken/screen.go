@@ -134,10 +134,10 @@ func changes(before, after look) []happening {
 	was, is := before.Status.Token, after.Status.Token
 	switch {
 	case was == nil && is != nil:
-		out = append(out, happening{text: "token issued, valid for " + countdown(is.ExpiresAt.Sub(after.now)), color: green})
+		out = append(out, happening{text: "token issued, valid for " + countdown(is.ExpirationTime.Sub(after.now)), color: green})
 	case was != nil && is != nil && was.Fingerprint != is.Fingerprint:
 		text := "token replaced: the one before had expired"
-		if left := was.ExpiresAt.Sub(after.now); left > 0 {
+		if left := was.ExpirationTime.Sub(after.now); left > 0 {
 			text = fmt.Sprintf("token replaced, %s before the end of the one before", countdown(left))
 		}
 		out = append(out, happening{text: text, color: green})

@@ -22,9 +22,9 @@ func tokenAt(name, fingerprint string, issued time.Time) v1alpha1.WeChatAppToken
 	t := v1alpha1.WeChatAppToken{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, CreationTimestamp: metav1.NewTime(issued)}}
 	t.Spec.AppID, t.Spec.Mode = "wx0123456789abcdef", v1alpha1.ModeStable
 	t.Status.Token = &v1alpha1.TokenStatus{
-		Fingerprint: fingerprint, IssuedAt: metav1.NewTime(issued), ExpiresAt: metav1.NewTime(issued.Add(2 * time.Hour)),
+		Fingerprint: fingerprint, IssueTime: metav1.NewTime(issued), ExpirationTime: metav1.NewTime(issued.Add(2 * time.Hour)),
 	}
-	t.Status.NextRefreshAt = &due
+	t.Status.NextRefreshTime = &due
 	t.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonTokenValid}}
 	return t
 }

@@ -77,7 +77,7 @@ func (l look) left() (time.Duration, bool) {
 	if l.Status.Token == nil {
 		return 0, false
 	}
-	return l.Status.Token.ExpiresAt.Sub(l.now), true
+	return l.Status.Token.ExpirationTime.Sub(l.now), true
 }
 
 func (l look) state() state {
@@ -123,7 +123,7 @@ func (l look) message() string {
 	switch s := l.state(); {
 	case s == stateExpired:
 		return fmt.Sprintf("the token expired %s and the status still says that it is valid, so no operator updates it",
-			ago(l.Status.Token.ExpiresAt.Time, l.now))
+			ago(l.Status.Token.ExpirationTime.Time, l.now))
 	case l.ready == nil:
 		return "no operator has seen this resource yet"
 	}
@@ -132,7 +132,7 @@ func (l look) message() string {
 
 // overdue: the refresh was due some time ago, and the status does not say why it did not happen.
 func (l look) overdue() bool {
-	due := l.Status.NextRefreshAt
+	due := l.Status.NextRefreshTime
 	return due != nil && !l.Spec.Suspend && l.failing == nil && l.isReady() && l.now.Sub(due.Time) > overdueAfter
 }
 
@@ -151,7 +151,7 @@ func (l look) expiry() cell {
 		return cell{text: "expired", color: red}
 	}
 	c := cell{text: countdown(left)}
-	if due := l.Status.NextRefreshAt; l.state() == stateFailing && due != nil && l.now.After(due.Time) {
+	if due := l.Status.NextRefreshTime; l.state() == stateFailing && due != nil && l.now.After(due.Time) {
 		c.color = yellow
 	}
 	return c
@@ -159,7 +159,7 @@ func (l look) expiry() cell {
 
 // refreshIn is the cell REFRESH IN.
 func (l look) refreshIn() cell {
-	due := l.Status.NextRefreshAt
+	due := l.Status.NextRefreshTime
 	switch {
 	case due == nil || l.state() == stateStalled && l.Status.LastError == nil:
 		return cell{text: "-"}
@@ -167,8 +167,8 @@ func (l look) refreshIn() cell {
 		return cell{text: "suspended", color: yellow}
 	}
 	at := due.Time
-	if e := l.Status.LastError; e != nil && e.RetryAt != nil && !l.now.Before(at) {
-		at = e.RetryAt.Time
+	if e := l.Status.LastError; e != nil && e.RetryTime != nil && !l.now.Before(at) {
+		at = e.RetryTime.Time
 	}
 	switch {
 	case at.Sub(l.now) >= time.Second:

@@ -145,9 +145,9 @@ func (s *story) facts() *table {
 			add("fingerprint", "%s (SHA-256 of the token, its first 16 digits)", k.Fingerprint)
 		}
 		if left, _ := s.left(); left > 0 {
-			add("expires", "in %s, at %s", countdown(left), stamp(k.ExpiresAt.Time))
+			add("expires", "in %s, at %s", countdown(left), stamp(k.ExpirationTime.Time))
 		} else {
-			add("expired", "%s, at %s", ago(k.ExpiresAt.Time, s.now), stamp(k.ExpiresAt.Time))
+			add("expired", "%s, at %s", ago(k.ExpirationTime.Time, s.now), stamp(k.ExpirationTime.Time))
 		}
 	}
 	if text := s.delivery(); text != "" {

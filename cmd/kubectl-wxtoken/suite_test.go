@@ -224,7 +224,7 @@ func (w *world) eventuallyState(name string, s state, reason string) *v1alpha1.W
 func (w *world) lookLater(name string) time.Time {
 	w.Helper()
 	t := w.eventuallyState(name, stateReady, v1alpha1.ReasonTokenValid)
-	at := t.Status.Token.IssuedAt.Add(later)
+	at := t.Status.Token.IssueTime.Add(later)
 	w.now = func() time.Time { return at }
 	return at
 }
@@ -308,7 +308,7 @@ func (w *world) golden(name, got string, replace ...string) {
 // refreshIn hides the seconds of the countdown to the next refresh, which has jitter.
 func (w *world) refreshIn(name string, now time.Time) []string {
 	w.Helper()
-	text := countdown(w.token(name).Status.NextRefreshAt.Sub(now))
+	text := countdown(w.token(name).Status.NextRefreshTime.Sub(now))
 	hidden := regexp.MustCompile(`\d\ds$`).ReplaceAllString(text, "??s")
 	return []string{text, hidden}
 }
@@ -332,7 +332,7 @@ func (w *world) grant(user, name string, rules ...rbacv1.PolicyRule) {
 // dueAgo hides the seconds since a refresh was due.
 func (w *world) dueAgo(name string, now time.Time) []string {
 	w.Helper()
-	text := ago(w.token(name).Status.NextRefreshAt.Time, now)
+	text := ago(w.token(name).Status.NextRefreshTime.Time, now)
 	hidden := regexp.MustCompile(`\d+s ago$`).ReplaceAllStringFunc(text, func(s string) string { return strings.Repeat("?", len(s)-5) + "s ago" })
 	return []string{text, hidden}
 }

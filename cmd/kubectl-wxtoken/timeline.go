@@ -54,9 +54,9 @@ func (s *story) timeline() *table {
 func (s *story) past() []moment {
 	out := []moment{{at: s.CreationTimestamp.Time, text: "created", rank: -3}}
 	if k := s.Status.Token; k != nil {
-		out = append(out, moment{at: k.IssuedAt.Time, text: s.issueText(), color: green, rank: -1})
+		out = append(out, moment{at: k.IssueTime.Time, text: s.issueText(), color: green, rank: -1})
 		if left, _ := s.left(); left <= 0 {
-			out = append(out, moment{at: k.ExpiresAt.Time, text: "the token expired", color: red, rank: -1})
+			out = append(out, moment{at: k.ExpirationTime.Time, text: "the token expired", color: red, rank: -1})
 		}
 	}
 	for _, t := range s.forced() {
@@ -68,14 +68,14 @@ func (s *story) past() []moment {
 	if e := s.Status.LastError; e != nil {
 		out = append(out, moment{at: e.Time.Time, text: errorText(e), color: red, rank: 0})
 	}
-	if due := s.Status.NextRefreshAt; due != nil && !due.After(s.now) && !s.Spec.Suspend {
+	if due := s.Status.NextRefreshTime; due != nil && !due.After(s.now) && !s.Spec.Suspend {
 		out = append(out, moment{at: due.Time, text: "the refresh was due", color: yellow, rank: -1})
 	}
 	return slices.DeleteFunc(out, func(m moment) bool { return m.at.After(s.now.Add(time.Second)) })
 }
 
 func (s *story) issueText() string {
-	text := fmt.Sprintf("token issued by WeChat, for %s", short(s.Status.Token.ExpiresAt.Sub(s.Status.Token.IssuedAt.Time)))
+	text := fmt.Sprintf("token issued by WeChat, for %s", short(s.Status.Token.ExpirationTime.Sub(s.Status.Token.IssueTime.Time)))
 	if s.owner && s.secret.TokenFingerprint == s.Status.Token.Fingerprint {
 		text += ", and written into Secret " + s.TargetName()
 	}
@@ -130,10 +130,10 @@ func (s *story) future() []moment {
 			add(at, "the revoke's second forced call ends the leaked token")
 		}
 	}
-	if e := s.Status.LastError; e != nil && e.RetryAt != nil && e.RetryAt.After(s.now) {
-		add(e.RetryAt.Time, "the operator tries again")
+	if e := s.Status.LastError; e != nil && e.RetryTime != nil && e.RetryTime.After(s.now) {
+		add(e.RetryTime.Time, "the operator tries again")
 	}
-	if due := s.Status.NextRefreshAt; due != nil && due.After(s.now) {
+	if due := s.Status.NextRefreshTime; due != nil && due.After(s.now) {
 		if s.Spec.Suspend {
 			add(due.Time, "the token would be replaced, if the resource were not suspended")
 		} else {
@@ -141,7 +141,7 @@ func (s *story) future() []moment {
 		}
 	}
 	if left, has := s.left(); has && left > 0 {
-		add(s.Status.Token.ExpiresAt.Time, "this token expires")
+		add(s.Status.Token.ExpirationTime.Time, "this token expires")
 	}
 	return out
 }

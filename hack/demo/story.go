@@ -179,14 +179,14 @@ func (s *stage) surviveOutage(ctx context.Context) error {
 	if err := s.reload(ctx); err != nil {
 		return err
 	}
-	if s.token.Status.NextRefreshAt == nil {
+	if s.token.Status.NextRefreshTime == nil {
 		return errors.New("the status does not say when the next refresh is due")
 	}
 	before, begin := s.value(ctx), time.Now()
 	const cuts = 2
 	s.wechat.Inject(wechattest.Fault{Cut: wechattest.CutBefore, Times: cuts})
 	s.wechat.Inject(wechattest.Fault{Errcode: -1})
-	s.step("WeChat fails from now on; the next refresh is due in %s", time.Until(s.token.Status.NextRefreshAt.Time).Round(time.Second))
+	s.step("WeChat fails from now on; the next refresh is due in %s", time.Until(s.token.Status.NextRefreshTime.Time).Round(time.Second))
 	err := s.eventually(ctx, tokenLife, "the status tells of the failure", func() (bool, string) {
 		if err := s.reload(ctx); err != nil {
 			return false, err.Error()

@@ -59,7 +59,7 @@ func TestUserWithoutSecrets(t *testing.T) {
 	forged := newToken(w.namespace, "shop")
 	forged.Status = v1alpha1.WeChatAppTokenStatus{ObservedGeneration: 1, Token: &v1alpha1.TokenStatus{
 		Mode: v1alpha1.ModeStable, Fingerprint: "0123456789abcdef",
-		IssuedAt: metav1.Now(), ExpiresAt: metav1.NewTime(w.clock.now().Add(2 * time.Hour)),
+		IssueTime: metav1.Now(), ExpirationTime: metav1.NewTime(w.clock.now().Add(2 * time.Hour)),
 	}}
 	w.must(user.Create(w.Context(), forged))
 	value := w.eventuallyReady("shop") // the forged status did not count
@@ -71,7 +71,7 @@ func TestUserWithoutSecrets(t *testing.T) {
 		t.Errorf("somebody's Secret holds %q", got)
 	}
 
-	consent := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"`+v1alpha1.AnnotationAdopt+`":"shop"}}}`))
+	consent := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"`+v1alpha1.AnnotationAdopt+`":"shop/`+appID+`"}}}`))
 	shop := w.token("shop")
 	believed := shop.DeepCopy()
 	believed.Status.Token = nil

@@ -165,7 +165,7 @@ func TestCredentialsWrong(t *testing.T) {
 	w.Eventually(func() string { return w.condition("shop", v1alpha1.ConditionRefreshFailing).Reason }).
 		Should(gomega.Equal(v1alpha1.ReasonAppSecretInvalid))
 	token := w.token("shop")
-	if e := token.Status.LastError; e == nil || e.Code != 40125 || e.RequestID == "" || e.RetryAt == nil || e.Attempts < 1 ||
+	if e := token.Status.LastError; e == nil || e.Code != 40125 || e.RequestID == "" || e.RetryTime == nil || e.Attempts < 1 ||
 		e.Generation != token.Generation || e.CredentialsVersion != token.Status.CredentialsVersion {
 		t.Errorf("lastError: %+v", e)
 	}

@@ -64,7 +64,7 @@ func TestAnswersWithoutAToken(t *testing.T) {
 					w.Eventually(func() string { return w.condition("shop", v1alpha1.ConditionStalled).Reason }).Should(gomega.Equal(tc.reason))
 				}
 				w.kstatus("shop", tc.kstatus)
-				if e := w.token("shop").Status.LastError; e == nil || int(e.Code) != tc.fault.Errcode || e.RetryAt == nil {
+				if e := w.token("shop").Status.LastError; e == nil || int(e.Code) != tc.fault.Errcode || e.RetryTime == nil {
 					t.Errorf("lastError: %+v", e)
 				}
 				if got := w.value("shop"); got != "" {

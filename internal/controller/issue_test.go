@@ -66,10 +66,10 @@ func TestFirstIssue(t *testing.T) {
 	if st.ObservedGeneration != token.Generation || st.TargetSecretName != "shop-token" || st.TargetResourceVersion != secret.ResourceVersion {
 		t.Errorf("status: %+v", st)
 	}
-	if st.Token == nil || st.Token.Fingerprint != fingerprint || st.Token.Mode != v1alpha1.ModeStable || st.NextRefreshAt == nil {
-		t.Errorf("status.token: %+v, nextRefreshAt %v", st.Token, st.NextRefreshAt)
+	if st.Token == nil || st.Token.Fingerprint != fingerprint || st.Token.Mode != v1alpha1.ModeStable || st.NextRefreshTime == nil {
+		t.Errorf("status.token: %+v, nextRefreshTime %v", st.Token, st.NextRefreshTime)
 	}
-	if lead := st.Token.ExpiresAt.Sub(st.NextRefreshAt.Time); lead < 284*time.Second || lead > 300*time.Second {
+	if lead := st.Token.ExpirationTime.Sub(st.NextRefreshTime.Time); lead < 284*time.Second || lead > 300*time.Second {
 		t.Errorf("the refresh is due %s before expiry, want 300 s less 1 to 15 s", lead)
 	}
 	if len(st.Conditions) != 1 || st.LastError != nil || st.HandledRequests != nil || st.ForcedRefreshes != nil {

@@ -140,8 +140,8 @@ func (m *matrix) whileDue() {
 	s := m.subject("due", 45*time.Minute) // so that no check comes after T - 300 s, which would replace the token earlier
 	data := s.issued()
 	secrets := s.secretWrites()
-	expiry := s.token(s.name).Status.Token.ExpiresAt.Time
-	due := s.token(s.name).Status.NextRefreshAt.Time
+	expiry := s.token(s.name).Status.Token.ExpirationTime.Time
+	due := s.token(s.name).Status.NextRefreshTime.Time
 	s.run(due.Add(-2 * time.Second).Sub(s.clock.now()))
 	s.fail(s.endpoint())
 	writes, before := s.statusWrites(), len(s.calls())
@@ -286,7 +286,7 @@ func (s *subject) inDelay(what string, got time.Duration, nth, limit int) {
 	}
 }
 
-// written judges the status writes of a number of failures: one for an outage, one for each move of retryAt else. silent
+// written judges the status writes of a number of failures: one for an outage, one for each move of retryTime else. silent
 // is the number of failures that cost none.
 func (s *subject) written(when string, before, failures, silent int) {
 	s.Helper()
@@ -321,7 +321,7 @@ func (s *subject) expect(when string, want conditions, named bool) {
 func (s *subject) lastError(calls []wechattest.Call, limit int) {
 	s.Helper()
 	e, code := s.token(s.name).Status.LastError, s.answer.fault.Errcode
-	if e == nil || e.Reason != s.answer.reason || int(e.Code) != code || e.RetryAt == nil || (e.RequestID != "") != (code != 0) || e.Message == "" {
+	if e == nil || e.Reason != s.answer.reason || int(e.Code) != code || e.RetryTime == nil || (e.RequestID != "") != (code != 0) || e.Message == "" {
 		s.Errorf("%s: lastError %+v", s.name, e)
 		return
 	}
@@ -332,7 +332,7 @@ func (s *subject) lastError(calls []wechattest.Call, limit int) {
 	if late := e.Time.Sub(last); late.Abs() > slack || int(e.Attempts) != len(calls) {
 		s.Errorf("%s: lastError is of %s, %s after the last call, attempt %d of %d", s.name, e.Time, late, e.Attempts, len(calls))
 	}
-	s.inDelay("retryAt", e.RetryAt.Sub(e.Time.Time), len(calls), limit)
+	s.inDelay("retryTime", e.RetryTime.Sub(e.Time.Time), len(calls), limit)
 }
 
 // announced judges the events: these and no others, and the API server has them too.

@@ -227,7 +227,7 @@ func TestOddButGoodAnswers(t *testing.T) {
 				if string(secret.Data["access_token"]) != tc.token {
 					t.Errorf("the Secret holds %q", secret.Data["access_token"])
 				}
-				left := s.token("shop").Status.Token.ExpiresAt.Sub(s.clock.now())
+				left := s.token("shop").Status.Token.ExpirationTime.Sub(s.clock.now())
 				if left < tc.want-2*time.Minute || left > tc.want {
 					t.Errorf("the token is said to live for another %s", left)
 				}
@@ -249,7 +249,7 @@ func TestMintedTokenIsKeptUntilItIsWritten(t *testing.T) {
 	s := m.subject("kept", time.Hour)
 	s.issued()
 	// What is published is cut to whole seconds, twice.
-	s.clock.advance(s.token(s.name).Status.NextRefreshAt.Add(3 * time.Second).Sub(s.clock.now()))
+	s.clock.advance(s.token(s.name).Status.NextRefreshTime.Add(3 * time.Second).Sub(s.clock.now()))
 	refused, failed := 0, 0
 	c.beforeData = func() error {
 		if refused == 4 {
@@ -302,7 +302,7 @@ func TestStoppedLeaderWritesTooLate(t *testing.T) {
 				}
 				return nil
 			}
-			s.run(s.token(s.name).Status.NextRefreshAt.Add(time.Minute).Sub(s.clock.now()))
+			s.run(s.token(s.name).Status.NextRefreshTime.Add(time.Minute).Sub(s.clock.now()))
 			if stops != 1 || !newest() {
 				t.Fatalf("after %d stops the newest token is not in the Secret", stops)
 			}

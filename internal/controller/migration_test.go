@@ -41,7 +41,7 @@ func TestMigration(t *testing.T) {
 			old := tc.old(w)
 			// The CronJob's Secret, with its own key and its owner's consent.
 			w.createSecret("shop-token", map[string]string{"token": old}, func(s *corev1.Secret) {
-				s.Annotations = map[string]string{v1alpha1.AnnotationAdopt: "shop"}
+				s.Annotations = map[string]string{v1alpha1.AnnotationAdopt: "shop/" + appID}
 			})
 			gaps := w.watchForGaps("shop-token", "token")
 			token := w.createToken("shop", func(r *v1alpha1.WeChatAppToken) {

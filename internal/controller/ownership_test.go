@@ -26,18 +26,21 @@ func TestForeignTarget(t *testing.T) {
 	}{
 		"somebody's Secret": {func(*corev1.Secret) {}, v1alpha1.AnnotationAdopt},
 		"consent for another resource": {func(s *corev1.Secret) {
-			s.Annotations = map[string]string{v1alpha1.AnnotationAdopt: "other"}
+			s.Annotations = map[string]string{v1alpha1.AnnotationAdopt: "other/" + appID}
+		}, v1alpha1.AnnotationAdopt},
+		"consent for another appid": {func(s *corev1.Secret) {
+			s.Annotations = map[string]string{v1alpha1.AnnotationAdopt: "shop/wxfedcba9876543210"}
 		}, v1alpha1.AnnotationAdopt},
 		"forged owner": {func(s *corev1.Secret) {
 			s.Annotations = map[string]string{v1alpha1.AnnotationOwnerUID: "b1e2", v1alpha1.AnnotationOwnerName: "shop"}
 		}, v1alpha1.AnnotationAdopt},
 		"immutable, with consent": {func(s *corev1.Secret) {
-			s.Annotations = map[string]string{v1alpha1.AnnotationAdopt: "shop"}
+			s.Annotations = map[string]string{v1alpha1.AnnotationAdopt: "shop/" + appID}
 			s.Immutable = &immutable
 		}, "immutable"},
 		"another type": {func(s *corev1.Secret) {
 			s.Type = "example.com/other"
-			s.Annotations = map[string]string{v1alpha1.AnnotationAdopt: "shop"}
+			s.Annotations = map[string]string{v1alpha1.AnnotationAdopt: "shop/" + appID}
 		}, "type"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -67,7 +70,7 @@ func TestAdoption(t *testing.T) {
 	w.createSecret("shop", map[string]string{"theirs": "stays"})
 	w.createToken("shop")
 	w.eventuallyReason("shop", v1alpha1.ReasonTargetConflict)
-	w.updateSecret("shop", func(s *corev1.Secret) { s.Annotations = map[string]string{v1alpha1.AnnotationAdopt: "shop"} })
+	w.updateSecret("shop", func(s *corev1.Secret) { s.Annotations = map[string]string{v1alpha1.AnnotationAdopt: "shop/" + appID} })
 	w.eventuallyReady("shop")
 	s := w.secret("shop")
 	if string(s.Data["theirs"]) != "stays" || len(s.OwnerReferences) != 0 {
@@ -120,7 +123,7 @@ func TestTargetBeingDeleted(t *testing.T) {
 	w.createCredentials(appSecret)
 	w.createSecret("shop", nil, func(s *corev1.Secret) {
 		s.Finalizers = []string{"example.com/wait"}
-		s.Annotations = map[string]string{v1alpha1.AnnotationAdopt: "shop"}
+		s.Annotations = map[string]string{v1alpha1.AnnotationAdopt: "shop/" + appID}
 	})
 	w.must(w.Delete(w.Context(), w.secret("shop")))
 	w.createToken("shop")

@@ -289,7 +289,7 @@ func TestWrongLocalClock(t *testing.T) {
 				w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = mode })
 				value := w.eventuallyReady("shop")
 				issued := w.wechat.Tokens(appID)[0]
-				if off := w.token("shop").Status.Token.ExpiresAt.Sub(issued.ExpiresAt); off.Abs() > 5*time.Second {
+				if off := w.token("shop").Status.Token.ExpirationTime.Sub(issued.ExpiresAt); off.Abs() > 5*time.Second {
 					t.Errorf("the stored expiry is off by %s", off)
 				}
 				o.stop()

@@ -108,10 +108,10 @@ func (s sink) resource(t *v1alpha1.WeChatAppToken) {
 	s.gauge(nameInfo, 1, t.Namespace, t.Name, t.Spec.AppID, string(mode), t.TargetName())
 	s.gauge(nameSuspended, boolean(t.Spec.Suspend), t.Namespace, t.Name)
 	if t.Status.Token != nil {
-		s.gauge(nameExpiration, unix(t.Status.Token.ExpiresAt), t.Namespace, t.Name)
+		s.gauge(nameExpiration, unix(t.Status.Token.ExpirationTime), t.Namespace, t.Name)
 	}
-	if t.Status.NextRefreshAt != nil {
-		s.gauge(nameNextRefresh, unix(*t.Status.NextRefreshAt), t.Namespace, t.Name)
+	if t.Status.NextRefreshTime != nil {
+		s.gauge(nameNextRefresh, unix(*t.Status.NextRefreshTime), t.Namespace, t.Name)
 	}
 	ready := false
 	for _, c := range t.Status.Conditions {

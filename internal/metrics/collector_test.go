@@ -53,8 +53,8 @@ func TestResources(t *testing.T) {
 		"dead, and somebody has to act": {
 			mutate: func(w *v1alpha1.WeChatAppToken) {
 				w.Spec.Suspend = true
-				w.Status.NextRefreshAt = nil
-				w.Status.Token.ExpiresAt = metav1.NewTime(epoch.Add(-time.Minute))
+				w.Status.NextRefreshTime = nil
+				w.Status.Token.ExpirationTime = metav1.NewTime(epoch.Add(-time.Minute))
 				w.Status.Conditions = []metav1.Condition{
 					condition(v1alpha1.ConditionReady, metav1.ConditionFalse, v1alpha1.ReasonIPNotAllowed),
 					condition(v1alpha1.ConditionRefreshFailing, metav1.ConditionTrue, v1alpha1.ReasonIPNotAllowed),

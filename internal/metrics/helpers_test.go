@@ -91,8 +91,8 @@ func healthy(i int) v1alpha1.WeChatAppToken {
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shops", Name: name, UID: types.UID(name)},
 		Spec:       v1alpha1.WeChatAppTokenSpec{AppID: fmt.Sprintf("wx%016x", i), Mode: v1alpha1.ModeStable},
 		Status: v1alpha1.WeChatAppTokenStatus{
-			Token:         &v1alpha1.TokenStatus{Mode: v1alpha1.ModeStable, IssuedAt: metav1.NewTime(epoch), ExpiresAt: expires},
-			NextRefreshAt: &due,
+			Token:           &v1alpha1.TokenStatus{Mode: v1alpha1.ModeStable, IssueTime: metav1.NewTime(epoch), ExpirationTime: expires},
+			NextRefreshTime: &due,
 			Conditions: []metav1.Condition{
 				{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonTokenValid},
 			},

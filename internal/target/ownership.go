@@ -64,17 +64,18 @@ func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetada
 		return Ownership{Terminating, fmt.Sprintf("Secret %q is being deleted; it is made anew once it is gone", name)}
 	}
 	said := func(key string) string { return existing.Annotations[key] }
+	consent := owner.Name + "/" + owner.Spec.AppID
 	annotated, referenced := annotatedOwner(existing), referencedOwner(existing)
 	holder := holderOf(annotated, referenced, owner.UID, others)
 	switch {
 	case holder.uid == owner.UID:
 		return Ownership{Claim: Own}
-	case said(v1alpha1.AnnotationAdopt) == owner.Name && holder.uid == "":
+	case said(v1alpha1.AnnotationAdopt) == consent && holder.uid == "":
 		return Ownership{Claim: Adopt}
 	case holder.uid == "":
 		return conflict("Secret %q exists and was not made by this WeChatAppToken: choose another spec.target.name, delete the Secret, "+
 			"or let its owner consent with the annotation %s: %q",
-			name, v1alpha1.AnnotationAdopt, owner.Name)
+			name, v1alpha1.AnnotationAdopt, consent)
 	}
 	if other, live := others.ByUID(holder.uid, holder.name); live {
 		return conflict("Secret %q belongs to the WeChatAppToken %q: choose another spec.target.name, or delete one of the two", name, other)
@@ -83,7 +84,7 @@ func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetada
 	case referenced.uid != "":
 		return Ownership{Terminating, fmt.Sprintf(
 			"Secret %q belonged to a WeChatAppToken that is gone and waits to be collected; it is made anew then", name)}
-	case said(v1alpha1.AnnotationAdopt) == owner.Name:
+	case said(v1alpha1.AnnotationAdopt) == consent:
 		return Ownership{Claim: Adopt}
 	case said(v1alpha1.AnnotationDeletionPolicy) == string(v1alpha1.DeletionRetain) && annotated.name == owner.Name &&
 		said(v1alpha1.AnnotationAppID) == owner.Spec.AppID:
@@ -91,7 +92,7 @@ func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetada
 	}
 	return conflict("Secret %q was left by the WeChatAppToken %q for appid %q: choose another spec.target.name, delete the Secret, "+
 		"or consent with the annotation %s: %q",
-		name, annotated.name, said(v1alpha1.AnnotationAppID), v1alpha1.AnnotationAdopt, owner.Name)
+		name, annotated.name, said(v1alpha1.AnnotationAppID), v1alpha1.AnnotationAdopt, consent)
 }
 
 // owned names the resource that a Secret says it belongs to.

@@ -69,7 +69,8 @@ func left(policy v1alpha1.DeletionPolicy, name, app string) edit {
 	}
 }
 
-func adopt(name string) edit { return annotated(v1alpha1.AnnotationAdopt, name) }
+// adopt is the consent that the resource of that name writes the token of appID.
+func adopt(name string) edit { return annotated(v1alpha1.AnnotationAdopt, name+"/"+appID) }
 
 func reference(uid string) edit {
 	return referenceOf(metav1.OwnerReference{APIVersion: "wechat.apptoken.dev/v1alpha1", Kind: "WeChatAppToken", Name: "shop", UID: types.UID(uid)})
@@ -125,11 +126,14 @@ func TestSettle(t *testing.T) {
 		"consent on a leftover":            {secret(left(remove, "old", "wxother"), adopt("shop")), Adopt, ""},
 		"consent on a retained one":        {secret(left(retain, "shop", appID), adopt("shop")), Adopt, ""},
 		"consent to another":               {secret(adopt("other")), Conflict, "consent"},
-		"consent to nobody":                {secret(adopt("")), Conflict, "consent"},
+		"consent to nobody":                {secret(annotated(v1alpha1.AnnotationAdopt, "")), Conflict, "consent"},
+		"consent to another appid":         {secret(annotated(v1alpha1.AnnotationAdopt, "shop/wxother")), Conflict, "consent"},
+		"consent to a name alone":          {secret(annotated(v1alpha1.AnnotationAdopt, "shop")), Conflict, "consent"},
+		"consent, another appid, leftover": {secret(left(remove, "shop", "wxother"), annotated(v1alpha1.AnnotationAdopt, "shop/wxother")), Conflict, "left by"},
 		"consent, but another has it":      {secret(holder(liveUID), adopt("shop")), Conflict, `"other"`},
 		"consent, another's by reference":  {secret(reference(liveUID), adopt("shop")), Conflict, `"other"`},
 		"consent on one to be collected":   {secret(reference(deadUID), adopt("shop")), Terminating, "collected"},
-		"no consent":                       {secret(), Conflict, `wechat.apptoken.dev/adopt: "shop"`},
+		"no consent":                       {secret(), Conflict, `wechat.apptoken.dev/adopt: "shop/` + appID + `"`},
 		"no consent, our label alone":      {secret(labelled(v1alpha1.LabelManagedBy, v1alpha1.ManagedByValue)), Conflict, "consent"},
 		"no consent, our name without UID": {secret(annotated(v1alpha1.AnnotationOwnerName, "shop"), annotated(v1alpha1.AnnotationDeletionPolicy, "Retain"), annotated(v1alpha1.AnnotationAppID, appID)), Conflict, "consent"},
 		"another kind of our group":        {secret(referenceOf(otherKind)), Conflict, "consent"},

@@ -109,11 +109,11 @@ func TestStripMetadata(t *testing.T) {
 		}
 	}
 	tests := map[string]struct{ in, want *metav1.PartialObjectMetadata }{
-		"foreign": {given(), want(map[string]string{p + "credentials": "true"}, map[string]string{p + "adopt": "shop"})},
+		"foreign": {given(), want(map[string]string{p + "credentials": "true"}, map[string]string{p + "adopt": "shop/" + appID})},
 		"target by label": {given(labelled(p+"managed-by", "wechat-token-operator")),
-			want(map[string]string{p + "credentials": "true", p + "managed-by": "wechat-token-operator", "team": "shop"}, map[string]string{p + "adopt": "shop", "note": "x"})},
+			want(map[string]string{p + "credentials": "true", p + "managed-by": "wechat-token-operator", "team": "shop"}, map[string]string{p + "adopt": "shop/" + appID, "note": "x"})},
 		"target by annotation": {given(holder(ownUID)),
-			want(map[string]string{p + "credentials": "true", "team": "shop"}, map[string]string{p + "adopt": "shop", p + "owner-uid": ownUID, "note": "x"})},
+			want(map[string]string{p + "credentials": "true", "team": "shop"}, map[string]string{p + "adopt": "shop/" + appID, p + "owner-uid": ownUID, "note": "x"})},
 		// Nothing at all is kept of Secrets that are none of the operator's business.
 		"bare": {
 			&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"x": "y"}, Annotations: map[string]string{"x": "y"}}},

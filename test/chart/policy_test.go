@@ -51,7 +51,7 @@ func (i *installed) policyRefuses() {
 	i.must(i.Create(i.Context(), foreign))
 	own := i.secret("own", func(s *corev1.Secret) { s.Labels = maps.Clone(ownLabel) })
 	i.must(i.Create(i.Context(), own))
-	consenting := i.secret("consenting", func(s *corev1.Secret) { s.Annotations = map[string]string{v1alpha1.AnnotationAdopt: "shop"} })
+	consenting := i.secret("consenting", func(s *corev1.Secret) { s.Annotations = map[string]string{v1alpha1.AnnotationAdopt: "shop/" + appID} })
 	i.must(i.Create(i.Context(), consenting))
 	noted := i.secret("noted", func(s *corev1.Secret) { s.Annotations = map[string]string{v1alpha1.AnnotationOwnerUID: "1"} })
 	i.must(i.Create(i.Context(), noted))
@@ -166,7 +166,7 @@ func (i *installed) operatorWorks() {
 		taken := i.eventuallyReady(namespace)
 		i.must(i.Delete(i.Context(), i.token(namespace)))
 		i.must(i.Create(i.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
-			Namespace: namespace, Name: "adopted", Annotations: map[string]string{v1alpha1.AnnotationAdopt: "shop"}}}))
+			Namespace: namespace, Name: "adopted", Annotations: map[string]string{v1alpha1.AnnotationAdopt: "shop/" + appID}}}))
 		i.createToken(namespace, func(r *v1alpha1.WeChatAppToken) { r.Spec.Mode, r.Spec.Target.Name = mode, "adopted" })
 		if adopted := i.eventuallyReady(namespace); mode == v1alpha1.ModeStable && adopted != taken {
 			i.Errorf("%s: another token than the one that serves", mode)

@@ -270,7 +270,7 @@ func troubleReasons(t *testing.T) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Contains([]string{"TokenValid", "TokenExpired", "TokenNotIssued", "Suspended"}, reason) {
+		if !slices.Contains([]string{"TokenValid", "TokenExpired", "TokenNotIssued"}, reason) {
 			out = append(out, reason)
 		}
 		return true

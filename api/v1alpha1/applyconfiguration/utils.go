@@ -26,6 +26,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.HandledRequestsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RefreshError"):
 		return &apiv1alpha1.RefreshErrorApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("RevocationStatus"):
+		return &apiv1alpha1.RevocationStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TargetSpec"):
 		return &apiv1alpha1.TargetSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TokenStatus"):

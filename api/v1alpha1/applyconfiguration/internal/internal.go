@@ -96,12 +96,24 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: requestID
       type:
         scalar: string
-    - name: retryAt
+    - name: retryTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
     - name: time
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+- name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.RevocationStatus
+  map:
+    fields:
+    - name: firstForcedTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: value
+      type:
+        scalar: string
+    - name: victim
+      type:
+        scalar: string
 - name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TargetSpec
   map:
     fields:
@@ -133,13 +145,13 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TokenStatus
   map:
     fields:
-    - name: expiresAt
+    - name: expirationTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
     - name: fingerprint
       type:
         scalar: string
-    - name: issuedAt
+    - name: issueTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
     - name: mode
@@ -219,12 +231,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: lastError
       type:
         namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.RefreshError
-    - name: nextRefreshAt
+    - name: nextRefreshTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
     - name: observedGeneration
       type:
         scalar: numeric
+    - name: revocation
+      type:
+        namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.RevocationStatus
     - name: targetResourceVersion
       type:
         scalar: string

@@ -23,9 +23,9 @@ type RefreshErrorApplyConfiguration struct {
 	RequestID *string `json:"requestID,omitempty"`
 	// time of the attempt.
 	Time *v1.Time `json:"time,omitempty"`
-	// retryAt is when the next attempt is due. A change of the spec or of the
+	// retryTime is when the next attempt is due. A change of the spec or of the
 	// credentials makes one at once.
-	RetryAt *v1.Time `json:"retryAt,omitempty"`
+	RetryTime *v1.Time `json:"retryTime,omitempty"`
 	// attempts that failed in a row for this reason.
 	Attempts *int32 `json:"attempts,omitempty"`
 	// generation of the spec that failed.
@@ -80,11 +80,11 @@ func (b *RefreshErrorApplyConfiguration) WithTime(value v1.Time) *RefreshErrorAp
 	return b
 }
 
-// WithRetryAt sets the RetryAt field in the declarative configuration to the given value
+// WithRetryTime sets the RetryTime field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the RetryAt field is set to the value of the last call.
-func (b *RefreshErrorApplyConfiguration) WithRetryAt(value v1.Time) *RefreshErrorApplyConfiguration {
-	b.RetryAt = &value
+// If called multiple times, the RetryTime field is set to the value of the last call.
+func (b *RefreshErrorApplyConfiguration) WithRetryTime(value v1.Time) *RefreshErrorApplyConfiguration {
+	b.RetryTime = &value
 	return b
 }
 

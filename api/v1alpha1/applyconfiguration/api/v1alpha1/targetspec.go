@@ -15,7 +15,8 @@ import (
 type TargetSpecApplyConfiguration struct {
 	// name of the Secret; by default the name of this WeChatAppToken. Immutable.
 	// An existing Secret is written only if it carries the annotation
-	// wechat.apptoken.dev/adopt with the name of this WeChatAppToken.
+	// wechat.apptoken.dev/adopt with the name and the appID of this
+	// WeChatAppToken, such as shop/wx0123456789abcdef.
 	Name *string `json:"name,omitempty"`
 	// accessTokenKey is the key of the Secret's data, and so the name of the
 	// mounted file, that holds the token; by default access_token. Immutable. The

@@ -16,10 +16,10 @@ import (
 type TokenStatusApplyConfiguration struct {
 	// mode that issued the token.
 	Mode *apiv1alpha1.Mode `json:"mode,omitempty"`
-	// issuedAt is when the call that returned the token was started.
-	IssuedAt *v1.Time `json:"issuedAt,omitempty"`
-	// expiresAt is when WeChat stops accepting the token.
-	ExpiresAt *v1.Time `json:"expiresAt,omitempty"`
+	// issueTime is when the call that first returned the token was started.
+	IssueTime *v1.Time `json:"issueTime,omitempty"`
+	// expirationTime is when WeChat stops accepting the token.
+	ExpirationTime *v1.Time `json:"expirationTime,omitempty"`
 	// fingerprint is the first 16 hex digits of the token's SHA-256. It is empty
 	// for a Legacy token that was found in the Secret after a crash, because
 	// nobody saw WeChat issue it.
@@ -40,19 +40,19 @@ func (b *TokenStatusApplyConfiguration) WithMode(value apiv1alpha1.Mode) *TokenS
 	return b
 }
 
-// WithIssuedAt sets the IssuedAt field in the declarative configuration to the given value
+// WithIssueTime sets the IssueTime field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the IssuedAt field is set to the value of the last call.
-func (b *TokenStatusApplyConfiguration) WithIssuedAt(value v1.Time) *TokenStatusApplyConfiguration {
-	b.IssuedAt = &value
+// If called multiple times, the IssueTime field is set to the value of the last call.
+func (b *TokenStatusApplyConfiguration) WithIssueTime(value v1.Time) *TokenStatusApplyConfiguration {
+	b.IssueTime = &value
 	return b
 }
 
-// WithExpiresAt sets the ExpiresAt field in the declarative configuration to the given value
+// WithExpirationTime sets the ExpirationTime field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the ExpiresAt field is set to the value of the last call.
-func (b *TokenStatusApplyConfiguration) WithExpiresAt(value v1.Time) *TokenStatusApplyConfiguration {
-	b.ExpiresAt = &value
+// If called multiple times, the ExpirationTime field is set to the value of the last call.
+func (b *TokenStatusApplyConfiguration) WithExpirationTime(value v1.Time) *TokenStatusApplyConfiguration {
+	b.ExpirationTime = &value
 	return b
 }
 

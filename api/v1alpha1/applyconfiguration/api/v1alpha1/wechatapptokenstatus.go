@@ -25,9 +25,9 @@ type WeChatAppTokenStatusApplyConfiguration struct {
 	// delivery tells which pods were told of the token; absent unless
 	// spec.target.delivery is Prompt.
 	Delivery *DeliveryStatusApplyConfiguration `json:"delivery,omitempty"`
-	// nextRefreshAt is when the token is due to be replaced. For people; no
+	// nextRefreshTime is when the token is due to be replaced. For people; no
 	// decision reads it.
-	NextRefreshAt *metav1.Time `json:"nextRefreshAt,omitempty"`
+	NextRefreshTime *metav1.Time `json:"nextRefreshTime,omitempty"`
 	// targetSecretName is the name of the Secret that receives the token.
 	TargetSecretName *string `json:"targetSecretName,omitempty"`
 	// targetResourceVersion is the Secret's resourceVersion after the operator's
@@ -41,6 +41,9 @@ type WeChatAppTokenStatusApplyConfiguration struct {
 	// handledRequests holds the value of each request annotation that was carried
 	// out last.
 	HandledRequests *HandledRequestsApplyConfiguration `json:"handledRequests,omitempty"`
+	// revocation tells how far a revoke has come; present only while it is half
+	// done.
+	Revocation *RevocationStatusApplyConfiguration `json:"revocation,omitempty"`
 	// forcedRefreshes are the times within 24 hours at which this resource forced
 	// a refresh. WeChat grants 20 a day for an account.
 	ForcedRefreshes []metav1.Time `json:"forcedRefreshes,omitempty"`
@@ -89,11 +92,11 @@ func (b *WeChatAppTokenStatusApplyConfiguration) WithDelivery(value *DeliverySta
 	return b
 }
 
-// WithNextRefreshAt sets the NextRefreshAt field in the declarative configuration to the given value
+// WithNextRefreshTime sets the NextRefreshTime field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
-// If called multiple times, the NextRefreshAt field is set to the value of the last call.
-func (b *WeChatAppTokenStatusApplyConfiguration) WithNextRefreshAt(value metav1.Time) *WeChatAppTokenStatusApplyConfiguration {
-	b.NextRefreshAt = &value
+// If called multiple times, the NextRefreshTime field is set to the value of the last call.
+func (b *WeChatAppTokenStatusApplyConfiguration) WithNextRefreshTime(value metav1.Time) *WeChatAppTokenStatusApplyConfiguration {
+	b.NextRefreshTime = &value
 	return b
 }
 
@@ -134,6 +137,14 @@ func (b *WeChatAppTokenStatusApplyConfiguration) WithLastError(value *RefreshErr
 // If called multiple times, the HandledRequests field is set to the value of the last call.
 func (b *WeChatAppTokenStatusApplyConfiguration) WithHandledRequests(value *HandledRequestsApplyConfiguration) *WeChatAppTokenStatusApplyConfiguration {
 	b.HandledRequests = value
+	return b
+}
+
+// WithRevocation sets the Revocation field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Revocation field is set to the value of the last call.
+func (b *WeChatAppTokenStatusApplyConfiguration) WithRevocation(value *RevocationStatusApplyConfiguration) *WeChatAppTokenStatusApplyConfiguration {
+	b.Revocation = value
 	return b
 }
 
