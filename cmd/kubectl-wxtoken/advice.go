@@ -49,14 +49,22 @@ func (s *story) requestState(kind refresh.RequestKind, wanted string) string {
 		return "ignored: the value is longer than 64 characters"
 	case s.Spec.Suspend:
 		return "waits until the resource is resumed"
-	case kind == refresh.RequestRevoke && s.owner && s.secret.Revoke.InProgress() && s.secret.Revoke.Value == wanted:
-		at := s.secret.Revoke.StartedAt.Add(refresh.RevokeSpacing)
-		return "half done: the second forced call is due " + relative(at, s.now)
+	case kind == refresh.RequestRevoke && !s.secondForcedCall(wanted).IsZero():
+		return "half done: the second forced call is due " + relative(s.secondForcedCall(wanted), s.now)
 	}
 	if at := s.allowedAt(kind); at.After(s.now) {
 		return "waits for WeChat's limits until " + stamp(at)
 	}
 	return "waits for the operator"
+}
+
+// secondForcedCall returns when the second forced call of a revoke is due; zero if the first one was not made.
+func (l look) secondForcedCall(value string) time.Time {
+	r := l.Status.Revocation
+	if r == nil || r.Value != value || r.FirstForcedTime == nil {
+		return time.Time{}
+	}
+	return r.FirstForcedTime.Add(refresh.RevokeSpacing)
 }
 
 // allowedAt is when WeChat's limits on forced calls allow a request, as far as this resource knows: the account may have
@@ -66,7 +74,7 @@ func (l look) allowedAt(kind refresh.RequestKind) time.Time {
 	if calls == 0 || l.Spec.Mode != v1alpha1.ModeStable {
 		return time.Time{}
 	}
-	return refresh.ForcedAt(l.now, l.forced(), calls)
+	return refresh.ForcedAt(l.now, l.forced(), calls, refresh.ForcedSpacing)
 }
 
 // advice is what a person should do, the most urgent first.

@@ -15,7 +15,6 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
 // forcedByRevoke is the number of forced calls that end a leaked token, as WeChat documents.
@@ -132,7 +131,7 @@ func (c *cluster) budget(ctx context.Context, l look) (used int, at time.Time) {
 			}
 		}
 	}
-	return len(forced), refresh.ForcedAt(l.now, forced, forcedByRevoke)
+	return len(forced), refresh.ForcedAt(l.now, forced, forcedByRevoke, refresh.ForcedSpacing)
 }
 
 // confirm asks on the terminal.
@@ -214,20 +213,19 @@ func (r *revocation) watch(ctx context.Context) error {
 
 // step looks how far the revoke is.
 func (r *revocation) step(ctx context.Context, l look) (done bool, err error) {
-	record := target.Record{}
-	if m, err := r.cluster.targetMetadata(ctx, l.WeChatAppToken); err == nil && m != nil {
-		record = target.DecodeRecord(m.Annotations)
-	}
-	progress := record.Revoke
-	switch ours := progress.Value == r.pending.value; {
+	second := l.secondForcedCall(r.pending.value)
+	switch {
 	case l.handled(refresh.RequestRevoke) == r.pending.value:
 		return true, r.finish(ctx, l)
-	case ours && progress.InProgress() && !r.first:
+	case !second.IsZero() && !r.first:
 		r.first = true
-		r.say(plain, "first forced call made: Secret %s holds another token (%s); the leaked one still works",
-			l.TargetName(), record.TokenFingerprint)
-	case ours && progress.InProgress():
-		if left := progress.StartedAt.Add(refresh.RevokeSpacing).Sub(l.now); left > 0 {
+		fingerprint := ""
+		if t := l.Status.Token; t != nil {
+			fingerprint = t.Fingerprint
+		}
+		r.say(plain, "first forced call made: Secret %s holds another token (%s); the leaked one still works", l.TargetName(), fingerprint)
+	case !second.IsZero():
+		if left := second.Sub(l.now); left > 0 {
 			r.tick("second forced call in %s", countdown(left+time.Second))
 		} else {
 			r.tick("second forced call is due")

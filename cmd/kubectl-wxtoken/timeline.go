@@ -125,10 +125,8 @@ func eventMoment(e *corev1.Event) moment {
 func (s *story) future() []moment {
 	var out []moment
 	add := func(at time.Time, text string) { out = append(out, moment{at: at, text: text, rank: 2}) }
-	if s.secret.Revoke.InProgress() && s.owner && s.requested(refresh.RequestRevoke) == s.secret.Revoke.Value {
-		if at := s.secret.Revoke.StartedAt.Add(refresh.RevokeSpacing); at.After(s.now) {
-			add(at, "the revoke's second forced call ends the leaked token")
-		}
+	if at := s.secondForcedCall(s.requested(refresh.RequestRevoke)); at.After(s.now) {
+		add(at, "the revoke's second forced call ends the leaked token")
 	}
 	if e := s.Status.LastError; e != nil && e.RetryTime != nil && e.RetryTime.After(s.now) {
 		add(e.RetryTime.Time, "the operator tries again")
