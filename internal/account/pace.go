@@ -46,8 +46,8 @@ type pace struct {
 	bucket *rate.Limiter
 	// lastMint is when the last mint was begun, asked for or not.
 	lastMint time.Time
-	// lastCall is when the last ordinary call or probe was begun.
-	lastCall time.Time
+	// lastCheck is when the last check on request was begun.
+	lastCheck time.Time
 	// forced are the times of forced calls and requested mints.
 	forced []time.Time
 }
@@ -171,18 +171,18 @@ func (a *Account) Forced(now time.Time) []time.Time {
 	return withinDay(a.pace.forced, now)
 }
 
-// NoteCall records that an ordinary call or a probe was begun.
-func (a *Account) NoteCall(now time.Time) {
+// NoteCheck records that a check on request was begun.
+func (a *Account) NoteCheck(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.pace.lastCall = now
+	a.pace.lastCheck = now
 }
 
 // CheckNotBefore returns when a check may be made on request; zero for now.
 func (a *Account) CheckNotBefore(now time.Time) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return refresh.EarliestNext(a.pace.lastCall, checkEvery, now)
+	return refresh.EarliestNext(a.pace.lastCheck, checkEvery, now)
 }
 
 // withinDay returns the times of the last 24 hours.

@@ -153,4 +153,6 @@ func (p *pass) joinAccount() {
 	})}
 }
 
-func versionOf(meta metav1.Object) string { return string(meta.GetUID()) + "/" + meta.GetResourceVersion() }
+func versionOf(meta metav1.Object) string {
+	return string(meta.GetUID()) + "/" + meta.GetResourceVersion()
+}

@@ -165,13 +165,13 @@ func (p *pass) observeFailure(o *report.Observation) {
 }
 
 // failureBinds reports whether the back-off of the last failure holds. A change of spec or credentials ends it, except for a wait that
-// is WeChat's: that is the account's, however often the credentials Secret is touched.
+// WeChat named: that is the account's, however often the credentials Secret is touched.
 func (p *pass) failureBinds(o *report.Observation) bool {
 	f := p.state.failure
 	if f == nil {
 		return false
 	}
-	if f.Class == token.Limited && (f.Account == "" || f.Account == p.state.credentials.secret.Account()) {
+	if f.Named > 0 && (f.Account == "" || f.Account == p.state.credentials.secret.Account()) {
 		return true
 	}
 	return f.Generation == p.resource.Generation && f.CredentialsVersion == o.CredentialsVersion
@@ -198,10 +198,7 @@ func (p *pass) observeRequests(o *report.Observation) {
 		progress.Revocation = nil // it is not asked for any more
 	}
 	progress.Forced = slices.DeleteFunc(slices.Clone(progress.Forced), func(t time.Time) bool { return o.Now.Sub(t) >= 24*time.Hour })
-	if acct := p.state.membership.account; acct != nil && p.wants(refresh.RequestCheck) && o.Target.Exists && !o.Token.Doubtful &&
-		o.Now.Before(acct.CheckNotBefore(o.Now)) && o.Now.Sub(o.Token.CheckedAt) < disputedCheckAfter && p.state.failure == nil {
-		p.endRequest(outcome{kind: refresh.RequestCheck, value: requested(p.resource, refresh.RequestCheck)}) // answered just now
-	}
+	p.observeCheck(o)
 	o.Requests = refresh.Requests{
 		Check: p.wants(refresh.RequestCheck), Refresh: p.wants(refresh.RequestRefresh), Revoke: p.wants(refresh.RequestRevoke),
 		Forced: progress.Forced,
@@ -214,6 +211,20 @@ func (p *pass) observeRequests(o *report.Observation) {
 		o.Requests.Forced = acct.Forced(o.Now)
 	}
 	o.Progress = *progress
+}
+
+// observeCheck ends a check request that was answered already: WeChat confirmed the stored token to a member of the account after the
+// request was first seen.
+func (p *pass) observeCheck(o *report.Observation) {
+	a := &p.state.attempts
+	value := requested(p.resource, refresh.RequestCheck)
+	switch {
+	case !p.wants(refresh.RequestCheck):
+	case a.check != value || refresh.IsInFuture(a.checkSeen, o.Now):
+		a.check, a.checkSeen = value, o.Now
+	case o.Target.Exists && !o.Token.Doubtful && o.Token.CheckedAt.After(a.checkSeen):
+		p.endRequest(outcome{kind: refresh.RequestCheck, value: value})
+	}
 }
 
 // observeAccount describes what the members of the account share, and tells the account about this member.

@@ -170,7 +170,9 @@ func (l legacy) check(ctx context.Context, o report.Observation, d refresh.Decis
 	}
 	acct := l.state.membership.account
 	e := effect{calledAt: l.WeChat.Now()}
-	acct.NoteCall(e.calledAt)
+	if d.Request == refresh.RequestCheck {
+		acct.NoteCheck(e.calledAt)
+	}
 	failpoint.Hit("before-probe")
 	err = l.WeChat.ProbeToken(ctx, value)
 	failpoint.Hit("after-probe")

@@ -31,7 +31,9 @@ func (s stable) issue(ctx context.Context, o report.Observation, d refresh.Decis
 	}
 	acct := s.state.membership.account
 	e := effect{calledAt: s.WeChat.Now()}
-	acct.NoteCall(e.calledAt)
+	if d.Request == refresh.RequestCheck {
+		acct.NoteCheck(e.calledAt)
+	}
 	answer, err := acct.Merged(func() (token.Token, error) {
 		failpoint.Hit("before-wechat")
 		return s.WeChat.StableToken(ctx, credentials, false)
@@ -90,7 +92,6 @@ func (s stable) refresh(ctx context.Context, o report.Observation, d refresh.Dec
 		known = t.Fingerprint
 	}
 	e := effect{calledAt: s.WeChat.Now()}
-	s.state.membership.account.NoteCall(e.calledAt)
 	answer, err := s.WeChat.StableToken(ctx, credentials, false)
 	if err != nil {
 		return failed(ctx, e, err)

@@ -64,6 +64,9 @@ type attempts struct {
 	copySought time.Time
 	// called is when this resource last called WeChat.
 	called time.Time
+	// check is the value of the check request that waits, and checkSeen when it was first seen.
+	check     string
+	checkSeen time.Time
 	// unreadSince is when observations began to fail; zero while they work.
 	unreadSince time.Time
 }

@@ -80,7 +80,7 @@ func (p *plan) executableRequest() (RequestKind, bool) {
 func (p *plan) mustDecline(kind RequestKind) bool {
 	f := p.in.Failure
 	halfDone := kind == RequestRevoke && !p.in.Requests.RevokeStarted.IsZero()
-	return f != nil && f.patient() && p.backingOff() && !halfDone
+	return f != nil && f.Named > 0 && p.backingOff() && !halfDone
 }
 
 // requestAt returns the earliest moment at which a request that waits can be carried out; zero for none.
