@@ -23,21 +23,21 @@ const (
 )
 
 // answer processes a call. The caller holds the lock.
-func (s *Server) answer(q request) reply {
+func (p *platform) answer(q request) reply {
 	switch q.endpoint {
 	case "":
 		return reply{status: http.StatusNotFound, contentType: "text/plain", body: []byte("not found\n")}
 	case EndpointStable, EndpointLegacy:
-		return s.answerFetch(q)
+		return p.answerFetch(q)
 	default:
-		return s.answerBearer(q)
+		return p.answerBearer(q)
 	}
 }
 
 // answerBearer answers a call that carries a token.
-func (s *Server) answerBearer(q request) reply {
-	now := s.now()
-	t, code := s.checkToken(q, now)
+func (p *platform) answerBearer(q request) reply {
+	now := p.now()
+	t, code := p.checkToken(q, now)
 	if code != 0 {
 		return q.fail(code, "", now)
 	}
@@ -45,7 +45,7 @@ func (s *Server) answerBearer(q request) reply {
 	case EndpointCallbackIP:
 		return success([]byte(`{"ip_list":["203.0.113.16","203.0.113.17","198.51.100.0/25"]}`))
 	case EndpointTicket:
-		return s.answerTicket(q, s.account(t.AppID), now)
+		return p.answerTicket(q, p.account(t.AppID), now)
 	case EndpointCode:
 		return q.answerCode(now)
 	default:
@@ -58,8 +58,8 @@ func success(body []byte) reply {
 }
 
 // answerFetch answers the two token endpoints.
-func (s *Server) answerFetch(q request) reply {
-	now := s.now()
+func (p *platform) answerFetch(q request) reply {
+	now := p.now()
 	mode := Stable
 	if q.endpoint == EndpointLegacy {
 		mode = Legacy
@@ -67,7 +67,7 @@ func (s *Server) answerFetch(q request) reply {
 	if code := q.malformed(mode); code != 0 {
 		return q.fail(code, "", now)
 	}
-	a, code := s.admit(q, mode, now)
+	a, code := p.admit(q, mode, now)
 	if code != 0 {
 		return q.fail(code, "", now)
 	}
@@ -75,11 +75,11 @@ func (s *Server) answerFetch(q request) reply {
 	minted := true
 	switch {
 	case mode == Legacy:
-		t = s.legacyToken(a, now, byCall)
+		t = p.legacyToken(a, now, byCall)
 	case q.force:
-		t, minted, code = s.forcedToken(a, now)
+		t, minted, code = p.forcedToken(a, now)
 	default:
-		t, minted = s.stableToken(a, now)
+		t, minted = p.stableToken(a, now)
 	}
 	if code != 0 {
 		return q.fail(code, "", now)
@@ -110,12 +110,12 @@ func (q *request) malformed(mode Mode) int {
 }
 
 // checkToken finds the token of a call, or the errcode for a bad one.
-func (s *Server) checkToken(q request, now time.Time) (*IssuedToken, int) {
+func (p *platform) checkToken(q request, now time.Time) (*IssuedToken, int) {
 	want, code := http.MethodGet, codeWantGET
 	if q.endpoint == EndpointCode {
 		want, code = http.MethodPost, codeWantPOST
 	}
-	t, issued := s.ledger.byValue[q.token]
+	t, issued := p.ledger.byValue[q.token]
 	switch {
 	case q.method != want:
 		return nil, code
@@ -138,7 +138,7 @@ type ticket struct {
 }
 
 // answerTicket gives the same ticket until it expires.
-func (s *Server) answerTicket(q request, a *account, now time.Time) reply {
+func (p *platform) answerTicket(q request, a *account, now time.Time) reply {
 	kind := q.query.Get("type")
 	if kind != "jsapi" && kind != "wx_card" {
 		return q.fail(codeInvalidArgs, "", now)

@@ -186,7 +186,7 @@ func TestAllowedIPs(t *testing.T) {
 }
 
 func TestAllows(t *testing.T) {
-	s := &Server{apps: map[string]*account{}}
+	s := &Server{platform: newPlatform(Options{})}
 	for _, tc := range []struct {
 		allowed, ip string
 		want        bool
@@ -202,7 +202,7 @@ func TestAllows(t *testing.T) {
 		{"*", "203.0.113.7", false},
 	} {
 		s.SetApp(App{ID: appID, AllowedIPs: []string{tc.allowed}})
-		if got := s.apps[appID].allows(netip.MustParseAddr(tc.ip)); got != tc.want {
+		if got := s.platform.apps[appID].allows(netip.MustParseAddr(tc.ip)); got != tc.want {
 			t.Errorf("%q allows %s: %t, want %t", tc.allowed, tc.ip, got, tc.want)
 		}
 	}

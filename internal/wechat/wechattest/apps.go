@@ -55,11 +55,11 @@ type account struct {
 }
 
 // account finds an account, or opens one.
-func (s *Server) account(appID string) *account {
-	a, ok := s.apps[appID]
+func (p *platform) account(appID string) *account {
+	a, ok := p.apps[appID]
 	if !ok {
 		a = &account{App: App{ID: appID}}
-		s.apps[appID] = a
+		p.apps[appID] = a
 	}
 	return a
 }
@@ -68,7 +68,7 @@ func (s *Server) account(appID string) *account {
 func (s *Server) SetApp(a App) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known := s.account(a.ID)
+	known := s.platform.account(a.ID)
 	known.App = a
 	known.allowed = known.allowed[:0]
 	for _, entry := range a.AllowedIPs {
@@ -82,7 +82,7 @@ func (s *Server) SetApp(a App) {
 func (s *Server) SetSecret(appID, secret string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.account(appID).Secret = secret
+	s.platform.account(appID).Secret = secret
 }
 
 // parseAllowed reads an entry of an IP allowlist.
@@ -116,15 +116,15 @@ func (a *account) allows(ip netip.Addr) bool {
 }
 
 // admit checks a call that carries the AppSecret; 0 lets it in, and counts it.
-func (s *Server) admit(q request, mode Mode, now time.Time) (*account, int) {
-	a, ok := s.apps[q.appID]
-	if !ok && s.options.AutoApps && IsAppID(q.appID) {
-		a, ok = s.account(q.appID), true
+func (p *platform) admit(q request, mode Mode, now time.Time) (*account, int) {
+	a, ok := p.apps[q.appID]
+	if !ok && p.options.AutoApps && IsAppID(q.appID) {
+		a, ok = p.account(q.appID), true
 	}
 	if !ok {
 		return nil, codeInvalidAppID
 	}
-	if a.Secret == "" && s.options.AutoApps {
+	if a.Secret == "" && p.options.AutoApps {
 		a.Secret = q.secret
 	}
 	switch {

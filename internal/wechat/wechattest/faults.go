@@ -70,16 +70,19 @@ func (s *Server) ClearFaults() {
 	s.faults = nil
 }
 
-// takeFault uses up the first fault that is for a call.
-func (s *Server) takeFault(appID string, endpoint Endpoint) (Fault, bool) {
-	for i, f := range s.faults {
+// faultList holds the faults that are left, in the order in which they were injected.
+type faultList []*Fault
+
+// take returns the first fault that applies to a call, and counts the use.
+func (l *faultList) take(appID string, endpoint Endpoint) (Fault, bool) {
+	for i, f := range *l {
 		if f.AppID != "" && f.AppID != appID || f.Endpoint != "" && f.Endpoint != endpoint {
 			continue
 		}
 		switch f.Times {
 		case 0:
 		case 1:
-			s.faults = slices.Delete(s.faults, i, i+1)
+			*l = slices.Delete(*l, i, i+1)
 		default:
 			f.Times--
 		}

@@ -99,7 +99,7 @@ func newTokenValue() string {
 func (s *Server) Valid(token string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.validAt(token, s.now())
+	return s.platform.validAt(token, s.platform.now())
 }
 
 // ValidAt reports whether the token was, or as things stand will be, valid at t on the server's clock:
@@ -107,11 +107,11 @@ func (s *Server) Valid(token string) bool {
 func (s *Server) ValidAt(token string, t time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.validAt(token, t)
+	return s.platform.validAt(token, t)
 }
 
-func (s *Server) validAt(token string, t time.Time) bool {
-	issued, ok := s.ledger.byValue[token]
+func (p *platform) validAt(token string, t time.Time) bool {
+	issued, ok := p.ledger.byValue[token]
 	return ok && issued.validAt(t)
 }
 
@@ -119,9 +119,9 @@ func (s *Server) validAt(token string, t time.Time) bool {
 func (s *Server) Tokens(appID string) []IssuedToken {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	issued := s.ledger.order
+	issued := s.platform.ledger.order
 	if appID != "" {
-		a, ok := s.apps[appID]
+		a, ok := s.platform.apps[appID]
 		if !ok {
 			return nil
 		}
@@ -138,7 +138,7 @@ func (s *Server) Tokens(appID string) []IssuedToken {
 func (s *Server) Current(appID string, mode Mode) (IssuedToken, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a, ok := s.apps[appID]
+	a, ok := s.platform.apps[appID]
 	if !ok {
 		return IssuedToken{}, false
 	}

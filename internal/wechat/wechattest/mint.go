@@ -18,47 +18,47 @@ const (
 )
 
 // mint makes a token of the account.
-func (s *Server) mint(a *account, now time.Time, mode Mode, by string, forced bool) *IssuedToken {
+func (p *platform) mint(a *account, now time.Time, mode Mode, by string, forced bool) *IssuedToken {
 	life := a.Life
 	if life <= 0 {
-		life = s.options.Life
+		life = p.options.Life
 	}
 	if life <= 0 {
 		life = defaultLife
 	}
-	t := s.ledger.add(IssuedToken{AppID: a.ID, Mode: mode, IssuedAt: now, ExpiresAt: now.Add(wholeSeconds(life)), By: by, Forced: forced})
+	t := p.ledger.add(IssuedToken{AppID: a.ID, Mode: mode, IssuedAt: now, ExpiresAt: now.Add(wholeSeconds(life)), By: by, Forced: forced})
 	a.issued = append(a.issued, t)
 	return t
 }
 
 // stableToken is an ordinary call: the same token until its window, then a new one while the old one
 // lives out its life.
-func (s *Server) stableToken(a *account, now time.Time) (t *IssuedToken, minted bool) {
+func (p *platform) stableToken(a *account, now time.Time) (t *IssuedToken, minted bool) {
 	if a.stable != nil && a.stable.validAt(now) && a.stable.ExpiresAt.Sub(now) >= a.stable.window() {
 		return a.stable, false
 	}
-	a.stable = s.mint(a, now, Stable, byCall, false)
+	a.stable = p.mint(a, now, Stable, byCall, false)
 	return a.stable, true
 }
 
 // forcedToken is a call with force_refresh.
-func (s *Server) forcedToken(a *account, now time.Time) (t *IssuedToken, minted bool, errcode int) {
+func (p *platform) forcedToken(a *account, now time.Time) (t *IssuedToken, minted bool, errcode int) {
 	a.forget(now)
 	if n := len(a.forcedAt); n > 0 {
 		if since := now.Sub(a.forcedAt[n-1]); since >= 0 && since < forceSpacing {
-			t, minted = s.stableToken(a, now)
+			t, minted = p.stableToken(a, now)
 			return t, minted, 0
 		}
 	}
 	if len(a.forcedAt) >= forceBudget {
 		return nil, false, codeDailyQuota
 	}
-	return s.force(a, now, byCall), true, 0
+	return p.force(a, now, byCall), true, 0
 }
 
 // force replaces the Stable token. What the last force replaced, and still lives, dies at once: this is
 // how two forced calls in a row get rid of a leaked token.
-func (s *Server) force(a *account, now time.Time, by string) *IssuedToken {
+func (p *platform) force(a *account, now time.Time, by string) *IssuedToken {
 	if a.forcedOut != nil {
 		a.forcedOut.endBy(now)
 	}
@@ -66,7 +66,7 @@ func (s *Server) force(a *account, now time.Time, by string) *IssuedToken {
 		a.stable.endBy(now.Add(a.stable.window()))
 	}
 	a.forcedOut = a.stable
-	a.stable = s.mint(a, now, Stable, by, true)
+	a.stable = p.mint(a, now, Stable, by, true)
 	a.forcedAt = append(a.forcedAt, now)
 	return a.stable
 }
@@ -77,15 +77,15 @@ func (a *account) forget(now time.Time) {
 }
 
 // legacyToken mints; documented to live are the new token and, for five minutes, the one before.
-func (s *Server) legacyToken(a *account, now time.Time, by string) *IssuedToken {
-	if a.legacyBefore != nil && !s.options.LegacyGrandparentLives {
+func (p *platform) legacyToken(a *account, now time.Time, by string) *IssuedToken {
+	if a.legacyBefore != nil && !p.options.LegacyGrandparentLives {
 		a.legacyBefore.endBy(now)
 	}
 	if a.legacy != nil {
 		a.legacy.endBy(now.Add(a.legacy.window()))
 	}
 	a.legacyBefore = a.legacy
-	a.legacy = s.mint(a, now, Legacy, by, false)
+	a.legacy = p.mint(a, now, Legacy, by, false)
 	return a.legacy
 }
 
@@ -94,9 +94,9 @@ func (s *Server) legacyToken(a *account, now time.Time, by string) *IssuedToken 
 func (s *Server) RivalForceRefresh(appID string) IssuedToken {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a, now := s.account(appID), s.now()
+	a, now := s.platform.account(appID), s.platform.now()
 	a.forget(now)
-	return *s.force(a, now, byRival)
+	return *s.platform.force(a, now, byRival)
 }
 
 // RivalMint is somebody else who mints a Legacy token for the appid. It counts for the daily quota, but
@@ -104,7 +104,7 @@ func (s *Server) RivalForceRefresh(appID string) IssuedToken {
 func (s *Server) RivalMint(appID string) IssuedToken {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a, now := s.account(appID), s.now()
+	a, now := s.platform.account(appID), s.platform.now()
 	a.legacyUse.count(now)
-	return *s.legacyToken(a, now, byRival)
+	return *s.platform.legacyToken(a, now, byRival)
 }

@@ -57,13 +57,13 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 func (s *Server) begin(q request) exchange {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t, ok := s.ledger.byValue[q.token]; ok {
+	if t, ok := s.platform.ledger.byValue[q.token]; ok {
 		q.appID = t.AppID
 	}
 	x := exchange{request: q}
-	x.fault, x.faulted = s.takeFault(q.appID, q.endpoint)
+	x.fault, x.faulted = s.faults.take(q.appID, q.endpoint)
 	x.number = s.calls.add(Call{
-		At: time.Now(), Clock: s.now(), Endpoint: q.endpoint, AppID: q.appID,
+		At: time.Now(), Clock: s.platform.now(), Endpoint: q.endpoint, AppID: q.appID,
 		Forced: q.force, Fault: x.faulted, RemoteAddr: q.remote,
 	})
 	return x
@@ -101,9 +101,9 @@ func (s *Server) process(x exchange) reply {
 	defer s.mu.Unlock()
 	var a reply
 	if x.fault.answers() {
-		a = x.fault.reply(x.request, s.now())
+		a = x.fault.reply(x.request, s.platform.now())
 	} else {
-		a = s.answer(x.request)
+		a = s.platform.answer(x.request)
 	}
 	s.calls.update(x.number, func(c *Call) { c.Errcode, c.Minted = a.errcode, a.minted })
 	return a

@@ -56,13 +56,11 @@ type Server struct {
 	served   chan struct{}
 	inFlight sync.WaitGroup
 
-	mu     sync.Mutex // guards what follows
-	closed bool
-	offset time.Duration
-	apps   map[string]*account
-	ledger ledger
-	calls  callLog
-	faults []*Fault
+	mu       sync.Mutex // guards what follows
+	closed   bool
+	platform platform
+	calls    callLog
+	faults   faultList
 }
 
 // NewServer starts a server; Close ends it.
@@ -74,12 +72,11 @@ func NewServer(o Options) (*Server, error) {
 		o.Now = time.Now
 	}
 	s := &Server{
-		options: o,
-		done:    make(chan struct{}),
-		served:  make(chan struct{}),
-		apps:    make(map[string]*account),
-		ledger:  newLedger(),
-		calls:   newCallLog(),
+		options:  o,
+		done:     make(chan struct{}),
+		served:   make(chan struct{}),
+		platform: newPlatform(o),
+		calls:    newCallLog(),
 	}
 	s.http = &http.Server{
 		Handler:           http.HandlerFunc(s.serve),
@@ -166,16 +163,12 @@ func (s *Server) enter() bool {
 func (s *Server) Now() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.now()
+	return s.platform.now()
 }
-
-// now is Now for those that hold the lock. Round(0) strips the monotonic reading: the ledger is about
-// the wall clock, and its times stay equal through JSON.
-func (s *Server) now() time.Time { return s.options.Now().Round(0).UTC().Add(s.offset) }
 
 // Advance moves the server's clock by d, back when d is negative. Delays of faults run in real time.
 func (s *Server) Advance(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.offset += d
+	s.platform.offset += d
 }
