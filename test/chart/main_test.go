@@ -18,12 +18,8 @@ import (
 
 const (
 	chartDir = "../../charts/wechat-token-operator"
-	// olderChart has an older CRD, without spec.suspend, and installs an older image.
-	olderChart = "testdata/wechat-token-operator-0.0.9"
-
-	image        = "ghcr.io/wechat-token-operator/wechat-token-operator"
-	olderVersion = "v0.0.9"
-	version      = "v0.1.0"
+	image    = "ghcr.io/wechat-token-operator/wechat-token-operator"
+	version  = "v0.1.0"
 )
 
 // shared is the control plane of the tests that need none of their own; its CRD is installed.
@@ -50,20 +46,27 @@ func setUp(ctx context.Context, env *testenv.Environment) (after func() error, e
 		return after, err
 	}
 	images = map[string]string{}
-	for _, v := range []string{olderVersion, version} {
-		images[image+":"+v] = filepath.Join(dir, "operator-"+v)
-		args := []string{"build", "-buildvcs=false", "-ldflags", "-X main.version=" + v, "-o", images[image+":"+v], "../../cmd/operator"}
-		build := exec.CommandContext(ctx, "go", args...) //nolint:gosec // our own
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			return after, fmt.Errorf("building the operator: %w: %s", err, out)
-		}
+	if err := buildImage(ctx, "../..", dir, version); err != nil {
+		return after, err
 	}
-	if err := track(chartDir, olderChart, "../../config"); err != nil {
+	if err := track(chartDir, "../../config"); err != nil {
 		return after, err
 	}
 	shared, err = newCluster(env, dir)
 	return after, err
+}
+
+// buildImage builds the operator of a source tree into dir. With -trimpath Go's build cache serves trees anywhere.
+func buildImage(ctx context.Context, tree, dir, version string) error {
+	binary := filepath.Join(dir, "operator-"+version)
+	build := exec.CommandContext(ctx, "go", "-C", tree, //nolint:gosec // our own
+		"build", "-trimpath", "-buildvcs=false", "-ldflags", "-X main.version="+version, "-o", binary, "./cmd/operator")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the operator: %w: %s", err, out)
+	}
+	images[image+":"+version] = binary
+	return nil
 }
 
 // track reads what helm and make read, so that Go's cache of test results knows that the tests depend on it.

@@ -3,13 +3,18 @@
 package chart
 
 import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/onsi/gomega"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -23,11 +28,16 @@ const (
 	release       = "wechat-token-operator"
 	releaseSystem = release + "-system"
 	deployment    = release + "-controller-manager"
+
+	// olderCommit is the last one before the API changed. Upgrades are tested from its chart and its operator.
+	olderCommit  = "ee1742e359301f108e33b7ac3cadfe28058b6009"
+	olderVersion = "v0.0.9"
 )
 
 // The life of an installation: an older chart is installed, upgraded, rolled back, upgraded, uninstalled and installed
-// again. The token that the first operator fetched serves through all of it. The operator serves all namespaces and runs
-// with the rights that the chart gives it.
+// again. The token that the first operator fetched serves through all of it, although each upgrade and rollback drops what
+// the other version noted of it in the status. The operator serves all namespaces and runs with the rights that the
+// chart gives it.
 func TestLifeOfARelease(t *testing.T) {
 	env, err := testenv.Start(t.Context(), testenv.Bare())
 	if err != nil {
@@ -46,14 +56,15 @@ func TestLifeOfARelease(t *testing.T) {
 	w.must(w.Create(w.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: releaseSystem, Labels: restricted}}))
 	values := func() string { return w.values(w.loopback(releaseSystem)) }
 
-	w.helm("install", release, olderChart, "-n", releaseSystem, "-f", values())
+	w.helm("install", release, w.olderChart(), "-n", releaseSystem, "-f", values())
 	operator := w.start(releaseSystem, deployment)
 	namespace := w.newNamespace(nil)
 	w.createToken(namespace)
 	first := w.eventuallyReady(namespace)
-	if w.crdKnowsSuspend() {
+	if w.crdKnowsRevocation() {
 		t.Fatal("the older CRD has the new field: the test proves nothing")
 	}
+	w.tellsExpiry(namespace, olderExpiry)
 
 	// rolled is what a Deployment does, one pod after the other.
 	rolled := func(version, request string) {
@@ -69,23 +80,24 @@ func TestLifeOfARelease(t *testing.T) {
 	}
 	t.Log("upgrade")
 	w.helm("upgrade", release, chartDir, "-n", releaseSystem, "--reset-then-reuse-values", "-f", values())
-	if !w.crdKnowsSuspend() {
+	if !w.crdKnowsRevocation() {
 		t.Fatal("the upgrade did not bring the CRD's new field")
 	}
 	rolled(version, "after the upgrade")
-	w.suspend(namespace, true)
-	w.suspend(namespace, false)
+	w.tellsExpiry(namespace, expiry)
 
 	t.Log("rollback")
 	w.helm("rollback", release, "1", "-n", releaseSystem)
-	if w.crdKnowsSuspend() {
+	if w.crdKnowsRevocation() {
 		t.Error("the rollback left the newer CRD, which docs/install.md says it does not")
 	}
 	rolled(olderVersion, "after the rollback")
+	w.tellsExpiry(namespace, olderExpiry)
 
 	t.Log("upgrade again")
 	w.helm("upgrade", release, chartDir, "-n", releaseSystem, "-f", values())
 	rolled(version, "after the second upgrade")
+	w.tellsExpiry(namespace, expiry)
 
 	t.Log("uninstall")
 	w.helm("uninstall", release, "-n", releaseSystem)
@@ -93,7 +105,7 @@ func TestLifeOfARelease(t *testing.T) {
 	w.gone(&appsv1.Deployment{}, deployment)
 	w.gone(&corev1.ServiceAccount{}, deployment)
 	w.onlyToken(namespace, first)
-	if !w.crdKnowsSuspend() {
+	if !w.crdKnowsRevocation() {
 		t.Error("the CRD is gone")
 	}
 
@@ -123,8 +135,28 @@ func newCRD() *unstructured.Unstructured {
 	return crd
 }
 
-// crdKnowsSuspend tells whether the CRD has the field that the older one lacks.
-func (w *world) crdKnowsSuspend() bool {
+// olderChart takes the older release from the history: it builds the operator and returns the folder of the chart. Both have
+// today's version there, and get one of their own.
+func (w *world) olderChart() string {
+	w.Helper()
+	tree := w.TempDir()
+	script := fmt.Sprintf("git -C ../.. archive %s | tar -xf - -C '%s'", olderCommit, tree)
+	extract := exec.CommandContext(w.Context(), "bash", "-euo", "pipefail", "-c", script) //nolint:gosec // our own
+	if out, err := extract.CombinedOutput(); err != nil {
+		w.Fatalf("taking the older release from the history (a shallow clone has none; git fetch --unshallow gets it): %v\n%s", err, out)
+	}
+	w.must(buildImage(w.Context(), tree, w.dir, olderVersion))
+	chart := filepath.Join(tree, "charts", "wechat-token-operator")
+	metadata := filepath.Join(chart, "Chart.yaml")
+	text, err := os.ReadFile(metadata)
+	w.must(err)
+	number, olderNumber := strings.TrimPrefix(version, "v"), strings.TrimPrefix(olderVersion, "v")
+	w.must(os.WriteFile(metadata, bytes.ReplaceAll(text, []byte(number), []byte(olderNumber)), 0o600))
+	return chart
+}
+
+// crdKnowsRevocation reports whether the CRD has the field that the older one lacks.
+func (w *world) crdKnowsRevocation() bool {
 	w.Helper()
 	crd := newCRD()
 	w.must(w.Get(w.Context(), client.ObjectKey{Name: crdName}, crd))
@@ -134,35 +166,36 @@ func (w *world) crdKnowsSuspend() bool {
 	if !ok {
 		w.Fatal("the CRD has no version")
 	}
-	spec, found, err := unstructured.NestedMap(served, "schema", "openAPIV3Schema", "properties", "spec", "properties")
+	status, found, err := unstructured.NestedMap(served, "schema", "openAPIV3Schema", "properties", "status", "properties")
 	w.must(err)
 	if !found {
-		w.Fatal("the CRD has no spec")
+		w.Fatal("the CRD has no status")
 	}
-	_, known := spec["suspend"]
+	_, known := status["revocation"]
 	return known
 }
 
-// suspend uses the new field, through the API server that just learned it.
-func (w *world) suspend(namespace string, on bool) {
+// The field of status.token that says when the token expires, in either version.
+const (
+	expiry      = "expirationTime"
+	olderExpiry = "expiresAt"
+)
+
+// tellsExpiry waits until the status says when the token expires, in a field that the API server dropped from what the other
+// version wrote.
+func (w *world) tellsExpiry(namespace, field string) {
 	w.Helper()
+	secret := &corev1.Secret{}
+	w.must(w.Get(w.Context(), client.ObjectKey{Namespace: namespace, Name: "shop-token"}, secret))
 	w.Eventually(func(g gomega.Gomega) {
-		t := w.token(namespace)
-		base := t.DeepCopy()
-		t.Spec.Suspend = on
-		g.Expect(w.Patch(w.Context(), t, client.MergeFrom(base))).To(gomega.Succeed())
-		g.Expect(w.token(namespace).Spec.Suspend).To(gomega.Equal(on))
+		token := &unstructured.Unstructured{}
+		token.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(v1alpha1.Kind))
+		g.Expect(w.Get(w.Context(), client.ObjectKey{Namespace: namespace, Name: "shop"}, token)).To(gomega.Succeed())
+		told, _, err := unstructured.NestedString(token.Object, "status", "token", field)
+		g.Expect(err).NotTo(gomega.HaveOccurred())
+		g.Expect(told).To(gomega.Equal(string(secret.Data[v1alpha1.ExpiresAtKey])))
 	}).Should(gomega.Succeed())
-	w.Eventually(func(g gomega.Gomega) {
-		t := w.token(namespace)
-		g.Expect(t.Status.ObservedGeneration).To(gomega.Equal(t.Generation))
-		message := apimeta.FindStatusCondition(t.Status.Conditions, v1alpha1.ConditionReady).Message
-		if on {
-			g.Expect(message).To(gomega.ContainSubstring("uspended"))
-		} else {
-			g.Expect(message).NotTo(gomega.ContainSubstring("uspended"))
-		}
-	}).Should(gomega.Succeed())
+	w.eventuallyReady(namespace)
 }
 
 // onlyToken: the Secret holds the token, and WeChat never made another one.
