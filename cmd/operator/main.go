@@ -17,12 +17,14 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -46,6 +48,10 @@ const (
 	// shutdownTimeout leaves room for a Legacy mint, which may take 10 s and must not be lost, and its write.
 	shutdownTimeout = 20 * time.Second
 )
+
+// cacheSyncTimeout is how long the controller waits for its caches, which is for ever in effect. An outage or a missing right is no
+// reason to end the process; the readiness probe reports it.
+const cacheSyncTimeout = 10 * 365 * 24 * time.Hour
 
 // gcPercent is what may wait to be collected, in percent of what lives. Go's default is 100.
 const gcPercent = 40
@@ -96,7 +102,7 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry promet
 	// A warning of an admission policy may quote the Secret that it warns about.
 	config.WarningHandlerWithContext = rest.NoWarnings{}
 	config.QPS, config.Burst = float32(opts.kubeAPIQPS), opts.kubeAPIBurst
-	mgr, err := newManager(config, opts, logger)
+	mgr, starting, err := newManager(config, opts, logger)
 	if err != nil {
 		return err
 	}
@@ -117,7 +123,7 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry promet
 	if err := reconciler.SetupWithManager(ctx, mgr); err != nil {
 		return fmt.Errorf("setting up the controller: %w", err)
 	}
-	if err := addProbes(mgr); err != nil {
+	if err := addProbes(mgr, starting.ready); err != nil {
 		return err
 	}
 	logger.Info("starting", "version", version, "namespaces", opts.namespaceList, "selector", opts.selector.String(),
@@ -128,15 +134,26 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry promet
 	return nil
 }
 
-func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Manager, error) {
+// newManager also returns the manager's cache, whose readiness a probe asks for.
+func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Manager, *startingCache, error) {
 	// Only what is read and written here: the whole of client-go's scheme takes megabytes.
 	scheme := runtime.NewScheme()
 	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
-		return nil, fmt.Errorf("registering kinds: %w", err)
+		return nil, nil, fmt.Errorf("registering kinds: %w", err)
 	}
 	server := metricsserver.Options{BindAddress: opts.metricsBindAddress, SecureServing: opts.metricsSecure}
 	if opts.metricsSecure {
 		server.FilterProvider = access.FilterProvider
+	}
+	var starting *startingCache
+	newCache := func(config *rest.Config, o cache.Options) (cache.Cache, error) {
+		namespace := metav1.NamespaceAll
+		if len(opts.namespaceList) > 0 {
+			namespace = opts.namespaceList[0]
+		}
+		var err error
+		starting, err = newStartingCache(config, o, namespace, logger)
+		return starting, err
 	}
 	grace := shutdownTimeout
 	lease, renew, retry := leaseDuration, renewDeadline, retryPeriod
@@ -144,6 +161,8 @@ func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Ma
 		Scheme:                        scheme,
 		Logger:                        logger,
 		Cache:                         cacheOptions(opts),
+		NewCache:                      newCache,
+		Controller:                    ctrlconfig.Controller{CacheSyncTimeout: cacheSyncTimeout},
 		Client:                        client.Options{Cache: &client.CacheOptions{}},
 		MapperProvider:                newMapper,
 		Metrics:                       server,
@@ -159,9 +178,9 @@ func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Ma
 		GracefulShutdownTimeout:       &grace,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("setting up the manager: %w", err)
+		return nil, nil, fmt.Errorf("setting up the manager: %w", err)
 	}
-	return mgr, nil
+	return mgr, starting, nil
 }
 
 func cacheOptions(opts *options) cache.Options {
@@ -192,13 +211,11 @@ func addMetrics(registry prometheus.Registerer, cached client.Reader, api *wecha
 	return recorder, nil
 }
 
-// addProbes: a standby is ready when its caches are warm.
-func addProbes(mgr ctrl.Manager) error {
+func addProbes(mgr ctrl.Manager, ready healthz.Checker) error {
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return fmt.Errorf("adding the liveness probe: %w", err)
 	}
-	synced := controller.CacheSynced(mgr.GetCache())
-	if err := mgr.AddReadyzCheck("caches", synced); err != nil {
+	if err := mgr.AddReadyzCheck("caches", ready); err != nil {
 		return fmt.Errorf("adding the readiness probe: %w", err)
 	}
 	return nil
