@@ -45,8 +45,6 @@ const (
 	leaseDuration = 10 * time.Second
 	renewDeadline = 7 * time.Second
 	retryPeriod   = 1500 * time.Millisecond
-	// shutdownTimeout leaves room for a Legacy mint, which may take 10 s and must not be lost, and its write.
-	shutdownTimeout = 20 * time.Second
 )
 
 // cacheSyncTimeout is how long the controller waits for its caches, which is for ever in effect. An outage or a missing right is no
@@ -128,7 +126,7 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry promet
 	}
 	logger.Info("starting", "version", version, "namespaces", opts.namespaceList, "selector", opts.selector.String(),
 		"leaderElection", opts.leaderElect, "leaderElectionID", opts.leaderElectionID)
-	if err := mgr.Start(ctx); err != nil {
+	if err := serve(ctx, mgr, logger); err != nil {
 		return fmt.Errorf("running the manager: %w", err)
 	}
 	return nil
