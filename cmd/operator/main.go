@@ -34,6 +34,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/controller"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/metrics"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/metrics/access"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/quiet"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
@@ -62,7 +63,7 @@ func main() {
 		fmt.Println(version)
 		return
 	}
-	logger := controller.Quiet(zap.New(zap.UseFlagOptions(&opts.zap)))
+	logger := quiet.Logger(zap.New(zap.UseFlagOptions(&opts.zap)))
 	ctrl.SetLogger(logger)
 	klog.SetLogger(logger.WithName("client-go"))
 	if os.Getenv("GOGC") == "" {
