@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command operator keeps the target Secret of every WeChatAppToken supplied with a valid token.
+// Command operator keeps a valid token in the target Secret of every WeChatAppToken.
 package main
 
 import (
@@ -41,7 +41,7 @@ import (
 // version is set by the linker.
 var version = "dev"
 
-// Leader election is quick, because a token's handover window is short, and slow enough for a busy API server.
+// The times of leader election are short, because the handover window of a token is short, and long enough for a busy API server.
 const (
 	leaseDuration = 10 * time.Second
 	renewDeadline = 7 * time.Second
@@ -52,7 +52,7 @@ const (
 // reason to end the process; the readiness probe reports it.
 const cacheSyncTimeout = 10 * 365 * 24 * time.Hour
 
-// gcPercent is what may wait to be collected, in percent of what lives. Go's default is 100.
+// gcPercent is the default of GOGC in this program. Go's own is 100.
 const gcPercent = 40
 
 func main() {
@@ -67,10 +67,10 @@ func main() {
 	ctrl.SetLogger(logger)
 	klog.SetLogger(logger.WithName("client-go"))
 	if os.Getenv("GOGC") == "" {
-		// Most of the heap is caches, which live long. To look through them more often costs little (docs/performance.md).
+		// Most of the heap is caches, which live long. A more frequent collection costs little (docs/performance.md).
 		debug.SetGCPercent(gcPercent)
 	}
-	// net/http quotes there what a server sends behind an answer, which could be a token.
+	// net/http logs here what a server sends after the end of an answer, which could be a token.
 	stdlog.SetOutput(io.Discard)
 	if err := run(ctrl.SetupSignalHandler(), opts, logger, ctrlmetrics.Registry); err != nil {
 		logger.Error(err, "the operator stops")
@@ -78,7 +78,8 @@ func main() {
 	}
 }
 
-// run runs the operator. The registry is the one that controller-runtime serves.
+// run runs the operator until ctx ends. It registers its metrics with the registry, which should be the one that controller-runtime
+// serves.
 func run(ctx context.Context, opts *options, logger logr.Logger, registry prometheus.Registerer) error {
 	if err := opts.complete(); err != nil {
 		return err
@@ -98,7 +99,7 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry promet
 	}
 	config.UserAgent = userAgent
 	config.Wrap(withDeadline)
-	// A warning of an admission policy may quote the Secret that it warns about.
+	// Warnings are dropped, because an admission policy's warning may quote the Secret that it is about.
 	config.WarningHandlerWithContext = rest.NoWarnings{}
 	config.QPS, config.Burst = float32(opts.kubeAPIQPS), opts.kubeAPIBurst
 	mgr, starting, err := newManager(config, opts, logger)
@@ -133,9 +134,9 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry promet
 	return nil
 }
 
-// newManager also returns the manager's cache, whose readiness a probe asks for.
+// newManager returns a manager and its cache.
 func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Manager, *startingCache, error) {
-	// Only what is read and written here: the whole of client-go's scheme takes megabytes.
+	// The scheme has only the kinds that are used, because client-go's own takes megabytes.
 	scheme := runtime.NewScheme()
 	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, nil, fmt.Errorf("registering kinds: %w", err)
@@ -185,7 +186,7 @@ func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Ma
 func cacheOptions(opts *options) cache.Options {
 	out := cache.Options{
 		ByObject: controller.CacheOptions(opts.selector),
-		// A read that nobody planned must fail rather than cache every object of its kind.
+		// A read of a kind without an informer fails instead of starting one that caches every object of that kind.
 		ReaderFailOnMissingInformer: true,
 	}
 	if len(opts.namespaceList) > 0 {
@@ -197,7 +198,7 @@ func cacheOptions(opts *options) cache.Options {
 	return out
 }
 
-// addMetrics registers what is computed from the cache and what the controller counts.
+// addMetrics registers the metrics that are computed from the cache, and those that the returned Recorder counts.
 func addMetrics(registry prometheus.Registerer, cached client.Reader, api *wechat.Client) (*metrics.Recorder, error) {
 	recorder, err := metrics.NewRecorder(registry)
 	if err != nil {

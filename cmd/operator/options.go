@@ -22,7 +22,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
-// options are the operator's flags. Their defaults are right for 10,000 resources.
+// options holds the operator's flags. Their defaults suit 10,000 resources.
 type options struct {
 	wechatEndpoints   string
 	wechatCAFile      string
@@ -50,7 +50,7 @@ type options struct {
 	version bool
 	zap     zap.Options
 
-	// selector and namespaceList are parsed by complete.
+	// complete sets selector and namespaceList.
 	selector      labels.Selector
 	namespaceList []string
 }
@@ -88,7 +88,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	o.zap.BindFlags(fs)
 }
 
-// complete validates the flags and fills in what follows from them.
+// complete validates the flags and sets the fields that are derived from them.
 func (o *options) complete() error {
 	selector, err := labels.Parse(o.watchLabelSelector)
 	if err != nil {
@@ -125,7 +125,8 @@ func (o *options) complete() error {
 	return nil
 }
 
-// isLoopback accepts no name, which could mean any address; "" and "0" mean that nothing listens.
+// isLoopback reports whether a listener on the address is reachable from this machine only. With "" and "0" nothing listens. A host name
+// is not accepted, because it could stand for any address.
 func isLoopback(address string) bool {
 	if address == "" || address == "0" {
 		return true
@@ -134,8 +135,8 @@ func isLoopback(address string) bool {
 	return err == nil && at.Addr().Unmap().IsLoopback()
 }
 
-// checkProxy refuses a proxy setting that net/http would pass over in silence: the calls would then come from another
-// address than the one on WeChat's IP allowlist. The value may hold a password and is not shown.
+// checkProxy returns an error for a proxy setting that net/http would silently ignore. Calls would then come from another address than
+// the one on WeChat's IP allowlist. The error does not contain the value, which may include a password.
 func checkProxy(getenv func(string) string) error {
 	for _, name := range []string{"HTTPS_PROXY", "https_proxy"} {
 		value := getenv(name)
@@ -149,7 +150,8 @@ func checkProxy(getenv func(string) string) error {
 	return nil
 }
 
-// defaultLeaderElectionID keeps operators that serve different resources from excluding each other.
+// defaultLeaderElectionID returns a name that is the same for the replicas of an operator, and different for operators that serve
+// different resources, so that these do not exclude each other.
 func (o *options) defaultLeaderElectionID() string {
 	sum := sha256.Sum256([]byte(o.selector.String() + "\n" + strings.Join(o.namespaceList, ",")))
 	return "wechat-token-operator-" + hex.EncodeToString(sum[:4])
