@@ -44,7 +44,7 @@ func (s *story) requests() *table {
 func (s *story) requestState(kind refresh.RequestKind, wanted string) string {
 	switch {
 	case wanted == s.handled(kind):
-		return "had its attempt"
+		return "processed"
 	case len(wanted) > v1alpha1.RequestValueMaxLength:
 		return "ignored: the value is longer than 64 characters"
 	case s.Spec.Suspend:

@@ -113,7 +113,7 @@ func bareName(arg string) (string, error) {
 	case "wxtoken", "wechatapptoken", "wechatapptokens":
 		return name, nil
 	}
-	return "", usage("%q is no WeChatAppToken: give its name alone, such as shop, or wxtoken/shop", arg)
+	return "", usage("%q is not a WeChatAppToken: give a name such as shop or wxtoken/shop", arg)
 }
 
 // get reads a WeChatAppToken in the chosen namespace.

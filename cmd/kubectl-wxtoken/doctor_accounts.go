@@ -40,7 +40,7 @@ func (x *examination) checkCredentials(ctx context.Context, r *report) error {
 		}
 	}
 	if well > 0 || len(x.tokens) == 0 {
-		r.add(levelOK, "", "%s of an AppSecret's form; whether it is the right one only WeChat knows", plural(well, "credentials Secret"))
+		r.add(levelOK, "", "%s with a well-formed AppSecret; only WeChat knows if it is the right one", plural(well, "credentials Secret"))
 	}
 	return nil
 }
@@ -110,7 +110,7 @@ func (x *examination) checkAddresses(_ context.Context, r *report) error {
 			"WeChat does not allow %s for appid %s", ip, strings.Join(apps[ip], ", "))
 	}
 	if len(apps) == 0 {
-		r.add(levelOK, "", "WeChat complains about no address of the operator; those of your pods are not known here")
+		r.add(levelOK, "", "WeChat refuses no address of the operator; those of your pods are not known here")
 	}
 	return nil
 }
@@ -130,7 +130,7 @@ func (x *examination) checkLegacy(ctx context.Context, r *report) error {
 		r.gap(err)
 	}
 	if len(r.findings) == 0 {
-		r.add(levelOK, "", "no appid is fetched for twice")
+		r.add(levelOK, "", "no appid has more than one fetcher")
 	}
 	return nil
 }

@@ -101,7 +101,7 @@ func (x *examination) checkLeases(ctx context.Context, r *report) (found int, er
 		case spec.HolderIdentity == nil || *spec.HolderIdentity == "":
 			r.add(levelError, logs, "Lease %s: nobody leads", name)
 		case spec.RenewTime == nil || x.now().Sub(spec.RenewTime.Time) > leaseGrace:
-			r.add(levelError, logs, "Lease %s: %s leads no more, it was last heard of %s", name, *spec.HolderIdentity, lastRenewed(spec, x.now()))
+			r.add(levelError, logs, "Lease %s: %s no longer leads, it last renewed the Lease %s", name, *spec.HolderIdentity, lastRenewed(spec, x.now()))
 		default:
 			r.add(levelOK, "", "Lease %s: %s leads", name, *spec.HolderIdentity)
 		}
@@ -200,7 +200,7 @@ func flagOf(d *appsv1.Deployment, name string) string {
 func (x *examination) checkVersions(_ context.Context, r *report) error {
 	ours, err := utilversion.ParseSemantic(releaseVersion())
 	if err != nil {
-		r.add(levelNote, "", "this plugin is %s, which is no release, so it is not compared", releaseVersion())
+		r.add(levelNote, "", "this plugin is %s, which is not a release, so it is not compared", releaseVersion())
 	}
 	for i := range x.operators {
 		d := &x.operators[i]

@@ -132,7 +132,7 @@ func TestDoctor(t *testing.T) {
 	w.now = func() time.Time { return at }
 	w.wants(w.wxtoken("doctor"), exitBad,
 		"is scaled to 0 replicas", "→ kubectl -n "+w.namespace+" scale deployment operator --replicas=2.",
-		"nobody leads", "operator-b leads no more",
+		"nobody leads", "operator-b no longer leads",
 		w.namespace+"/shop: its token expired 60m ago and the status was not updated",
 		w.namespace+"/unseen: no operator has seen it since")
 

@@ -55,17 +55,17 @@ func (a *app) listCommand() *cobra.Command {
 		RunE:              func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
 	f := c.Flags()
-	f.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "Of all namespaces.")
+	f.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "List the resources of all namespaces.")
 	f.StringVarP(&o.selector, "selector", "l", "", "Label selector, such as team=shop,tier!=test.")
-	f.StringVar(&o.fieldSelector, "field-selector", "", "Field selector; spec.appID, metadata.name and metadata.namespace are known.")
+	f.StringVar(&o.fieldSelector, "field-selector", "", "Field selector; spec.appID, metadata.name and metadata.namespace are supported.")
 	f.BoolVarP(&o.watch, "watch", "w", false,
-		"Go on until Ctrl-C: the table is redrawn each second, or without a terminal each change is a line.")
-	f.BoolVar(&o.noHeaders, "no-headers", false, "Leave the header line out.")
+		"Watch until Ctrl-C. On a terminal the table is redrawn each second; otherwise each change is a line.")
+	f.BoolVar(&o.noHeaders, "no-headers", false, "Print no header line.")
 	o.print.AddFlags(c)
 	c.Flag("output").Usage = "Output format: wide, or one of kubectl's: json, yaml, name, jsonpath=…, go-template=… and so on."
 	// cli-runtime's own descriptions take three lines each.
 	c.Flag("template").Usage = "Template, or the path of a file with one, for -o go-template and go-template-file."
-	c.Flag("allow-missing-template-keys").Usage = "Ignore keys that a go-template or jsonpath names and a resource lacks."
+	c.Flag("allow-missing-template-keys").Usage = "Ignore keys in a go-template or jsonpath that a resource does not have."
 	must(c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(
 		append([]string{wide}, o.print.AllowedFormats()...), cobra.ShellCompDirectiveNoFileComp)))
 	return c

@@ -104,7 +104,7 @@ func (a *app) request(ctx context.Context, kind refresh.RequestKind, args []stri
 		}
 		made = append(made, p)
 		if !o.wait {
-			fmt.Fprintf(a.Out, "%s: %s requested. kubectl wxtoken status %s tells what becomes of it.\n", p.before.Name, kind, p.before.Name)
+			fmt.Fprintf(a.Out, "%s: %s requested. kubectl wxtoken status %s shows the outcome.\n", p.before.Name, kind, p.before.Name)
 		}
 	}
 	if !o.wait {
@@ -193,13 +193,13 @@ func (a *app) gaveUp(ctx context.Context, p *pending, last look, timeout time.Du
 	if ctx.Err() != context.DeadlineExceeded {
 		return &problem{code: exitInterrupted, err: ctx.Err(),
 			what: fmt.Sprintf("interrupted; the %s of %s stays requested", p.kind, p.before.Name),
-			next: fmt.Sprintf("kubectl wxtoken status %s -n %s tells what becomes of it.", p.before.Name, p.before.Namespace)}
+			next: fmt.Sprintf("kubectl wxtoken status %s -n %s shows the outcome.", p.before.Name, p.before.Namespace)}
 	}
 	why := "the resource could not be read"
 	if last.WeChatAppToken != nil {
 		why = last.whyNot(p.kind)
 	}
-	next := fmt.Sprintf("The request stays: kubectl wxtoken status %s -n %s tells what becomes of it.", p.before.Name, p.before.Namespace)
+	next := fmt.Sprintf("The request stays: kubectl wxtoken status %s -n %s shows the outcome.", p.before.Name, p.before.Namespace)
 	return timedOut(next, "%s: no %s within %s: %s", p.before.Name, p.kind, short(timeout), why)
 }
 

@@ -49,8 +49,8 @@ func TestCheckAndRefresh(t *testing.T) {
 	}
 	// A third check within minutes has no event of its own.
 	w.wants(w.wxtoken("check", "shop"), exitOK, "is the right one")
-	w.wants(w.wxtoken("check", "shop", "--wait=false"), exitOK, "shop: check requested. kubectl wxtoken status shop tells what becomes of it.")
-	w.wants(w.wxtoken("status", "shop"), exitOK, "a new token was forced", "forced calls   1 of the 20", "refresh", "had its attempt")
+	w.wants(w.wxtoken("check", "shop", "--wait=false"), exitOK, "shop: check requested. kubectl wxtoken status shop shows the outcome.")
+	w.wants(w.wxtoken("status", "shop"), exitOK, "a new token was forced", "forced calls   1 of the 20", "refresh", "processed")
 }
 
 // TestRefreshWaitsForTheLimits checks that a refresh within 31 s of another one waits, and that the command says so.
@@ -94,7 +94,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		w.wants(w.wxtoken(kind, "paused"), exitFailed, "paused is suspended, so no "+kind+" is made", "kubectl wxtoken resume paused")
 		w.wants(w.wxtoken(kind, "nobody"), exitFailed, `has no WeChatAppToken "nobody"`, "kubectl wxtoken list")
 		w.wants(w.wxtoken(kind), exitUsage, "kubectl wxtoken list shows their names")
-		w.wants(w.wxtoken(kind, "secret/paused"), exitUsage, `"secret/paused" is no WeChatAppToken`)
+		w.wants(w.wxtoken(kind, "secret/paused"), exitUsage, `"secret/paused" is not a WeChatAppToken`)
 	}
 	w.wants(w.wxtoken("revoke", "empty"), exitFailed, "empty has no token to revoke")
 	w.wants(w.wxtoken("revoke", "paused", "empty"), exitUsage, "name one WeChatAppToken")
@@ -166,7 +166,7 @@ func TestRevokeAsks(t *testing.T) {
 	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
 	w.wants(w.answer("n\n", "revoke", "shop"), exitUsage, "End this token of "+w.namespace+"/shop? [y/N]", "the answer was not yes, so nothing was done")
 	w.wants(w.answer("\n", "revoke", "shop"), exitUsage, "nothing was done")
-	w.wants(w.wxtoken("revoke", "shop"), exitUsage, "nobody answered, so nothing was done; a script must say --yes")
+	w.wants(w.wxtoken("revoke", "shop"), exitUsage, "nobody answered, so nothing was done; a script must pass --yes")
 	if a := w.token("shop").Annotations; len(a) != 0 {
 		t.Errorf("annotations: %v", a)
 	}

@@ -42,7 +42,7 @@ credentials Secret. Then revoke: the reset may leave issued tokens alive.`, shor
 		Args: oneName, ValidArgsFunction: a.completeNames(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.revoke(cmd.Context(), args[0], yes, o) },
 	}
-	c.Flags().BoolVarP(&yes, "yes", "y", false, "Do not ask.")
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "Do not ask for confirmation.")
 	o.addFlags(c, 2*time.Minute)
 	return c
 }
@@ -69,7 +69,7 @@ func (a *app) revoke(ctx context.Context, arg string, yes bool, o *waitOptions) 
 		return err
 	}
 	if !o.wait {
-		fmt.Fprintf(a.Out, "Revoke requested. kubectl wxtoken status %s tells what becomes of it.\n", t.Name)
+		fmt.Fprintf(a.Out, "Revoke requested. kubectl wxtoken status %s shows the outcome.\n", t.Name)
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
@@ -143,7 +143,7 @@ func (a *app) confirm(question string) error {
 	}
 	line, err := bufio.NewReader(a.In).ReadString('\n')
 	if err != nil && line == "" {
-		return usage("nobody answered, so nothing was done; a script must say --yes")
+		return usage("nobody answered, so nothing was done; a script must pass --yes")
 	}
 	switch strings.ToLower(strings.TrimSpace(line)) {
 	case "y", "yes":

@@ -21,7 +21,7 @@ at once, with exit code %d, when somebody has to act first, and says what to do.
 		Args:    someNames, ValidArgsFunction: a.completeNames(0),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.wait(cmd.Context(), args, timeout) },
 	}
-	c.Flags().DurationVar(&timeout, "timeout", timeout, "How long to wait, for all together.")
+	c.Flags().DurationVar(&timeout, "timeout", timeout, "How long to wait for all of them together.")
 	return c
 }
 

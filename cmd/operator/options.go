@@ -62,16 +62,16 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.StringVar(&o.wechatCAFile, "wechat-ca-file", "",
 		"PEM file with certificate authorities to trust for WeChat's API besides the system's, for a TLS-inspecting proxy.")
 	fs.DurationVar(&o.wechatTimeout, "wechat-timeout", 5*time.Second, "Time that one attempt at one WeChat endpoint may take.")
-	fs.IntVar(&o.wechatMaxInFlight, "wechat-max-in-flight", 64, "Most calls to WeChat at the same time.")
+	fs.IntVar(&o.wechatMaxInFlight, "wechat-max-in-flight", 64, "Maximum number of calls to WeChat at the same time.")
 	fs.StringVar(&o.namespaces, "namespaces", "", "Namespaces to serve, separated by commas. Empty: all.")
 	fs.StringVar(&o.watchLabelSelector, "watch-label-selector", "",
 		"Serve only WeChatAppTokens that match this label selector, to split them over several operators. "+
 			"All resources of one Legacy account must be in one of them.")
-	fs.IntVar(&o.maxConcurrentReconciles, "max-concurrent-reconciles", 64, "Most resources worked on at the same time.")
+	fs.IntVar(&o.maxConcurrentReconciles, "max-concurrent-reconciles", 64, "Maximum number of resources that are worked on at the same time.")
 	fs.BoolVar(&o.requireCredentialsLabel, "require-credentials-label", false,
 		`Use only credentials Secrets that carry the label wechat.apptoken.dev/credentials: "true".`)
 	fs.BoolVar(&o.promptDelivery, "prompt-delivery", false,
-		"Tell pods of a new token at once where spec.target.delivery is Prompt. It takes the right to list and patch pods.")
+		"Tell pods of a new token at once where spec.target.delivery is Prompt. It needs the right to list and patch pods.")
 	fs.Float64Var(&o.kubeAPIQPS, "kube-api-qps", -1,
 		"Requests per second to the API server. -1: no limit; the API server's priority and fairness sets it.")
 	fs.IntVar(&o.kubeAPIBurst, "kube-api-burst", 0, "Burst of requests to the API server; used with a positive --kube-api-qps.")
@@ -101,7 +101,7 @@ func (o *options) complete() error {
 			continue
 		}
 		if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
-			return fmt.Errorf("--namespaces: %q is no name of a namespace: %s", name, problems[0])
+			return fmt.Errorf("--namespaces: %q is not a valid name of a namespace: %s", name, problems[0])
 		}
 		o.namespaceList = append(o.namespaceList, name)
 	}
@@ -114,7 +114,7 @@ func (o *options) complete() error {
 		return fmt.Errorf("--kube-api-qps: 0 would stop all requests; use -1 for no limit")
 	}
 	if !isLoopback(o.pprofBindAddress) {
-		return fmt.Errorf("--pprof-bind-address: %q is no loopback address; use 127.0.0.1:6060 and kubectl port-forward", o.pprofBindAddress)
+		return fmt.Errorf("--pprof-bind-address: %q is not a loopback address; use 127.0.0.1:6060 and kubectl port-forward", o.pprofBindAddress)
 	}
 	if err := checkProxy(os.Getenv); err != nil {
 		return err
