@@ -21,8 +21,8 @@ import (
 // FieldManager names the operator in managedFields.
 const FieldManager = "wechat-token-operator"
 
-// Store reads and writes target Secrets. Writes never read first: they carry the UID and resourceVersion that
-// the informer knows, and the answer is metadata only.
+// Store reads and writes target Secrets. No write reads the Secret first: an update carries the UID and resourceVersion that the
+// informer knows, and its answer is metadata only.
 type Store struct {
 	// Client writes. Live reads from the API server, never from a cache.
 	Client client.Client
@@ -76,7 +76,8 @@ func (s Store) Read(ctx context.Context, key types.NamespacedName) (Snapshot, er
 	}, nil
 }
 
-// Create makes the Secret. It is a POST, so it cannot overwrite one.
+// Create creates the Secret and returns its metadata. It is a POST, so it cannot overwrite a Secret. The API server answers it with
+// the whole Secret, whose data is dropped here.
 func (s Store) Create(
 	ctx context.Context, owner *v1alpha1.WeChatAppToken, d Desired, c Content, opts ...client.CreateOption,
 ) (*metav1.PartialObjectMetadata, error) {
