@@ -236,5 +236,5 @@ func (p *pass) requeue() ctrl.Result {
 }
 
 // dueRotationPriority puts due rotations before events and checks, whose priority is 0. The first pass over a resource after a start
-// comes last: controller-runtime gives it -100 (docs/adr/0024).
+// comes last: controller-runtime gives it -100 (docs/scaling.md).
 const dueRotationPriority = 10
