@@ -11,12 +11,12 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
 )
 
-// requested is the value of a request annotation.
+// requested returns the value of the annotation that makes a request of this kind.
 func (l look) requested(kind refresh.RequestKind) string {
 	return l.Annotations[request.Annotation(kind)]
 }
 
-// handled is the value that had its attempt.
+// handled returns the last value of that annotation that was processed.
 func (l look) handled(kind refresh.RequestKind) string {
 	if l.Status.HandledRequests == nil {
 		return ""
@@ -24,7 +24,7 @@ func (l look) handled(kind refresh.RequestKind) string {
 	return *request.Handled(l.Status.HandledRequests, kind)
 }
 
-// requests are those that were ever made, and what became of them.
+// requests returns a table of the requests that the annotations hold, and their progress.
 func (s *story) requests() *table {
 	t := &table{}
 	for _, kind := range [...]refresh.RequestKind{refresh.RequestCheck, refresh.RequestRefresh, refresh.RequestRevoke} {
@@ -44,7 +44,7 @@ func (s *story) requests() *table {
 func (s *story) requestState(kind refresh.RequestKind, wanted string) string {
 	switch {
 	case wanted == s.handled(kind):
-		return "had its attempt"
+		return "processed"
 	case len(wanted) > v1alpha1.RequestValueMaxLength:
 		return "ignored: the value is longer than 64 characters"
 	case s.Spec.Suspend:
@@ -67,8 +67,8 @@ func (l look) secondForcedCall(value string) time.Time {
 	return r.FirstForcedTime.Add(refresh.RevokeSpacing)
 }
 
-// allowedAt is when WeChat's limits on forced calls allow a request, as far as this resource knows: the account may have
-// others.
+// allowedAt returns when WeChat's limits on forced calls allow a request. It counts the calls of this resource only, although the
+// limits hold for the account, which may have others.
 func (l look) allowedAt(kind refresh.RequestKind) time.Time {
 	calls := map[refresh.RequestKind]int{refresh.RequestRefresh: 1, refresh.RequestRevoke: 2}[kind]
 	if calls == 0 || l.Spec.Mode != v1alpha1.ModeStable {
@@ -77,7 +77,7 @@ func (l look) allowedAt(kind refresh.RequestKind) time.Time {
 	return refresh.ForcedAt(l.now, l.forced(), calls, refresh.ForcedSpacing)
 }
 
-// advice is what a person should do, the most urgent first.
+// advice returns what a person should do, the most urgent first.
 func (s *story) advice() []string {
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }

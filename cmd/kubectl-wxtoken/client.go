@@ -22,20 +22,20 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
 
-// fieldManager marks in managedFields what this plugin wrote.
+// fieldManager is the name of this plugin in managedFields.
 const fieldManager = "kubectl-wxtoken"
 
-// cluster is the API server that kubectl's flags choose.
+// cluster is a client of the API server that kubectl's flags choose.
 type cluster struct {
 	client.WithWatch
 
-	// namespace of --namespace, or of the kubeconfig's context.
+	// namespace is that of --namespace, or of the kubeconfig's context.
 	namespace string
-	// explicit: somebody chose the namespace.
+	// explicit reports whether --namespace or the kubeconfig names the namespace.
 	explicit bool
 }
 
-// connect makes no request.
+// connect returns a client for the cluster that kubectl's flags choose. It makes no request.
 func (a *app) connect() (*cluster, error) {
 	config, err := a.flags.ToRESTConfig()
 	if err != nil {
@@ -48,7 +48,7 @@ func (a *app) connect() (*cluster, error) {
 	config = rest.CopyConfig(config)
 	config.UserAgent = fieldManager + "/" + version
 	config.WarningHandler = rest.NoWarnings{}
-	// A person asks for a few things at once; the API server has its own limits.
+	// A command makes few requests, and the API server has its own limits.
 	config.QPS = -1
 	c, err := client.NewWithWatch(config, client.Options{Scheme: newScheme(), Mapper: mapper()})
 	if err != nil {
@@ -61,12 +61,12 @@ func newScheme() *runtime.Scheme {
 	s := runtime.NewScheme()
 	err := errors.Join(corev1.AddToScheme(s), appsv1.AddToScheme(s), coordinationv1.AddToScheme(s), v1alpha1.AddToScheme(s))
 	if err != nil {
-		panic(err) // two kinds of one name: a bug of this program
+		panic(err) // only a bug in this program can register two kinds under one name
 	}
 	return s
 }
 
-// mapper knows the few kinds that are read here, so that no command has to ask the API server for its list of kinds.
+// mapper returns a mapper that knows the few kinds that are read here, so that no command needs discovery.
 func mapper() apimeta.RESTMapper {
 	m := apimeta.NewDefaultRESTMapper(nil)
 	for _, gvk := range []schema.GroupVersionKind{
@@ -84,10 +84,10 @@ func mapper() apimeta.RESTMapper {
 	return m
 }
 
-// crdKind is read as metadata only.
+// crdKind is the kind of a CRD. Only its metadata is read.
 var crdKind = schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"}
 
-// find connects and gets the resource that an argument names.
+// find connects to the cluster and reads the resource that an argument names.
 func (a *app) find(ctx context.Context, arg string) (*cluster, *v1alpha1.WeChatAppToken, error) {
 	name, err := bareName(arg)
 	if err != nil {
@@ -101,7 +101,8 @@ func (a *app) find(ctx context.Context, arg string) (*cluster, *v1alpha1.WeChatA
 	return c, t, err
 }
 
-// bareName takes what -o name prints as well: wechatapptoken.wechat.apptoken.dev/shop.
+// bareName returns the name in an argument, which may also have the form that -o name prints,
+// wechatapptoken.wechat.apptoken.dev/shop.
 func bareName(arg string) (string, error) {
 	kind, name, found := strings.Cut(arg, "/")
 	if !found {
@@ -112,10 +113,10 @@ func bareName(arg string) (string, error) {
 	case "wxtoken", "wechatapptoken", "wechatapptokens":
 		return name, nil
 	}
-	return "", usage("%q is no WeChatAppToken: give its name alone, such as shop, or wxtoken/shop", arg)
+	return "", usage("%q is not a WeChatAppToken: give a name such as shop or wxtoken/shop", arg)
 }
 
-// get reads one WeChatAppToken of the chosen namespace.
+// get reads a WeChatAppToken in the chosen namespace.
 func (c *cluster) get(ctx context.Context, name string) (*v1alpha1.WeChatAppToken, error) {
 	t := &v1alpha1.WeChatAppToken{}
 	err := c.Get(ctx, client.ObjectKey{Namespace: c.namespace, Name: name}, t)
@@ -126,7 +127,7 @@ func (c *cluster) get(ctx context.Context, name string) (*v1alpha1.WeChatAppToke
 	return t, explain(err, fmt.Sprintf("read WeChatAppToken %q", name))
 }
 
-// list reads WeChatAppTokens; namespace "" means all.
+// list reads the WeChatAppTokens of a namespace, or of all namespaces if it is empty.
 func (c *cluster) list(ctx context.Context, namespace string, opts ...client.ListOption) (*v1alpha1.WeChatAppTokenList, error) {
 	l := &v1alpha1.WeChatAppTokenList{}
 	err := c.List(ctx, l, append(opts, client.InNamespace(namespace))...)
@@ -140,18 +141,19 @@ func ofNamespace(namespace string) string {
 	return fmt.Sprintf(" of namespace %q", namespace)
 }
 
-// targetMetadata reads the target Secret's metadata; the API server does not send the data. nil: there is none.
+// targetMetadata returns the metadata of the target Secret, or nil if there is no such Secret. The API server does not send the
+// data.
 func (c *cluster) targetMetadata(ctx context.Context, t *v1alpha1.WeChatAppToken) (*metav1.PartialObjectMetadata, error) {
 	m := &metav1.PartialObjectMetadata{}
 	m.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
 	err := c.Get(ctx, client.ObjectKey{Namespace: t.Namespace, Name: t.TargetName()}, m)
 	if apierrors.IsNotFound(err) {
-		return nil, nil //nolint:nilnil // no Secret is an answer, and says all
+		return nil, nil //nolint:nilnil // nil stands for no Secret
 	}
 	return m, explain(err, fmt.Sprintf("read the annotations of Secret %q", t.TargetName()))
 }
 
-// patch applies a JSON merge patch to a resource.
+// patch makes a change to a resource by a JSON merge patch, and updates t to the result.
 func (c *cluster) patch(ctx context.Context, t *v1alpha1.WeChatAppToken, change func(*v1alpha1.WeChatAppToken)) error {
 	next := t.DeepCopy()
 	change(next)

@@ -13,7 +13,8 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// completeNames offers the names of WeChatAppTokens that are not on the command line yet.
+// completeNames completes the names of WeChatAppTokens that are not on the command line yet. It stops once there are limit
+// arguments; a limit of 0 means that there may be any number.
 func (a *app) completeNames(limit int) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if limit > 0 && len(args) >= limit {
@@ -38,7 +39,7 @@ func (a *app) completeNames(limit int) cobra.CompletionFunc {
 	}
 }
 
-// completeFlags offers values for kubectl's own flags, as kubectl does.
+// completeFlags completes the values of kubectl's own flags, as kubectl does.
 func (a *app) completeFlags(root *cobra.Command) {
 	fromConfig := func(flag string, names func(clientcmdapi.Config) []string) {
 		must(root.RegisterFlagCompletionFunc(flag,

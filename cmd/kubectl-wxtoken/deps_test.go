@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// The plugin shares the operator's go.mod, and must not get into its binary.
+// TestOperatorDoesNotLinkThePlugin checks that the operator's binary has none of the plugin's dependencies, although they share a
+// go.mod.
 func TestOperatorDoesNotLinkThePlugin(t *testing.T) {
 	for program, want := range map[string]bool{"../operator": false, ".": true} {
 		out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", program).Output() //nolint:gosec // our own packages

@@ -50,10 +50,10 @@ func (l level) mark() cell {
 	return [...]cell{{"✓", green}, {"·", dim}, {"!", yellow}, {"✗", red}}[l]
 }
 
-// finding is one line of doctor's answer.
+// finding is one line of doctor's output.
 type finding struct {
 	level level
-	// text says what was found, next what to do.
+	// text says what was found, and next what to do about it.
 	text, next string
 }
 
@@ -62,13 +62,13 @@ type examination struct {
 	*app
 
 	cluster *cluster
-	// namespace that is looked at; "" for all.
+	// namespace is the one to examine, or empty for all.
 	namespace string
 	tokens    []look
 	operators []appsv1.Deployment
-	// credentials that could be read, by namespace/name of the resource.
+	// accounts holds the account of each resource whose credentials could be read, by namespace/name of the resource.
 	accounts map[string]account
-	// told are the resources whose trouble another chapter tells of.
+	// told holds the namespace/name of each resource whose problem an earlier chapter reports.
 	told     map[string]bool
 	chapters []chapter
 }
@@ -78,14 +78,14 @@ type chapter struct {
 	findings []finding
 }
 
-// report is where a check puts its findings.
+// report collects the findings of a check.
 type report struct{ findings []finding }
 
 func (r *report) add(l level, next, format string, args ...any) {
 	r.findings = append(r.findings, finding{level: l, text: fmt.Sprintf(format, args...), next: next})
 }
 
-// gap says what could not be looked at.
+// gap adds a finding about something that could not be read.
 func (r *report) gap(err error) {
 	r.add(levelNote, "", "not looked at: %s", firstLine(err))
 }
@@ -127,7 +127,8 @@ func (a *app) doctor(ctx context.Context, oneNamespace bool) error {
 	return x.write(narrowed)
 }
 
-// load lists the resources, of one namespace if not all may be listed.
+// load lists the resources. If the user may not list those of all namespaces, it lists those of the current one, and narrowed is
+// true.
 func (x *examination) load(ctx context.Context) (narrowed bool, err error) {
 	l, err := x.cluster.list(ctx, x.namespace)
 	if err != nil && x.namespace == "" && forbidden(err) {
@@ -203,7 +204,7 @@ func (x *examination) writeFinding(f finding) {
 	}
 }
 
-// names joins the full names of resources.
+// names returns the full names of resources, separated by commas.
 func names(tokens []look) string {
 	out := make([]string, len(tokens))
 	for i, t := range tokens {
@@ -212,7 +213,7 @@ func names(tokens []look) string {
 	return strings.Join(out, ", ")
 }
 
-// checkTokens repeats what the resources themselves say, where no other chapter did.
+// checkTokens reports the problems that the resources' own statuses name, unless an earlier chapter has reported them.
 func (x *examination) checkTokens(_ context.Context, r *report) error {
 	well := 0
 	for _, t := range x.tokens {

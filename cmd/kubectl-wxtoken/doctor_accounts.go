@@ -19,10 +19,10 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-// account is what WeChat would take two resources for: equal values mean the same appid and AppSecret. It holds neither.
+// account identifies an appid with its AppSecret, by a fingerprint: it holds neither of them.
 type account string
 
-// checkCredentials judges the form of each AppSecret, as the operator does.
+// checkCredentials checks that each AppSecret exists and is well-formed, by the operator's own rules.
 func (x *examination) checkCredentials(ctx context.Context, r *report) error {
 	well := 0
 	for _, t := range x.tokens {
@@ -40,12 +40,13 @@ func (x *examination) checkCredentials(ctx context.Context, r *report) error {
 		}
 	}
 	if well > 0 || len(x.tokens) == 0 {
-		r.add(levelOK, "", "%s of an AppSecret's form; whether it is the right one only WeChat knows", plural(well, "credentials Secret"))
+		r.add(levelOK, "", "%s with a well-formed AppSecret; only WeChat knows if it is the right one", plural(well, "credentials Secret"))
 	}
 	return nil
 }
 
-// judgeCredentials reads and forgets an AppSecret. An error with nothing to do next means that it could not be read.
+// judgeCredentials reads the AppSecret of a resource and returns an error if the operator could not use it, with what to do next. If
+// next is empty, the AppSecret could not be read.
 func (x *examination) judgeCredentials(ctx context.Context, t look) (next string, err error) {
 	ref, secret := t.Spec.CredentialsSecretRef, &corev1.Secret{}
 	create := fmt.Sprintf("kubectl -n %s create secret generic %s --from-file=%s=/dev/stdin, paste the AppSecret, press Enter and Ctrl-D.",
@@ -81,10 +82,10 @@ func (x *examination) labelRequired(t look) bool {
 	})
 }
 
-// address finds the address that WeChat saw in the operator's message about it.
+// address matches the IP address that WeChat saw, in the operator's message about it.
 var address = regexp.MustCompile(`\b\d{1,3}(?:\.\d{1,3}){3}\b|\b(?:[0-9a-fA-F]{1,4}:){2,7}[0-9a-fA-F:]*[0-9a-fA-F]\b`)
 
-// checkAddresses collects the addresses to put on an allowlist.
+// checkAddresses reports the addresses that are missing from an IP allowlist.
 func (x *examination) checkAddresses(_ context.Context, r *report) error {
 	apps := map[string][]string{}
 	for _, t := range x.tokens {
@@ -109,12 +110,12 @@ func (x *examination) checkAddresses(_ context.Context, r *report) error {
 			"WeChat does not allow %s for appid %s", ip, strings.Join(apps[ip], ", "))
 	}
 	if len(apps) == 0 {
-		r.add(levelOK, "", "WeChat complains about no address of the operator; those of your pods are not known here")
+		r.add(levelOK, "", "WeChat refuses no address of the operator; those of your pods are not known here")
 	}
 	return nil
 }
 
-// checkLegacy: each Legacy fetch ends the token of whoever else uses the appid.
+// checkLegacy reports appids with more than one fetcher in Legacy mode, where each fetch ends the token of the others.
 func (x *examination) checkLegacy(ctx context.Context, r *report) error {
 	byApp := map[string][]look{}
 	for _, t := range x.tokens {
@@ -129,7 +130,7 @@ func (x *examination) checkLegacy(ctx context.Context, r *report) error {
 		r.gap(err)
 	}
 	if len(r.findings) == 0 {
-		r.add(levelOK, "", "no appid is fetched for twice")
+		r.add(levelOK, "", "no appid has more than one fetcher")
 	}
 	return nil
 }

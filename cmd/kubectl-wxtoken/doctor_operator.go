@@ -19,15 +19,14 @@ import (
 )
 
 const (
-	// operatorName is the value of app.kubernetes.io/name on everything that installs the operator, and begins the names of
-	// its Leases.
+	// operatorName is the label app.kubernetes.io/name of the operator's Deployment, and the prefix of its Leases' names.
 	operatorName = v1alpha1.ManagedByValue
 	nameLabel    = "app.kubernetes.io/name"
-	// leaseGrace is how long a Lease may be stale before nobody leads.
+	// leaseGrace is the age of a Lease's last renewal from which on its holder is taken for dead.
 	leaseGrace = 30 * time.Second
 )
 
-// checkOperator: one must run, lead, and serve each resource.
+// checkOperator checks that an operator runs, that it has a leader, and that exactly one operator serves each resource.
 func (x *examination) checkOperator(ctx context.Context, r *report) error {
 	l := &appsv1.DeploymentList{}
 	if err := x.cluster.List(ctx, l, client.MatchingLabels{nameLabel: operatorName}); err != nil {
@@ -52,7 +51,7 @@ func (x *examination) checkOperator(ctx context.Context, r *report) error {
 	return nil
 }
 
-// noOperator: none was found, which is an error unless the resources are looked after all the same.
+// noOperator reports that no operator was found. That is an error, unless the statuses of the resources are up to date all the same.
 func (x *examination) noOperator(r *report) {
 	next := "Install it as the README says, or look for it: it may carry another label, or run outside this cluster."
 	what := fmt.Sprintf("no Deployment with the label %s=%s and no Lease %s… was found", nameLabel, operatorName, operatorName)
@@ -84,7 +83,7 @@ func (x *examination) checkDeployment(d *appsv1.Deployment, r *report) {
 	}
 }
 
-// checkLeases looks for a leader that is alive.
+// checkLeases checks that each Lease of an operator has a live holder, and returns the number of Leases.
 func (x *examination) checkLeases(ctx context.Context, r *report) (found int, err error) {
 	l := &coordinationv1.LeaseList{}
 	if err := x.cluster.List(ctx, l); err != nil {
@@ -102,7 +101,7 @@ func (x *examination) checkLeases(ctx context.Context, r *report) (found int, er
 		case spec.HolderIdentity == nil || *spec.HolderIdentity == "":
 			r.add(levelError, logs, "Lease %s: nobody leads", name)
 		case spec.RenewTime == nil || x.now().Sub(spec.RenewTime.Time) > leaseGrace:
-			r.add(levelError, logs, "Lease %s: %s leads no more, it was last heard of %s", name, *spec.HolderIdentity, lastRenewed(spec, x.now()))
+			r.add(levelError, logs, "Lease %s: %s no longer leads, it last renewed the Lease %s", name, *spec.HolderIdentity, lastRenewed(spec, x.now()))
 		default:
 			r.add(levelOK, "", "Lease %s: %s leads", name, *spec.HolderIdentity)
 		}
@@ -117,7 +116,7 @@ func lastRenewed(spec coordinationv1.LeaseSpec, now time.Time) string {
 	return ago(spec.RenewTime.Time, now)
 }
 
-// silent are the resources that nobody seems to look after.
+// silent returns the resources that no operator seems to serve.
 func (x *examination) silent() []look {
 	var out []look
 	for _, t := range x.tokens {
@@ -143,7 +142,7 @@ func (x *examination) checkSilence(r *report) {
 	}
 }
 
-// checkServed: each resource belongs to exactly one operator.
+// checkServed checks that the flags of exactly one operator cover each resource.
 func (x *examination) checkServed(r *report) {
 	for _, t := range x.tokens {
 		var by []string
@@ -164,7 +163,7 @@ func (x *examination) checkServed(r *report) {
 	}
 }
 
-// serves tells from its flags whether an operator serves a resource.
+// serves reports whether the flags of an operator cover a resource.
 func serves(d *appsv1.Deployment, t *v1alpha1.WeChatAppToken) bool {
 	if namespaces := flagOf(d, "namespaces"); strings.TrimSpace(namespaces) != "" {
 		served := slices.ContainsFunc(strings.Split(namespaces, ","), func(n string) bool { return strings.TrimSpace(n) == t.Namespace })
@@ -176,7 +175,8 @@ func serves(d *appsv1.Deployment, t *v1alpha1.WeChatAppToken) bool {
 	return err != nil || selector.Matches(labels.Set(t.Labels))
 }
 
-// flagOf is the value of one of the operator's flags, as --flag=value, -flag=value or in two arguments.
+// flagOf returns the value of one of the operator's flags, or an empty string if it is not set. The flag may be written as
+// --flag=value, as -flag=value, or as two arguments.
 func flagOf(d *appsv1.Deployment, name string) string {
 	for _, c := range d.Spec.Template.Spec.Containers {
 		for i, arg := range c.Args {
@@ -196,11 +196,11 @@ func flagOf(d *appsv1.Deployment, name string) string {
 	return ""
 }
 
-// checkVersions compares this plugin with the operators, by the tags of their images.
+// checkVersions compares the version of this plugin with the image tags of the operators.
 func (x *examination) checkVersions(_ context.Context, r *report) error {
 	ours, err := utilversion.ParseSemantic(releaseVersion())
 	if err != nil {
-		r.add(levelNote, "", "this plugin is %s, which is no release, so it is not compared", releaseVersion())
+		r.add(levelNote, "", "this plugin is %s, which is not a release, so it is not compared", releaseVersion())
 	}
 	for i := range x.operators {
 		d := &x.operators[i]
@@ -223,7 +223,7 @@ func (x *examination) checkVersions(_ context.Context, r *report) error {
 	return nil
 }
 
-// imageTag is the tag of the operator's image; "" without one.
+// imageTag returns the tag of the operator's image, or an empty string if it has none.
 func imageTag(d *appsv1.Deployment) string {
 	containers := d.Spec.Template.Spec.Containers
 	if len(containers) == 0 {

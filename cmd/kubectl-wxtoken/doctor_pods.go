@@ -14,7 +14,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/delivery"
 )
 
-// podsAtOnce keeps the answers of large clusters small.
+// podsAtOnce is the page size of a list of pods, which keeps the answers of large clusters small.
 const podsAtOnce = 500
 
 const (
@@ -22,7 +22,7 @@ const (
 	adviceSubPath = "Mount the whole volume, without subPath: a subPath mount is never updated."
 )
 
-// checkPods finds pods that never see a new token.
+// checkPods reports pods that use a target Secret in a way that never shows them a new token.
 func (x *examination) checkPods(ctx context.Context, r *report) error {
 	seen := map[string]bool{}
 	users := 0
@@ -79,7 +79,7 @@ func (x *examination) eachPod(ctx context.Context, namespace string, visit func(
 	}
 }
 
-// use is one way in which a container gets a token; next is not empty when it never sees a new one.
+// use is one way in which a container gets a token. If the container never sees a new token this way, next says what to do.
 type use struct{ text, next string }
 
 func usesOf(p *corev1.Pod, targets map[string]bool) []use {
@@ -118,7 +118,7 @@ func usesOfContainer(c *corev1.Container, targets map[string]bool, volumes map[s
 	return out
 }
 
-// workload names what made a pod, so that its replicas are told of once.
+// workload returns the name of the controller that made a pod, so that a finding is reported once for all replicas.
 func workload(p *corev1.Pod) string {
 	owner := metav1.GetControllerOf(p)
 	if owner == nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
-// createOperatorDeployment stands for an installed operator: nothing here starts pods.
+// createOperatorDeployment creates a Deployment that stands for an installed operator. No controller starts pods for it.
 func (w *world) createOperatorDeployment(name, image string, ready, want int32, args ...string) *appsv1.Deployment {
 	w.Helper()
 	labels := map[string]string{nameLabel: operatorName}
@@ -46,7 +46,7 @@ func (w *world) createLease(name, holder string, renewed time.Time) {
 	}))
 }
 
-// createPod makes one of two replicas of a Deployment.
+// createPod creates a pod like one of two replicas of a Deployment.
 func (w *world) createPod(deployment string, spec corev1.PodSpec) {
 	w.Helper()
 	yes := true
@@ -79,7 +79,7 @@ func mount(subPath string) func(*corev1.Container) {
 	}
 }
 
-// createPods makes one workload for each way to get a token.
+// createPods creates a workload for each way to use a token.
 func (w *world) createPods() {
 	w.Helper()
 	ref := corev1.LocalObjectReference{Name: "shop-token"}
@@ -102,7 +102,7 @@ func (w *world) createPods() {
 	})})
 }
 
-// One test, because Deployments and Leases are looked for in the whole cluster.
+// TestDoctor follows doctor through several states. It is one test, because doctor looks for Deployments and Leases in the whole cluster.
 func TestDoctor(t *testing.T) {
 	w := newBareWorld(t, "doctor")
 	stop := w.startOperator()
@@ -120,7 +120,7 @@ func TestDoctor(t *testing.T) {
 	w.wants(r, exitBad, "error: doctor found")
 	w.golden("doctor-ill.txt", r.out)
 
-	// Nobody runs.
+	// No operator runs any more.
 	stop()
 	zero := int32(0)
 	d.Spec.Replicas = &zero
@@ -132,19 +132,20 @@ func TestDoctor(t *testing.T) {
 	w.now = func() time.Time { return at }
 	w.wants(w.wxtoken("doctor"), exitBad,
 		"is scaled to 0 replicas", "→ kubectl -n "+w.namespace+" scale deployment operator --replicas=2.",
-		"nobody leads", "operator-b leads no more",
+		"nobody leads", "operator-b no longer leads",
 		w.namespace+"/shop: its token expired 60m ago and the status was not updated",
 		w.namespace+"/unseen: no operator has seen it since")
 
 	w.viewerSees()
 }
 
-// Where pods are not told of a token, doctor and status say so and what is missing, and the token is in order all the same.
+// TestDeliveryDegraded checks that doctor and status report prompt delivery that does not work, and what it lacks, while the token is
+// in order.
 func TestDeliveryDegraded(t *testing.T) {
 	w := newWorld(t, "delivery")
 	w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Target.Delivery = v1alpha1.DeliveryPrompt })
 	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
-	// Its exit code depends on the Deployments of the whole cluster, which another test makes.
+	// The exit code is not checked, because it depends on the Deployments of other tests.
 	if r := w.wxtoken("doctor"); !strings.Contains(r.out, "! "+w.namespace+"/shop: pods are not told of a new token at once:") {
 		t.Errorf("doctor says nothing:\n%s", r.out)
 	}
@@ -152,7 +153,7 @@ func TestDeliveryDegraded(t *testing.T) {
 		"- Pods are not told of a new token at once: the operator runs without", "promptDelivery.enabled")
 }
 
-// makeIll adds everything that doctor finds but an operator that is gone.
+// makeIll creates everything that doctor finds, except an operator that is gone.
 func (w *world) makeIll() {
 	w.Helper()
 	ill, other := "wx00000000000000ip", "wx0000000000legacy"
@@ -178,7 +179,7 @@ func (w *world) makeIll() {
 	w.eventuallyState("legacy-b", stateStalled, v1alpha1.ReasonAppSecretInvalid)
 }
 
-// viewerSees: who may read little is told what was not looked at.
+// viewerSees checks that doctor says what a user with few rights cannot see.
 func (w *world) viewerSees() {
 	w.Helper()
 	w.grant("doctor-viewer", "view-wxtoken", rule(v1alpha1.GroupName, "wechatapptokens", "get", "list"))

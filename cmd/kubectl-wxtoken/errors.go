@@ -17,24 +17,25 @@ import (
 // Exit codes, as documented in docs/plugin.md.
 const (
 	exitOK = 0
-	// exitFailed: it could not be done.
+	// exitFailed means that the command could not be carried out.
 	exitFailed = 1
-	// exitUsage: the command line is wrong, or a question was not answered with yes.
+	// exitUsage means that the command line is wrong, or that a question was not answered with yes.
 	exitUsage = 2
-	// exitBad: it was done, and the answer is bad: the attempt failed, the token cannot be had, doctor found errors.
+	// exitBad means that the command was carried out and the result is bad: the attempt failed, no valid token can be expected, or
+	// doctor found errors.
 	exitBad = 3
-	// exitTimeout: it did not happen within --timeout.
+	// exitTimeout means that the result did not come within --timeout.
 	exitTimeout = 4
-	// exitInterrupted is what shells make of Ctrl-C.
+	// exitInterrupted is the code that shells report after Ctrl-C.
 	exitInterrupted = 130
 )
 
-// problem is an error with an exit code and a word about what to do.
+// problem is an error with an exit code and advice.
 type problem struct {
 	code int
-	// what happened.
+	// what says what happened.
 	what string
-	// next says what to do; may be "".
+	// next says what to do. It may be empty.
 	next string
 	err  error
 }
@@ -64,7 +65,7 @@ func timedOut(next, format string, args ...any) error {
 	return &problem{code: exitTimeout, what: fmt.Sprintf(format, args...), next: next}
 }
 
-// exitCode of a command that ended with err.
+// exitCode returns the exit code of a command that ended with err.
 func exitCode(ctx context.Context, err error) int {
 	var p *problem
 	switch {
@@ -78,7 +79,7 @@ func exitCode(ctx context.Context, err error) int {
 	return exitFailed
 }
 
-// explain turns an error of the API server or the way there into one that says what to do. doing completes "could not …".
+// explain returns an error of a request to the API server with advice added. The phrase doing completes "could not …".
 func explain(err error, doing string) error {
 	if err == nil {
 		return nil
@@ -109,7 +110,8 @@ func explain(err error, doing string) error {
 	return p
 }
 
-// missingKind: the path itself is unknown, not the object on it.
+// missingKind reports whether the API server does not know the kind. Its answer is then "not found" too, but without the details that
+// name a missing object.
 func missingKind(err error) bool {
 	var status apierrors.APIStatus
 	if !apierrors.IsNotFound(err) || !errors.As(err, &status) {

@@ -12,7 +12,7 @@ import (
 	"k8s.io/cli-runtime/pkg/printers"
 )
 
-// countdown is a time that is left, to the second: 1h58m07s.
+// countdown formats a remaining time to the second, such as 1h58m07s.
 func countdown(d time.Duration) string {
 	d = d.Truncate(time.Second)
 	h, m, s := int(d.Hours()), int(d.Minutes())%60, int(d.Seconds())%60
@@ -25,7 +25,7 @@ func countdown(d time.Duration) string {
 	return fmt.Sprintf("%ds", s)
 }
 
-// short is a duration without parts that are zero: 2m, 2h, 1h30m.
+// short formats a duration without trailing zeros, such as 2m, 2h or 1h30m.
 func short(d time.Duration) string {
 	text := d.Truncate(time.Second).String()
 	if strings.HasSuffix(text, "m0s") {
@@ -37,7 +37,7 @@ func short(d time.Duration) string {
 	return text
 }
 
-// ago is how long something is past: 3m ago.
+// ago formats the time since t, such as "3m ago".
 func ago(t, now time.Time) string {
 	if d := now.Sub(t); d >= time.Second {
 		return duration.HumanDuration(d) + " ago"
@@ -45,7 +45,7 @@ func ago(t, now time.Time) string {
 	return "now"
 }
 
-// relative is ago, or how long something is ahead.
+// relative formats the time until t, such as "in 1m30s", or the time since t.
 func relative(t, now time.Time) string {
 	if t.After(now) {
 		return "in " + countdown(t.Sub(now))
@@ -53,10 +53,10 @@ func relative(t, now time.Time) string {
 	return ago(t, now)
 }
 
-// age is what kubectl prints in its column AGE.
+// age formats the time since t as kubectl's column AGE does.
 func age(t, now time.Time) string { return duration.HumanDuration(now.Sub(t)) }
 
-// clean takes out of a text from the cluster what would steer the terminal.
+// clean removes control characters and terminal escapes from a text that comes from the cluster.
 func clean(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -66,14 +66,14 @@ func clean(text string) string {
 	}, printers.EscapeTerminal(text))
 }
 
-// sentence begins with a capital letter and ends with a full stop.
+// sentence returns the text with a capital letter at its beginning and a full stop at its end.
 func sentence(text string) string {
 	text = strings.TrimSpace(text)
 	if text == "" {
 		return ""
 	}
 	first := []rune(text)
-	// Names such as appid or spec.x keep their case.
+	// A name such as appID or spec.x keeps its case: only a word of lower-case letters is changed.
 	if word, _, _ := strings.Cut(text, " "); strings.IndexFunc(word, notLower) < 0 {
 		first[0] = unicode.ToUpper(first[0])
 	}
@@ -86,7 +86,7 @@ func sentence(text string) string {
 
 func notLower(r rune) bool { return !unicode.IsLower(r) }
 
-// wrap breaks a text into lines of at most width characters; a longer word stays whole.
+// wrap breaks a text into lines of at most width characters. A word that is longer has a line of its own.
 func wrap(text string, width int) []string {
 	var lines []string
 	line := ""
@@ -104,7 +104,7 @@ func wrap(text string, width int) []string {
 	return append(lines, line)
 }
 
-// plural is "1 token", "2 tokens".
+// plural returns the number with the noun in singular or plural, such as "1 token" or "2 tokens".
 func plural(n int, one string) string {
 	if n == 1 {
 		return "1 " + one
@@ -112,7 +112,7 @@ func plural(n int, one string) string {
 	return fmt.Sprintf("%d %ss", n, one)
 }
 
-// palette colours text, if it is on.
+// palette colours text, or leaves it alone if it is off.
 type palette struct{ on bool }
 
 type color string

@@ -47,7 +47,7 @@ func TestCountdown(t *testing.T) {
 	}
 }
 
-// What a list says about a token's time, at each moment of its life.
+// TestExpiryAndRefreshIn checks the columns EXPIRES IN and REFRESH IN in each part of a token's life.
 func TestExpiryAndRefreshIn(t *testing.T) {
 	issued := time.Date(2026, 1, 2, 8, 0, 0, 0, time.UTC)
 	due := 2*time.Hour - 290*time.Second
@@ -88,7 +88,7 @@ func TestExpiryAndRefreshIn(t *testing.T) {
 	}
 }
 
-// The documented exit codes are those that programs get.
+// TestExitCodes checks that each kind of error has its documented exit code.
 func TestExitCodes(t *testing.T) {
 	text, err := os.ReadFile("../../docs/plugin.md")
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
 
-// kubectl runs the control plane's own kubectl with the plugin on the PATH, as a user has it.
+// kubectl runs the control plane's kubectl with the plugin on its PATH, as a user does.
 func (w *world) kubectl(path string, args ...string) result {
 	w.Helper()
 	var out, errOut bytes.Buffer
@@ -29,7 +29,7 @@ func (w *world) kubectl(path string, args ...string) result {
 	return result{code: cmd.ProcessState.ExitCode(), out: out.String(), err: errOut.String()}
 }
 
-// installPlugin builds the plugin into a folder for the PATH, with the kubectl that its completion calls.
+// installPlugin builds the plugin into a folder for the PATH, beside a kubectl for its completion script.
 func (w *world) installPlugin() string {
 	w.Helper()
 	dir := w.TempDir()
@@ -44,7 +44,7 @@ func (w *world) installPlugin() string {
 	return dir
 }
 
-// The plugin works as kubectl's users know plugins: output, kubectl's flags, exit codes and completion.
+// TestThroughKubectl checks output, kubectl's flags, exit codes and completion when kubectl runs the plugin.
 func TestThroughKubectl(t *testing.T) {
 	w := newWorld(t, "kubectl")
 	path := w.installPlugin()
@@ -85,7 +85,7 @@ func TestThroughKubectl(t *testing.T) {
 	}
 }
 
-// Each shell gets a script of its own.
+// TestCompletionScripts checks that there is a completion script for each shell.
 func TestCompletionScripts(t *testing.T) {
 	w := newBareWorld(t, "scripts")
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
@@ -95,7 +95,7 @@ func TestCompletionScripts(t *testing.T) {
 	}
 }
 
-// Every command has a help that fits a terminal, and kubectl's many flags are on a page of their own.
+// TestHelp checks that the help of each command fits a terminal and leaves out kubectl's own flags.
 func TestHelp(t *testing.T) {
 	w := newBareWorld(t, "help")
 	w.golden("help.txt", w.ok())

@@ -20,7 +20,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 )
 
-// wide is the one output format that is ours and not cli-runtime's.
+// wide is the only output format besides those of cli-runtime.
 const wide = "wide"
 
 type listOptions struct {
@@ -55,17 +55,17 @@ func (a *app) listCommand() *cobra.Command {
 		RunE:              func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
 	}
 	f := c.Flags()
-	f.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "Of all namespaces.")
+	f.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "List the resources of all namespaces.")
 	f.StringVarP(&o.selector, "selector", "l", "", "Label selector, such as team=shop,tier!=test.")
-	f.StringVar(&o.fieldSelector, "field-selector", "", "Field selector; spec.appID, metadata.name and metadata.namespace are known.")
+	f.StringVar(&o.fieldSelector, "field-selector", "", "Field selector; spec.appID, metadata.name and metadata.namespace are supported.")
 	f.BoolVarP(&o.watch, "watch", "w", false,
-		"Go on until Ctrl-C: the table is redrawn each second, or without a terminal each change is a line.")
-	f.BoolVar(&o.noHeaders, "no-headers", false, "Leave the header line out.")
+		"Watch until Ctrl-C. On a terminal the table is redrawn each second; otherwise each change is a line.")
+	f.BoolVar(&o.noHeaders, "no-headers", false, "Print no header line.")
 	o.print.AddFlags(c)
 	c.Flag("output").Usage = "Output format: wide, or one of kubectl's: json, yaml, name, jsonpath=…, go-template=… and so on."
-	// cli-runtime's own words fill three lines each.
+	// cli-runtime's own descriptions take three lines each.
 	c.Flag("template").Usage = "Template, or the path of a file with one, for -o go-template and go-template-file."
-	c.Flag("allow-missing-template-keys").Usage = "Ignore keys that a go-template or jsonpath names and a resource lacks."
+	c.Flag("allow-missing-template-keys").Usage = "Ignore keys in a go-template or jsonpath that a resource does not have."
 	must(c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(
 		append([]string{wide}, o.print.AllowedFormats()...), cobra.ShellCompDirectiveNoFileComp)))
 	return c
@@ -73,14 +73,14 @@ func (a *app) listCommand() *cobra.Command {
 
 func must(err error) {
 	if err != nil {
-		panic(err) // a flag that does not exist: a bug of this program
+		panic(err) // only a bug in this program can name a flag that does not exist
 	}
 }
 
-// printer is nil for the table.
+// printer returns the printer for the output format, or nil for the table.
 func (o *listOptions) printer() (printers.ResourcePrinter, error) {
 	if f := *o.print.OutputFormat; (f == "" || f == wide) && !o.templated() {
-		return nil, nil //nolint:nilnil // documented
+		return nil, nil //nolint:nilnil // nil stands for the table
 	}
 	p, err := o.print.ToPrinter()
 	if err != nil {
@@ -94,7 +94,7 @@ func (o *listOptions) templated() bool {
 	return t != nil && t.TemplateArgument != nil && *t.TemplateArgument != ""
 }
 
-// options are what the API server is asked for.
+// options returns the selectors of the flags as options for a list request.
 func (o *listOptions) options() ([]client.ListOption, error) {
 	var out []client.ListOption
 	if o.selector != "" {
@@ -152,7 +152,7 @@ func (o *listOptions) run(ctx context.Context) error {
 	return nil
 }
 
-// printAll: cli-runtime's printer of names takes no list.
+// printAll prints the resources as a list, except with -o name, whose printer in cli-runtime takes no list.
 func (o *listOptions) printAll(printer printers.ResourcePrinter, l *v1alpha1.WeChatAppTokenList) error {
 	if *o.print.OutputFormat != "name" {
 		return printer.PrintObj(l, o.app.Out)
@@ -178,7 +178,7 @@ func sortTokens(items []v1alpha1.WeChatAppToken) {
 	})
 }
 
-// table shows the tokens as they are now.
+// table returns a table with a row for each resource, as it is at the time now.
 func (o *listOptions) table(items []v1alpha1.WeChatAppToken, now time.Time, noHeaders bool) *table {
 	t := &table{}
 	isWide := *o.print.OutputFormat == wide

@@ -19,11 +19,11 @@ import (
 )
 
 const (
-	// otherAppID is an account whose AppSecret is not ours.
+	// otherAppID is an account whose AppSecret the test does not know.
 	otherAppID = "wxfedcba9876543210"
 )
 
-// createFamily makes one resource of each kind that a list has to show.
+// createFamily creates a resource in each state that a list has to show.
 func (w *world) createFamily() {
 	w.Helper()
 	w.wechat.SetApp(wechattest.App{ID: otherAppID, Secret: strings.Repeat("f", 32)})
@@ -53,7 +53,7 @@ func TestList(t *testing.T) {
 	}
 }
 
-// What programs read is what the API server has, as kubectl prints it.
+// TestListForPrograms checks that the formats for programs print the objects as kubectl does.
 func TestListForPrograms(t *testing.T) {
 	w := newWorld(t, "list-programs")
 	w.createToken("shop")
@@ -73,7 +73,7 @@ func TestListForPrograms(t *testing.T) {
 	}
 }
 
-// list -w into a pipe prints a line for what there is, and one for each change, until Ctrl-C, which is no failure.
+// TestListWatch checks that list -w into a pipe prints a line for each resource and each change, until Ctrl-C, which is no failure.
 func TestListWatch(t *testing.T) {
 	w := newWorld(t, "list-watch")
 	w.createToken("shop")
@@ -132,7 +132,8 @@ func TestListOfNothing(t *testing.T) {
 	}
 }
 
-// A token whose time is over while the status says valid is the sign of an operator that is gone.
+// TestListOfWhatNobodyRefreshes checks the state of an expired token whose status still says that it is valid, as after the end of the
+// operator.
 func TestListOfWhatNobodyRefreshes(t *testing.T) {
 	w := newBareWorld(t, "list-nobody")
 	stop := w.startOperator()

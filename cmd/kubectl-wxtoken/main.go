@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command kubectl-wxtoken is the plugin that makes "kubectl wxtoken": it shows WeChatAppTokens as a person wants to see
-// them, makes the requests that are annotations, and finds what keeps a token from its pods.
+// Command kubectl-wxtoken is the kubectl plugin "kubectl wxtoken". It shows the state of WeChatAppTokens, makes requests by setting
+// annotations, and diagnoses what keeps a token from its pods.
 package main
 
 import (
@@ -20,7 +20,7 @@ import (
 var version = "dev"
 
 func main() {
-	// What the client library would log is said by our own messages.
+	// The commands print their own messages about what the client library would log.
 	ctrllog.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, terminal{

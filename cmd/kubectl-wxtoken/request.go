@@ -19,11 +19,12 @@ import (
 )
 
 const (
-	// pollEvery is how often a command that waits looks.
+	// pollEvery is the time between two reads of a resource by a command that waits.
 	pollEvery = 250 * time.Millisecond
-	// outcomeWithin is how much later than the status the token or the event may come that tells of the outcome.
+	// outcomeWithin is how long a command waits for the token or the event that shows the outcome, once the status says that the
+	// request was handled.
 	outcomeWithin = 3 * time.Second
-	// silentAfter is when a command that waits says why.
+	// silentAfter is how long a command waits before it says what it is waiting for.
 	silentAfter = 5 * time.Second
 )
 
@@ -79,12 +80,13 @@ at once.`, refresh.ForcedPerDay),
 type pending struct {
 	kind  refresh.RequestKind
 	value string
-	// before is the resource when the request was made, events those about it by then.
+	// before is the resource as it was when the request was made. events maps the UID of each event that existed then to its
+	// resourceVersion.
 	before *v1alpha1.WeChatAppToken
 	events map[types.UID]string
 }
 
-// request makes a request for each name, and waits for the outcomes.
+// request makes a request of one kind for each resource that args names, and waits for the outcomes.
 func (a *app) request(ctx context.Context, kind refresh.RequestKind, args []string, o *waitOptions) error {
 	c, err := a.connect()
 	if err != nil {
@@ -102,7 +104,7 @@ func (a *app) request(ctx context.Context, kind refresh.RequestKind, args []stri
 		}
 		made = append(made, p)
 		if !o.wait {
-			fmt.Fprintf(a.Out, "%s: %s requested. kubectl wxtoken status %s tells what becomes of it.\n", p.before.Name, kind, p.before.Name)
+			fmt.Fprintf(a.Out, "%s: %s requested. kubectl wxtoken status %s shows the outcome.\n", p.before.Name, kind, p.before.Name)
 		}
 	}
 	if !o.wait {
@@ -121,7 +123,7 @@ func (a *app) request(ctx context.Context, kind refresh.RequestKind, args []stri
 	return joinErrors(errs)
 }
 
-// make sets the annotation that is the request.
+// make makes a request for the resource that arg names, if the operator would carry it out.
 func (a *app) make(ctx context.Context, c *cluster, kind refresh.RequestKind, arg string) (*pending, error) {
 	name, err := bareName(arg)
 	if err != nil {
@@ -147,7 +149,7 @@ func (a *app) annotate(ctx context.Context, c *cluster, kind refresh.RequestKind
 	})
 }
 
-// requestable refuses what the operator would not carry out.
+// requestable returns an error if the operator would not carry out a request for the resource.
 func requestable(l look, kind refresh.RequestKind) error {
 	switch {
 	case !l.DeletionTimestamp.IsZero():
@@ -162,7 +164,7 @@ func requestable(l look, kind refresh.RequestKind) error {
 	return nil
 }
 
-// await waits until a request had its attempt, and says what became of it.
+// await waits until a request was handled, and returns its outcome.
 func (a *app) await(ctx context.Context, c *cluster, p *pending, timeout time.Duration) (string, error) {
 	var last look
 	started, told := time.Now(), false
@@ -191,17 +193,17 @@ func (a *app) gaveUp(ctx context.Context, p *pending, last look, timeout time.Du
 	if ctx.Err() != context.DeadlineExceeded {
 		return &problem{code: exitInterrupted, err: ctx.Err(),
 			what: fmt.Sprintf("interrupted; the %s of %s stays requested", p.kind, p.before.Name),
-			next: fmt.Sprintf("kubectl wxtoken status %s -n %s tells what becomes of it.", p.before.Name, p.before.Namespace)}
+			next: fmt.Sprintf("kubectl wxtoken status %s -n %s shows the outcome.", p.before.Name, p.before.Namespace)}
 	}
 	why := "the resource could not be read"
 	if last.WeChatAppToken != nil {
 		why = last.whyNot(p.kind)
 	}
-	next := fmt.Sprintf("The request stays: kubectl wxtoken status %s -n %s tells what becomes of it.", p.before.Name, p.before.Namespace)
+	next := fmt.Sprintf("The request stays: kubectl wxtoken status %s -n %s shows the outcome.", p.before.Name, p.before.Namespace)
 	return timedOut(next, "%s: no %s within %s: %s", p.before.Name, p.kind, short(timeout), why)
 }
 
-// whyNot is why a request was not carried out yet.
+// whyNot returns why a request was not carried out yet.
 func (l look) whyNot(kind refresh.RequestKind) string {
 	at := l.allowedAt(kind)
 	switch {
@@ -218,7 +220,7 @@ func (l look) whyNot(kind refresh.RequestKind) string {
 	return "the operator has not carried it out; kubectl wxtoken doctor tells whether one runs"
 }
 
-// outcome of a request that had its attempt: a new token, or an event, or the status tell.
+// outcome returns the outcome of a request that was handled, as a new token, an event or the status shows it.
 func (a *app) outcome(ctx context.Context, c *cluster, p *pending) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, outcomeWithin)
 	defer cancel()
@@ -246,8 +248,8 @@ func (a *app) outcome(ctx context.Context, c *cluster, p *pending) (string, erro
 	}
 }
 
-// silently judges by the status alone: the event of a third attempt within minutes is only counted, and not everybody may
-// read events.
+// silently returns the outcome of a request for which no event was found. There may be none, because a third attempt within minutes
+// only raises the count of an older event, or because the user may not read events.
 func (l look) silently(p *pending, success string) (string, error) {
 	switch {
 	case l.WeChatAppToken == nil:
@@ -262,7 +264,7 @@ func (l look) silently(p *pending, success string) (string, error) {
 		"%s: the attempt was made, and the token is the same as before", l.Name)
 }
 
-// success is what a request brought, as the status has it; "" when it does not.
+// success returns the good outcome of a request that the status shows, or an empty string if it shows none.
 func (l look) success(p *pending) string {
 	was, is := p.before.Status.Token, l.Status.Token
 	if is == nil {
@@ -281,7 +283,7 @@ func (l look) success(p *pending) string {
 	return ""
 }
 
-// requestEvents are the events about requests of a kind, as far as they may be read.
+// requestEvents returns the events about requests of one kind, or none if they cannot be read.
 func (c *cluster) requestEvents(ctx context.Context, t *v1alpha1.WeChatAppToken, kind refresh.RequestKind) []corev1.Event {
 	l := &corev1.EventList{}
 	about := client.MatchingFields{"involvedObject.uid": string(t.UID), "reason": request.Event(kind)}
@@ -291,7 +293,7 @@ func (c *cluster) requestEvents(ctx context.Context, t *v1alpha1.WeChatAppToken,
 	return l.Items
 }
 
-// newEvent is the one that came, or was counted, since the request was made.
+// newEvent returns an event that was made or counted again since the request was made, or nil.
 func (c *cluster) newEvent(ctx context.Context, p *pending) *corev1.Event {
 	for _, e := range c.requestEvents(ctx, p.before, p.kind) {
 		if p.events[e.UID] != e.ResourceVersion {

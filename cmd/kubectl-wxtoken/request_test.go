@@ -14,7 +14,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
-// wants fails unless a command ended with the code and printed all of the texts.
+// wants fails the test unless a command ended with the exit code and printed all texts.
 func (w *world) wants(r result, code int, texts ...string) {
 	w.Helper()
 	if r.code != code {
@@ -49,11 +49,11 @@ func TestCheckAndRefresh(t *testing.T) {
 	}
 	// A third check within minutes has no event of its own.
 	w.wants(w.wxtoken("check", "shop"), exitOK, "is the right one")
-	w.wants(w.wxtoken("check", "shop", "--wait=false"), exitOK, "shop: check requested. kubectl wxtoken status shop tells what becomes of it.")
-	w.wants(w.wxtoken("status", "shop"), exitOK, "a new token was forced", "forced calls   1 of the 20", "refresh", "had its attempt")
+	w.wants(w.wxtoken("check", "shop", "--wait=false"), exitOK, "shop: check requested. kubectl wxtoken status shop shows the outcome.")
+	w.wants(w.wxtoken("status", "shop"), exitOK, "a new token was forced", "forced calls   1 of the 20", "refresh", "processed")
 }
 
-// A forced call less than 31 s after another one waits, and the command says so.
+// TestRefreshWaitsForTheLimits checks that a refresh within 31 s of another one waits, and that the command says so.
 func TestRefreshWaitsForTheLimits(t *testing.T) {
 	w := newWorld(t, "request-limits")
 	w.createToken("shop")
@@ -65,7 +65,7 @@ func TestRefreshWaitsForTheLimits(t *testing.T) {
 	w.wants(w.wxtoken("revoke", "shop", "--wait=false", "--yes"), exitOK, "1 of 20 of the last 24 hours are used, this takes 2", "begins         in 2")
 }
 
-// A failure of the attempt is the command's failure, with what to do.
+// TestRequestsThatFail checks that a command whose request fails exits with an error that says what to do.
 func TestRequestsThatFail(t *testing.T) {
 	w := newWorld(t, "request-fails")
 	w.createToken("shop")
@@ -82,7 +82,8 @@ func TestRequestsThatFail(t *testing.T) {
 	}
 }
 
-// What the operator would not carry out is not requested, and the message says what to do instead.
+// TestRequestsThatAreRefused checks that a request which the operator would not carry out is not made, and that the message says what
+// to do instead.
 func TestRequestsThatAreRefused(t *testing.T) {
 	w := newWorld(t, "request-refused")
 	w.createToken("paused", func(t *v1alpha1.WeChatAppToken) { t.Spec.Suspend = true })
@@ -93,7 +94,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		w.wants(w.wxtoken(kind, "paused"), exitFailed, "paused is suspended, so no "+kind+" is made", "kubectl wxtoken resume paused")
 		w.wants(w.wxtoken(kind, "nobody"), exitFailed, `has no WeChatAppToken "nobody"`, "kubectl wxtoken list")
 		w.wants(w.wxtoken(kind), exitUsage, "kubectl wxtoken list shows their names")
-		w.wants(w.wxtoken(kind, "secret/paused"), exitUsage, `"secret/paused" is no WeChatAppToken`)
+		w.wants(w.wxtoken(kind, "secret/paused"), exitUsage, `"secret/paused" is not a WeChatAppToken`)
 	}
 	w.wants(w.wxtoken("revoke", "empty"), exitFailed, "empty has no token to revoke")
 	w.wants(w.wxtoken("revoke", "paused", "empty"), exitUsage, "name one WeChatAppToken")
@@ -103,7 +104,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	w.wants(w.wxtoken("check", "empty", "--timeout=1s"), exitTimeout, "no check within 1s", "CredentialsNotFound")
 }
 
-// One refusal does not stop the others.
+// TestSeveralRequests checks that one refused request does not stop the others.
 func TestSeveralRequests(t *testing.T) {
 	w := newWorld(t, "request-several")
 	w.createToken("shop")
@@ -111,8 +112,8 @@ func TestSeveralRequests(t *testing.T) {
 	w.wants(w.wxtoken("check", "nobody", "shop"), exitFailed, "shop: the token in Secret shop-token is the right one", "nobody")
 }
 
-// WeChat counts forced calls by account, so those of other Stable resources of the appid count too, those of yesterday and of
-// Legacy do not, and the plugin says when two more are allowed.
+// TestBudget checks that the forced calls of all Stable resources with the appid count, those of Legacy resources and of yesterday do
+// not, and that revoke says when two more are allowed.
 func TestBudget(t *testing.T) {
 	w := newBareWorld(t, "budget")
 	forced := func(name string, n int, ago time.Duration, mutate ...func(*v1alpha1.WeChatAppToken)) {
@@ -141,14 +142,14 @@ func TestBudget(t *testing.T) {
 	forced("yesterday", 5, 30*time.Hour)
 	forced("legacy", 5, time.Hour, func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = v1alpha1.ModeLegacy })
 	forced("other-app", 5, time.Hour, func(t *v1alpha1.WeChatAppToken) { t.Spec.AppID = otherAppID })
-	// The first of the 19 is forgotten in four hours.
+	// The oldest of the 19 stops to count in four hours.
 	w.wants(w.answer("n\n", "revoke", "shop"), exitUsage, "19 of 20 of the last 24 hours are used, this takes 2", "begins         in 3h59m")
 	if r := w.token("shop"); len(r.Annotations) > 0 {
 		t.Errorf("annotations: %v", r.Annotations)
 	}
 }
 
-// A refresh that WeChat answers with the same token is a bad answer.
+// TestRefreshThatForcesNothing checks that a refresh fails if WeChat answers a forced call with the same token.
 func TestRefreshThatForcesNothing(t *testing.T) {
 	w := newWorld(t, "request-nothing")
 	w.createToken("shop")
@@ -165,13 +166,13 @@ func TestRevokeAsks(t *testing.T) {
 	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
 	w.wants(w.answer("n\n", "revoke", "shop"), exitUsage, "End this token of "+w.namespace+"/shop? [y/N]", "the answer was not yes, so nothing was done")
 	w.wants(w.answer("\n", "revoke", "shop"), exitUsage, "nothing was done")
-	w.wants(w.wxtoken("revoke", "shop"), exitUsage, "nobody answered, so nothing was done; a script must say --yes")
+	w.wants(w.wxtoken("revoke", "shop"), exitUsage, "nobody answered, so nothing was done; a script must pass --yes")
 	if a := w.token("shop").Annotations; len(a) != 0 {
 		t.Errorf("annotations: %v", a)
 	}
 }
 
-// The leaked token is dead within 35 s of the command, and the Secret holds the new one.
+// TestRevoke checks that the leaked token is dead within 35 s of the command, and that the Secret holds the new one.
 func TestRevoke(t *testing.T) {
 	w := newWorld(t, "revoke")
 	w.createToken("shop")

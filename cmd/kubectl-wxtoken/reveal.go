@@ -25,7 +25,7 @@ expires, so it must not get into a log, a shell history or a chat; if it did, "r
 		Args:    oneName, ValidArgsFunction: a.completeNames(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.reveal(cmd.Context(), args[0], yes) },
 	}
-	c.Flags().BoolVar(&yes, "yes", false, "Yes, print it.")
+	c.Flags().BoolVar(&yes, "yes", false, "Confirm that the token is to be printed.")
 	return c
 }
 

@@ -17,7 +17,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 )
 
-// forcedByRevoke is the number of forced calls that end a leaked token, as WeChat documents.
+// forcedByRevoke is the number of forced calls that end a leaked token according to WeChat's documentation.
 const forcedByRevoke = 2
 
 func (a *app) revokeCommand() *cobra.Command {
@@ -41,7 +41,7 @@ credentials Secret. Then revoke: the reset may leave issued tokens alive.`, shor
 		Args: oneName, ValidArgsFunction: a.completeNames(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.revoke(cmd.Context(), args[0], yes, o) },
 	}
-	c.Flags().BoolVarP(&yes, "yes", "y", false, "Do not ask.")
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "Do not ask for confirmation.")
 	o.addFlags(c, 2*time.Minute)
 	return c
 }
@@ -68,7 +68,7 @@ func (a *app) revoke(ctx context.Context, arg string, yes bool, o *waitOptions) 
 		return err
 	}
 	if !o.wait {
-		fmt.Fprintf(a.Out, "Revoke requested. kubectl wxtoken status %s tells what becomes of it.\n", t.Name)
+		fmt.Fprintf(a.Out, "Revoke requested. kubectl wxtoken status %s shows the outcome.\n", t.Name)
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
@@ -89,7 +89,7 @@ func revocable(l look) error {
 	return nil
 }
 
-// announceRevoke says what will be done and what it costs.
+// announceRevoke prints what a revoke will do and what it costs.
 func (a *app) announceRevoke(ctx context.Context, c *cluster, l look) error {
 	t := &table{}
 	add := func(key, format string, args ...any) {
@@ -114,8 +114,8 @@ func (a *app) announceRevoke(ctx context.Context, c *cluster, l look) error {
 	return ctx.Err()
 }
 
-// budget is how many forced calls the account has used, as far as one may see, and when two more are allowed. WeChat
-// counts by account, so all Stable resources of the appid count.
+// budget returns how many forced calls the account has used, and when two more are allowed. WeChat counts them for the account, so
+// all Stable resources with the appid count, as far as the user may list them.
 func (c *cluster) budget(ctx context.Context, l look) (used int, at time.Time) {
 	sameApp := client.MatchingFields{"spec.appID": l.Spec.AppID}
 	all, err := c.list(ctx, "", sameApp)
@@ -134,15 +134,15 @@ func (c *cluster) budget(ctx context.Context, l look) (used int, at time.Time) {
 	return len(forced), refresh.ForcedAt(l.now, forced, forcedByRevoke, refresh.ForcedSpacing)
 }
 
-// confirm asks on the terminal.
+// confirm asks a question on the terminal and returns an error unless the answer is yes.
 func (a *app) confirm(question string) error {
 	fmt.Fprintf(a.Out, "%s [y/N] ", question)
 	if !printers.IsTerminal(a.In) {
-		defer fmt.Fprintln(a.Out) // no terminal echoed the end of the line
+		defer fmt.Fprintln(a.Out) // there is no terminal that echoes the end of the answer
 	}
 	line, err := bufio.NewReader(a.In).ReadString('\n')
 	if err != nil && line == "" {
-		return usage("nobody answered, so nothing was done; a script must say --yes")
+		return usage("nobody answered, so nothing was done; a script must pass --yes")
 	}
 	switch strings.ToLower(strings.TrimSpace(line)) {
 	case "y", "yes":
@@ -151,7 +151,7 @@ func (a *app) confirm(question string) error {
 	return usage("the answer was not yes, so nothing was done")
 }
 
-// revocation shows the progress of one revoke.
+// revocation prints the progress of a revoke.
 type revocation struct {
 	*app
 
@@ -159,20 +159,20 @@ type revocation struct {
 	pending *pending
 	timeout time.Duration
 	started time.Time
-	// first is when the first forced call was seen.
+	// first reports whether the first forced call was made.
 	first bool
 	told  bool
-	// live: the last line is to be replaced.
+	// live reports whether the next output replaces the last line.
 	live bool
 }
 
-// say prints a line for good.
+// say prints a line that stays.
 func (r *revocation) say(c color, format string, args ...any) {
 	r.wipe()
 	fmt.Fprintf(r.Out, "%6.1f s  %s\n", time.Since(r.started).Seconds(), r.paint.in(c, fmt.Sprintf(format, args...)))
 }
 
-// tick shows a line that the next one replaces, on a terminal.
+// tick prints a line that the next one replaces. It prints nothing if the output is no terminal.
 func (r *revocation) tick(format string, args ...any) {
 	if !printers.IsTerminal(r.Out) {
 		return
@@ -211,7 +211,7 @@ func (r *revocation) watch(ctx context.Context) error {
 	}
 }
 
-// step looks how far the revoke is.
+// step reports new progress of the revoke. It returns true once the revoke has ended.
 func (r *revocation) step(ctx context.Context, l look) (done bool, err error) {
 	second := l.secondForcedCall(r.pending.value)
 	switch {

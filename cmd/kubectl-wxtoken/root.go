@@ -16,7 +16,7 @@ import (
 	"k8s.io/cli-runtime/pkg/printers"
 )
 
-// terminal is the world that a command sees besides the cluster; a test gives another one.
+// terminal is everything that a command uses besides the cluster. Tests replace it.
 type terminal struct {
 	genericiooptions.IOStreams
 
@@ -29,7 +29,7 @@ type app struct {
 	terminal
 
 	flags *genericclioptions.ConfigFlags
-	// paint colours what goes to Out.
+	// paint colours the text that goes to Out.
 	paint palette
 }
 
@@ -37,7 +37,7 @@ type app struct {
 func run(ctx context.Context, t terminal, args []string) int {
 	a := &app{terminal: t, flags: genericclioptions.NewConfigFlags(true)}
 	a.paint = palette{on: printers.IsTerminal(t.Out) && t.getenv("NO_COLOR") == "" && t.getenv("TERM") != "dumb"}
-	root := a.command() //nolint:contextcheck // each command gets the context when it is carried out
+	root := a.command() //nolint:contextcheck // each command gets the context when it runs
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	code := exitCode(ctx, err)
@@ -47,7 +47,7 @@ func run(ctx context.Context, t terminal, args []string) int {
 	return code
 }
 
-// bareInterrupt: who pressed Ctrl-C needs not be told.
+// bareInterrupt reports whether the command ended by Ctrl-C and has nothing more to say about it.
 func bareInterrupt(err error) bool {
 	var p *problem
 	return errors.Is(err, context.Canceled) && !errors.As(err, &p)
@@ -65,7 +65,7 @@ Nothing here prints a token or an AppSecret, except "reveal --yes".
 kubectl's own flags, such as -n, --context, --kubeconfig and --as, work with every command;
 "kubectl wxtoken options" lists them.`
 
-// command is the tree of commands.
+// command returns the root command with all of its subcommands.
 func (a *app) command() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "kubectl-wxtoken",
@@ -123,7 +123,7 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 	return usage("unknown command %q.%s See %s --help.", args[0], hint, cmd.CommandPath())
 }
 
-// exactly and friends are cobra's, with exit code 2 and a hint.
+// oneName, someNames and noArguments check the arguments as cobra's functions do, but with exit code 2 and a hint.
 func oneName(cmd *cobra.Command, args []string) error {
 	if len(args) != 1 {
 		return usage("name one WeChatAppToken: %s. kubectl wxtoken list shows their names.", cmd.UseLine())
@@ -158,7 +158,7 @@ func optionsCommand() *cobra.Command {
 	return c
 }
 
-// usageTemplate is cobra's without the long list of kubectl's flags.
+// usageTemplate is cobra's own without the long list of kubectl's flags.
 const usageTemplate = `Usage:{{if .Runnable}}
   {{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}
   {{.CommandPath}} [command]{{end}}{{if .HasExample}}
@@ -175,7 +175,7 @@ Flags:
 Use "{{.CommandPath}} [command] --help" for more about a command.{{end}}
 `
 
-// joinErrors keeps the exit code of the first problem.
+// joinErrors returns one error for all, or nil if there are none. It has the exit code of the first.
 func joinErrors(errs []error) error {
 	texts := make([]string, 0, len(errs))
 	code := exitFailed

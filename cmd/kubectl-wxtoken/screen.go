@@ -18,15 +18,15 @@ import (
 )
 
 const (
-	// redraw is how often the countdown moves.
+	// redraw is the time between two pictures.
 	redraw = time.Second
-	// keptHappenings are those below the table.
+	// keptHappenings is the number of happenings shown below the table.
 	keptHappenings = 8
-	// highlight is how long a happening stands out.
+	// highlight is how long a happening has its colour.
 	highlight = 10 * time.Second
 )
 
-// screen is the table that is redrawn on a terminal, with what happened below it.
+// screen redraws the table on a terminal, with the latest changes below it.
 type screen struct {
 	*listOptions
 
@@ -34,9 +34,9 @@ type screen struct {
 	happenings []happening
 	trouble    error
 	started    bool
-	// drawn is the number of lines of the last picture.
+	// drawn is the number of lines in the last picture.
 	drawn int
-	// size of the terminal, in columns and lines; 0 when unknown.
+	// size returns the columns and lines of the terminal, or 0 if they are unknown.
 	size func() (width, height int)
 }
 
@@ -44,7 +44,7 @@ type happening struct {
 	at   time.Time
 	key  types.NamespacedName
 	text string
-	// color of the text while it is new.
+	// color is that of the text while it is new.
 	color color
 }
 
@@ -62,7 +62,7 @@ func newScreen(o *listOptions) *screen {
 	return s
 }
 
-// run draws until the news end.
+// run draws the screen until updates is closed.
 func (s *screen) run(updates <-chan news) error {
 	const hideCursor, showCursor = "\x1b[?25l", "\x1b[?25h"
 	fmt.Fprint(s.app.Out, hideCursor)
@@ -82,7 +82,7 @@ func (s *screen) run(updates <-chan news) error {
 	}
 }
 
-// take remembers the news, and what happened by them.
+// take updates the screen's resources and happenings from the news.
 func (s *screen) take(n news, now time.Time) {
 	if s.trouble = n.err; n.err != nil {
 		return
@@ -128,7 +128,7 @@ func (s *screen) remove(key types.NamespacedName, now time.Time) {
 	s.happenings = append(s.happenings, happening{at: now, key: key, text: "deleted", color: yellow})
 }
 
-// changes between two looks at one resource that are worth a line.
+// changes returns the changes between two states of a resource that are worth a line.
 func changes(before, after look) []happening {
 	var out []happening
 	was, is := before.Status.Token, after.Status.Token
@@ -155,7 +155,7 @@ func changes(before, after look) []happening {
 	return out
 }
 
-// picture is what the terminal shows now.
+// picture returns the lines to show at the time now.
 func (s *screen) picture(now time.Time) []string {
 	if !s.started {
 		return nil
@@ -171,7 +171,7 @@ func (s *screen) picture(now time.Time) []string {
 	if len(items) == 0 {
 		lines = []string{"No WeChatAppTokens yet."}
 	}
-	// One line stays for the cursor.
+	// The last line of the terminal is left for the cursor.
 	if room := height - 1 - len(below); height > 0 && len(lines) > max(room, 2) {
 		hidden := len(lines) - max(room, 2) + 1
 		lines = append(lines[:len(lines)-hidden], s.app.paint.in(dim, fmt.Sprintf("… and %d more: use a larger window, or -l", hidden)))
@@ -183,7 +183,7 @@ func (s *screen) picture(now time.Time) []string {
 	return lines
 }
 
-// below is what happened, the latest last, and the state of the connection.
+// below returns the lines below the table: the latest happenings, and the connection's error if it has one.
 func (s *screen) below(now time.Time) []string {
 	s.happenings = s.happenings[max(0, len(s.happenings)-keptHappenings):]
 	t := &table{}
@@ -209,7 +209,7 @@ func (s *screen) below(now time.Time) []string {
 	return out
 }
 
-// draw replaces the last picture.
+// draw replaces the last picture by the lines.
 func (s *screen) draw(w io.Writer, lines []string) {
 	const clearLine, clearBelow = "\x1b[K", "\x1b[J"
 	var b strings.Builder

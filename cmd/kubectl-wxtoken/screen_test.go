@@ -16,7 +16,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
 
-// tokenAt is a healthy resource whose token was issued then and lives for two hours.
+// tokenAt returns a healthy resource whose token was issued at a time and lives for two hours.
 func tokenAt(name, fingerprint string, issued time.Time) v1alpha1.WeChatAppToken {
 	due := metav1.NewTime(issued.Add(2*time.Hour - 290*time.Second))
 	t := v1alpha1.WeChatAppToken{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, CreationTimestamp: metav1.NewTime(issued)}}
@@ -45,7 +45,7 @@ func newTestScreen(width, height int, color bool) *screen {
 	return s
 }
 
-// The table stays aligned and on the screen, whatever happens, and what happened is told below it.
+// TestScreen checks that the table stays aligned and on the screen through changes, and that these are listed below it.
 func TestScreen(t *testing.T) {
 	issued := time.Date(2026, 11, 24, 8, 0, 0, 0, time.Local)
 	now := issued.Add(115 * time.Minute)
@@ -79,7 +79,7 @@ shop        wx0123456789abcdef   Stable   Ready   1m00s        overdue      Toke
 	}
 }
 
-// A small window shows whole lines, no more of them than it has, and closes colours.
+// TestSmallScreen checks that no picture is larger than a small terminal, and that a cut line resets its colour.
 func TestSmallScreen(t *testing.T) {
 	issued := time.Date(2026, 11, 24, 8, 0, 0, 0, time.Local)
 	s := newTestScreen(40, 6, true)
@@ -112,7 +112,7 @@ func uncolored(line string) string {
 	}
 }
 
-// Colour is for a terminal alone: neither a pipe nor a file gets an escape.
+// TestNoColourWithoutTerminal checks that there are no escape sequences in the output to a pipe or file.
 func TestNoColourWithoutTerminal(t *testing.T) {
 	w := newBareWorld(t, "colour")
 	file, err := os.Create(t.TempDir() + "/out")

@@ -12,17 +12,17 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
 
-// state is a WeChatAppToken in one word.
+// state sums up a WeChatAppToken in one word.
 type state string
 
 const (
 	stateReady      state = "Ready"
-	stateFailing    state = "Failing"    // the token is valid, and could not be refreshed or checked
-	stateSuspended  state = "Suspended"  // the token is valid, and nobody looks after it
-	stateWaiting    state = "Waiting"    // no valid token; the operator expects to get one by itself
-	stateStalled    state = "Stalled"    // no valid token; somebody has to act
-	stateExpired    state = "Expired"    // the status says valid, but its time is over: nobody updates it
-	stateUnanswered state = "Unanswered" // no operator has seen it
+	stateFailing    state = "Failing"    // the token is valid, but the last attempt to refresh or check it failed
+	stateSuspended  state = "Suspended"  // the operator neither refreshes nor checks the token
+	stateWaiting    state = "Waiting"    // there is no valid token; the operator expects to get one without help
+	stateStalled    state = "Stalled"    // there is no valid token, and somebody has to act
+	stateExpired    state = "Expired"    // the status says that the token is valid, but it has expired: no operator updates the status
+	stateUnanswered state = "Unanswered" // no operator has seen the resource
 	stateDeleting   state = "Deleting"
 )
 
@@ -39,23 +39,23 @@ func (s state) color() color {
 }
 
 const (
-	// lateness is how much later than the token's end a status may still say that it is valid: the operator promises 5 s,
-	// and this machine's clock may be a little off.
+	// lateness is how long after the token's expiry its status may still call it valid. The operator promises 5 s, and the clock of
+	// this machine may be a little off.
 	lateness = 15 * time.Second
-	// overdueAfter is how much later than due a refresh may be before we say that nobody refreshes.
+	// overdueAfter is how late a refresh may be before it is reported as overdue.
 	overdueAfter = 60 * time.Second
-	// unansweredAfter is how long a new resource may be without a status.
+	// unansweredAfter is how long a new resource may be without a status before that is reported.
 	unansweredAfter = 30 * time.Second
 )
 
-// look is what the status of a resource says to a person at some moment.
+// look is a resource at a moment, with the conditions of its status.
 type look struct {
 	*v1alpha1.WeChatAppToken
 
 	now     time.Time
 	ready   *metav1.Condition
 	failing *metav1.Condition
-	// degraded: pods are not told of new tokens, and were to be.
+	// degraded is the condition that prompt delivery to pods does not work.
 	degraded *metav1.Condition
 	stalled  bool
 }
@@ -72,7 +72,7 @@ func lookAt(t *v1alpha1.WeChatAppToken, now time.Time) look {
 
 func (l look) isReady() bool { return l.ready != nil && l.ready.Status == metav1.ConditionTrue }
 
-// left is the time that the token has; negative when it is over, false without one.
+// left returns the time until the token expires, which is negative once it has. It returns false if there is no token.
 func (l look) left() (time.Duration, bool) {
 	if l.Status.Token == nil {
 		return 0, false
@@ -103,7 +103,7 @@ func (l look) state() state {
 	return stateWaiting
 }
 
-// reason is the word for why the state is what it is.
+// reason returns the reason of the state: one of the conditions' reasons, or one of this plugin's own.
 func (l look) reason() string {
 	switch s := l.state(); {
 	case s == stateUnanswered:
@@ -118,7 +118,7 @@ func (l look) reason() string {
 	return l.ready.Reason
 }
 
-// message says more than the reason.
+// message returns a sentence that explains the state.
 func (l look) message() string {
 	switch s := l.state(); {
 	case s == stateExpired:
@@ -130,18 +130,18 @@ func (l look) message() string {
 	return l.ready.Message
 }
 
-// overdue: the refresh was due some time ago, and the status does not say why it did not happen.
+// overdue reports whether the refresh was due some time ago and the status does not say why it did not happen.
 func (l look) overdue() bool {
 	due := l.Status.NextRefreshTime
 	return due != nil && !l.Spec.Suspend && l.failing == nil && l.isReady() && l.now.Sub(due.Time) > overdueAfter
 }
 
-// unseen: no operator took notice, of the resource or of its last change.
+// unseen reports whether the resource has had no status for longer than an operator needs.
 func (l look) unseen() bool {
 	return l.ready == nil && l.now.Sub(l.CreationTimestamp.Time) > unansweredAfter
 }
 
-// expiry is the cell EXPIRES IN.
+// expiry returns the cell of the column EXPIRES IN.
 func (l look) expiry() cell {
 	left, has := l.left()
 	switch {
@@ -157,7 +157,7 @@ func (l look) expiry() cell {
 	return c
 }
 
-// refreshIn is the cell REFRESH IN.
+// refreshIn returns the cell of the column REFRESH IN.
 func (l look) refreshIn() cell {
 	due := l.Status.NextRefreshTime
 	switch {
@@ -179,7 +179,7 @@ func (l look) refreshIn() cell {
 	return cell{text: "now"}
 }
 
-// forced are the forced calls of the last 24 hours that this resource made.
+// forced returns the times of the forced calls that this resource made in the last 24 hours.
 func (l look) forced() []time.Time {
 	var out []time.Time
 	for _, t := range l.Status.ForcedRefreshes {

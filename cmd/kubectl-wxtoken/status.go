@@ -18,7 +18,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
-// textWidth is where long texts are broken.
+// textWidth is the width at which long texts are wrapped.
 const textWidth = 100
 
 func (a *app) statusCommand() *cobra.Command {
@@ -49,21 +49,21 @@ func (a *app) status(ctx context.Context, arg string) error {
 	return nil
 }
 
-// story is everything that is known about one resource.
+// story is everything that the status command knows about a resource.
 type story struct {
 	look
 
 	paint palette
-	// secret is what the target's annotations say; found is false without a Secret.
+	// secret is the record in the annotations of the target Secret. found is false if there is no such Secret.
 	secret target.Record
 	found  bool
 	owner  bool
 	events []corev1.Event
-	// gaps are what could not be read, and why.
+	// gaps says what could not be read, and why.
 	gaps []string
 }
 
-// tell reads what a person may read; what is forbidden becomes a gap of the story.
+// tell reads the target Secret's metadata and the events of a resource. What the user may not read becomes a gap of the story.
 func (c *cluster) tell(ctx context.Context, s *story) error {
 	secret, err := c.targetMetadata(ctx, s.WeChatAppToken)
 	switch {
@@ -131,7 +131,7 @@ func printTable(w io.Writer, t *table, p palette) {
 	}
 }
 
-// facts say what the token is and where.
+// facts returns a table that describes the token and says where it is.
 func (s *story) facts() *table {
 	t := &table{}
 	add := func(key, format string, args ...any) {
@@ -159,7 +159,7 @@ func (s *story) facts() *table {
 	return t
 }
 
-// delivery says which pods were told of the token; "" where nobody asked for it.
+// delivery says how many pods were told of the token. It returns an empty string if spec.target.delivery is not Prompt.
 func (l look) delivery() string {
 	if l.Spec.Target.Delivery != v1alpha1.DeliveryPrompt {
 		return ""

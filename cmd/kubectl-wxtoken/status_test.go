@@ -38,8 +38,8 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// Nothing that the API server sends to any command but reveal holds the token, and to any but doctor, which judges its
-// form, the AppSecret. It is not enough that it is not printed.
+// TestNoCommandReadsData checks that the API server sends the token to no command but reveal, and the AppSecret to none but doctor, which
+// checks its form. It is not enough that they are not printed.
 func TestNoCommandReadsData(t *testing.T) {
 	w := newWorld(t, "no-data")
 	w.createToken("shop")
@@ -59,18 +59,18 @@ func TestNoCommandReadsData(t *testing.T) {
 			t.Errorf("%v asked for the AppSecret", command)
 		}
 	}
-	// What would be found is found.
+	// The search itself works.
 	if answers := spied("reveal", "shop", "--yes"); !holds(answers, w.value("shop")) {
 		t.Error("reveal was not sent the token: this test sees nothing")
 	}
 }
 
-// holds tells whether bytes hold a value of a Secret: as it is in protobuf, or as in JSON.
+// holds reports whether answers contain a value of a Secret, as protobuf or as JSON encodes it.
 func holds(answers []byte, value string) bool {
 	return bytes.Contains(answers, []byte(value)) || bytes.Contains(answers, []byte(base64.StdEncoding.EncodeToString([]byte(value))))
 }
 
-// spyOnAnswers gives a function that runs a command and returns all that the API server sent to it.
+// spyOnAnswers returns a function that runs a command and returns everything that the API server sent to it.
 func (w *world) spyOnAnswers() func(args ...string) []byte {
 	w.Helper()
 	transport, err := rest.TransportFor(env.Config)
@@ -139,7 +139,7 @@ func TestDelivery(t *testing.T) {
 	}
 }
 
-// Who may see WeChatAppTokens and nothing else gets the story with a gap.
+// TestStatusForAViewer checks that a user who may only see WeChatAppTokens gets the status, with a note about what is missing.
 func TestStatusForAViewer(t *testing.T) {
 	w := newWorld(t, "status-viewer")
 	w.createToken("shop")

@@ -37,7 +37,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
-// env is the control plane that all tests of the package share; kubeconfig is its administrator's file.
+// All tests of the package share the control plane env. kubeconfig is the path of its administrator's kubeconfig.
 var (
 	env        *testenv.Environment
 	kubeconfig string
@@ -58,8 +58,7 @@ func TestMain(m *testing.M) {
 const (
 	appSecret = "0123456789abcdef0123456789abcdef"
 	patience  = 30 * time.Second
-	// later is how long after the first token was issued a test looks at it: events of the half minute after the issue are
-	// "12m ago" too.
+	// later is how long after the first token was issued a test looks at it. The events of the half minute after that are "12m ago" too.
 	later = 12*time.Minute + 30*time.Second
 )
 
@@ -70,16 +69,16 @@ type world struct {
 	gomega.Gomega
 	client.Client
 
-	// namespace has a random end; name stands for it in golden files.
+	// namespace has a random suffix. In golden files it is replaced by name.
 	namespace, name string
-	// appID is the world's own, because WeChat's budget, and so the plugin, counts by appid.
+	// appID is different in each world, because the budget of forced calls is counted for the appid.
 	appID  string
 	wechat *wechattest.Server
 	// now is the plugin's clock.
 	now func() time.Time
 }
 
-// newWorld starts an operator for a namespace whose name begins like this.
+// newWorld starts an operator for a new namespace whose name begins with name.
 func newWorld(t *testing.T, name string) *world {
 	t.Helper()
 	w := newBareWorld(t, name)
@@ -160,7 +159,7 @@ func (w *world) must(err error) {
 	}
 }
 
-// createToken makes the credentials Secret "<name>-wechat" and a resource that uses it, with the target "<name>-token".
+// createToken creates the credentials Secret "<name>-wechat" and a resource that uses it, with the target "<name>-token".
 func (w *world) createToken(name string, mutate ...func(*v1alpha1.WeChatAppToken)) {
 	w.Helper()
 	w.createSecret(name+"-wechat", map[string]string{"appSecret": appSecret})
@@ -198,7 +197,7 @@ func (w *world) token(name string) *v1alpha1.WeChatAppToken {
 	return t
 }
 
-// value is the token in the target Secret of a resource; "" without one.
+// value returns the token in the target Secret of a resource, or an empty string if there is none.
 func (w *world) value(name string) string {
 	s := &corev1.Secret{}
 	if w.Get(w.Context(), client.ObjectKey{Namespace: w.namespace, Name: name + "-token"}, s) != nil {
@@ -229,7 +228,7 @@ func (w *world) lookLater(name string) time.Time {
 	return at
 }
 
-// result is what a command did.
+// result is the output and exit code of a command.
 type result struct {
 	code     int
 	out, err string
@@ -241,7 +240,7 @@ func (w *world) wxtoken(args ...string) result {
 	return w.answer("", args...)
 }
 
-// answer runs the plugin with something on its standard input.
+// answer runs the plugin with an answer on its standard input.
 func (w *world) answer(in string, args ...string) result {
 	w.Helper()
 	var out, errOut bytes.Buffer
@@ -257,7 +256,7 @@ func (w *world) answer(in string, args ...string) result {
 	return r
 }
 
-// mustNotLeak: no command but reveal may print a token, and none an AppSecret.
+// mustNotLeak fails the test if a command other than reveal printed a token, or any command an AppSecret.
 func (w *world) mustNotLeak(r result, args []string) {
 	w.Helper()
 	if strings.Contains(r.out+r.err, appSecret) {
@@ -280,14 +279,14 @@ func (w *world) ok(args ...string) string {
 	return r.out
 }
 
-// Times and fingerprints differ in each run. What stands for them is as wide, so that columns stay aligned.
+// Times and fingerprints differ in each run. Their replacements have the same width, so that columns stay aligned.
 var (
 	dateTime    = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`)
 	rfc3339     = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
 	fingerprint = regexp.MustCompile(`\b[0-9a-f]{16}\b`)
 )
 
-// golden compares with a file below testdata; UPDATE_GOLDEN=1 writes it. replace has old and new by turns.
+// golden compares an output with a file in testdata, after replacing pairs of old and new strings. UPDATE_GOLDEN=1 writes the file.
 func (w *world) golden(name, got string, replace ...string) {
 	w.Helper()
 	got = strings.NewReplacer(append(replace, w.namespace, w.name, w.appID, "wx0123456789abcdef")...).Replace(got)
@@ -305,7 +304,7 @@ func (w *world) golden(name, got string, replace ...string) {
 	}
 }
 
-// refreshIn hides the seconds of the countdown to the next refresh, which has jitter.
+// refreshIn returns the replacement of the countdown to the next refresh, which has jitter.
 func (w *world) refreshIn(name string, now time.Time) []string {
 	w.Helper()
 	text := countdown(w.token(name).Status.NextRefreshTime.Sub(now))
@@ -329,7 +328,7 @@ func (w *world) grant(user, name string, rules ...rbacv1.PolicyRule) {
 	}))
 }
 
-// dueAgo hides the seconds since a refresh was due.
+// dueAgo returns the replacement of the time since a refresh was due.
 func (w *world) dueAgo(name string, now time.Time) []string {
 	w.Helper()
 	text := ago(w.token(name).Status.NextRefreshTime.Time, now)

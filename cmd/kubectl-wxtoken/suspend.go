@@ -81,7 +81,8 @@ func (a *app) setSuspendOf(ctx context.Context, c *cluster, arg string, suspend 
 	return nil
 }
 
-// gitOps is the tool that applies a resource from Git, by the marks that it leaves; "" for none.
+// gitOps returns the name of the tool that applies a resource from Git, which it finds by the tool's labels and annotations. It
+// returns an empty string if there is none.
 func gitOps(t *v1alpha1.WeChatAppToken) string {
 	switch {
 	case t.Annotations["argocd.argoproj.io/tracking-id"] != "" || t.Labels["argocd.argoproj.io/instance"] != "":

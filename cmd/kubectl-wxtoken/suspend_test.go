@@ -27,7 +27,7 @@ func TestSuspendResumeAndWait(t *testing.T) {
 	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
 }
 
-// wait gives up at once where waiting does not help, and in time elsewhere.
+// TestWaitInVain checks that wait gives up at once where waiting does not help, and after its timeout elsewhere.
 func TestWaitInVain(t *testing.T) {
 	w := newWorld(t, "wait")
 	w.createFamily()
@@ -56,7 +56,7 @@ func TestReveal(t *testing.T) {
 	w.grant("viewer", "view-wxtoken", rule(v1alpha1.GroupName, "wechatapptokens", "get", "list"))
 	w.wants(w.wxtoken("reveal", "shop", "--yes", "--as", "viewer"), exitFailed, `could not read Secret "shop-token"`, "edit changes them and reads Secrets")
 
-	// The status of another token than the one in the Secret, as after an edit by hand.
+	// The status names another token than the one in the Secret, as after an edit by hand.
 	shop := w.token("shop")
 	base := shop.DeepCopy()
 	shop.Status.Token.Fingerprint = "0000000000000000"

@@ -8,26 +8,26 @@ import (
 	"unicode/utf8"
 )
 
-// gap is between two columns, as in kubectl's tables.
+// gap separates two columns, as in kubectl's tables.
 const gap = "   "
 
-// cell is a text and its colour, which takes no room.
+// cell is a text with a colour.
 type cell struct {
 	text  string
 	color color
 }
 
-// table aligns cells. Its last column is never padded.
+// table aligns cells in columns. Its last column is never padded.
 type table struct {
 	header []string
 	rows   [][]cell
-	// least are widths that the columns have at least, to continue another table.
+	// least holds the minimum widths of the columns, so that one table can continue another.
 	least []int
 }
 
 func (t *table) add(cells ...cell) { t.rows = append(t.rows, cells) }
 
-// lines are the header, if there is one, and the rows.
+// lines returns the lines of the table, with the header first if there is one.
 func (t *table) lines(p palette) []string {
 	widths := t.widths()
 	var out []string
@@ -75,7 +75,7 @@ func render(cells []cell, widths []int, p palette) string {
 	return strings.TrimRight(b.String(), " ")
 }
 
-// fit cuts a line to the width of the terminal; colours take no room and are closed.
+// fit cuts a line to the width of the terminal. Escape sequences of colours do not count, and a cut line ends with the default colour.
 func fit(line string, width int) string {
 	if width <= 0 {
 		return line

@@ -19,14 +19,14 @@ type moment struct {
 	at    time.Time
 	text  string
 	color color
-	// rank orders moments of one second.
+	// rank orders the moments within one second.
 	rank int
 }
 
-// stamp is a time as the timeline shows it, in the time zone of the reader.
+// stamp formats a time for the timeline, in the reader's time zone.
 func stamp(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
 
-// timeline is past and future, with now between them.
+// timeline returns a table of what happened and what is expected, with a row for now between them.
 func (s *story) timeline() *table {
 	moments := append(s.past(), s.future()...)
 	moments = append(moments, moment{at: s.now, text: "now", color: cyan, rank: 1})
@@ -100,7 +100,8 @@ func errorText(e *v1alpha1.RefreshError) string {
 	return text
 }
 
-// eventMoment: an event of today's API has eventTime and a series, an older one lastTimestamp and a count.
+// eventMoment returns the line for an event. Events of the current API have an eventTime and a series; older ones have a
+// lastTimestamp and a count.
 func eventMoment(e *corev1.Event) moment {
 	m := moment{at: e.LastTimestamp.Time, text: e.Reason + ": " + e.Message, rank: 0}
 	count := int(e.Count)

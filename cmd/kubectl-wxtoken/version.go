@@ -26,7 +26,7 @@ func (a *app) versionCommand() *cobra.Command {
 	}
 }
 
-// releaseVersion is what the linker set, or what "go install …@version" knows.
+// releaseVersion returns the version that the linker set, or else the one of "go install …@version".
 func releaseVersion() string {
 	if version != "dev" {
 		return version

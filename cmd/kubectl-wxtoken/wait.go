@@ -21,7 +21,7 @@ at once, with exit code %d, when somebody has to act first, and says what to do.
 		Args:    someNames, ValidArgsFunction: a.completeNames(0),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.wait(cmd.Context(), args, timeout) },
 	}
-	c.Flags().DurationVar(&timeout, "timeout", timeout, "How long to wait, for all together.")
+	c.Flags().DurationVar(&timeout, "timeout", timeout, "How long to wait for all of them together.")
 	return c
 }
 
@@ -81,7 +81,7 @@ func wholeStory(name, namespace string) string {
 	return fmt.Sprintf("kubectl wxtoken status %s -n %s tells the whole story.", name, namespace)
 }
 
-// waitedEnough: there is a valid token for the spec as it is now, or none will come by itself.
+// waitedEnough reports whether there is a valid token for the current spec, or none will come without help, which is an error.
 func (a *app) waitedEnough(l look) (done bool, err error) {
 	current := l.Status.ObservedGeneration == l.Generation
 	left, has := l.left()

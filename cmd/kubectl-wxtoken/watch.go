@@ -16,19 +16,20 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
 
-// retryWatch is how long a lost connection is left alone.
+// retryWatch is the time between two attempts to reconnect.
 const retryWatch = 2 * time.Second
 
-// news is what a watch brings: everything there is, one change, or trouble.
+// news is one message of a watch: all resources, one change, or an error. Only one field is set.
 type news struct {
-	// all is not nil after a (re)connect.
+	// all holds every resource. It is sent after each connection and is not nil even if there are none.
 	all []v1alpha1.WeChatAppToken
-	// changed is one that was added or changed, gone one that is no longer there.
+	// changed is a resource that was added or changed, and gone is one that was deleted.
 	changed, gone *v1alpha1.WeChatAppToken
 	err           error
 }
 
-// observe lists and watches until ctx ends, through lost connections. The first list must work.
+// observe lists and watches resources until ctx ends, and reconnects when the connection is lost. It returns an error if the first
+// list fails.
 func (c *cluster) observe(ctx context.Context, namespace string, opts []client.ListOption) (<-chan news, error) {
 	l, err := c.list(ctx, namespace, opts...)
 	if err != nil {
@@ -63,7 +64,8 @@ func (c *cluster) observe(ctx context.Context, namespace string, opts []client.L
 	return out, nil
 }
 
-// observeFrom watches from a list on until the connection ends; nil means in order.
+// observeFrom watches from the version of a list on, until the connection ends. It returns nil if the watch ended in order, or if its
+// version is too old.
 func (c *cluster) observeFrom(ctx context.Context, l *v1alpha1.WeChatAppTokenList, namespace string, opts []client.ListOption,
 	send func(news) bool,
 ) error {
@@ -77,7 +79,7 @@ func (c *cluster) observeFrom(ctx context.Context, l *v1alpha1.WeChatAppTokenLis
 	for e := range w.ResultChan() {
 		t, ok := e.Object.(*v1alpha1.WeChatAppToken)
 		if !ok {
-			return nil // too old: list again
+			return nil // an error event, most often because the version is too old: the caller lists again
 		}
 		n := news{changed: t}
 		if e.Type == watch.Deleted {
@@ -101,7 +103,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// follow is list -w.
+// follow carries out list -w.
 func (o *listOptions) follow(
 	ctx context.Context, c *cluster, namespace string, printer printers.ResourcePrinter, opts []client.ListOption,
 ) error {
@@ -115,7 +117,7 @@ func (o *listOptions) follow(
 	return o.stream(updates, printer)
 }
 
-// stream prints each resource once and again when it changes, for programs and files.
+// stream prints each resource once, and again whenever it changes. It serves outputs that are no terminal.
 func (o *listOptions) stream(updates <-chan news, printer printers.ResourcePrinter) error {
 	seen := map[types.NamespacedName]string{}
 	header := !o.noHeaders

@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// apiAnswerWithin is how long an API request may wait for the beginning of its answer. A network that drops everything would
-// otherwise hold a pass for as long as the pass may take, and the promise is about 30 s of reachability.
+// apiAnswerWithin is how long an API request may wait for the beginning of its answer. Otherwise a pass could wait in a network that
+// drops everything until its own deadline of minutes, although 30 s of reachability must be enough to rotate a token.
 const apiAnswerWithin = 10 * time.Second
 
 var errNoAnswer = errors.New("the API server did not answer in time")
 
-// deadline gives up requests that get no answer. Watches and the lists before them may take their time.
+// deadline is a transport that gives up requests without an answer, except watches and informers' lists.
 type deadline struct {
 	next   http.RoundTripper
 	within time.Duration
@@ -49,8 +49,8 @@ func (d *deadline) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// endingBody ends the request's context with the answer's body. The one that it was made from may live as long as the process, and
-// would keep it.
+// endingBody cancels the request's context when the answer's body is closed. Its parent may live as long as the process, and would
+// keep a reference to it.
 type endingBody struct {
 	io.ReadCloser
 	cancel context.CancelCauseFunc
@@ -61,7 +61,7 @@ func (b endingBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// patient tells a watch, or an informer's list, from a request for one object.
+// patient reports whether a request is a watch or an informer's list, whose answer may take long to begin.
 func patient(req *http.Request) bool {
 	query := req.URL.Query()
 	return req.Method == http.MethodGet && (query.Has("watch") || query.Has("limit") || query.Has("resourceVersion"))

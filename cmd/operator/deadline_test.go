@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// A request that gets no answer is given up, a watch is not, and an answer that has begun may go on.
+// TestDeadline checks that a request without an answer is given up, unless it is patient, and that an answer which has begun may take
+// longer.
 func TestDeadline(t *testing.T) {
 	const within = 200 * time.Millisecond
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -51,7 +52,7 @@ func TestDeadline(t *testing.T) {
 			if err != nil {
 				return
 			}
-			defer res.Body.Close() //nolint:errcheck // it was read
+			defer res.Body.Close() //nolint:errcheck // it is read
 			if body, err := io.ReadAll(res.Body); err != nil || string(body) != "done" {
 				t.Errorf("body %q, error %v", body, err)
 			}
@@ -59,7 +60,7 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-// The context of a request ends with its answer: what it was made from may live as long as the process.
+// TestDeadlineEndsTheContext checks that the context of a request ends with its answer.
 func TestDeadlineEndsTheContext(t *testing.T) {
 	var ctx context.Context
 	transport := withDeadline(roundTripper(func(req *http.Request) (*http.Response, error) {

@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/config"
 )
 
-// TestDocsFlags: docs/reference.md has a row for each flag of the operator, with its default, and for no other.
+// TestDocsFlags checks that docs/reference.md has a row with the right default for each flag of the operator, and for no other.
 func TestDocsFlags(t *testing.T) {
 	text, err := os.ReadFile("../../docs/reference.md")
 	if err != nil {
@@ -23,7 +23,7 @@ func TestDocsFlags(t *testing.T) {
 		t.Fatal("docs/reference.md has no section Flags")
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
-	documented := map[string]string{} // flag to the cell with its default
+	documented := map[string]string{} // by flag, the cell with its default
 	for line := range strings.Lines(section) {
 		cells := strings.Split(line, "|")
 		if !strings.HasPrefix(line, "| `--") || len(cells) < 4 {
@@ -43,7 +43,7 @@ func TestDocsFlags(t *testing.T) {
 		case !ok:
 			t.Errorf("--%s is not in docs/reference.md", f.Name)
 		case strings.HasPrefix(f.Name, "zap-"):
-			// One row tells of all of them; their defaults depend on each other.
+			// One row describes all of them, because their defaults depend on each other.
 		case f.DefValue != "" && f.Name != "version" && cell != "`"+f.DefValue+"`":
 			t.Errorf("docs/reference.md says that --%s is %s by default, and it is %s", f.Name, cell, f.DefValue)
 		case f.DefValue == "" && strings.HasPrefix(cell, "`"):

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command operator keeps the target Secret of every WeChatAppToken supplied with a valid token.
+// Command operator keeps a valid token in the target Secret of every WeChatAppToken.
 package main
 
 import (
@@ -17,12 +17,14 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -32,22 +34,25 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/access"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/controller"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/metrics"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/quiet"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
 // version is set by the linker.
 var version = "dev"
 
-// Leader election is quick, because a token's handover window is short, and slow enough for a busy API server.
+// The times of leader election are short, because the handover window of a token is short, and long enough for a busy API server.
 const (
 	leaseDuration = 10 * time.Second
 	renewDeadline = 7 * time.Second
 	retryPeriod   = 1500 * time.Millisecond
-	// shutdownTimeout leaves room for a Legacy mint, which may take 10 s and must not be lost, and its write.
-	shutdownTimeout = 20 * time.Second
 )
 
-// gcPercent is what may wait to be collected, in percent of what lives. Go's default is 100.
+// cacheSyncTimeout is how long the controller waits for its caches, which is for ever in effect. An outage or a missing right is no
+// reason to end the process; the readiness probe reports it.
+const cacheSyncTimeout = 10 * 365 * 24 * time.Hour
+
+// gcPercent is the default of GOGC in this program. Go's own is 100.
 const gcPercent = 40
 
 func main() {
@@ -58,14 +63,14 @@ func main() {
 		fmt.Println(version)
 		return
 	}
-	logger := controller.Quiet(zap.New(zap.UseFlagOptions(&opts.zap)))
+	logger := quiet.Logger(zap.New(zap.UseFlagOptions(&opts.zap)))
 	ctrl.SetLogger(logger)
 	klog.SetLogger(logger.WithName("client-go"))
 	if os.Getenv("GOGC") == "" {
-		// Most of the heap is caches, which live long. To look through them more often costs little (docs/performance.md).
+		// Most of the heap is caches, which live long. A more frequent collection costs little (docs/performance.md).
 		debug.SetGCPercent(gcPercent)
 	}
-	// net/http quotes there what a server sends behind an answer, which could be a token.
+	// net/http logs here what a server sends after the end of an answer, which could be a token.
 	stdlog.SetOutput(io.Discard)
 	if err := run(ctrl.SetupSignalHandler(), opts, logger, ctrlmetrics.Registry); err != nil {
 		logger.Error(err, "the operator stops")
@@ -73,7 +78,8 @@ func main() {
 	}
 }
 
-// run runs the operator. The registry is the one that controller-runtime serves.
+// run runs the operator until ctx ends. It registers its metrics with the registry, which should be the one that controller-runtime
+// serves.
 func run(ctx context.Context, opts *options, logger logr.Logger, registry prometheus.Registerer) error {
 	if err := opts.complete(); err != nil {
 		return err
@@ -93,10 +99,10 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry promet
 	}
 	config.UserAgent = userAgent
 	config.Wrap(withDeadline)
-	// A warning of an admission policy may quote the Secret that it warns about.
+	// Warnings are dropped, because an admission policy's warning may quote the Secret that it is about.
 	config.WarningHandlerWithContext = rest.NoWarnings{}
 	config.QPS, config.Burst = float32(opts.kubeAPIQPS), opts.kubeAPIBurst
-	mgr, err := newManager(config, opts, logger)
+	mgr, starting, err := newManager(config, opts, logger)
 	if err != nil {
 		return err
 	}
@@ -117,26 +123,37 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry promet
 	if err := reconciler.SetupWithManager(ctx, mgr); err != nil {
 		return fmt.Errorf("setting up the controller: %w", err)
 	}
-	if err := addProbes(mgr); err != nil {
+	if err := addProbes(mgr, starting.ready); err != nil {
 		return err
 	}
 	logger.Info("starting", "version", version, "namespaces", opts.namespaceList, "selector", opts.selector.String(),
 		"leaderElection", opts.leaderElect, "leaderElectionID", opts.leaderElectionID)
-	if err := mgr.Start(ctx); err != nil {
+	if err := serve(ctx, mgr, logger); err != nil {
 		return fmt.Errorf("running the manager: %w", err)
 	}
 	return nil
 }
 
-func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Manager, error) {
-	// Only what is read and written here: the whole of client-go's scheme takes megabytes.
+// newManager returns a manager and its cache.
+func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Manager, *startingCache, error) {
+	// The scheme has only the kinds that are used, because client-go's own takes megabytes.
 	scheme := runtime.NewScheme()
 	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
-		return nil, fmt.Errorf("registering kinds: %w", err)
+		return nil, nil, fmt.Errorf("registering kinds: %w", err)
 	}
 	server := metricsserver.Options{BindAddress: opts.metricsBindAddress, SecureServing: opts.metricsSecure}
 	if opts.metricsSecure {
 		server.FilterProvider = access.FilterProvider
+	}
+	var starting *startingCache
+	newCache := func(config *rest.Config, o cache.Options) (cache.Cache, error) {
+		namespace := metav1.NamespaceAll
+		if len(opts.namespaceList) > 0 {
+			namespace = opts.namespaceList[0]
+		}
+		var err error
+		starting, err = newStartingCache(config, o, namespace, logger)
+		return starting, err
 	}
 	grace := shutdownTimeout
 	lease, renew, retry := leaseDuration, renewDeadline, retryPeriod
@@ -144,6 +161,8 @@ func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Ma
 		Scheme:                        scheme,
 		Logger:                        logger,
 		Cache:                         cacheOptions(opts),
+		NewCache:                      newCache,
+		Controller:                    ctrlconfig.Controller{CacheSyncTimeout: cacheSyncTimeout},
 		Client:                        client.Options{Cache: &client.CacheOptions{}},
 		MapperProvider:                newMapper,
 		Metrics:                       server,
@@ -159,15 +178,15 @@ func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Ma
 		GracefulShutdownTimeout:       &grace,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("setting up the manager: %w", err)
+		return nil, nil, fmt.Errorf("setting up the manager: %w", err)
 	}
-	return mgr, nil
+	return mgr, starting, nil
 }
 
 func cacheOptions(opts *options) cache.Options {
 	out := cache.Options{
 		ByObject: controller.CacheOptions(opts.selector),
-		// A read that nobody planned must fail rather than cache every object of its kind.
+		// A read of a kind without an informer fails instead of starting one that caches every object of that kind.
 		ReaderFailOnMissingInformer: true,
 	}
 	if len(opts.namespaceList) > 0 {
@@ -179,7 +198,7 @@ func cacheOptions(opts *options) cache.Options {
 	return out
 }
 
-// addMetrics registers what is computed from the cache and what the controller counts.
+// addMetrics registers the metrics that are computed from the cache, and those that the returned Recorder counts.
 func addMetrics(registry prometheus.Registerer, cached client.Reader, api *wechat.Client) (*metrics.Recorder, error) {
 	recorder, err := metrics.NewRecorder(registry)
 	if err != nil {
@@ -192,13 +211,11 @@ func addMetrics(registry prometheus.Registerer, cached client.Reader, api *wecha
 	return recorder, nil
 }
 
-// addProbes: a standby is ready when its caches are warm.
-func addProbes(mgr ctrl.Manager) error {
+func addProbes(mgr ctrl.Manager, ready healthz.Checker) error {
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return fmt.Errorf("adding the liveness probe: %w", err)
 	}
-	synced := controller.CacheSynced(mgr.GetCache())
-	if err := mgr.AddReadyzCheck("caches", synced); err != nil {
+	if err := mgr.AddReadyzCheck("caches", ready); err != nil {
 		return fmt.Errorf("adding the readiness probe: %w", err)
 	}
 	return nil

@@ -3,53 +3,36 @@
 package main
 
 import (
-	"errors"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
 
-// discovery counts how often it is asked, and does not know a kind at first.
-type discovery struct {
-	apimeta.RESTMapper
-
-	asked int
-}
-
-func (d *discovery) RESTMapping(kind schema.GroupKind, versions ...string) (*apimeta.RESTMapping, error) {
-	if d.asked++; d.asked == 1 {
-		return nil, errors.New("not installed yet")
+func TestMapper(t *testing.T) {
+	mapper, err := newMapper(nil, nil)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return &apimeta.RESTMapping{GroupVersionKind: kind.WithVersion(versions[0])}, nil
-}
-
-func TestMapperRemembersAnswers(t *testing.T) {
-	d := &discovery{}
-	mapper := remember(d)
-	secret, pod := schema.GroupKind{Kind: "Secret"}, schema.GroupKind{Kind: "Pod"}
-	for i, step := range []struct {
-		kind    schema.GroupKind
-		version string
-		fails   bool
-		asked   int
-	}{
-		{secret, "v1", true, 1},
-		{secret, "v1", false, 2}, // an error is not remembered
-		{secret, "v1", false, 2},
-		{pod, "v1", false, 3},
-		{secret, "v2", false, 4},
-		{secret, "v1", false, 4},
+	core := corev1.SchemeGroupVersion
+	for kind, want := range map[schema.GroupVersionKind]schema.GroupVersionResource{
+		v1alpha1.GroupVersion.WithKind("WeChatAppToken"): v1alpha1.GroupVersion.WithResource("wechatapptokens"),
+		core.WithKind("Secret"):                          core.WithResource("secrets"),
+		core.WithKind("Pod"):                             core.WithResource("pods"),
 	} {
-		got, err := mapper.RESTMapping(step.kind, step.version)
-		if (err != nil) != step.fails || d.asked != step.asked {
-			t.Fatalf("step %d: error %v, asked %d times, want %d", i, err, d.asked, step.asked)
+		got, err := mapper.RESTMapping(kind.GroupKind(), kind.Version)
+		if err != nil {
+			t.Errorf("%s: %v", kind.Kind, err)
+			continue
 		}
-		if err == nil && got.GroupVersionKind != step.kind.WithVersion(step.version) {
-			t.Errorf("step %d: %v", i, got.GroupVersionKind)
+		if got.Resource != want || got.GroupVersionKind != kind || got.Scope != apimeta.RESTScopeNamespace {
+			t.Errorf("%s: got %v", kind.Kind, got)
 		}
 	}
-	if _, err := mapper.RESTMapping(secret, "v1", "v2"); err != nil || d.asked != 5 {
-		t.Errorf("a choice of versions: error %v, asked %d times", err, d.asked)
+	if _, err := mapper.RESTMapping(schema.GroupKind{Kind: "Node"}, "v1"); !apimeta.IsNoMatchError(err) {
+		t.Errorf("a kind that the operator does not use: got error %v, want no match", err)
 	}
 }

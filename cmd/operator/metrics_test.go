@@ -31,7 +31,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
-// cluster is a control plane with an operator on it, as main starts it.
+// cluster is a control plane with an operator that was started by run.
 type cluster struct {
 	gomega.Gomega
 	client.Client
@@ -43,7 +43,8 @@ type cluster struct {
 	reader string
 }
 
-// startCluster starts everything. It can be done once in a process: controller-runtime's registry is one.
+// startCluster starts a control plane and an operator. It can be called once in a process, because controller-runtime has one global
+// registry.
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
 	ctrl.SetLogger(logr.Discard())
@@ -78,7 +79,7 @@ func startCluster(t *testing.T) *cluster {
 		"--health-probe-bind-address=0")
 	scheme := runtime.NewScheme()
 	c := &cluster{Gomega: gomega.NewWithT(t), env: env, metrics: "https://" + address + "/metrics"}
-	// The operator signs its certificate itself.
+	// The operator's certificate is self-signed.
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // on a loopback address
 	t.Cleanup(transport.CloseIdleConnections)
 	c.https = &http.Client{Timeout: 10 * time.Second, Transport: transport}
@@ -95,7 +96,7 @@ func startCluster(t *testing.T) *cluster {
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "metrics-reader"},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: "default", Name: "prometheus"}},
 	})).To(gomega.Succeed())
-	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context())) // until the cleanup
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context())) // t.Context ends before the cleanup
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, opts, logr.Discard(), ctrlmetrics.Registry) }()
 	t.Cleanup(func() {
@@ -107,7 +108,7 @@ func startCluster(t *testing.T) *cluster {
 	return c
 }
 
-// account makes a ServiceAccount and gives a token of it.
+// account creates a ServiceAccount and returns a token for it.
 func (c *cluster) account(t *testing.T, name string) string {
 	t.Helper()
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}
@@ -117,7 +118,7 @@ func (c *cluster) account(t *testing.T, name string) string {
 	return request.Status.Token
 }
 
-// get asks for the metrics with a token, or with none if it is empty.
+// get requests the metrics with a token, or without one if it is empty.
 func (c *cluster) get(g gomega.Gomega, token string) *http.Response {
 	req, err := http.NewRequest(http.MethodGet, c.metrics, nil)
 	g.Expect(err).NotTo(gomega.HaveOccurred())
@@ -129,22 +130,22 @@ func (c *cluster) get(g gomega.Gomega, token string) *http.Response {
 	return res
 }
 
-// status is what get is answered with.
+// status returns the status code of get.
 func (c *cluster) status(g gomega.Gomega, token string) int {
 	res := c.get(g, token)
-	defer res.Body.Close() //nolint:errcheck // nobody reads it
+	defer res.Body.Close() //nolint:errcheck // only the code is read
 	return res.StatusCode
 }
 
-// scrape gives the lines of the answer by what is before their value.
+// scrape returns the values of all series, by name and labels.
 func (c *cluster) scrape(g gomega.Gomega) map[string]string {
 	res := c.get(g, c.reader)
-	defer res.Body.Close() //nolint:errcheck // it was read
+	defer res.Body.Close() //nolint:errcheck // it is read
 	g.Expect(res.StatusCode).To(gomega.Equal(http.StatusOK))
 	return lines(g, res.Body)
 }
 
-// reviews is how often the operator asked the API server about a caller.
+// reviews returns how many reviews of a kind the operator has requested.
 func (c *cluster) reviews(resource string) int {
 	requests, err := c.env.Requests(func(r testenv.Request) bool {
 		return r.User.Username == testenv.OperatorUser && r.Verb == "create" && r.Object.Resource == resource
@@ -165,7 +166,7 @@ func lines(g gomega.Gomega, body io.Reader) map[string]string {
 	return out
 }
 
-// checkAccess: the shipped ClusterRole opens the metrics and nothing else does, with the operator's shipped rights.
+// checkAccess checks that the shipped ClusterRole, and nothing else, lets a caller read the metrics.
 func checkAccess(t *testing.T, c *cluster) {
 	t.Helper()
 	c.Eventually(func(g gomega.Gomega) int { return c.status(g, c.reader) }).Should(gomega.Equal(http.StatusOK), "metrics-reader")
@@ -195,7 +196,7 @@ func checkAccess(t *testing.T, c *cluster) {
 	c.Expect(c.reviews("subjectaccessreviews")).To(gomega.Equal(accesses), "verdicts are remembered")
 }
 
-// TestMetricsEndToEnd: as shipped, with --metrics-secure and the operator's shipped rights. test/silence serves them openly.
+// TestMetricsEndToEnd reads the metrics as Prometheus does, with --metrics-secure and the rights that are shipped.
 func TestMetricsEndToEnd(t *testing.T) {
 	c := startCluster(t)
 	ctx := t.Context()

@@ -22,7 +22,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
-// options are the operator's flags. Their defaults are right for 10,000 resources.
+// options holds the operator's flags. Their defaults suit 10,000 resources.
 type options struct {
 	wechatEndpoints   string
 	wechatCAFile      string
@@ -50,7 +50,7 @@ type options struct {
 	version bool
 	zap     zap.Options
 
-	// selector and namespaceList are parsed by complete.
+	// complete sets selector and namespaceList.
 	selector      labels.Selector
 	namespaceList []string
 }
@@ -62,16 +62,16 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.StringVar(&o.wechatCAFile, "wechat-ca-file", "",
 		"PEM file with certificate authorities to trust for WeChat's API besides the system's, for a TLS-inspecting proxy.")
 	fs.DurationVar(&o.wechatTimeout, "wechat-timeout", 5*time.Second, "Time that one attempt at one WeChat endpoint may take.")
-	fs.IntVar(&o.wechatMaxInFlight, "wechat-max-in-flight", 64, "Most calls to WeChat at the same time.")
+	fs.IntVar(&o.wechatMaxInFlight, "wechat-max-in-flight", 64, "Maximum number of calls to WeChat at the same time.")
 	fs.StringVar(&o.namespaces, "namespaces", "", "Namespaces to serve, separated by commas. Empty: all.")
 	fs.StringVar(&o.watchLabelSelector, "watch-label-selector", "",
 		"Serve only WeChatAppTokens that match this label selector, to split them over several operators. "+
 			"All resources of one Legacy account must be in one of them.")
-	fs.IntVar(&o.maxConcurrentReconciles, "max-concurrent-reconciles", 64, "Most resources worked on at the same time.")
+	fs.IntVar(&o.maxConcurrentReconciles, "max-concurrent-reconciles", 64, "Maximum number of resources that are worked on at the same time.")
 	fs.BoolVar(&o.requireCredentialsLabel, "require-credentials-label", false,
 		`Use only credentials Secrets that carry the label wechat.apptoken.dev/credentials: "true".`)
 	fs.BoolVar(&o.promptDelivery, "prompt-delivery", false,
-		"Tell pods of a new token at once where spec.target.delivery is Prompt. It takes the right to list and patch pods.")
+		"Tell pods of a new token at once where spec.target.delivery is Prompt. It needs the right to list and patch pods.")
 	fs.Float64Var(&o.kubeAPIQPS, "kube-api-qps", -1,
 		"Requests per second to the API server. -1: no limit; the API server's priority and fairness sets it.")
 	fs.IntVar(&o.kubeAPIBurst, "kube-api-burst", 0, "Burst of requests to the API server; used with a positive --kube-api-qps.")
@@ -88,7 +88,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	o.zap.BindFlags(fs)
 }
 
-// complete validates the flags and fills in what follows from them.
+// complete validates the flags and sets the fields that are derived from them.
 func (o *options) complete() error {
 	selector, err := labels.Parse(o.watchLabelSelector)
 	if err != nil {
@@ -101,7 +101,7 @@ func (o *options) complete() error {
 			continue
 		}
 		if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
-			return fmt.Errorf("--namespaces: %q is no name of a namespace: %s", name, problems[0])
+			return fmt.Errorf("--namespaces: %q is not a valid name of a namespace: %s", name, problems[0])
 		}
 		o.namespaceList = append(o.namespaceList, name)
 	}
@@ -114,7 +114,7 @@ func (o *options) complete() error {
 		return fmt.Errorf("--kube-api-qps: 0 would stop all requests; use -1 for no limit")
 	}
 	if !isLoopback(o.pprofBindAddress) {
-		return fmt.Errorf("--pprof-bind-address: %q is no loopback address; use 127.0.0.1:6060 and kubectl port-forward", o.pprofBindAddress)
+		return fmt.Errorf("--pprof-bind-address: %q is not a loopback address; use 127.0.0.1:6060 and kubectl port-forward", o.pprofBindAddress)
 	}
 	if err := checkProxy(os.Getenv); err != nil {
 		return err
@@ -125,7 +125,8 @@ func (o *options) complete() error {
 	return nil
 }
 
-// isLoopback accepts no name, which could mean any address; "" and "0" mean that nothing listens.
+// isLoopback reports whether a listener on the address is reachable from this machine only. With "" and "0" nothing listens. A host name
+// is not accepted, because it could stand for any address.
 func isLoopback(address string) bool {
 	if address == "" || address == "0" {
 		return true
@@ -134,8 +135,8 @@ func isLoopback(address string) bool {
 	return err == nil && at.Addr().Unmap().IsLoopback()
 }
 
-// checkProxy refuses a proxy setting that net/http would pass over in silence: the calls would then come from another
-// address than the one on WeChat's IP allowlist. The value may hold a password and is not shown.
+// checkProxy returns an error for a proxy setting that net/http would silently ignore. Calls would then come from another address than
+// the one on WeChat's IP allowlist. The error does not contain the value, which may include a password.
 func checkProxy(getenv func(string) string) error {
 	for _, name := range []string{"HTTPS_PROXY", "https_proxy"} {
 		value := getenv(name)
@@ -149,7 +150,8 @@ func checkProxy(getenv func(string) string) error {
 	return nil
 }
 
-// defaultLeaderElectionID keeps operators that serve different resources from excluding each other.
+// defaultLeaderElectionID returns a name that is the same for the replicas of an operator, and different for operators that serve
+// different resources, so that these do not exclude each other.
 func (o *options) defaultLeaderElectionID() string {
 	sum := sha256.Sum256([]byte(o.selector.String() + "\n" + strings.Join(o.namespaceList, ",")))
 	return "wechat-token-operator-" + hex.EncodeToString(sum[:4])

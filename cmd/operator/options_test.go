@@ -24,7 +24,7 @@ func parse(t *testing.T, args ...string) *options {
 	return o
 }
 
-// Scripts and charts set these: a flag that is renamed breaks them.
+// TestFlags checks the names and defaults of the flags, on which scripts and charts depend.
 func TestFlags(t *testing.T) {
 	fs := flag.NewFlagSet("operator", flag.ContinueOnError)
 	(&options{}).bind(fs)
@@ -59,7 +59,7 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-// A wrong flag ends the process at once, with its name.
+// TestWrongFlags checks that a wrong flag ends the process at once, with an error that names the flag.
 func TestWrongFlags(t *testing.T) {
 	for arg, says := range map[string]string{
 		"--wechat-endpoints=http://example.com":       "--wechat-endpoints",
@@ -98,7 +98,7 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
-// Operators that serve different resources must not exclude each other, and replicas of one must.
+// TestDefaultLeaderElectionID checks that operators for different resources have different IDs, and replicas of one the same.
 func TestDefaultLeaderElectionID(t *testing.T) {
 	id := func(args ...string) string {
 		o := parse(t, args...)
@@ -123,7 +123,7 @@ func TestDefaultLeaderElectionID(t *testing.T) {
 	}
 }
 
-// A proxy setting that is passed over in silence would send the calls from another address.
+// TestProxySetting checks that a proxy setting that net/http would ignore is refused.
 func TestProxySetting(t *testing.T) {
 	for value, ok := range map[string]bool{
 		"":                                  true,

@@ -31,6 +31,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/controller"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/quiet"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
@@ -222,7 +223,7 @@ func (l *logs) String() string {
 }
 
 func (l *logs) logger(level slog.Level) logr.Logger {
-	return controller.Quiet(logr.FromSlogHandler(slog.NewTextHandler(l, &slog.HandlerOptions{Level: level})))
+	return quiet.Logger(logr.FromSlogHandler(slog.NewTextHandler(l, &slog.HandlerOptions{Level: level})))
 }
 
 func (l *logs) mustNotHold(t *testing.T, secret string) {

@@ -21,30 +21,30 @@ import (
 )
 
 const (
-	// pageSize keeps the answers to a list small, however many pods a namespace has.
+	// pageSize is the number of pods in one answer to a list, which keeps the answers of large namespaces small.
 	pageSize = 100
-	// requestTimeout bounds one request: a worker must not wait for ever.
+	// requestTimeout is the time that one request may take.
 	requestTimeout = 10 * time.Second
-	// giveUpAfter failures in a row the attempt ends: what all pods have in common is tried no more often than that.
+	// giveUpAfter is the number of failures in a row after which an attempt ends, because all pods probably fail for the same reason.
 	giveUpAfter = 10
 )
 
-// Error says why a delivery is not complete, without what the API server quotes of a pod.
+// Error says why a delivery is not complete. Its message does not contain the API server's own words, which may quote a pod.
 type Error struct {
-	// Forbidden: permissions or an admission policy have to change first.
+	// Forbidden reports whether permissions or an admission policy must change before a further attempt can work.
 	Forbidden bool
 	message   string
 }
 
 func (e *Error) Error() string { return e.message }
 
-// Forbidden tells whether somebody has to give the operator a permission.
+// Forbidden reports whether err is an Error that is Forbidden.
 func Forbidden(err error) bool {
 	e, ok := errors.AsType[*Error](err)
 	return ok && e.Forbidden
 }
 
-// attempt lists the pods and tells those that mount the Secret and were not told yet.
+// attempt lists the pods of a namespace and annotates those that mount the Secret and do not carry the fingerprint yet.
 func (d *Deliverer) attempt(ctx context.Context, job Job) Outcome {
 	out := Outcome{Fingerprint: job.Fingerprint}
 	names, err := d.pods(ctx, job, &out)
@@ -60,7 +60,7 @@ func (d *Deliverer) attempt(ctx context.Context, job Job) Outcome {
 			inARow = 0
 			d.Recorder.PodReached()
 		case apierrors.IsNotFound(patchErr):
-			out.Pods-- // gone
+			out.Pods-- // the pod was deleted
 		default:
 			failed = patchErr
 			inARow++
@@ -78,9 +78,10 @@ func (d *Deliverer) attempt(ctx context.Context, job Job) Outcome {
 	return out
 }
 
-// pods counts the pods that mount the Secret, and names those that were not told of the token.
+// pods returns the names of the pods that mount the Secret and do not carry the token's fingerprint yet. It counts in out the pods
+// that mount the Secret, and those that carry the fingerprint.
 func (d *Deliverer) pods(ctx context.Context, job Job, out *Outcome) ([]string, error) {
-	// A pod without a node mounts the Secret as it is by then; one that is finished reads nothing any more.
+	// A pod that has no node yet will mount the new token anyway, and one that has finished reads nothing any more.
 	active := fields.AndSelectors(
 		fields.OneTermNotEqualSelector("spec.nodeName", ""),
 		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
@@ -114,7 +115,7 @@ func (d *Deliverer) pods(ctx context.Context, job Job, out *Outcome) ([]string, 
 	}
 }
 
-// tell sets the annotation. The answer is asked for without the pod's spec.
+// tell sets the annotation of a pod. It asks for the metadata only in the answer.
 func (d *Deliverer) tell(ctx context.Context, job Job, name string) error {
 	pod := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: job.Owner.Namespace, Name: name}}
 	pod.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Pod"))
@@ -152,7 +153,7 @@ func patchError(o Outcome, err error) error {
 	return &Error{message: missed + short(err)}
 }
 
-// short is an error without the API server's words, which may quote the pod.
+// short describes an error without the API server's own words, which may quote the pod.
 func short(err error) string {
 	if status := apierrors.APIStatus(nil); errors.As(err, &status) {
 		return fmt.Sprintf("the API server answered %d (%s)", status.Status().Code, status.Status().Reason)

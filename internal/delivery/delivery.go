@@ -15,27 +15,27 @@ import (
 )
 
 const (
-	// workers are the tokens that are delivered at the same time; each makes one request after the other, so rotations
-	// hardly notice.
+	// workers is the number of tokens that are delivered at the same time. Each worker makes one request at a time, so that rotations
+	// are hardly slowed down.
 	workers = 4
-	// patchesPerSecond to pods, of all tokens together. A thousand pods take ten seconds.
+	// patchesPerSecond is the rate of patches to pods, for all tokens together. A thousand pods take ten seconds.
 	patchesPerSecond = 100
 	// retryBase and retryMax bound the back-off of a delivery that is not complete.
 	retryBase = time.Second
 	retryMax  = 5 * time.Minute
-	// reportAfter is the attempt from which on an incomplete delivery is told: a hiccup is worth no status write.
+	// reportAfter is the number of attempts after which an incomplete delivery is reported. A brief failure is not worth a status write.
 	reportAfter = 3
 )
 
-// Job is one token that the pods of a namespace are to be told of.
+// Job is a token to announce to the pods that mount its Secret.
 type Job struct {
 	// Owner is the resource that the token belongs to.
 	Owner types.NamespacedName
 	UID   types.UID
-	// Secret that holds the token, in the owner's namespace.
+	// Secret is the name of the Secret with the token, in the owner's namespace.
 	Secret      string
 	Fingerprint string
-	// Since is when the Secret got the token; zero if this process did not see it.
+	// Since is when the token was written to the Secret, or zero if this process did not write it.
 	Since time.Time
 }
 
@@ -43,44 +43,43 @@ func (j Job) same(other Job) bool {
 	return j.Owner == other.Owner && j.UID == other.UID && j.Secret == other.Secret && j.Fingerprint == other.Fingerprint
 }
 
-// Outcome is how far a delivery has come.
+// Outcome is the result of an attempt.
 type Outcome struct {
 	Fingerprint string
-	// Pods that mount the Secret, and how many of them carry the fingerprint.
+	// Pods is the number of pods that mount the Secret, and Reached how many of them carry the fingerprint.
 	Pods, Reached int
-	// Unknown: the pods could not be listed, so the numbers say nothing.
+	// Unknown reports that the pods could not be listed, so that the numbers mean nothing.
 	Unknown bool
 	// At is when the attempt ended.
 	At time.Time
-	// Err says why the delivery is not complete; nil when it is. It is an *Error.
+	// Err is an *Error that says why the delivery is not complete, or nil if it is.
 	Err error
 }
 
-// Recorder is told what happened, for metrics.
+// Recorder counts what happens, for the metrics.
 type Recorder interface {
-	// PodReached: a pod was told of a new token.
+	// PodReached is called for each pod that was annotated.
 	PodReached()
-	// PodDeliveryFailed: a pod could not be told, or pods could not be listed.
+	// PodDeliveryFailed is called when a pod could not be annotated, or when the pods could not be listed.
 	PodDeliveryFailed()
-	// PodsDelivered: the last pod was told, so long after the Secret had the token.
+	// PodsDelivered is called when the last pod was annotated, with the time since the token was written to the Secret.
 	PodsDelivered(after time.Duration)
 }
 
-// Options of a Deliverer.
+// Options are the options of a Deliverer.
 type Options struct {
-	// Live lists pods at the API server: a cache of all pods would be far larger than all else that the operator knows.
+	// Live lists pods at the API server. A cache of all pods would take far more memory than the rest of the operator.
 	Live client.Reader
 	// Client patches pods.
 	Client   client.Writer
 	Recorder Recorder
 	Now      func() time.Time
-	// Done is called with what is worth reporting.
+	// Done is called when a delivery is complete, and with each failure that is worth reporting.
 	Done func(ctx context.Context, owner types.NamespacedName, uid types.UID, o Outcome)
 	Log  logr.Logger
 }
 
-// Deliverer works jobs off, apart from the passes that look after tokens. It runs on the leader alone, as a runnable of
-// the manager.
+// Deliverer carries out jobs, independently of the reconciler. It is a runnable of the manager and runs in the leader only.
 type Deliverer struct {
 	Options
 
@@ -91,7 +90,7 @@ type Deliverer struct {
 	jobs map[types.NamespacedName]Job
 }
 
-// New makes a Deliverer.
+// New returns a Deliverer.
 func New(opts Options) *Deliverer {
 	backOff := workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](retryBase, retryMax)
 	return &Deliverer{
@@ -102,7 +101,7 @@ func New(opts Options) *Deliverer {
 	}
 }
 
-// Deliver begins a job, in place of an earlier one of the same owner. One that is under way, or backs off, is left alone.
+// Deliver starts a job, which replaces an earlier job of the same owner. It does nothing if the same job exists already.
 func (d *Deliverer) Deliver(job Job) {
 	d.mu.Lock()
 	known, there := d.jobs[job.Owner]
@@ -117,7 +116,7 @@ func (d *Deliverer) Deliver(job Job) {
 	}
 }
 
-// Cancel ends the job of an owner, if there is one.
+// Cancel ends the job of an owner, if it has one.
 func (d *Deliverer) Cancel(owner types.NamespacedName) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -131,7 +130,7 @@ func (d *Deliverer) job(owner types.NamespacedName) (Job, bool) {
 	return job, there
 }
 
-// wanted tells whether nobody has replaced or cancelled the job.
+// wanted reports whether the job has been neither replaced nor cancelled.
 func (d *Deliverer) wanted(job Job) bool {
 	now, there := d.job(job.Owner)
 	return there && now.same(job)
@@ -145,7 +144,7 @@ func (d *Deliverer) finish(job Job) {
 	}
 }
 
-// Start works until the context ends.
+// Start carries out jobs until ctx ends.
 func (d *Deliverer) Start(ctx context.Context) error {
 	var group sync.WaitGroup
 	for range workers {
@@ -160,7 +159,7 @@ func (d *Deliverer) Start(ctx context.Context) error {
 	return nil
 }
 
-// next makes one attempt at one job; false when there will be no more.
+// next makes one attempt at the next job. It returns false once the queue is shut down.
 func (d *Deliverer) next(ctx context.Context) bool {
 	owner, shutdown := d.queue.Get()
 	if shutdown {
@@ -175,13 +174,13 @@ func (d *Deliverer) next(ctx context.Context) bool {
 	log := d.Log.WithValues("namespace", owner.Namespace, "name", owner.Name)
 	outcome := d.attempt(ctx, job)
 	if ctx.Err() != nil || !d.wanted(job) {
-		return true // the next process, or the next job, tells how it ended
+		return true // the next process or the next job reports the outcome
 	}
 	d.settle(logr.NewContext(ctx, log), job, outcome)
 	return true
 }
 
-// settle reports the outcome of an attempt and sees to the next one.
+// settle reports the outcome of an attempt, and queues another attempt if the job is not complete.
 func (d *Deliverer) settle(ctx context.Context, job Job, o Outcome) {
 	log := logr.FromContextOrDiscard(ctx)
 	if o.Err == nil {

@@ -22,16 +22,15 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
 
-// stub is a namespace of pods, and an API server that fails as it is told. What the real one does is tested with the
-// controller.
+// stub is an API server with a namespace of pods, which fails as a test tells it to. The controller's tests use a real one.
 type stub struct {
 	client.Reader
 	client.Writer
 
 	mu sync.Mutex
-	// told is the annotation of each pod.
+	// told holds the annotation of each pod.
 	told map[string]string
-	// patch answers a patch; nil for success.
+	// patch returns the error of a patch, or nil.
 	patch    func(pod string) error
 	list     func() error
 	patches  []time.Time
@@ -91,7 +90,7 @@ func (s *stub) PodsDelivered(d time.Duration) {
 	s.took = append(s.took, d)
 }
 
-// run gives a Deliverer for these pods, in a bubble where time passes at once.
+// run runs a test with a Deliverer for this number of pods, in a bubble of synctest.
 func run(t *testing.T, s *stub, pods int, test func(d *Deliverer)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -118,10 +117,10 @@ func run(t *testing.T, s *stub, pods int, test func(d *Deliverer)) {
 	})
 }
 
-// pass lets time pass, and what it sets going come to rest.
+// pass lets time pass and waits until all goroutines are idle.
 func (s *stub) pass(d time.Duration) {
-	s.mu.Lock()   // what the test has read until here was there before what is written from here on
-	s.mu.Unlock() //nolint:staticcheck // nothing else is to be done
+	s.mu.Lock()   // orders what the test has read before what the stub writes from now on
+	s.mu.Unlock() //nolint:staticcheck // only the order matters
 	time.Sleep(d)
 	synctest.Wait()
 }
@@ -136,7 +135,7 @@ func forbidden() error {
 	return apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "pod", fmt.Errorf("webhook quotes: secret-of-a-pod"))
 }
 
-// A thousand pods are told in ten seconds, no faster.
+// TestRate checks that a thousand pods take ten seconds.
 func TestRate(t *testing.T) {
 	s := &stub{}
 	run(t, s, 1000, func(d *Deliverer) {
@@ -151,7 +150,7 @@ func TestRate(t *testing.T) {
 		if s.reached != 1000 || s.failed != 0 || len(s.took) != 1 || s.took[0] < 9*time.Second {
 			t.Errorf("recorded %d, %d, %v", s.reached, s.failed, s.took)
 		}
-		// It is told again neither to those who know nor to anybody else.
+		// The same job again causes no further patch.
 		d.Deliver(job("a"))
 		s.pass(time.Minute)
 		if len(s.patches) != 1000 {
@@ -160,7 +159,7 @@ func TestRate(t *testing.T) {
 	})
 }
 
-// A patch that fails is repeated with a back-off, for that pod alone, and told from the third attempt on.
+// TestRetry checks that a failed patch is repeated with a back-off, for that pod alone, and is reported from the third attempt on.
 func TestRetry(t *testing.T) {
 	failures := 4
 	s := &stub{}
@@ -191,7 +190,7 @@ func TestRetry(t *testing.T) {
 	})
 }
 
-// What needs a person is told at once, and tried again at least every five minutes.
+// TestForbidden checks that a failure which needs a person is reported at once, and is retried at least every five minutes.
 func TestForbidden(t *testing.T) {
 	s := &stub{patch: func(string) error { return forbidden() }}
 	run(t, s, 100, func(d *Deliverer) {
@@ -222,7 +221,7 @@ func TestForbidden(t *testing.T) {
 	})
 }
 
-// A pod that is gone needs no token.
+// TestPodGone checks that a deleted pod is no failure.
 func TestPodGone(t *testing.T) {
 	s := &stub{patch: func(pod string) error {
 		if pod == "pod-0" {
@@ -239,7 +238,7 @@ func TestPodGone(t *testing.T) {
 	})
 }
 
-// A newer token takes the place of one that is being delivered; what was cancelled ends.
+// TestSuperseded checks that a newer token replaces one that is being delivered, and that a cancelled job ends.
 func TestSuperseded(t *testing.T) {
 	s := &stub{}
 	run(t, s, 1000, func(d *Deliverer) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package delivery tells the pods that mount a Secret of the new token in it.
+// Package delivery speeds up the delivery of a new token to the pods that mount its Secret, by annotating them.
 //
-// A kubelet brings the volumes of a pod up to date about once a minute, and at once when the pod itself changes. So an
-// annotation on the pod, which restarts nothing, takes the wait away. It is never needed for a token to arrive.
+// The kubelet updates the volumes of a pod about once a minute, and at once when the pod itself changes. An annotation changes the
+// pod and restarts nothing. Without it, the token arrives a little later.
 package delivery

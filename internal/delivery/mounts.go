@@ -8,8 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Mounts tells whether the pod has the Secret in a volume that follows it. A subPath mount and an environment variable
-// never do.
+// Mounts reports whether a container of the pod mounts the Secret as a volume that the kubelet keeps up to date.
 func Mounts(pod *corev1.PodSpec, secret string) bool {
 	volumes := Volumes(pod, func(name string) bool { return name == secret })
 	if len(volumes) == 0 {
@@ -22,10 +21,10 @@ func Mounts(pod *corev1.PodSpec, secret string) bool {
 	})
 }
 
-// Follows tells whether a mount of a volume follows it.
+// Follows reports whether the kubelet keeps a mount up to date with its volume. It never updates a subPath mount.
 func Follows(m corev1.VolumeMount) bool { return m.SubPath == "" && m.SubPathExpr == "" }
 
-// Volumes are the pod's volumes that hold one of the wanted Secrets: the name of the Secret by that of the volume.
+// Volumes returns the pod's volumes that hold one of the wanted Secrets, as a map from the name of the volume to that of the Secret.
 func Volumes(pod *corev1.PodSpec, wanted func(secret string) bool) map[string]string {
 	var out map[string]string
 	add := func(volume, secret string) {
@@ -54,7 +53,7 @@ func Volumes(pod *corev1.PodSpec, wanted func(secret string) bool) map[string]st
 	return out
 }
 
-// Lasting are the containers that live as long as the pod, sidecars included; other init containers end before a token does.
+// Lasting returns the containers that live as long as the pod, sidecars included. Other init containers end before a token does.
 func Lasting(pod *corev1.PodSpec) []corev1.Container {
 	out := slices.Clone(pod.Containers)
 	for _, c := range pod.InitContainers {

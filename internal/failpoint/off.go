@@ -6,11 +6,11 @@ package failpoint
 
 import "time"
 
-// Hit is a named step.
+// Hit marks a step that has a name. It does nothing in this build.
 func Hit(string) {}
 
-// Off tells whether a protection is switched off.
+// Off reports whether a protection is switched off, which it never is in this build.
 func Off(string) bool { return false }
 
-// Wall is the wall clock; nil means the machine's.
+// Wall returns nil, which stands for the machine's wall clock.
 func Wall() func() time.Time { return nil }

@@ -15,41 +15,41 @@ import (
 	"time"
 )
 
-// FileVariable names the environment variable with the path of the file that controls this process. The file holds a Plan
-// and is read anew at each step, so that it can be changed while the process runs.
+// FileVariable is the environment variable with the path of the file that controls this process. The file holds a Plan. It is read
+// again at each step, so that it can be changed while the process runs.
 const FileVariable = "WECHAT_TOKEN_OPERATOR_FAILPOINTS"
 
-// Plan is what is to go wrong.
+// Plan is the content of the file.
 type Plan struct {
-	// Rules are tried in order.
+	// Rules are applied in order.
 	Rules []Rule `json:"rules,omitempty"`
-	// Off lists protections to do without.
+	// Off lists the protections that are switched off.
 	Off []string `json:"off,omitempty"`
 	// Offset is added to the wall clock.
 	Offset time.Duration `json:"offset,omitempty"`
 }
 
-// Rule ends or stops the process at a step.
+// Rule kills or stops the process at a step.
 type Rule struct {
-	// ID is unique in a test: a rule fires once, in whichever process comes first.
+	// ID identifies the rule within a test. A rule fires once, in the first process that meets its conditions.
 	ID   string `json:"id"`
 	Step string `json:"step"`
-	// Nth makes every Nth hit of the step count; 0 means each.
+	// Nth limits the rule to every Nth hit of the step. 0 stands for every hit.
 	Nth int `json:"nth,omitempty"`
-	// Probability of a hit to count, drawn from Seed; 0 means always.
+	// Probability is that of a hit to count, drawn from Seed. 0 stands for certainty.
 	Probability float64 `json:"probability,omitempty"`
 	Seed        uint64  `json:"seed,omitempty"`
-	// Stop sends SIGSTOP in place of SIGKILL.
+	// Stop makes the rule send SIGSTOP instead of SIGKILL.
 	Stop bool `json:"stop,omitempty"`
 }
 
-// hits counts the steps of this process.
+// hits counts the hits of each step in this process.
 var hits = struct {
 	sync.Mutex
 	byStep map[string]int
 }{byStep: map[string]int{}}
 
-// Hit is a named step. It may be this process's last: SIGKILL leaves no time for anything.
+// Hit marks a step that has a name. It does not return if a rule kills the process there.
 func Hit(step string) {
 	hits.Lock()
 	hits.byStep[step]++
@@ -69,7 +69,7 @@ func (r Rule) counts(n int) bool {
 	return r.Nth == 0 || n%r.Nth == 0
 }
 
-// claim makes sure that the rule fires once, and leaves a note of it for the test.
+// claim reports whether the rule may fire. It creates a file that only the first process can create, and that tells the test.
 func (r Rule) claim(step string) bool {
 	note, err := os.OpenFile(os.Getenv(FileVariable)+".fired-"+r.ID, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -86,19 +86,19 @@ func (r Rule) fire() {
 	}
 	_ = syscall.Kill(os.Getpid(), signal)
 	for !r.Stop {
-		time.Sleep(time.Hour) // the signal is on its way
+		time.Sleep(time.Hour) // until the signal arrives
 	}
 }
 
-// Off tells whether a protection is switched off.
+// Off reports whether a protection is switched off.
 func Off(protection string) bool { return slices.Contains(load().Off, protection) }
 
-// Wall is the wall clock with the offset of the file.
+// Wall returns a wall clock with the offset from the file.
 func Wall() func() time.Time {
 	return func() time.Time { return time.Now().Add(load().Offset) }
 }
 
-// load gives an empty plan when there is no file: nothing goes wrong then.
+// load reads the file. Without a file it returns an empty plan, with which nothing goes wrong.
 func load() (plan Plan) {
 	raw, err := os.ReadFile(os.Getenv(FileVariable))
 	if err != nil {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package intern lets the objects of a cache share strings that many of them hold, such as reasons and namespaces. A decoder makes
-// a copy for each object, and with thousands of them that adds up.
+// Package intern lets the objects of a cache share strings that many of them contain, such as reasons and namespaces. A decoder makes
+// a copy for each object, which adds up with thousands of objects.
 package intern
 
 import (
@@ -9,17 +9,18 @@ import (
 	"sync"
 )
 
-// most is how many different strings a Pool keeps, so that nobody can make it grow without end. Those that come later are not shared.
+// most is the number of different strings in a full Pool. Later strings are not shared, so that nobody can make a Pool grow without
+// end.
 const most = 4096
 
-// Pool holds strings that are worth sharing. The zero value is ready; a nil one shares nothing. It may be used by several
-// goroutines.
+// Pool holds one copy of each string that is shared. The zero value is ready for use, and a nil Pool shares nothing. A Pool is safe
+// for concurrent use.
 type Pool struct {
 	mu    sync.Mutex
 	known map[string]string
 }
 
-// Share replaces the string by the copy that the pool holds of it.
+// Share replaces a string by the pool's copy of it.
 func Share[S ~string](p *Pool, text *S) {
 	if p != nil && *text != "" {
 		*text = S(p.copyOf(string(*text)))
@@ -38,7 +39,7 @@ func (p *Pool) copyOf(text string) string {
 	if p.known == nil {
 		p.known = map[string]string{}
 	}
-	own := strings.Clone(text) // text may be a part of something large
+	own := strings.Clone(text) // text may be part of a larger string, which would stay in memory
 	p.known[own] = own
 	return own
 }

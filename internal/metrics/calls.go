@@ -10,7 +10,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
-// otherCode stands for the errcodes that nobody documents: a server could make up any number of them.
+// otherCode stands for all undocumented errcodes, of which a server could invent any number.
 const otherCode = "other"
 
 // Calls counts and times the requests to WeChat.
@@ -19,7 +19,7 @@ type Calls struct {
 	duration *prometheus.HistogramVec
 }
 
-// NewCalls makes the metrics of the requests and registers them.
+// NewCalls returns a Calls whose metrics are registered.
 func NewCalls(registry prometheus.Registerer) (*Calls, error) {
 	c := &Calls{
 		requests: counterVec(nameRequests),
@@ -28,13 +28,13 @@ func NewCalls(registry prometheus.Registerer) (*Calls, error) {
 	return c, register(registry, c.requests, c.duration)
 }
 
-// Observe is for wechat.Options.
+// Observe counts a request. It is meant for the field Observe of wechat.Options.
 func (c *Calls) Observe(call wechat.Call) {
 	c.requests.WithLabelValues(call.Endpoint, call.Host, call.Outcome, errcode(call.Code)).Inc()
 	c.duration.WithLabelValues(call.Endpoint, call.Host).Observe(call.Duration.Seconds())
 }
 
-// errcode is the label for a code: empty for none.
+// errcode returns the label for an errcode, which is empty for 0.
 func errcode(code int) string {
 	switch {
 	case code == 0:

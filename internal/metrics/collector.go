@@ -16,18 +16,18 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 )
 
-// listTimeout bounds the wait for a cache that is being filled; a scrape is not worth more.
+// listTimeout is how long a scrape waits for a cache that is not filled yet.
 const listTimeout = 2 * time.Second
 
-// Options of a Collector.
+// Options are the options of a Collector.
 type Options struct {
 	// Cache holds the WeChatAppTokens.
 	Cache client.Reader
-	// Now is WeChat's time.
+	// Now returns WeChat's time.
 	Now func() time.Time
-	// Recorder knows the tokens that died early.
+	// Recorder counts the tokens that died early.
 	Recorder *Recorder
-	// Version of the operator.
+	// Version is that of the operator.
 	Version string
 }
 
@@ -38,7 +38,7 @@ type Collector struct {
 	descs map[string]*prometheus.Desc
 }
 
-// NewCollector makes a Collector.
+// NewCollector returns a Collector.
 func NewCollector(o Options) *Collector {
 	c := &Collector{Options: o, descs: map[string]*prometheus.Desc{}}
 	for _, name := range [...]string{
@@ -64,7 +64,7 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	tokens, err := c.list()
 	s.gauge(nameScrapeSuccess, boolean(err == nil))
 	if err != nil {
-		return // it says that it could not, which the alert OperatorAbsent hears
+		return // nameScrapeSuccess is 0, on which the alert WeChatTokenOperatorAbsent depends
 	}
 	exists := make(map[types.UID]bool, len(tokens))
 	for i := range tokens {
@@ -78,7 +78,7 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// list reads the resources without copying them: nothing here changes one.
+// list returns the resources of the cache. They are not copied and must not be changed.
 func (c *Collector) list() ([]v1alpha1.WeChatAppToken, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), listTimeout)
 	defer cancel()
@@ -99,7 +99,7 @@ func (s sink) gauge(name string, value float64, labels ...string) {
 	s.out <- prometheus.MustNewConstMetric(s.descs[name], prometheus.GaugeValue, value, labels...)
 }
 
-// resource sends what the resource itself says.
+// resource sends the series that a resource determines alone.
 func (s sink) resource(t *v1alpha1.WeChatAppToken) {
 	mode := t.Spec.Mode
 	if mode == "" {
@@ -127,7 +127,7 @@ func (s sink) resource(t *v1alpha1.WeChatAppToken) {
 	}
 }
 
-// budgets sends what belongs to the resource's account: forced refreshes in Stable mode, foreign fetches in Legacy.
+// budgets sends the series about a resource's account: forced refreshes in Stable mode, and foreign fetches in Legacy mode.
 func (s sink) budgets(t *v1alpha1.WeChatAppToken, left map[string]int, foreign map[types.UID]int) {
 	if t.Spec.Mode == v1alpha1.ModeLegacy {
 		s.out <- prometheus.MustNewConstMetric(s.descs[nameForeignFetch], prometheus.CounterValue, float64(foreign[t.UID]), t.Namespace, t.Name)
@@ -140,8 +140,9 @@ func (s sink) budgets(t *v1alpha1.WeChatAppToken, left map[string]int, foreign m
 	s.gauge(nameForcedLeft, float64(n), t.Namespace, t.Name)
 }
 
-// forcedLeft is what is left today to each appid that used some. The statuses are all there is to count: WeChat counts
-// by account, which is the appid for all who hold the right AppSecret.
+// forcedLeft returns how many forced refreshes of the last 24 hours each appid has left. An appid that made none is not in the map.
+// Only the calls in the statuses are counted. WeChat counts them for the account, which the appid identifies for all who hold the
+// right AppSecret.
 func forcedLeft(tokens []v1alpha1.WeChatAppToken, now time.Time) map[string]int {
 	left := map[string]int{}
 	for i := range tokens {

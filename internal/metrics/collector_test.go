@@ -19,7 +19,7 @@ func condition(kind string, status metav1.ConditionStatus, reason string) metav1
 	return metav1.Condition{Type: kind, Status: status, Reason: reason}
 }
 
-// What a resource says becomes exactly these series.
+// TestResources checks the series of resources in different states.
 func TestResources(t *testing.T) {
 	const own = "name=shop-00007,namespace=shops"
 	tests := map[string]struct {
@@ -115,7 +115,7 @@ func TestResources(t *testing.T) {
 	}
 }
 
-// The appid's budget is that of all its resources together, of the last 24 hours.
+// TestForcedRefreshesLeft checks that all resources of an appid share the budget of 24 hours.
 func TestForcedRefreshesLeft(t *testing.T) {
 	ago := func(ds ...time.Duration) (out []metav1.Time) {
 		for _, d := range ds {
@@ -138,7 +138,7 @@ func TestForcedRefreshesLeft(t *testing.T) {
 	}
 }
 
-// A resource that is deleted takes everything along, also what was counted for it.
+// TestDeletion checks that a deleted resource leaves no series and no count behind.
 func TestDeletion(t *testing.T) {
 	gone, stays := healthy(1), healthy(2)
 	gone.Spec.Mode, stays.Spec.Mode = v1alpha1.ModeLegacy, v1alpha1.ModeLegacy
@@ -165,7 +165,7 @@ func TestDeletion(t *testing.T) {
 	}
 }
 
-// A cache that cannot be read leaves the rest of the scrape whole, and says so.
+// TestCacheNotReady checks that a scrape whose cache cannot be read says so and has all other series.
 func TestCacheNotReady(t *testing.T) {
 	r := newRig(t, healthy(1))
 	r.cache.err = errors.New("not started")

@@ -18,7 +18,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
-// busy is a rig in which every metric has a series.
+// busy returns a rig in which every metric has a series.
 func busy(t testing.TB) *rig {
 	t.Helper()
 	failing, legacy := healthy(1), healthy(2)
@@ -38,7 +38,7 @@ func busy(t testing.TB) *rig {
 	return r
 }
 
-// exposition is the text that Prometheus reads.
+// exposition returns the text that Prometheus reads.
 func exposition(t testing.TB, r *rig) *bytes.Buffer {
 	t.Helper()
 	families, err := r.Gather()
@@ -65,7 +65,7 @@ func TestLint(t *testing.T) {
 	}
 }
 
-// What is served is what Families says: name, type, help and labels.
+// TestFamilies compares the metrics that are served with Families.
 func TestFamilies(t *testing.T) {
 	served, err := busy(t).Gather()
 	if err != nil {
@@ -94,7 +94,7 @@ func TestFamilies(t *testing.T) {
 	}
 }
 
-// Whatever WeChat answers, the number of series stays small.
+// TestCallsAreBounded checks that the number of series stays small whatever WeChat answers.
 func TestCallsAreBounded(t *testing.T) {
 	r := newRig(t)
 	known := 0
@@ -117,7 +117,7 @@ func TestCallsAreBounded(t *testing.T) {
 			t.Errorf("%s counts %v, want %d", series, n, 100000-known-1)
 		}
 	}
-	if want := known + 2; requests != want { // other, and no errcode
+	if want := known + 2; requests != want { // the others, and calls without an errcode
 		t.Errorf("%d series, want %d", requests, want)
 	}
 }
@@ -146,7 +146,7 @@ func TestRecorder(t *testing.T) {
 	r.recorder.Refreshed(refresh.RefreshDue)
 	r.recorder.Refreshed(refresh.RefreshDue)
 	r.recorder.RefreshFailed(refresh.CheckDue)
-	r.recorder.Rotated(-time.Second) // a clock was set right
+	r.recorder.Rotated(-time.Second) // a clock was corrected
 	r.recorder.Delivered(time.Hour)
 	r.recorder.PodReached()
 	r.recorder.PodReached()
@@ -178,7 +178,7 @@ func manyHealthy() []v1alpha1.WeChatAppToken {
 	return tokens
 }
 
-// A scrape of 10,000 resources has the series that it must have and no more, and its cost grows with nothing else.
+// TestManyResources checks the number of series and the allocations of a scrape of 10,000 resources, also after many rotations.
 func TestManyResources(t *testing.T) {
 	const seriesPerResource = 6
 	perOperator := 7 + 2*len(refresh.FetchReasons())
@@ -200,7 +200,7 @@ func TestManyResources(t *testing.T) {
 	}
 }
 
-// One scrape of 10,000 resources, to the last byte of the answer: go test -run '^$' -bench Scrape ./internal/metrics
+// BenchmarkScrape measures a scrape of 10,000 resources, including the text of the answer.
 func BenchmarkScrape(b *testing.B) {
 	r := newRig(b, manyHealthy()...)
 	b.ReportAllocs()

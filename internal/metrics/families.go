@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// The names of all metrics. docs/metrics.md has the same list; a test compares them.
+// These are the names of all metrics. A test compares them with docs/metrics.md.
 const (
 	nameOperatorInfo  = "wechatapptoken_operator_info"
 	nameScrapeSuccess = "wechatapptoken_scrape_success"
@@ -33,7 +33,7 @@ const (
 	nameRequestDuration = "wechat_api_request_duration_seconds"
 )
 
-// Type is what Prometheus calls the type of a metric.
+// Type is the type of a metric, as Prometheus names it.
 type Type string
 
 const (
@@ -54,7 +54,7 @@ func (f Family) desc() *prometheus.Desc {
 	return prometheus.NewDesc(f.Name, f.Help, f.Labels, nil)
 }
 
-// Families are all metrics of this package, in the order of the reference.
+// Families returns all metrics of this package, in the order of docs/metrics.md.
 func Families() []Family {
 	resource := func(more ...string) []string { return append([]string{labelNamespace, labelName}, more...) }
 	return []Family{
@@ -101,7 +101,7 @@ func Families() []Family {
 	}
 }
 
-// family finds a metric by one of the names above.
+// family returns the metric with one of the names above.
 func family(name string) Family {
 	for _, f := range Families() {
 		if f.Name == name {
@@ -111,7 +111,7 @@ func family(name string) Family {
 	panic("metrics: no family " + name)
 }
 
-// The labels.
+// These are the labels of all metrics.
 const (
 	labelNamespace = "namespace"
 	labelName      = "name"

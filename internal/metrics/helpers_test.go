@@ -17,10 +17,10 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
 
-// epoch is the time of all tests.
+// epoch is the current time in all tests.
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// cached is a manager's cache with these resources in it.
+// cached stands for the manager's cache.
 type cached struct {
 	client.Reader
 
@@ -33,7 +33,7 @@ func (c *cached) List(_ context.Context, list client.ObjectList, _ ...client.Lis
 	return c.err
 }
 
-// rig is everything that the operator registers.
+// rig is a registry with everything that the operator registers.
 type rig struct {
 	*prometheus.Registry
 
@@ -61,8 +61,7 @@ func newRig(t testing.TB, tokens ...v1alpha1.WeChatAppToken) *rig {
 	return r
 }
 
-// series are all series of counters and gauges as "name{label=value,…}" with their values, and the counts of
-// histograms.
+// series returns the values of all counters and gauges, and the counts of all histograms, by "name{label=value,…}".
 func (r *rig) series(t testing.TB) map[string]float64 {
 	t.Helper()
 	families, err := r.Gather()
@@ -83,7 +82,7 @@ func (r *rig) series(t testing.TB) map[string]float64 {
 	return out
 }
 
-// healthy is the i-th resource of many, an hour from its token's end.
+// healthy returns the i-th of many resources. Its token expires in an hour.
 func healthy(i int) v1alpha1.WeChatAppToken {
 	expires, due := metav1.NewTime(epoch.Add(time.Hour)), metav1.NewTime(epoch.Add(55*time.Minute))
 	name := fmt.Sprintf("shop-%05d", i)

@@ -14,7 +14,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 )
 
-// The results of an attempt.
+// These are the results of an attempt.
 const (
 	resultSuccess = "success"
 	resultFailure = "failure"
@@ -30,12 +30,12 @@ type Recorder struct {
 	podFailures  prometheus.Counter
 	podsDelivery prometheus.Histogram
 
-	// foreign belongs to resources: the collector shows it for those that exist, and drops the rest.
+	// foreign counts by the UID of a resource. The collector drops the counts of resources that no longer exist.
 	mu      sync.Mutex
 	foreign map[types.UID]int
 }
 
-// NewRecorder makes the metrics of the controller and registers them.
+// NewRecorder returns a Recorder whose metrics are registered.
 func NewRecorder(registry prometheus.Registerer) (*Recorder, error) {
 	seconds := []float64{.05, .1, .25, .5, 1, 2, 5, 10, 30, 60, 120, 300}
 	r := &Recorder{
@@ -48,7 +48,7 @@ func NewRecorder(registry prometheus.Registerer) (*Recorder, error) {
 		podFailures:  counter(namePodFailures),
 		podsDelivery: histogram(namePodsDelivery, seconds),
 	}
-	// A counter that begins with its first event would hide that event from rate and increase.
+	// rate and increase would not see the first event of a counter that starts to exist with it.
 	for _, reason := range refresh.FetchReasons() {
 		r.refreshes.WithLabelValues(string(reason), resultSuccess)
 		r.refreshes.WithLabelValues(string(reason), resultFailure)
@@ -56,41 +56,41 @@ func NewRecorder(registry prometheus.Registerer) (*Recorder, error) {
 	return r, register(registry, r.refreshes, r.lateness, r.delivery, r.podsReached, r.podFailures, r.podsDelivery)
 }
 
-// Refreshed counts a Secret that got a token which it did not hold.
+// Refreshed counts a new token that was written to a Secret.
 func (r *Recorder) Refreshed(reason refresh.Reason) {
 	r.refreshes.WithLabelValues(string(reason), resultSuccess).Inc()
 }
 
-// RefreshFailed counts an attempt that brought no token, or could not store it.
+// RefreshFailed counts an attempt that returned no token or could not store it.
 func (r *Recorder) RefreshFailed(reason refresh.Reason) {
 	r.refreshes.WithLabelValues(string(reason), resultFailure).Inc()
 }
 
-// Rotated tells how long after its due time a token was replaced.
+// Rotated records how late a token was replaced.
 func (r *Recorder) Rotated(late time.Duration) { r.lateness.Observe(max(0, late).Seconds()) }
 
-// Delivered tells how long after the call for it a token was in the Secret.
+// Delivered records the time from the call that returned a token until the Secret held it.
 func (r *Recorder) Delivered(after time.Duration) { r.delivery.Observe(max(0, after).Seconds()) }
 
-// PodReached counts a pod that was told of a new token.
+// PodReached counts a pod that was annotated with a new token's fingerprint.
 func (r *Recorder) PodReached() { r.podsReached.Inc() }
 
-// PodDeliveryFailed counts a pod that could not be told, or a list of pods that failed.
+// PodDeliveryFailed counts a pod that could not be annotated, or a list of pods that failed.
 func (r *Recorder) PodDeliveryFailed() { r.podFailures.Inc() }
 
-// PodsDelivered tells how long after its Secret the last pod was told of a token.
+// PodsDelivered records the time from when a Secret held a token until its last pod was annotated.
 func (r *Recorder) PodsDelivered(after time.Duration) {
 	r.podsDelivery.Observe(max(0, after).Seconds())
 }
 
-// ForeignFetch counts a token of this resource that died early.
+// ForeignFetch counts a token of a resource that died early.
 func (r *Recorder) ForeignFetch(uid types.UID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.foreign[uid]++
 }
 
-// foreignFetches gives the counts of the resources that exist and forgets all others.
+// foreignFetches returns the counts of the resources that exist, and forgets all others.
 func (r *Recorder) foreignFetches(exists map[types.UID]bool) map[types.UID]int {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package request says how each kind of request appears in the API: as an annotation that asks for it, a field of the
-// status that tells it was handled, and an event that tells the outcome.
+// Package request says how each kind of request appears in the API.
 package request
 
 import (
@@ -9,38 +8,36 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 )
 
-// Annotation is the key whose value asks for a request.
-func Annotation(kind refresh.RequestKind) string {
-	switch kind {
-	case refresh.RequestRefresh:
-		return v1alpha1.AnnotationRefreshRequestedAt
-	case refresh.RequestRevoke:
-		return v1alpha1.AnnotationRevokeRequestedAt
-	case refresh.RequestCheck:
-	}
-	return v1alpha1.AnnotationCheckRequestedAt
+// names has a row for each of refresh.RequestKinds.
+var names = map[refresh.RequestKind]struct {
+	annotation string
+	event      string
+	handled    func(*v1alpha1.HandledRequests) *string
+}{
+	refresh.RequestCheck: {
+		annotation: v1alpha1.AnnotationCheckRequestedAt,
+		event:      v1alpha1.EventRequestedCheck,
+		handled:    func(h *v1alpha1.HandledRequests) *string { return &h.Check },
+	},
+	refresh.RequestRefresh: {
+		annotation: v1alpha1.AnnotationRefreshRequestedAt,
+		event:      v1alpha1.EventRequestedRefresh,
+		handled:    func(h *v1alpha1.HandledRequests) *string { return &h.Refresh },
+	},
+	refresh.RequestRevoke: {
+		annotation: v1alpha1.AnnotationRevokeRequestedAt,
+		event:      v1alpha1.EventRequestedRevoke,
+		handled:    func(h *v1alpha1.HandledRequests) *string { return &h.Revoke },
+	},
 }
 
-// Handled is the field that holds the last value that had its attempt.
+// Annotation returns the key of the annotation that makes a request.
+func Annotation(kind refresh.RequestKind) string { return names[kind].annotation }
+
+// Handled returns the field of the status that records the last value of the annotation that was processed.
 func Handled(h *v1alpha1.HandledRequests, kind refresh.RequestKind) *string {
-	switch kind {
-	case refresh.RequestRefresh:
-		return &h.Refresh
-	case refresh.RequestRevoke:
-		return &h.Revoke
-	case refresh.RequestCheck:
-	}
-	return &h.Check
+	return names[kind].handled(h)
 }
 
-// Event is the reason of the event that tells the outcome.
-func Event(kind refresh.RequestKind) string {
-	switch kind {
-	case refresh.RequestRefresh:
-		return v1alpha1.EventRequestedRefresh
-	case refresh.RequestRevoke:
-		return v1alpha1.EventRequestedRevoke
-	case refresh.RequestCheck:
-	}
-	return v1alpha1.EventRequestedCheck
-}
+// Event returns the reason of the event that reports the outcome.
+func Event(kind refresh.RequestKind) string { return names[kind].event }

@@ -16,10 +16,9 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// APIServer is one more kube-apiserver on the control plane's etcd, which a test can kill and start again while the first one
-// goes on.
+// APIServer is a further kube-apiserver on the control plane's etcd. A test can kill it and start it again while the first one goes on.
 type APIServer struct {
-	// Host is its URL. The users of the control plane are known to it too.
+	// Host is its URL. It accepts the same users as the control plane's first API server.
 	Host string
 
 	path    string
@@ -28,7 +27,7 @@ type APIServer struct {
 	process *exec.Cmd
 }
 
-// AddAPIServer prepares one; Start starts it.
+// AddAPIServer returns a further API server, which has not been started.
 func (e *Environment) AddAPIServer() (*APIServer, error) {
 	address, err := FreeAddress()
 	if err != nil {
@@ -66,7 +65,7 @@ func (e *Environment) AddAPIServer() (*APIServer, error) {
 
 // Start starts the process and waits until it is ready.
 func (a *APIServer) Start(ctx context.Context) error {
-	a.process = exec.Command(a.path, a.args...) //nolint:gosec,noctx // the control plane's own; Kill ends it
+	a.process = exec.Command(a.path, a.args...) //nolint:gosec,noctx // it is the control plane's own, and Kill ends it
 	if err := a.process.Start(); err != nil {
 		return fmt.Errorf("starting the API server: %w", err)
 	}
@@ -92,13 +91,13 @@ func (a *APIServer) ready(ctx context.Context) bool {
 	return res.Body.Close() == nil && res.StatusCode == http.StatusOK
 }
 
-// Kill ends the process without a warning, and waits for its end.
+// Kill kills the process and waits for its end. It may be called if the process does not run.
 func (a *APIServer) Kill() error {
 	if a.process == nil {
 		return nil
 	}
 	err := a.process.Process.Kill()
-	_ = a.process.Wait() // it says that it was killed
+	_ = a.process.Wait() // the error says that it was killed
 	a.process = nil
 	if errors.Is(err, os.ErrProcessDone) {
 		return nil

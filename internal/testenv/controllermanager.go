@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// StartControllers runs Kubernetes' own controllers of these names, such as garbage-collector-controller, until stop is
-// called. The garbage collector looks for new kinds every 30 s only, so start it after the CRD.
+// StartControllers runs some of Kubernetes' own controllers, such as garbage-collector-controller, until stop is called. The garbage
+// collector looks for new kinds only every 30 s, so it should be started after the CRD is installed.
 func (e *Environment) StartControllers(names ...string) (stop func() error, err error) {
 	binary := filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kube-controller-manager")
 	if _, err := os.Stat(binary); err != nil {
@@ -25,7 +25,7 @@ func (e *Environment) StartControllers(names ...string) (stop func() error, err 
 		return nil, fmt.Errorf("writing the controllers' kubeconfig: %w", err)
 	}
 	output := &bytes.Buffer{}
-	process := exec.Command(binary, //nolint:gosec,noctx // the control plane's own; stop ends it
+	process := exec.Command(binary, //nolint:gosec,noctx // it is the control plane's own, and stop ends it
 		"--kubeconfig="+config, "--controllers="+strings.Join(names, ","), "--leader-elect=false", "--secure-port=0", "--bind-address=127.0.0.1")
 	process.Stdout, process.Stderr = output, output
 	if err := process.Start(); err != nil {
@@ -43,7 +43,7 @@ func (e *Environment) StartControllers(names ...string) (stop func() error, err 
 			return fmt.Errorf("ending kube-controller-manager: %w", err)
 		}
 		select {
-		case <-exited: //nolint:errcheck // it was told to end: how does not matter
+		case <-exited: //nolint:errcheck // it was told to end, and its exit code does not matter
 			return nil
 		case <-time.After(10 * time.Second):
 			return errors.Join(errors.New("kube-controller-manager did not end when it was told to"), process.Process.Kill())

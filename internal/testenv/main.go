@@ -12,14 +12,14 @@ import (
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-// SetUp gets the control plane before the first test. What it returns, if anything, runs after the last one: it cleans up,
-// and judges what all tests together left behind.
+// SetUp is called with the control plane before the first test. The function that it returns, if any, is called after the last test.
+// It cleans up and may check what all tests together left behind.
 type SetUp func(context.Context, *Environment) (after func() error, err error)
 
-// runner is a testing.M, in a package that is not for tests alone.
+// runner is implemented by testing.M. This package does not import testing, because the demo uses it too.
 type runner interface{ Run() int }
 
-// Main is the TestMain of a package whose tests share one control plane.
+// Main is the TestMain of a package whose tests share a control plane. It exits the process.
 func Main(m runner, setUp SetUp, opts ...Option) {
 	ctrllog.SetLogger(logr.Discard())
 	code, err := runTests(m, setUp, opts)
@@ -38,7 +38,7 @@ func runTests(m runner, setUp SetUp, opts []Option) (code int, err error) {
 		return 1, err
 	}
 	defer func() {
-		cancel() // an open watch would hold the API server
+		cancel() // an open watch would keep the API server from ending
 		err = errors.Join(err, env.Stop())
 	}()
 	after, err := setUp(ctx, env)

@@ -25,17 +25,17 @@ import (
 )
 
 const (
-	// OperatorNamespace has the operator's ServiceAccount, and its right to elect a leader there.
+	// OperatorNamespace is the namespace of the operator's ServiceAccount, where it may elect a leader.
 	OperatorNamespace = "system"
-	// OperatorUser is the operator's ServiceAccount, as the audit log names it.
+	// OperatorUser is the name of the operator's ServiceAccount in the audit log.
 	OperatorUser = "system:serviceaccount:" + OperatorNamespace + ":" + operatorAccount
 
 	operatorAccount = "controller-manager"
-	// tokenSeconds is a day: longer than anything here runs.
+	// tokenSeconds is the life of a ServiceAccount's token, a day, which is longer than any test.
 	tokenSeconds = 24 * 60 * 60
 )
 
-// installRights applies config/rbac as it is, before kustomize gives it another namespace and longer names.
+// installRights creates the objects of config/rbac as they are, without the namespace and the name prefix that kustomize adds.
 func (e *Environment) installRights(ctx context.Context) error {
 	c, err := client.New(e.Config, client.Options{})
 	if err != nil {
@@ -65,7 +65,8 @@ func (e *Environment) installRights(ctx context.Context) error {
 	return awaitRights(ctx, config, metav1.NamespaceAll)
 }
 
-// awaitRights waits until the API server knows the operator's bindings, which it watches as anybody would.
+// awaitRights waits until the API server grants the operator's rights in these namespaces. It learns of bindings by a watch, with some
+// delay.
 func awaitRights(ctx context.Context, config *rest.Config, namespaces ...string) error {
 	c, err := client.New(config, client.Options{})
 	if err != nil {
@@ -97,14 +98,14 @@ func decode(path string, into any) error {
 	return nil
 }
 
-// Operator is access as the operator has it that serves all namespaces: with a token of its ServiceAccount, and what
-// config/rbac grants to that. The requests carry the name as User-Agent.
+// Operator returns a config with the rights of an operator that serves all namespaces, which are those that config/rbac grants to its
+// ServiceAccount. The name is the User-Agent of its requests.
 func (e *Environment) Operator(ctx context.Context, name string) (*rest.Config, error) {
 	return e.account(ctx, operatorAccount, name)
 }
 
-// NamespacedOperator is Operator for a list of namespaces, as docs/namespaces.md installs it: with a ServiceAccount of its
-// own, to which the operator's role is bound in these namespaces and nowhere else.
+// NamespacedOperator returns a config with the rights of an operator that serves some namespaces, as docs/namespaces.md installs it. It
+// has a ServiceAccount of its own, to which the operator's role is bound in these namespaces only.
 func (e *Environment) NamespacedOperator(ctx context.Context, name string, namespaces ...string) (*rest.Config, error) {
 	c, err := client.New(e.Config, client.Options{})
 	if err != nil {
@@ -128,7 +129,7 @@ func (e *Environment) NamespacedOperator(ctx context.Context, name string, names
 	return config, awaitRights(ctx, config, namespaces...)
 }
 
-// account is access with a token of a ServiceAccount in the operator's namespace.
+// account returns a config with a token of a ServiceAccount in the operator's namespace.
 func (e *Environment) account(ctx context.Context, account, userAgent string) (*rest.Config, error) {
 	c, err := client.New(e.Config, client.Options{})
 	if err != nil {
@@ -144,7 +145,7 @@ func (e *Environment) account(ctx context.Context, account, userAgent string) (*
 	return config, nil
 }
 
-// OperatorKubeConfig is Operator for another process, which sets its own User-Agent.
+// OperatorKubeConfig returns a kubeconfig with the rights of Operator, for another process, which sets its own User-Agent.
 func (e *Environment) OperatorKubeConfig(ctx context.Context) ([]byte, error) {
 	config, err := e.Operator(ctx, "")
 	if err != nil {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package testenv starts a real etcd and kube-apiserver with the WeChatAppToken CRD, for tests and the demo. The binaries
-// come from KUBEBUILDER_ASSETS.
+// Package testenv starts a real etcd and kube-apiserver with the CRD of WeChatAppTokens, for tests and the demo. The environment
+// variable KUBEBUILDER_ASSETS names the folder with their binaries.
 package testenv
 
 import (
@@ -23,21 +23,22 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 )
 
-// Environment is a running control plane. It has no controllers: nothing collects garbage or ends namespaces.
+// Environment is a running control plane. It has no controllers, so that nothing collects garbage or ends namespaces unless
+// StartControllers is called.
 type Environment struct {
 	Config *rest.Config
-	// KubeConfig is a file's worth of access for other processes.
+	// KubeConfig is the content of an administrator's kubeconfig, for other processes.
 	KubeConfig []byte
 
 	env *envtest.Environment
 	dir string
-	// audit guards what was read of the audit log, and how far.
+	// audit guards requests and auditRead, which are what was read of the audit log and up to which byte.
 	audit     sync.Mutex
 	requests  []Request
 	auditRead int64
 }
 
-// auditPolicy records who asked for what; bodies would hold tokens.
+// auditPolicy makes the API server record who made which request. It leaves out the bodies, which would contain tokens.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -55,19 +56,19 @@ type settings struct {
 	etcdQuota int64
 }
 
-// WithoutAuditLog leaves the audit log out, and with it Requests: each request waits for a line in it, which a
-// measurement would see.
+// WithoutAuditLog turns off the audit log, and with it the method Requests. Each request waits until its line is written, which would
+// show in a measurement.
 func WithoutAuditLog() Option { return func(s *settings) { s.noAudit = true } }
 
-// WithEtcdQuota sets how many bytes etcd may store; 0 is etcd's own limit.
+// WithEtcdQuota sets how many bytes etcd may store. 0 stands for etcd's own default.
 func WithEtcdQuota(quota int64) Option { return func(s *settings) { s.etcdQuota = quota } }
 
-// Bare leaves out what is the operator's own but for the CRDs of these folders, for tests that install it. The control
-// plane has Kubernetes' own admission plugins, not OpenShift's.
+// Bare starts the control plane without the operator's rights and with the CRDs of these folders only, for tests that install the
+// operator themselves. It has Kubernetes' default admission plugins, without the one that OpenShift turns on.
 func Bare(crds ...string) Option { return func(s *settings) { s.bare, s.crds = true, crds } }
 
-// Start starts the control plane, with the operator's CRD and its rights. The admission plugin
-// OwnerReferencesPermissionEnforcement is on, as on OpenShift.
+// Start starts the control plane with the operator's CRD and rights. The admission plugin OwnerReferencesPermissionEnforcement is on,
+// as on OpenShift.
 func Start(ctx context.Context, opts ...Option) (*Environment, error) {
 	set := settings{crds: []string{filepath.Join(repository(), "config", "crd", "bases")}}
 	for _, o := range opts {
@@ -103,7 +104,7 @@ func start(set settings) (*Environment, error) {
 			return nil, errors.Join(err, os.RemoveAll(dir))
 		}
 	}
-	// The data is thrown away: waiting for the disk only makes tests slow.
+	// The data is thrown away in the end, so it need not be safe on the disk.
 	e.env.ControlPlane.Etcd = &envtest.Etcd{}
 	e.env.ControlPlane.Etcd.Configure().Append("unsafe-no-fsync", "true")
 	if set.etcdQuota > 0 {
@@ -135,7 +136,7 @@ func (e *Environment) Stop() error {
 
 func (e *Environment) auditLog() string { return filepath.Join(e.dir, "audit.log") }
 
-// Request is one request that the API server answered.
+// Request is a request that the API server answered, as the audit log records it.
 type Request struct {
 	Verb      string `json:"verb"`
 	UserAgent string `json:"userAgent"`
@@ -156,7 +157,7 @@ type Request struct {
 	Timestamp string `json:"requestReceivedTimestamp"`
 }
 
-// Requests are all requests so far that keep accepts, in the order of their answers.
+// Requests returns all requests so far that keep accepts, in the order of their answers.
 func (e *Environment) Requests(keep func(Request) bool) ([]Request, error) {
 	e.audit.Lock()
 	defer e.audit.Unlock()
@@ -172,20 +173,20 @@ func (e *Environment) Requests(keep func(Request) bool) ([]Request, error) {
 	return out, nil
 }
 
-// readAuditLog decodes what came since the last time: the log of a long test run is large.
+// readAuditLog decodes what was added to the audit log since the last call.
 func (e *Environment) readAuditLog() error {
 	file, err := os.Open(e.auditLog())
 	if err != nil {
 		return fmt.Errorf("opening the audit log: %w", err)
 	}
-	defer file.Close() //nolint:errcheck // read only
+	defer file.Close() //nolint:errcheck // it was only read
 	log, err := io.ReadAll(io.NewSectionReader(file, e.auditRead, math.MaxInt64-e.auditRead))
 	if err != nil {
 		return fmt.Errorf("reading the audit log: %w", err)
 	}
 	for line := range bytes.Lines(log) {
 		if !bytes.HasSuffix(line, []byte("\n")) {
-			break // it is being written
+			break // the line is still being written
 		}
 		var r Request
 		if err := json.Unmarshal(line, &r); err != nil {
@@ -197,15 +198,15 @@ func (e *Environment) readAuditLog() error {
 	return nil
 }
 
-// repository is the root of the source tree that this package was built from.
+// repository returns the root of the source tree that this package was built from.
 func repository() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Join(filepath.Dir(file), "..", "..")
 }
 
-// FreeAddress is a loopback address at which nobody listens, for a process that a test starts. Nothing keeps it free.
+// FreeAddress returns a loopback address at which nothing listens, for a process that a test starts. Nothing reserves it.
 func FreeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed at once
 	if err != nil {
 		return "", fmt.Errorf("finding a free port: %w", err)
 	}

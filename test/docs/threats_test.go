@@ -92,3 +92,31 @@ func TestThreatModel(t *testing.T) {
 		}
 	}
 }
+
+// namedCode matches the way in which documents say where code is: `eligible` in `internal/controller/members.go`.
+var namedCode = regexp.MustCompile("`([A-Za-z0-9_]+)`\\s+in\\s+`([a-z0-9][A-Za-z0-9_/-]*\\.go)`")
+
+// TestNamedCode checks that a Go file contains the identifier that a document looks for there.
+func TestNamedCode(t *testing.T) {
+	found := 0
+	for _, p := range pages(t) {
+		text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(p.path)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range namedCode.FindAllStringSubmatch(string(text), -1) {
+			name, file := m[1], m[2]
+			if !strings.Contains(file, "/") {
+				continue // the sentence before names the folder
+			}
+			found++
+			code, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(file)))
+			if err != nil || !regexp.MustCompile(`\b`+name+`\b`).Match(code) {
+				t.Errorf("%s says that %s is in %s, and it is not", p.path, name, file)
+			}
+		}
+	}
+	if found < 4 {
+		t.Errorf("only %d places in the code were found: does the expression still match?", found)
+	}
+}

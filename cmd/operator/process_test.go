@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// asOperator makes the test binary run as the operator.
+const asOperator = "TEST_RUN_AS_OPERATOR"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asOperator) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// process is an operator that runs as a process of its own.
+type process struct {
+	cmd   *exec.Cmd
+	ended chan error
+
+	mu  sync.Mutex
+	log bytes.Buffer
+}
+
+// startProcess starts an operator, which is killed at the end of the test.
+func startProcess(t *testing.T, kubeconfig []byte, args ...string) *process {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(path, kubeconfig, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{cmd: exec.Command(os.Args[0], args...), ended: make(chan error, 1)}
+	p.cmd.Env = append(os.Environ(), asOperator+"=yes", "KUBECONFIG="+path)
+	p.cmd.Stdout, p.cmd.Stderr = p, p
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { p.ended <- p.cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill() // it may have ended
+		if t.Failed() {
+			t.Logf("log of the operator:\n%s", p.logged())
+		}
+	})
+	return p
+}
+
+func (p *process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.Write(b)
+}
+
+func (p *process) logged() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.String()
+}
+
+// terminate sends SIGTERM and waits until the process has ended.
+func (p *process) terminate(t *testing.T, within time.Duration) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-p.ended:
+		if err != nil {
+			t.Errorf("after SIGTERM the operator ended with %v", err)
+		}
+	case <-time.After(within):
+		t.Errorf("the operator still runs %s after SIGTERM", within)
+	}
+}
+
+// kubeconfigFor leads to an API server that authenticates nobody.
+func kubeconfigFor(url string) []byte {
+	return fmt.Appendf(nil, `{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c}}],
+		clusters: [{name: c, cluster: {server: %q}}]}`, url)
+}

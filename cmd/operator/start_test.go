@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
+	"github.com/onsi/gomega"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
+)
+
+// stubCache notes when it was started.
+type stubCache struct {
+	cache.Cache
+
+	started time.Time
+}
+
+func (c *stubCache) Start(context.Context) error {
+	c.started = time.Now()
+	return nil
+}
+
+func (c *stubCache) WaitForCacheSync(context.Context) bool { return !c.started.IsZero() }
+
+var tokens = schema.GroupResource{Group: "wechat.apptoken.dev", Resource: "wechatapptokens"}
+
+// TestStartingCache follows a start through what can stand in its way.
+func TestStartingCache(t *testing.T) {
+	var (
+		refused   = errors.New("connection refused")
+		missing   = apierrors.NewGenericServerResponse(http.StatusNotFound, "get", tokens, "", "404 page not found", 0, true)
+		broken    = apierrors.NewInternalError(errors.New("etcd"))
+		forbidden = apierrors.NewForbidden(tokens, "", nil)
+	)
+	for _, tt := range []struct {
+		name    string
+		answers []error // the last one is repeated
+		starts  bool
+		logged  []string
+	}{
+		{name: "all is well", answers: []error{nil}, starts: true},
+		{name: "the API server is away", answers: []error{refused, refused, broken, nil}, starts: true, logged: []string{"refused", "etcd"}},
+		{name: "the CRD is missing", answers: []error{missing, missing, nil}, starts: true, logged: []string{installCRD}},
+		{name: "the CRD stays away", answers: []error{missing}, logged: []string{installCRD}},
+		{name: "both", answers: []error{refused, missing, refused, nil}, starts: true, logged: []string{"refused", installCRD, "refused"}},
+		{name: "the rights are missing", answers: []error{forbidden}, starts: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+				defer stop()
+				var lines []string
+				inner, asked := &stubCache{}, 0
+				c := &startingCache{
+					Cache:    inner,
+					log:      funcr.New(func(_, args string) { lines = append(lines, args) }, funcr.Options{}),
+					interval: startInterval,
+				}
+				c.list = func(context.Context) error {
+					err := tt.answers[min(asked, len(tt.answers)-1)]
+					asked++
+					time.AfterFunc(startInterval/2, func() { checkReady(t, c, err) }) //nolint:contextcheck // the test's context serves
+					return err
+				}
+				began := time.Now()
+				if err := c.Start(ctx); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(startInterval) // for the last check
+				if tt.starts != !inner.started.IsZero() {
+					t.Errorf("started at %s", inner.started)
+				}
+				if want := startInterval * time.Duration(len(tt.answers)-1); tt.starts && inner.started.Sub(began) != want {
+					t.Errorf("started after %s, want %s", inner.started.Sub(began), want)
+				}
+				if len(lines) != len(tt.logged) {
+					t.Fatalf("logged %q, want %q", lines, tt.logged)
+				}
+				for i, line := range lines {
+					if !strings.Contains(line, tt.logged[i]) {
+						t.Errorf("logged %q, want %q", line, tt.logged[i])
+					}
+				}
+			})
+		})
+	}
+}
+
+// checkReady compares the readiness check with the last answer of the API server.
+func checkReady(t *testing.T, c *startingCache, answer error) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/readyz/caches", nil)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	got, want := c.ready(req), obstacle(answer)
+	if (got == nil) != (want == nil) || got != nil && got.Error() != want.Error() {
+		t.Errorf("readiness: %v, want %v", got, want)
+	}
+}
+
+// TestMissingCRD starts an operator in a cluster without the CRD. It must say how to install it, and serve once it is installed.
+func TestMissingCRD(t *testing.T) {
+	g := gomega.NewWithT(t)
+	env, err := testenv.Start(t.Context(), testenv.Bare())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := env.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	address, err := testenv.FreeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := startProcess(t, env.KubeConfig, "--health-probe-bind-address="+address)
+	probe := &http.Client{Timeout: 5 * time.Second}
+	ready := func() string {
+		res, err := probe.Get("http://" + address + "/readyz/caches")
+		if err != nil {
+			return err.Error()
+		}
+		defer res.Body.Close() //nolint:errcheck // it is read
+		body, err := io.ReadAll(res.Body)
+		g.Expect(err).NotTo(gomega.HaveOccurred())
+		return string(body)
+	}
+	g.Eventually(ready, 20*time.Second).Should(gomega.ContainSubstring(installCRD))
+	g.Expect(strings.Count(p.logged(), installCRD)).To(gomega.Equal(1), "one line of the log tells")
+
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	g.Expect(os.WriteFile(path, env.KubeConfig, 0o600)).To(gomega.Succeed())
+	args := append(strings.Fields(installCRD)[1:], "--kubeconfig="+path)
+	kubectl := exec.CommandContext(t.Context(), filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl"), args...) //nolint:gosec // a test's
+	kubectl.Dir = "../.."
+	out, err := kubectl.CombinedOutput()
+	g.Expect(err).NotTo(gomega.HaveOccurred(), string(out))
+	g.Eventually(ready, 20*time.Second).Should(gomega.Equal("ok"))
+	p.terminate(t, 10*time.Second)
+
+	discovery, err := env.Requests(func(r testenv.Request) bool {
+		return strings.HasPrefix(r.UserAgent, "wechat-token-operator/") && r.Object.Resource == ""
+	})
+	g.Expect(err).NotTo(gomega.HaveOccurred())
+	g.Expect(discovery).To(gomega.BeEmpty(), "the operator needs no discovery")
+}
+
+// TestCachesMayTakeTheirTime holds that the process does not end because its caches are not filled, as controller-runtime would end
+// it after two minutes.
+func TestCachesMayTakeTheirTime(t *testing.T) {
+	opts := parse(t)
+	if err := opts.complete(); err != nil {
+		t.Fatal(err)
+	}
+	mgr, _, err := newManager(&rest.Config{Host: "http://127.0.0.1:1"}, opts, logr.Discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := mgr.GetControllerOptions().CacheSyncTimeout; got < 365*24*time.Hour {
+		t.Errorf("the controller waits %s for its caches", got)
+	}
+}
