@@ -52,9 +52,9 @@ func (w *world) holdsWithin(d time.Duration, condition func() bool) bool {
 	}
 }
 
-// touch makes the operator look at these targets, as any edit of a Secret does: timers run in real time, and do not notice that the
+// wakeTargets makes the operator look at these targets, as any edit of a Secret does: timers run in real time, and do not notice that the
 // clock was moved.
-func (w *world) touch(secrets ...string) {
+func (w *world) wakeTargets(secrets ...string) {
 	w.Helper()
 	for _, name := range secrets {
 		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name}}
@@ -67,7 +67,7 @@ func (w *world) touch(secrets ...string) {
 func (w *world) pass(d time.Duration, secrets ...string) {
 	w.Helper()
 	w.clock.advance(d)
-	w.touch(secrets...)
+	w.wakeTargets(secrets...)
 }
 
 // ask makes a request of a resource.
