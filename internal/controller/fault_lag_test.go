@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+)
+
+// While the operator's cache still has a target that was deleted, the operator does not patch it again and again.
+//
+// What a process remembers of resources that are gone cannot be seen from outside, so no test here tells whether it grows.
+func TestTargetDeletedWhileTheCacheLags(t *testing.T) {
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		t.Run(string(mode), func(t *testing.T) {
+			w := newWorld(t)
+			watch := &lag{}
+			o := w.startOperatorThrough(watch.wrap)
+			w.createCredentials(appSecret)
+			w.createToken("shop", hourly, func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = mode })
+			w.eventuallyReady("shop")
+			time.Sleep(time.Second) // for the echo of the operator's own write
+
+			w.clock.advance(6 * time.Minute) // so that no pace holds the refresh back
+			watch.begin()
+			defer watch.end()
+			w.must(w.Delete(w.Context(), w.secret("shop")))
+			before := w.requests(o)
+			w.ask("shop", v1alpha1.AnnotationRefreshRequestedAt, "1")
+			const span = 4 * time.Second
+			time.Sleep(span)
+			made := minus(w.requests(o), before)
+			if made["patch secrets"]+made["create secrets"] == 0 {
+				t.Error("the operator did not try to write the target")
+			}
+			if made["patch secrets"] > 8 || made["get secrets"] > 10 {
+				t.Errorf("%d PATCH and %d GET requests for the deleted target in %s", made["patch secrets"], made["get secrets"], span)
+			}
+			watch.end()
+			w.eventuallyReady("shop")
+		})
+	}
+}
