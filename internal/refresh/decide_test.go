@@ -23,6 +23,7 @@ type edit func(*Inputs)
 func healthy(edits ...edit) Inputs {
 	in := Inputs{
 		UID:           "3f8a1c1e-7f0e-4c0a-9a57-0d1c6a2b9e10",
+		Traits:        Stable(),
 		CheckInterval: 2 * time.Minute,
 		StartedAt:     after(-time.Hour),
 		ClockSynced:   true,
@@ -38,9 +39,9 @@ func healthy(edits ...edit) Inputs {
 	return in
 }
 
-func legacy(in *Inputs)    { in.Legacy = true }
+func legacy(in *Inputs)    { in.Traits = Legacy() }
 func unsynced(in *Inputs)  { in.ClockSynced = false }
-func unwritten(in *Inputs) { in.Unwritten = true }
+func unwritten(in *Inputs) { in.Token.Unwritten = true }
 func missing(in *Inputs) {
 	in.Target, in.Token = Target{RepairNotBefore: in.Target.RepairNotBefore}, Token{}
 }
@@ -54,8 +55,8 @@ func askRevoke(in *Inputs)      { in.Requests.Revoke = true }
 func expires(at time.Time) edit { return func(in *Inputs) { in.Token.ExpiresAt = at } }
 func checked(at time.Time) edit { return func(in *Inputs) { in.Token.CheckedAt = at } }
 
-func memberWaiting(in *Inputs) { in.Legacy, in.MemberWaiting = true, true }
-func marked(in *Inputs)        { in.Legacy, in.Target.MintStarted = true, after(-10*time.Second) }
+func memberWaiting(in *Inputs) { in.Traits, in.Account.MemberWaiting = Legacy(), true }
+func marked(in *Inputs)        { in.Traits, in.Target.MintStarted = Legacy(), after(-10*time.Second) }
 
 // failed is a failure of WeChat that is over: it only tells what the last answer was.
 func failed(code int, at time.Time) edit {
@@ -67,12 +68,12 @@ func failed(code int, at time.Time) edit {
 	}
 }
 
-// failedSince is an outage of WeChat whose back-off is over.
 // refusedBefore is a failure whose errcode came before the mark.
 func refusedBefore(in *Inputs) { in.Failure.Code, in.Failure.Time = 45009, after(-askAtMost) }
 func ofWrite(in *Inputs)       { in.Failure.OfWrite = true }
 func startedNow(in *Inputs)    { in.StartedAt = now }
 
+// failedSince is an outage of WeChat whose back-off is over.
 func failedSince(first time.Time) edit {
 	return func(in *Inputs) {
 		in.Failure = &Failure{
@@ -89,13 +90,13 @@ var rules = []struct {
 }{
 	{Deleting, Wait, func(in *Inputs) { in.Deleting = true }},
 	{Suspended, Wait, func(in *Inputs) { in.Suspended = true }},
-	{CredentialsMissing, Wait, func(in *Inputs) { in.CredentialsMissing = true }},
-	{NotOwner, Wait, func(in *Inputs) { in.Target.Denied = true }},
+	{CredentialsMissing, Wait, func(in *Inputs) { in.Credentials.Missing = true }},
+	{NotOwner, Wait, func(in *Inputs) { in.Target.Conflict = true }},
 	{TokenUnwritten, Write, unwritten},
 	{RequestExecutable, Force, askRefresh},
 	{TargetMissing, Issue, func(in *Inputs) { in.Target.Exists = false }},
 	{AppIDChanged, Issue, func(in *Inputs) { in.Target.AppIDChanged = true }},
-	{CredentialsChanged, Issue, func(in *Inputs) { in.CredentialsChanged = true }},
+	{CredentialsChanged, Issue, func(in *Inputs) { in.Credentials.Changed = true }},
 	{ModeChanged, Issue, func(in *Inputs) { in.Target.ModeChanged = true }},
 	{MemberWaiting, Issue, memberWaiting},
 	{MintUnfinished, Issue, marked},
@@ -163,7 +164,7 @@ func TestDecideRules(t *testing.T) {
 		"mark, errcode of the second before": {[]edit{marked, failed(50004, after(-11*time.Second).Truncate(time.Second))}, Issue, MintUnfinished, ""},
 		"mark, answered, but the token is due": {[]edit{marked, expires(after(time.Minute)), failed(50004, after(-9*time.Second))},
 			Issue, RefreshDue, ""},
-		"mark left by Legacy, now Stable": {[]edit{marked, func(in *Inputs) { in.Legacy = false }}, Wait, UpToDate, ""},
+		"mark left by Legacy, now Stable": {[]edit{marked, func(in *Inputs) { in.Traits = Stable() }}, Wait, UpToDate, ""},
 
 		"expires now":                    {[]edit{expires(now)}, Issue, Expired, ""},
 		"expires in a nanosecond":        {[]edit{expires(after(1))}, Issue, RefreshDue, ""},

@@ -146,7 +146,6 @@ func TestNextFailure(t *testing.T) {
 
 func TestHandoverWindow(t *testing.T) {
 	due, expiry := after(100*time.Second), after(385*time.Second)
-	tok := Token{Fingerprint: "f", ExpiresAt: expiry}
 	fail := func(class token.Class, at, retryAt time.Time) Failure {
 		return Failure{Class: class, Reason: "any", Time: at, RetryAt: retryAt, Attempts: 5}
 	}
@@ -171,12 +170,12 @@ func TestHandoverWindow(t *testing.T) {
 		"restored": {fail(token.Transient, after(-time.Minute), time.Time{}), due, time.Time{}},
 	}
 	for name, test := range tests {
-		if got := test.f.EffectiveRetryAt(test.due, tok); !got.Equal(test.want) {
+		if got := test.f.retryAt(test.due, expiry); !got.Equal(test.want) {
 			t.Errorf("%s: again at %s, want %s", name, got, test.want)
 		}
 	}
 	quotaFailed := row("uid", after(120*time.Second), 1, quota)
-	if got := quotaFailed.EffectiveRetryAt(due, tok); !got.Equal(after(120*time.Second + 30*time.Minute)) {
+	if got := quotaFailed.retryAt(due, expiry); !got.Equal(after(120*time.Second + 30*time.Minute)) {
 		t.Errorf("45009: again at %s", got)
 	}
 }
@@ -220,7 +219,7 @@ func TestReportable(t *testing.T) {
 	}
 	for name, test := range tests {
 		f := Failure{Class: test.class, First: test.first, Time: now}
-		if got := f.Reportable(now, test.due); got != test.want {
+		if got := f.reportable(now, test.due); got != test.want {
 			t.Errorf("%s: %t", name, got)
 		}
 	}

@@ -57,29 +57,52 @@ func (s *source) failure() *Failure {
 	return f
 }
 
+func (s *source) traits() Traits {
+	if s.bool() {
+		return Legacy()
+	}
+	return Stable()
+}
+
 func (s *source) inputs() Inputs {
 	in := Inputs{
-		Legacy: s.bool(), CheckInterval: time.Duration(30+int(s.byte())*14) * time.Second, StartedAt: s.time(), ClockSynced: s.bool(),
-		Deleting: s.byte()%16 == 1, Suspended: s.byte()%16 == 1, CredentialsMissing: s.byte()%16 == 1, CredentialsChanged: s.byte()%8 == 1,
+		Traits: s.traits(), CheckInterval: time.Duration(30+int(s.byte())*14) * time.Second, StartedAt: s.time(), ClockSynced: s.bool(),
+		Deleting: s.byte()%16 == 1, Suspended: s.byte()%16 == 1,
+		Credentials: Credentials{Missing: s.byte()%16 == 1, Changed: s.byte()%8 == 1, Malformed: s.byte()%16 == 1},
 		Target: Target{
-			Denied: s.byte()%16 == 1, Exists: s.byte()%8 != 1, AppIDChanged: s.byte()%8 == 1, ModeChanged: s.byte()%8 == 1,
-			Tampered: s.byte()%4 == 1, Outdated: s.byte()%4 == 1, RepairNotBefore: s.time(), MintStarted: s.time(),
+			Conflict: s.byte()%32 == 1, Terminating: s.byte()%32 == 1,
+			Exists: s.byte()%8 != 1, AppIDChanged: s.byte()%8 == 1, ModeChanged: s.byte()%8 == 1,
+			Tampered: s.byte()%4 == 1, Outdated: s.byte()%4 == 1, RepairNotBefore: s.time(), Contested: s.bool(), MintStarted: s.time(),
 		},
-		Token:     Token{IssuedAt: s.time(), ExpiresAt: s.time(), CheckedAt: s.time(), Doubtful: s.byte()%4 == 1},
-		Unwritten: s.byte()%8 == 1, Failure: s.failure(), MemberWaiting: s.byte()%4 == 1, MintNotBefore: s.time(),
+		Token: Token{
+			IssuedAt: s.time(), ExpiresAt: s.time(), CheckedAt: s.time(), ReplaceBy: s.time(), Doubtful: s.byte()%4 == 1,
+			CheckNotBefore: s.time(), Unbelievable: s.byte()%8 == 1, Unwritten: s.byte()%8 == 1, Had: s.bool(),
+		},
+		Account: Account{
+			MemberWaiting: s.byte()%4 == 1, FetcherAsked: s.bool(), MintNotBefore: s.time(), LastMint: s.time(), CheckNotBefore: s.time(),
+		},
+		Failure:  s.failure(),
 		Requests: Requests{Check: s.byte()%4 == 1, Refresh: s.byte()%4 == 1, Revoke: s.byte()%4 == 1, RevokeStarted: s.time()},
 	}
 	if n := s.byte(); n != 1 {
 		in.Token.Fingerprint = string('a' + rune(n%16))
 	}
 	if s.byte()%4 == 1 {
-		in.MintEndsBy = s.time()
+		in.Account.MintEndsBy = s.time()
+	}
+	if s.bool() {
+		in.Told = Told{Class: []token.Class{token.Transient, token.Limited, token.Action}[s.byte()%3], SameCause: s.bool()}
 	}
 	for range s.byte() % 25 {
 		in.Requests.Forced = append(in.Requests.Forced, s.time())
 	}
 	in.UID = hex.EncodeToString(*s)
 	return in
+}
+
+// stopped reports whether nothing may be done for the resource at all.
+func stopped(in Inputs) bool {
+	return in.Deleting || in.Suspended || in.Credentials.Missing || in.Target.Conflict || in.Target.Terminating
 }
 
 func FuzzDecide(f *testing.F) {
@@ -119,8 +142,7 @@ func FuzzDecide(f *testing.F) {
 // checkSilence: some states never act, and whatever waits has a time.
 func checkSilence(t *testing.T, in Inputs, d Decision) {
 	t.Helper()
-	stopped := in.Deleting || in.Suspended || in.CredentialsMissing || in.Target.Denied
-	if stopped && d.Action != Wait {
+	if stopped(in) && d.Action != Wait {
 		t.Errorf("%s although %s", d.Action, d.Reason)
 	}
 	if d.Action != Wait && !d.At.IsZero() {
@@ -173,10 +195,10 @@ func checkWake(t *testing.T, in Inputs, d Decision) {
 // checkPromise: nothing but a recorded failure or the pace of mints keeps a token that is due from being replaced.
 func checkPromise(t *testing.T, in Inputs, d Decision) {
 	t.Helper()
-	if in.Deleting || in.Suspended || in.CredentialsMissing || in.Target.Denied || !in.Target.Exists || in.Token.Fingerprint == "" {
+	if stopped(in) || !in.Target.Exists || in.Token.Fingerprint == "" {
 		return
 	}
-	paced := in.Legacy && (now.Before(in.MintNotBefore) || now.Before(in.MintEndsBy))
+	paced := in.Traits.EndsOlder && (now.Before(in.Account.MintNotBefore) || now.Before(in.Account.MintEndsBy))
 	if d.Action != Wait || in.Failure != nil && in.Failure.Binds || paced {
 		return
 	}
@@ -195,27 +217,38 @@ func checkLimits(t *testing.T, in Inputs, d Decision) {
 	if d.Action == Force && !r.Refresh || d.Action == Revoke && !r.Revoke && r.RevokeStarted.IsZero() {
 		t.Errorf("%s, but nobody asked", d.Action)
 	}
-	if in.Unwritten && d.Action != Wait && d.Action != Write && d.Reason == RequestExecutable {
+	if in.Token.Unwritten && d.Action != Wait && d.Action != Write && d.Reason == RequestExecutable {
 		t.Error("a request before the token at hand is written")
 	}
 	canAsk := in.Target.Exists && in.Token.Fingerprint != "" && !in.Target.Tampered &&
 		(in.Failure == nil || in.Failure.Code != 0 || in.Failure.OfWrite || now.Sub(in.Failure.First) < 2*time.Minute || now.Sub(in.StartedAt) < 2*time.Minute)
 	byTheClock := canAsk && (d.Reason == Expired || d.Reason == RefreshDue || d.Reason == MintUnfinished)
-	if in.Legacy && !in.ClockSynced && d.Action == Issue && byTheClock {
+	if in.Traits.EndsOlder && !in.ClockSynced && d.Action == Issue && byTheClock {
 		t.Error("a mint because of a clock that nobody confirmed")
 	}
-	if in.Legacy && d.Action == Issue && now.Before(in.MintNotBefore) {
+	if in.Traits.EndsOlder && d.Action == Issue && now.Before(in.Account.MintNotBefore) {
 		t.Error("an unrequested mint before its time")
 	}
-	if mints := d.Action == Issue || d.Action == Force || d.Action == Revoke; in.Legacy && mints && now.Before(in.MintEndsBy) {
+	if mints := d.Action == Issue || d.Action == Force || d.Action == Revoke; in.Traits.EndsOlder && mints && now.Before(in.Account.MintEndsBy) {
 		t.Error("a mint while another member of the account mints")
 	}
-	if in.Legacy || d.Action != Force && d.Action != Revoke {
+	if in.Traits.EndsOlder && d.Action == Force {
+		if since := now.Sub(in.Account.LastMint); since < 330*time.Second && !IsInFuture(in.Account.LastMint, now) {
+			t.Errorf("a Legacy refresh %s after the account's last mint", since)
+		}
+	}
+	if d.Action == Decline && (in.Failure == nil || !in.Failure.patient() || !now.Before(in.Failure.RetryAt)) {
+		t.Error("declined a request although WeChat named no wait")
+	}
+	if d.Action == Decline && d.Request == RequestRevoke && !r.RevokeStarted.IsZero() {
+		t.Error("declined a revoke that is half done")
+	}
+	if d.Action != Force && d.Action != Revoke {
 		return
 	}
 	today := 0
 	for _, at := range r.Forced {
-		if now.Sub(at) < 31*time.Second && !NotedAhead(at, now) {
+		if now.Sub(at) < 31*time.Second && !in.Traits.EndsOlder && !IsInFuture(at, now) {
 			t.Errorf("%s although the last forced call was at %s", d.Action, at)
 		}
 		if now.Sub(at) < 24*time.Hour {
@@ -244,7 +277,7 @@ func checkMonotone(t *testing.T, in Inputs, d Decision, ahead time.Duration) {
 	}
 	// A revoke from the future is a forged one, and is carried out at once while it cannot be true. A failure or a forced call from
 	// the future puts nothing off.
-	future := func(at time.Time) bool { return NotedAhead(at, now) }
+	future := func(at time.Time) bool { return IsInFuture(at, now) }
 	untrue := in.Requests.RevokeStarted.After(now) || in.Failure != nil && future(in.Failure.Time) || slices.ContainsFunc(in.Requests.Forced, future)
 	if d.Action != Check && next.Action == Wait && !untrue {
 		t.Errorf("%s %s was possible, and %s later nothing is", d.Action, d.Reason, ahead)
@@ -257,8 +290,8 @@ func checkMark(t *testing.T, in Inputs) {
 	mark := in.Target.MintStarted
 	ends := map[string]func(*Inputs){
 		"no mark":          func(in *Inputs) { in.Target.MintStarted = time.Time{} },
-		"the other mode":   func(in *Inputs) { in.Legacy = false },
-		"a token at hand":  func(in *Inputs) { in.Unwritten = true },
+		"the other mode":   func(in *Inputs) { in.Traits = Stable() },
+		"a token at hand":  func(in *Inputs) { in.Token.Unwritten = true },
 		"an errcode":       func(in *Inputs) { in.Failure = answered(in.Failure, mark) },
 		"a later errcode":  func(in *Inputs) { in.Failure = answered(in.Failure, mark.Add(time.Hour)) },
 		"a recalled error": func(in *Inputs) { in.Failure = answered(in.Failure, mark.Truncate(time.Second)) },
@@ -300,7 +333,7 @@ func FuzzMints(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		src := source(data[:min(len(data), 400)])
 		life := time.Duration(600+int(src.byte())*30) * time.Second
-		in := Inputs{UID: "u", Legacy: true, CheckInterval: 2 * time.Minute, ClockSynced: true, StartedAt: now}
+		in := Inputs{UID: "u", Traits: Legacy(), CheckInterval: 2 * time.Minute, ClockSynced: true, StartedAt: now}
 		at, n := now, byte(0)
 		// lost is the mark whose answer never came; followed: a mint followed it already.
 		lost, followed := time.Time{}, false

@@ -30,18 +30,31 @@ func refused(retryAt time.Time) edit {
 	}
 }
 
+// backedOff is a back-off of the operator's own, outside the handover window.
+func backedOff(retryAt time.Time) edit {
+	return func(in *Inputs) {
+		in.Failure = &Failure{
+			Class: token.Action, Reason: v1alpha1.ReasonAppSecretFrozen, Code: 40243, Binds: true,
+			First: after(-20 * time.Second), Time: after(-20 * time.Second), Attempts: 3, RetryAt: retryAt,
+		}
+	}
+}
+
 func released(in *Inputs)            { in.Failure.Binds = false }
-func mintAt(at time.Time) edit       { return func(in *Inputs) { in.MintNotBefore = at } }
+func mintAt(at time.Time) edit       { return func(in *Inputs) { in.Account.MintNotBefore = at } }
+func mintEndsBy(at time.Time) edit   { return func(in *Inputs) { in.Account.MintEndsBy = at } }
+func mintedAt(at time.Time) edit     { return func(in *Inputs) { in.Account.LastMint = at } }
+func failureAt(at time.Time) edit    { return func(in *Inputs) { in.Failure.Time = at } }
 func repairAt(at time.Time) edit     { return func(in *Inputs) { in.Target.RepairNotBefore = at } }
 func every(d time.Duration) edit     { return func(in *Inputs) { in.CheckInterval = d } }
-func credentialsChanged(in *Inputs)  { in.CredentialsChanged = true }
+func credentialsChanged(in *Inputs)  { in.Credentials.Changed = true }
 func appIDChanged(in *Inputs)        { in.Target.AppIDChanged = true }
 func modeChanged(in *Inputs)         { in.Target.ModeChanged = true }
 func checkDue(in *Inputs)            { in.Token.CheckedAt = after(-time.Hour) }
 func due(in *Inputs)                 { in.Token.ExpiresAt = after(200 * time.Second) }
 func expired(in *Inputs)             { in.Token.ExpiresAt = now }
-func legacyDue(in *Inputs)           { in.Legacy, in.Token.ExpiresAt = true, after(300*time.Second) }
-func legacyExpired(in *Inputs)       { in.Legacy, in.Token.ExpiresAt = true, now }
+func legacyDue(in *Inputs)           { in.Traits, in.Token.ExpiresAt = Legacy(), after(300*time.Second) }
+func legacyExpired(in *Inputs)       { in.Traits, in.Token.ExpiresAt = Legacy(), now }
 func legacyMissing(in *Inputs)       { legacy(in); missing(in) }
 func legacyTampered(in *Inputs)      { legacy(in); tampered(in) }
 func legacyCheckDue(in *Inputs)      { legacy(in); checkDue(in) }
@@ -128,7 +141,6 @@ func TestPacing(t *testing.T) {
 		at    time.Time
 	}{
 		"mint for a missing Secret":  {[]edit{legacyMissing, mintAt(at)}, at},
-		"mint for a member":          {[]edit{memberWaiting, mintAt(at)}, at},
 		"mint again":                 {[]edit{marked, mintAt(at)}, at},
 		"mint for tampered data":     {[]edit{legacyTampered, mintAt(at)}, at},
 		"mint for a new AppSecret":   {[]edit{legacyCredentials, mintAt(at)}, at},
@@ -189,11 +201,11 @@ func TestWakeUp(t *testing.T) {
 		"suspended, due":                     {[]edit{func(in *Inputs) { in.Suspended = true }, due}, after(200 * time.Second)},
 		"suspended, expired":                 {[]edit{func(in *Inputs) { in.Suspended = true }, expired}, time.Time{}},
 		"suspended, no token":                {[]edit{func(in *Inputs) { in.Suspended = true }, missing}, time.Time{}},
-		"no credentials":                     {[]edit{func(in *Inputs) { in.CredentialsMissing = true }}, after(2 * time.Minute)},
-		"no credentials, expires soon":       {[]edit{func(in *Inputs) { in.CredentialsMissing = true }, expires(soon)}, soon},
-		"no credentials, expired":            {[]edit{func(in *Inputs) { in.CredentialsMissing = true }, expired}, after(2 * time.Minute)},
-		"not ours":                           {[]edit{func(in *Inputs) { in.Target.Denied = true }}, after(2 * time.Minute)},
-		"not ours, expires soon":             {[]edit{func(in *Inputs) { in.Target.Denied = true }, expires(soon)}, soon},
+		"no credentials":                     {[]edit{func(in *Inputs) { in.Credentials.Missing = true }}, after(2 * time.Minute)},
+		"no credentials, expires soon":       {[]edit{func(in *Inputs) { in.Credentials.Missing = true }, expires(soon)}, soon},
+		"no credentials, expired":            {[]edit{func(in *Inputs) { in.Credentials.Missing = true }, expired}, after(2 * time.Minute)},
+		"not ours":                           {[]edit{func(in *Inputs) { in.Target.Conflict = true }}, after(2 * time.Minute)},
+		"not ours, expires soon":             {[]edit{func(in *Inputs) { in.Target.Conflict = true }, expires(soon)}, soon},
 		"backing off, expires first":         {[]edit{limited(later), expires(soon)}, soon},
 		"backing off beyond checkInterval":   {[]edit{limited(after(time.Hour))}, after(2 * time.Minute)},
 		"a repair is paced, due first":       {[]edit{outdated, repairAt(later), func(in *Inputs) { expires(later)(in); in.Token.IssuedAt = after(30 * time.Second) }}, after(40 * time.Second)},
@@ -214,6 +226,127 @@ func TestWakeUp(t *testing.T) {
 		d := Decide(now, healthy(every(interval), checked(now)))
 		if least := after(interval * 9 / 10); d.Reason != UpToDate || d.At.Before(least) || d.At.After(after(interval)) {
 			t.Errorf("checked every %s: %s at %s", interval, d.Reason, d.At)
+		}
+	}
+}
+
+func replaceBy(at time.Time) edit      { return func(in *Inputs) { in.Token.ReplaceBy = at } }
+func checkNotBefore(at time.Time) edit { return func(in *Inputs) { in.Token.CheckNotBefore = at } }
+
+// What another member waits for is held by the account's pace. That keeps no member from checking or renewing its own token.
+func TestMemberWaiting(t *testing.T) {
+	at := after(25 * time.Second)
+	tests := map[string]struct {
+		edits  []edit
+		action Action
+		reason Reason
+		at     time.Time
+	}{
+		"the pace allows a mint":           {[]edit{memberWaiting, mintAt(now)}, Issue, MemberWaiting, time.Time{}},
+		"held":                             {[]edit{memberWaiting, mintAt(at)}, Wait, UpToDate, at},
+		"held by another member's mint":    {[]edit{memberWaiting, mintEndsBy(at)}, Wait, UpToDate, at},
+		"held, check due":                  {[]edit{memberWaiting, mintAt(at), checkDue}, Check, CheckDue, time.Time{}},
+		"held, doubtful":                   {[]edit{memberWaiting, mintAt(at), doubtful}, Check, CheckDue, time.Time{}},
+		"held, outdated":                   {[]edit{memberWaiting, mintAt(at), outdated}, Write, TargetOutdated, time.Time{}},
+		"held, due and held as well":       {[]edit{legacyDue, memberWaiting, mintAt(at), checkDue}, Wait, BackingOff, at},
+		"backing off, check due":           {[]edit{memberWaiting, limited(at), checkDue}, Wait, BackingOff, at},
+		"held for longer than the check":   {[]edit{memberWaiting, mintAt(after(time.Hour)), checked(now), every(30 * time.Second)}, Wait, UpToDate, CheckAt(healthy(legacy, checked(now), every(30*time.Second)))},
+		"no token of its own, both held":   {[]edit{memberWaiting, missing, mintAt(at)}, Wait, BackingOff, at},
+		"it waits for the others' mint":    {[]edit{memberWaiting, mintAt(after(time.Minute)), mintEndsBy(at), checkDue}, Check, CheckDue, time.Time{}},
+		"another asks, this one refreshes": {[]edit{memberWaiting, askRefresh, mintAt(at)}, Force, RequestExecutable, time.Time{}},
+	}
+	for name, test := range tests {
+		if d := Decide(now, healthy(test.edits...)); d.Action != test.action || d.Reason != test.reason || !d.At.Equal(test.at) {
+			t.Errorf("%s: %s %s at %s, want %s %s at %s", name, d.Action, d.Reason, d.At, test.action, test.reason, test.at)
+		}
+	}
+}
+
+// A change of spec or credentials ends a back-off. Where a check is the ordinary call, it tells at once whether the failure is over; a
+// probe of a minted token does not tell what the next mint meets.
+func TestCauseChanged(t *testing.T) {
+	retry := after(time.Hour)
+	changed := func(class token.Class) edit {
+		return func(in *Inputs) {
+			in.Failure = &Failure{
+				Class: class, Reason: "any", First: after(-time.Minute), Time: after(-time.Minute), Attempts: 3, RetryAt: retry,
+			}
+		}
+	}
+	soon := after(8 * time.Second)
+	for name, test := range map[string]struct {
+		edits  []edit
+		reason Reason
+	}{
+		"Stable, Action":             {[]edit{changed(token.Action)}, CheckDue},
+		"Stable, Transient":          {[]edit{changed(token.Transient)}, CheckDue},
+		"Legacy, Action":             {[]edit{legacy, changed(token.Action)}, UpToDate},
+		"Legacy, Transient":          {[]edit{legacy, changed(token.Transient)}, CheckDue},
+		"Legacy, Limited":            {[]edit{legacy, changed(token.Limited)}, CheckDue},
+		"Legacy, Action, but due":    {[]edit{legacyDue, changed(token.Action)}, RefreshDue},
+		"Legacy, new credentials":    {[]edit{legacyCredentials, changed(token.Action)}, CredentialsChanged},
+		"Legacy, Action, check due":  {[]edit{legacyCheckDue, changed(token.Action)}, CheckDue},
+		"just called":                {[]edit{changed(token.Action), checkNotBefore(soon)}, UpToDate},
+		"the same cause backs off":   {[]edit{backedOff(retry)}, BackingOff},
+		"no failure, nothing to ask": {nil, UpToDate},
+	} {
+		if d := Decide(now, healthy(test.edits...)); d.Reason != test.reason {
+			t.Errorf("%s: %s %s, want %s", name, d.Action, d.Reason, test.reason)
+		}
+	}
+}
+
+// Members whose answers contradict each other make each other's tokens doubtful, and are checked at a pace.
+func TestPaceOfDoubt(t *testing.T) {
+	soon := after(8 * time.Second)
+	for name, test := range map[string]struct {
+		edits  []edit
+		action Action
+		reason Reason
+		at     time.Time
+	}{
+		"doubtful":                      {[]edit{doubtful}, Check, CheckDue, time.Time{}},
+		"doubtful, asked just now":      {[]edit{doubtful, checkNotBefore(soon)}, Wait, UpToDate, soon},
+		"doubtful, asked a while ago":   {[]edit{doubtful, checkNotBefore(now)}, Check, CheckDue, time.Time{}},
+		"not doubtful":                  {[]edit{checkNotBefore(soon)}, Wait, UpToDate, CheckAt(healthy())},
+		"check due all the same":        {[]edit{doubtful, checkNotBefore(soon), checkDue}, Check, CheckDue, time.Time{}},
+		"a repair is paced, too":        {[]edit{doubtful, repairAt(soon)}, Wait, BackingOff, soon},
+		"both paces, the repair longer": {[]edit{doubtful, checkNotBefore(after(time.Second)), repairAt(soon)}, Wait, UpToDate, after(time.Second)},
+		"without a Secret":              {[]edit{missing, doubtful, checkNotBefore(soon)}, Issue, TargetMissing, time.Time{}},
+		"due":                           {[]edit{due, doubtful, checkNotBefore(soon)}, Issue, RefreshDue, time.Time{}},
+		"backing off":                   {[]edit{doubtful, limited(soon)}, Wait, BackingOff, soon},
+	} {
+		if d := Decide(now, healthy(test.edits...)); d.Action != test.action || d.Reason != test.reason || !d.At.Equal(test.at) {
+			t.Errorf("%s: %s %s at %s, want %s %s at %s", name, d.Action, d.Reason, d.At, test.action, test.reason, test.at)
+		}
+	}
+}
+
+// Nobody saw WeChat issue this Legacy token, and a check cannot tell which appid it belongs to: it is replaced soon.
+func TestReplaceBy(t *testing.T) {
+	soon := after(30 * time.Second)
+	for name, test := range map[string]struct {
+		edits  []edit
+		action Action
+		reason Reason
+		dueAt  time.Time
+	}{
+		"not yet":            {[]edit{legacy, replaceBy(soon)}, Wait, UpToDate, soon},
+		"now":                {[]edit{legacy, replaceBy(now)}, Issue, RefreshDue, now},
+		"long ago":           {[]edit{legacy, replaceBy(after(-time.Hour))}, Issue, RefreshDue, after(-time.Hour)},
+		"later than its due": {[]edit{legacyDue, replaceBy(after(time.Hour))}, Issue, RefreshDue, DueAt(healthy(legacyDue))},
+		"no reason to":       {[]edit{legacy, replaceBy(time.Time{})}, Wait, UpToDate, DueAt(healthy(legacy))},
+		"expired":            {[]edit{legacyExpired, replaceBy(now)}, Issue, Expired, DueAt(healthy(legacyExpired))},
+		"paced":              {[]edit{legacy, replaceBy(now), mintAt(soon)}, Wait, BackingOff, now},
+		"clock unknown":      {[]edit{legacy, replaceBy(now), unsynced}, Check, RefreshDue, now},
+		"Stable asks WeChat": {[]edit{replaceBy(now)}, Wait, UpToDate, DueAt(healthy())},
+	} {
+		d := Decide(now, healthy(test.edits...))
+		if d.Action != test.action || d.Reason != test.reason || !d.DueAt.Equal(test.dueAt) {
+			t.Errorf("%s: %s %s, due at %s, want %s %s, due at %s", name, d.Action, d.Reason, d.DueAt, test.action, test.reason, test.dueAt)
+		}
+		if d.Action == Wait && d.Reason == UpToDate && d.At.After(test.dueAt) {
+			t.Errorf("%s: wakes at %s, after it is due", name, d.At)
 		}
 	}
 }

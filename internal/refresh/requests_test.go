@@ -6,6 +6,9 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // forced are earlier forced calls of the account.
@@ -50,7 +53,7 @@ func TestForcedAt(t *testing.T) {
 	}
 	for name, test := range tests {
 		given := slices.Clone(test.forced)
-		if got := ForcedAt(now, given, test.n); !got.Equal(test.want) {
+		if got := ForcedAt(now, given, test.n, ForcedSpacing); !got.Equal(test.want) {
 			t.Errorf("%s: %s, want %s", name, got, test.want)
 		}
 		if !slices.Equal(given, test.forced) {
@@ -84,17 +87,20 @@ func TestRequests(t *testing.T) {
 		"revoke, then refresh":               {[]edit{askRevoke, askRefresh, almostGone}, Force, RequestRefresh, time.Time{}},
 		"check needs no budget":              {[]edit{askRefresh, askCheck, budgetGone}, Check, RequestCheck, time.Time{}},
 		"Legacy refresh knows no spacing":    {[]edit{legacy, askRefresh, forced(now)}, Force, RequestRefresh, time.Time{}},
-		"Legacy revoke knows no budget":      {[]edit{legacy, askRevoke, budgetGone}, Revoke, RequestRevoke, time.Time{}},
+		"Legacy refresh, budget gone":        {[]edit{legacy, askRefresh, budgetGone}, Wait, "", time.Time{}},
+		"Legacy revoke, budget gone":         {[]edit{legacy, askRevoke, budgetGone}, Wait, "", time.Time{}},
+		"Legacy revoke, one call left":       {[]edit{legacy, askRevoke, almostGone}, Wait, "", time.Time{}},
+		"Legacy refresh, one call left":      {[]edit{legacy, askRefresh, almostGone}, Force, RequestRefresh, time.Time{}},
 		"a request that waits lets others":   {[]edit{askRefresh, forced(now), tampered}, Issue, "", time.Time{}},
-		"refresh, through the back-off":      {[]edit{askRefresh, limited(after(time.Hour))}, Force, RequestRefresh, time.Time{}},
-		"revoke, through the back-off":       {[]edit{askRevoke, limited(after(time.Hour))}, Revoke, RequestRevoke, time.Time{}},
-		"check, through the back-off":        {[]edit{askCheck, limited(after(time.Hour))}, Check, RequestCheck, time.Time{}},
+		"refresh, through the back-off":      {[]edit{askRefresh, backedOff(after(time.Hour))}, Force, RequestRefresh, time.Time{}},
+		"revoke, through the back-off":       {[]edit{askRevoke, backedOff(after(time.Hour))}, Revoke, RequestRevoke, time.Time{}},
+		"check, through the back-off":        {[]edit{askCheck, backedOff(after(time.Hour))}, Check, RequestCheck, time.Time{}},
 		"refresh while a write backs off":    {[]edit{askRefresh, unwritten, refused(soon)}, Wait, "", soon},
 		"check while a write backs off":      {[]edit{askCheck, unwritten, refused(soon)}, Wait, "", soon},
 		"Legacy refresh, write backs off":    {[]edit{legacy, askRefresh, unwritten, refused(soon)}, Wait, "", soon},
 		"refresh while suspended":            {[]edit{askRefresh, func(in *Inputs) { in.Suspended = true }}, Wait, "", after(90 * time.Minute)},
-		"revoke without credentials":         {[]edit{askRevoke, func(in *Inputs) { in.CredentialsMissing = true }}, Wait, "", time.Time{}},
-		"refresh of somebody else's Secret":  {[]edit{askRefresh, func(in *Inputs) { in.Target.Denied = true }}, Wait, "", time.Time{}},
+		"revoke without credentials":         {[]edit{askRevoke, func(in *Inputs) { in.Credentials.Missing = true }}, Wait, "", time.Time{}},
+		"refresh of somebody else's Secret":  {[]edit{askRefresh, func(in *Inputs) { in.Target.Conflict = true }}, Wait, "", time.Time{}},
 		"revoke, second call 31.9 s later":   {[]edit{askRevoke, started(after(-31900 * time.Millisecond)), forced(after(-31900 * time.Millisecond))}, Wait, "", after(100 * time.Millisecond)},
 		"revoke, second call 32 s later":     {[]edit{askRevoke, started(after(-32 * time.Second)), forced(after(-32 * time.Second))}, Revoke, RequestRevoke, time.Time{}},
 		"Legacy revoke, second mint":         {[]edit{legacy, askRevoke, started(after(-31 * time.Second))}, Wait, "", after(time.Second)},
@@ -104,9 +110,10 @@ func TestRequests(t *testing.T) {
 		"revoke goes on after the back-off":  {[]edit{askRevoke, started(longAgo), limited(soon)}, Wait, "", soon},
 		"revoke first, refresh after it":     {[]edit{askRevoke, askRefresh, started(after(-10 * time.Second))}, Wait, "", after(22 * time.Second)},
 		"check during a revoke":              {[]edit{askCheck, started(after(-10 * time.Second))}, Check, RequestCheck, time.Time{}},
-		// The progress is an annotation: a time that no clock can have had must not stop revokes for ever.
-		"revoke, a clock that was ahead": {[]edit{askRevoke, started(after(10 * time.Second))}, Wait, "", after(42 * time.Second)},
-		"revoke, a time made up":         {[]edit{askRevoke, started(after(9999 * time.Hour))}, Revoke, RequestRevoke, time.Time{}},
+		// A time that was noted by a clock that ran ahead puts nothing off.
+		"revoke, whole seconds of WeChat": {[]edit{askRevoke, started(after(4 * time.Second))}, Wait, "", after(36 * time.Second)},
+		"revoke, a clock that was ahead":  {[]edit{askRevoke, started(after(10 * time.Second))}, Revoke, RequestRevoke, time.Time{}},
+		"revoke, a time made up":          {[]edit{askRevoke, started(after(9999 * time.Hour))}, Revoke, RequestRevoke, time.Time{}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -122,5 +129,118 @@ func TestRequests(t *testing.T) {
 				t.Errorf("wakes at %s, want %s", d.At, test.at)
 			}
 		})
+	}
+}
+
+// WeChat will not answer before the wait that it named, so a request ends without an attempt.
+func TestDecline(t *testing.T) {
+	retry := after(time.Hour)
+	named := func(in *Inputs) { // an Action failure with a wait of WeChat's, such as 89506
+		in.Failure = &Failure{
+			Class: token.Action, Reason: v1alpha1.ReasonIPBlocked, Code: 89506, Named: time.Hour, Binds: true,
+			First: after(-20 * time.Second), Time: after(-20 * time.Second), Attempts: 1, RetryAt: retry,
+		}
+	}
+	halfDone := func(in *Inputs) { in.Requests.Revoke, in.Requests.RevokeStarted = true, after(-time.Hour) }
+	budgetGone := forced(aDay(after(-23*time.Hour), 20)...)
+	tests := map[string]struct {
+		edits   []edit
+		action  Action
+		request RequestKind
+		reason  Reason
+	}{
+		"refresh, Limited":               {[]edit{askRefresh, limited(retry)}, Decline, RequestRefresh, RequestExecutable},
+		"revoke, Limited":                {[]edit{askRevoke, limited(retry)}, Decline, RequestRevoke, RequestExecutable},
+		"check, Limited":                 {[]edit{askCheck, limited(retry)}, Decline, RequestCheck, RequestExecutable},
+		"refresh, Named":                 {[]edit{askRefresh, named}, Decline, RequestRefresh, RequestExecutable},
+		"check, Named":                   {[]edit{askCheck, named}, Decline, RequestCheck, RequestExecutable},
+		"Legacy refresh, Limited":        {[]edit{legacy, askRefresh, limited(retry)}, Decline, RequestRefresh, RequestExecutable},
+		"check without a target":         {[]edit{legacyMissing, askCheck, limited(retry)}, Decline, RequestCheck, RequestExecutable},
+		"all of them, the revoke first":  {[]edit{askCheck, askRefresh, askRevoke, limited(retry)}, Decline, RequestRevoke, RequestExecutable},
+		"one that had to wait anyway":    {[]edit{askRefresh, forced(now), limited(retry)}, Decline, RequestRefresh, RequestExecutable},
+		"one that no budget allows":      {[]edit{askRefresh, budgetGone, limited(retry)}, Decline, RequestRefresh, RequestExecutable},
+		"a Legacy refresh after a mint":  {[]edit{legacy, askRefresh, mintedAt(now), limited(retry)}, Decline, RequestRefresh, RequestExecutable},
+		"the wait is over":               {[]edit{askRefresh, limited(now)}, Force, RequestRefresh, RequestExecutable},
+		"the wait does not bind":         {[]edit{askRefresh, limited(retry), released}, Force, RequestRefresh, RequestExecutable},
+		"a clock that was ahead":         {[]edit{askRefresh, limited(retry), failureAt(after(time.Minute))}, Force, RequestRefresh, RequestExecutable},
+		"a back-off of our own":          {[]edit{askRefresh, backedOff(retry)}, Force, RequestRefresh, RequestExecutable},
+		"a revoke that is half done":     {[]edit{halfDone, limited(retry)}, Wait, "", BackingOff},
+		"half done, and a check":         {[]edit{halfDone, askCheck, limited(retry)}, Decline, RequestCheck, RequestExecutable},
+		"half done, and a refresh":       {[]edit{halfDone, askRefresh, limited(retry)}, Wait, "", BackingOff},
+		"half done, Named":               {[]edit{halfDone, named}, Wait, "", BackingOff},
+		"half done, the wait is over":    {[]edit{halfDone, limited(now)}, Revoke, RequestRevoke, RequestExecutable},
+		"a token that is to be written":  {[]edit{askRefresh, unwritten, limited(retry)}, Write, "", TokenUnwritten},
+		"suspended":                      {[]edit{askRefresh, limited(retry), func(in *Inputs) { in.Suspended = true }}, Wait, "", Suspended},
+		"somebody else's Secret":         {[]edit{askRefresh, limited(retry), func(in *Inputs) { in.Target.Conflict = true }}, Wait, "", NotOwner},
+		"the API server refused a write": {[]edit{askRefresh, refused(retry)}, Force, RequestRefresh, RequestExecutable},
+	}
+	for name, test := range tests {
+		d := Decide(now, healthy(append([]edit{checked(now)}, test.edits...)...))
+		if d.Action != test.action || d.Request != test.request || d.Reason != test.reason {
+			t.Errorf("%s: %s %s %q, want %s %s %q", name, d.Action, d.Reason, d.Request, test.action, test.reason, test.request)
+		}
+		if d.Action == Decline && (!d.RetryAt.Equal(retry) || !d.At.IsZero()) {
+			t.Errorf("%s: not before %s, at %s", name, d.RetryAt, d.At)
+		}
+	}
+	// While it backs off, a half-done revoke is woken when the wait is over.
+	if d := Decide(now, healthy(checked(now), halfDone, limited(after(30*time.Second)))); !d.At.Equal(after(30 * time.Second)) {
+		t.Errorf("half done: wakes at %s", d.At)
+	}
+}
+
+// A Legacy token lives for five minutes after the next mint, and a volume follows within 90 s: a refresh must not end one that a pod
+// may hold.
+func TestLegacyRefreshAfterAMint(t *testing.T) {
+	const spacing = 5*time.Minute + 30*time.Second
+	tests := map[string]struct {
+		edits  []edit
+		action Action
+		reason Reason
+		at     time.Time // for Wait
+	}{
+		"just minted":            {[]edit{legacy, askRefresh, mintedAt(now)}, Wait, UpToDate, after(spacing)},
+		"a second too early":     {[]edit{legacy, askRefresh, mintedAt(after(time.Second - spacing))}, Wait, UpToDate, after(time.Second)},
+		"late enough":            {[]edit{legacy, askRefresh, mintedAt(after(-spacing))}, Force, RequestExecutable, time.Time{}},
+		"no mint is known":       {[]edit{legacy, askRefresh, mintedAt(time.Time{})}, Force, RequestExecutable, time.Time{}},
+		"a clock that was ahead": {[]edit{legacy, askRefresh, mintedAt(after(time.Hour))}, Force, RequestExecutable, time.Time{}},
+		"a revoke does not wait": {[]edit{legacy, askRevoke, mintedAt(now)}, Revoke, RequestExecutable, time.Time{}},
+		"nor does Stable":        {[]edit{askRefresh, mintedAt(now)}, Force, RequestExecutable, time.Time{}},
+		"nor what is due":        {[]edit{legacyDue, askRefresh, mintedAt(now)}, Issue, RefreshDue, time.Time{}},
+		"another member mints":   {[]edit{legacy, askRefresh, mintedAt(after(-spacing)), mintEndsBy(after(10 * time.Second))}, Wait, UpToDate, after(10 * time.Second)},
+	}
+	for name, test := range tests {
+		// The check is far, so that nothing but the request wakes.
+		d := Decide(now, healthy(append([]edit{every(time.Hour), checked(now)}, test.edits...)...))
+		if d.Action != test.action || d.Reason != test.reason || !d.At.Equal(test.at) {
+			t.Errorf("%s: %s %s at %s, want %s %s at %s", name, d.Action, d.Reason, d.At, test.action, test.reason, test.at)
+		}
+	}
+}
+
+// Checks on request are paced for the account, and one that has to mint follows the pace of mints.
+func TestPaceOfRequestedChecks(t *testing.T) {
+	soon := after(8 * time.Second)
+	checkAt := func(in *Inputs) { in.Account.CheckNotBefore = soon }
+	tests := map[string]struct {
+		edits  []edit
+		action Action
+		at     time.Time
+	}{
+		"no pace":                        {[]edit{askCheck}, Check, time.Time{}},
+		"checked just now":               {[]edit{askCheck, checkAt}, Wait, soon},
+		"Legacy, checked just now":       {[]edit{legacy, askCheck, checkAt}, Wait, soon},
+		"a refresh needs no such pace":   {[]edit{askRefresh, checkAt}, Force, time.Time{}},
+		"what is due does not either":    {[]edit{checked(after(-time.Minute)), due, askCheck, checkAt}, Issue, time.Time{}},
+		"no target, Stable":              {[]edit{missing, repairAt(after(time.Minute)), askCheck, checkAt}, Wait, soon},
+		"no target, Legacy":              {[]edit{legacyMissing, askCheck, checkAt}, Issue, time.Time{}},
+		"no target, Legacy, mints paced": {[]edit{legacyMissing, askCheck, mintAt(soon)}, Wait, soon},
+		"no target, another mints":       {[]edit{legacyMissing, askCheck, mintEndsBy(soon)}, Wait, soon},
+	}
+	for name, test := range tests {
+		d := Decide(now, healthy(append([]edit{checked(now)}, test.edits...)...))
+		if d.Action != test.action || !d.At.Equal(test.at) {
+			t.Errorf("%s: %s %s at %s, want %s at %s", name, d.Action, d.Reason, d.At, test.action, test.at)
+		}
 	}
 }
