@@ -36,7 +36,7 @@ func TestRevokeForgedAsDone(t *testing.T) {
 		if !w.wechat.Valid(leaked) {
 			t.Fatal("one call killed the token")
 		}
-		w.updateSecret("shop", func(s *corev1.Secret) { s.Annotations[v1alpha1.AnnotationRevoke] = "done/x/leak" })
+		w.updateSecret("shop", func(s *corev1.Secret) { s.Annotations[v1alpha1.AnnotationPrefix+"revoke"] = "done/x/leak" })
 		calledDone := func() bool { return w.handled("shop").Revoke == "leak" && w.wechat.Valid(leaked) }
 		if w.holdsWithin(2*time.Second, calledDone) {
 			t.Error("the revoke is called done, and the leaked token lives")
@@ -68,7 +68,7 @@ func TestRefreshForgedAsDone(t *testing.T) {
 		w.createCredentials(appSecret)
 		w.createToken("shop", hourly, in)
 		value := w.eventuallyReady("shop")
-		w.updateSecret("shop", func(s *corev1.Secret) { s.Annotations[v1alpha1.AnnotationHandledRefresh] = "leak" })
+		w.updateSecret("shop", func(s *corev1.Secret) { s.Annotations[v1alpha1.AnnotationPrefix+"handled-refresh"] = "leak" })
 		w.pass(6*time.Minute, "shop")
 		w.ask("shop", v1alpha1.AnnotationRefreshRequestedAt, "leak")
 		w.Eventually(func() string { return w.handled("shop").Refresh }).Should(gomega.Equal("leak"))

@@ -100,8 +100,11 @@ func (p *pass) observeEnd(o *report.Observation, unattested bool) {
 			t.ExpiresAt = refresh.Earlier(t.ExpiresAt, m.At.Add(previousLives))
 		}
 	}
-	if unattested {
-		t.ReplaceBy = p.state.verdict.At.Add(replaceUnattestedAfter)
+	if at := &p.state.verdict.At; unattested && o.ClockSynced {
+		if at.IsZero() || refresh.IsInFuture(*at, o.Now) {
+			*at = o.Now
+		}
+		t.ReplaceBy = at.Add(replaceUnattestedAfter)
 	}
 }
 

@@ -219,6 +219,11 @@ func (s *subject) runUntil(d time.Duration, done func() bool) bool {
 		if result.RequeueAfter <= 0 {
 			s.Fatal("the operator sleeps for ever")
 		}
+		if result.RequeueAfter == controller.LookSoon { // the cache follows in real time
+			time.Sleep(2 * time.Millisecond)
+			s.wake = s.clock.now()
+			continue
+		}
 		s.wake = s.clock.now().Add(result.RequeueAfter)
 		if done() {
 			return true

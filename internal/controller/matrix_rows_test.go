@@ -221,6 +221,9 @@ func (m *matrix) withoutToken() {
 	if m.lost() {
 		s.clock.advance(tenMinutes)
 	}
+	if p.class == vocab.Limited && m.answer.reason == v1alpha1.ReasonIPBlocked {
+		s.clock.advance(24 * time.Hour) // a wait that WeChat named is the account's, whatever becomes of the credentials
+	}
 	s.updateSecret(s.name+"-credentials", func(secret *corev1.Secret) { secret.Labels = map[string]string{"touched": "yes"} })
 	s.restart(10 * time.Second)
 	s.run(0)

@@ -89,17 +89,33 @@ func (p *pass) observeTarget(ctx context.Context, o *report.Observation, known k
 		return nil
 	}
 	o.Record = target.DecodeRecord(secret.Annotations)
-	if !o.Ownership.Writable() || o.Ownership.Claim == target.Adopt {
+	switch {
+	case !o.Ownership.Writable():
 		return nil
-	}
-	if snapshot != nil {
+	case snapshot != nil && o.Ownership.Claim == target.Adopt: // whatever it holds gives way
+		p.state.verdict = target.Verdict{UID: secret.UID, ResourceVersion: secret.ResourceVersion, Refused: snapshot.Refusal()}
+	case snapshot != nil:
 		p.judge(o, *snapshot)
 	}
-	o.Holding = p.state.verdict.Holding
-	if refused := p.state.verdict.Refused; refused != "" {
-		o.Ownership = target.Ownership{Claim: target.Conflict, Message: refused}
+	p.attest(o)
+	v := p.state.verdict
+	o.Holding = v.Holding
+	if v.Refused != "" && v.ResourceVersion == secret.ResourceVersion {
+		o.Ownership = target.Ownership{Claim: target.Conflict, Message: v.Refused}
 	}
 	return nil
+}
+
+// attest recognizes a token that the status has come to name since the Secret was read: another process of this operator wrote both.
+func (p *pass) attest(o *report.Observation) {
+	v, s := &p.state.verdict, p.resource.Status.Token
+	if v.Holding != target.HoldsUnattested || s == nil || s.Fingerprint == "" || s.Fingerprint != v.Fingerprint ||
+		o.Ownership.Claim != target.Own {
+		return
+	}
+	v.Holding = target.HoldsKnown
+	stored := target.Attested(s, o.Record)
+	p.state.stored = &stored
 }
 
 // findTarget returns the target's metadata, nil for none: as the last step left it, from the cache, or, where the cache cannot know,
@@ -207,8 +223,8 @@ func (p *pass) judge(o *report.Observation, snapshot target.Snapshot) {
 	if match > 0 {
 		p.state.stored = &known[match] // another process of this operator wrote it
 	}
-	v.Fingerprint, v.At = o.Record.TokenFingerprint, now
-	if last.Holding == v.Holding && last.Fingerprint == v.Fingerprint && !refresh.IsInFuture(last.At, now) {
+	v.Fingerprint = o.Record.TokenFingerprint
+	if last.Holding == v.Holding && last.Fingerprint == v.Fingerprint {
 		v.At = last.At
 	}
 	p.state.verdict = v

@@ -69,7 +69,8 @@ type Verdict struct {
 	UID             types.UID
 	ResourceVersion string
 	Holding         Holding
-	// Fingerprint is that of the token that the record names, and At when the Secret was first seen to hold it so.
+	// Fingerprint is that of the token that the record names, and At when the Secret was first seen to hold it so; zero while
+	// WeChat's time is not known.
 	Fingerprint string
 	At          time.Time
 	// Refused tells why the Secret cannot receive a token at all; empty if it can.
@@ -79,7 +80,7 @@ type Verdict struct {
 // Judge compares the data of a Secret with the tokens that the operator knows, the likeliest first, and returns the index of the one that
 // it is, or -1. now is zero while WeChat's time is not known; then every expiry is plausible.
 func Judge(s Snapshot, key string, known []Token, now time.Time) (v Verdict, match int) {
-	v = Verdict{UID: s.Meta.UID, ResourceVersion: s.Meta.ResourceVersion, Holding: HoldsOther, Refused: s.refusal()}
+	v = Verdict{UID: s.Meta.UID, ResourceVersion: s.Meta.ResourceVersion, Holding: HoldsOther, Refused: s.Refusal()}
 	r := DecodeRecord(s.Meta.Annotations)
 	for i, t := range known {
 		appID := t.AppID
@@ -97,8 +98,8 @@ func Judge(s Snapshot, key string, known []Token, now time.Time) (v Verdict, mat
 	return v, -1
 }
 
-// refusal returns why the Secret cannot receive a token and what to do; "" if it can.
-func (s Snapshot) refusal() string {
+// Refusal returns why the Secret cannot receive a token and what to do; "" if it can.
+func (s Snapshot) Refusal() string {
 	switch {
 	case s.Type != corev1.SecretTypeOpaque:
 		return fmt.Sprintf("Secret %q is of type %q and cannot receive the token: choose another spec.target.name, or delete the Secret",

@@ -95,8 +95,8 @@ func forgedAnnotations() (lies []object) {
 		{v1alpha1.AnnotationCredentialsFingerprint, "0123456789abcdef"},
 		{v1alpha1.AnnotationExpiresAt, "2099-01-01T00:00:00Z"},
 		{v1alpha1.AnnotationIssuedAt, "2099-01-01T00:00:00Z"},
-		{v1alpha1.AnnotationHandledRefresh, "forged"},
-		{v1alpha1.AnnotationRevoke, now.Format(time.RFC3339) + "/0123456789abcdef/forged"},
+		{v1alpha1.AnnotationPrefix + "handled-refresh", "forged"}, // older designs believed these two
+		{v1alpha1.AnnotationPrefix + "revoke", now.Format(time.RFC3339) + "/0123456789abcdef/forged"},
 	} {
 		lies = append(lies, object{"metadata": object{"annotations": object{lie[0]: lie[1]}}})
 	}

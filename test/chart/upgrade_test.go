@@ -4,7 +4,6 @@ package chart
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,8 +28,8 @@ const (
 	releaseSystem = release + "-system"
 	deployment    = release + "-controller-manager"
 
-	// olderCommit is the last one before the API changed. Upgrades are tested from its chart and its operator.
-	olderCommit  = "ee1742e359301f108e33b7ac3cadfe28058b6009"
+	// olderRelease is the last state before the API changed (ee1742e). Upgrades are tested from its chart and its operator.
+	olderRelease = "testdata/older-release.tar.gz"
 	olderVersion = "v0.0.9"
 )
 
@@ -135,15 +134,15 @@ func newCRD() *unstructured.Unstructured {
 	return crd
 }
 
-// olderChart takes the older release from the history: it builds the operator and returns the folder of the chart. Both have
-// today's version there, and get one of their own.
+// olderChart unpacks the older release, builds its operator and returns the folder of its chart. Both have today's version there,
+// and get one of their own. The release is kept as an archive, so that the test needs no history of the repository:
+//
+//	git archive <commit> -- api cmd/operator internal charts/wechat-token-operator go.mod go.sum LICENSE | gzip -9n
 func (w *world) olderChart() string {
 	w.Helper()
 	tree := w.TempDir()
-	script := fmt.Sprintf("git -C ../.. archive %s | tar -xf - -C '%s'", olderCommit, tree)
-	extract := exec.CommandContext(w.Context(), "bash", "-euo", "pipefail", "-c", script) //nolint:gosec // our own
-	if out, err := extract.CombinedOutput(); err != nil {
-		w.Fatalf("taking the older release from the history (a shallow clone has none; git fetch --unshallow gets it): %v\n%s", err, out)
+	if out, err := exec.CommandContext(w.Context(), "tar", "-xzf", olderRelease, "-C", tree).CombinedOutput(); err != nil {
+		w.Fatalf("unpacking the older release: %v\n%s", err, out)
 	}
 	w.must(buildImage(w.Context(), tree, w.dir, olderVersion))
 	chart := filepath.Join(tree, "charts", "wechat-token-operator")
