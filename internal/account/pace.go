@@ -126,12 +126,22 @@ func (a *Account) BeginUnrequestedMint(now time.Time) (undo func()) {
 	return func() { taken.CancelAt(now) }
 }
 
-// BeginRequestedMint counts a requested mint or a forced call against the account's budget.
-func (a *Account) BeginRequestedMint(now time.Time) {
+// BeginRequestedMint counts a requested mint or a forced call against the account's budget. The returned function takes it back, for a
+// call that WeChat refused or that was not sent.
+func (a *Account) BeginRequestedMint(now time.Time) (undo func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	last := a.pace.lastMint
 	a.pace.lastMint = now
 	a.pace.forced = append(withinDay(a.pace.forced, now), now)
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.pace.forced = slices.DeleteFunc(a.pace.forced, now.Equal)
+		if a.pace.lastMint.Equal(now) {
+			a.pace.lastMint = last
+		}
+	}
 }
 
 // LastMint returns when the last mint of this process was begun; zero if there was none.
@@ -150,18 +160,6 @@ func (a *Account) MarkedMintNotBefore(now time.Time) time.Time {
 		return time.Time{}
 	}
 	return a.minted.At.Add(min(markedMintAfter, a.minted.ExpiresAt.Sub(a.minted.At)/4))
-}
-
-// AddForced adds forced calls that a member's status tells of, so that the budget outlives the process. A status has whole
-// seconds, so a call within a second of a known one is the same.
-func (a *Account) AddForced(times []time.Time, now time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, t := range withinDay(times, now) {
-		if !slices.ContainsFunc(a.pace.forced, func(known time.Time) bool { return t.Sub(known).Abs() < time.Second }) {
-			a.pace.forced = append(a.pace.forced, t)
-		}
-	}
 }
 
 // Forced returns the forced calls and requested mints of the account within 24 hours.

@@ -3,8 +3,12 @@
 package controller
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
@@ -57,14 +61,16 @@ func (p *pass) observeStored(o *report.Observation) {
 	accepted := confirmed.Fingerprint == s.Fingerprint
 	o.Token.Unbelievable = !believable || p.foreignTokenWritten(o) && !accepted
 	o.Token.Doubtful = unattested && !accepted || confirmed.Doubted
+	disputed := !o.Traits.EndsOlder && !accepted && confirmed.Fingerprint != "" // another member was given another token
 	switch {
-	case !o.Traits.EndsOlder && accepted:
-		o.Token.ExpiresAt = confirmed.ExpiresAt // a probe tells no expiry
-	case !o.Traits.EndsOlder && confirmed.Fingerprint != "":
-		o.Token.Doubtful = true // another member was given another token
-	}
-	if accepted && !refresh.IsInFuture(confirmed.At, o.Now) {
+	case accepted && !refresh.IsInFuture(confirmed.At, o.Now):
 		o.Token.CheckedAt = confirmed.At
+	case disputed && p.state.failure == nil && !refresh.IsInFuture(p.state.attempts.called, o.Now):
+		o.Token.CheckedAt = p.state.attempts.called
+	}
+	o.Token.Doubtful = o.Token.Doubtful || disputed
+	if !o.Traits.EndsOlder && accepted {
+		o.Token.ExpiresAt = confirmed.ExpiresAt // a probe tells no expiry
 	}
 	if o.Traits.EndsOlder {
 		p.observeEnd(o, unattested)
@@ -192,7 +198,7 @@ func (p *pass) wants(kind refresh.RequestKind) bool {
 }
 
 // observeRequests finds the requests that are to be carried out.
-func (p *pass) observeRequests(o *report.Observation) {
+func (p *pass) observeRequests(ctx context.Context, o *report.Observation) error {
 	for _, kind := range refresh.RequestKinds() {
 		o.LongRequest = o.LongRequest || len(requested(p.resource, kind)) > v1alpha1.RequestValueMaxLength
 	}
@@ -210,10 +216,49 @@ func (p *pass) observeRequests(o *report.Observation) {
 		o.Requests.RevokeStarted = r.FirstForcedTime.UTC()
 	}
 	if acct := p.state.membership.account; acct != nil {
-		acct.AddForced(progress.Forced, o.Now)
-		o.Requests.Forced = acct.Forced(o.Now)
+		o.Requests.Forced = slices.Concat(o.Requests.Forced, acct.Forced(o.Now))
 	}
+	if o.Requests.Refresh || o.Requests.Revoke {
+		if err := p.observeBudget(ctx, o); err != nil {
+			return err
+		}
+	}
+	o.Requests.Forced = distinct(o.Requests.Forced)
 	o.Progress = *progress
+	return nil
+}
+
+// observeBudget adds what the other resources of the appid and mode have used of the account's budget, and when the last of them was
+// given a token. Only the operator writes a status, and WeChat answered only to the right AppSecret, so it does not matter whether they
+// have joined the account since this process started.
+func (p *pass) observeBudget(ctx context.Context, o *report.Observation) error {
+	var opts []client.ListOption
+	if o.Traits.EndsOlder {
+		opts = append(opts, client.MatchingFields{legacyAppIDIndex: p.resource.Spec.AppID})
+	}
+	list := &v1alpha1.WeChatAppTokenList{}
+	if err := p.Client.List(ctx, list, append(opts, client.UnsafeDisableDeepCopy)...); err != nil {
+		return fmt.Errorf("listing WeChatAppTokens: %w", err)
+	}
+	for i := range list.Items {
+		other := &list.Items[i]
+		if other.UID == p.resource.UID || other.Spec.AppID != p.resource.Spec.AppID || other.Spec.Mode != p.resource.Spec.Mode {
+			continue
+		}
+		for _, t := range other.Status.ForcedRefreshes {
+			o.Requests.Forced = append(o.Requests.Forced, t.UTC())
+		}
+		if t := other.Status.Token; t != nil && t.Mode == other.Spec.Mode {
+			o.Account.LastMint = refresh.Later(o.Account.LastMint, t.IssueTime.UTC())
+		}
+	}
+	return nil
+}
+
+// distinct returns the times in their order. A status has whole seconds, so times within a second of each other are the same call.
+func distinct(times []time.Time) []time.Time {
+	slices.SortFunc(times, time.Time.Compare)
+	return slices.CompactFunc(times, func(a, b time.Time) bool { return a.Sub(b).Abs() < time.Second })
 }
 
 // observeCheck ends a check request that was answered already: WeChat confirmed the stored token to a member of the account after the
@@ -232,6 +277,9 @@ func (p *pass) observeCheck(o *report.Observation) {
 
 // observeAccount describes what the members of the account share, and tells the account about this member.
 func (p *pass) observeAccount(o *report.Observation) {
+	if o.Traits.EndsOlder {
+		o.Account.LastMint = refresh.Later(o.Account.LastMint, o.Stored.IssuedAt)
+	}
 	acct := p.state.membership.account
 	if acct == nil {
 		return
@@ -243,7 +291,7 @@ func (p *pass) observeAccount(o *report.Observation) {
 	o.Account.MemberWaiting = acct.Wanted(o.Now)
 	o.Account.FetcherAsked = o.Now.Before(refresh.EarliestNext(p.state.attempts.asked, 2*askAgainAfter, o.Now))
 	o.Account.MintNotBefore = p.issueNotBefore(o)
-	o.Account.LastMint = refresh.Later(acct.LastMint(), o.Stored.IssuedAt)
+	o.Account.LastMint = refresh.Later(o.Account.LastMint, acct.LastMint())
 	if acct.AwaitMint(nameOf(p.resource)) {
 		o.Account.MintEndsBy = o.Now.Add(account.MintTakes)
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -94,7 +95,7 @@ func (l legacy) call(ctx context.Context, o report.Observation, d refresh.Decisi
 	if m.unrequested {
 		undo = acct.BeginUnrequestedMint(now)
 	} else {
-		acct.BeginRequestedMint(now)
+		undo = acct.BeginRequestedMint(now)
 		e.forcedAt = now
 	}
 	e.calledAt = now
@@ -106,6 +107,7 @@ func (l legacy) call(ctx context.Context, o report.Observation, d refresh.Decisi
 		refused, answered := errors.AsType[*token.Error](err)
 		if !answered || !refused.MaybeSent {
 			undo()
+			e.forcedAt = time.Time{}
 			intent := e.intent.NotMinted(m.mark)
 			e.intent = &intent
 		}
@@ -188,7 +190,9 @@ func (l legacy) check(ctx context.Context, o report.Observation, d refresh.Decis
 			(f.Class == token.Transient || f.Class == token.Limited && !o.Now.Before(f.RetryAt))
 		l.sight(o)
 	case isRefused && refused.Reason == token.ReasonTokenRejected:
-		l.noteRejected(ctx, o)
+		if err := l.noteRejected(ctx, o); err != nil {
+			return e, err
+		}
 	case o.Token.Doubtful || askedTheTime && !synced:
 		return failed(ctx, e, err) // the answer was needed
 	case ctx.Err() != nil:
@@ -212,11 +216,16 @@ func (l legacy) sight(o report.Observation) {
 
 // noteRejected records that WeChat refuses the stored token. If the operator wrote it, did not replace it, and it should still live,
 // something else fetches for this appid.
-func (l legacy) noteRejected(ctx context.Context, o report.Observation) {
+func (l legacy) noteRejected(ctx context.Context, o report.Observation) error {
 	acct, now := l.state.membership.account, l.WeChat.Now()
-	minted := acct.Minted()
-	replaced := minted.Fingerprint != o.Stored.Fingerprint && minted.At.After(o.Stored.IssuedAt)
-	early := now.Before(o.Stored.ExpiresAt.Add(-time.Minute)) && !replaced && !o.Stored.Unattested
+	early := now.Before(o.Stored.ExpiresAt.Add(-time.Minute)) && !o.Stored.Unattested
+	if early {
+		replaced, err := l.replaced(ctx, o)
+		if err != nil {
+			return err
+		}
+		early = !replaced
+	}
 	deaths := acct.NoteDead(o.Stored.Fingerprint, early, now)
 	log.FromContext(ctx).Info("WeChat refuses the stored Legacy token",
 		"fingerprint", o.Stored.Fingerprint, "early", early, "deathsWithinTheHour", deaths)
@@ -226,4 +235,22 @@ func (l legacy) noteRejected(ctx context.Context, o report.Observation) {
 	if deaths >= 2 {
 		l.event(report.ForeignFetcher(l.resource.Spec.AppID, deaths))
 	}
+	return nil
+}
+
+// replaced reports whether this operator has issued a later token for the appid, by what it remembers or by the status of a resource.
+func (l legacy) replaced(ctx context.Context, o report.Observation) (bool, error) {
+	if m := l.state.membership.account.Minted(); m.Fingerprint != o.Stored.Fingerprint && m.At.After(o.Stored.IssuedAt) {
+		return true, nil
+	}
+	list := &v1alpha1.WeChatAppTokenList{}
+	err := l.Client.List(ctx, list, client.MatchingFields{legacyAppIDIndex: l.resource.Spec.AppID}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return false, fmt.Errorf("listing Legacy WeChatAppTokens: %w", err)
+	}
+	return slices.ContainsFunc(list.Items, func(r v1alpha1.WeChatAppToken) bool {
+		t := r.Status.Token
+		return t != nil && t.Mode == v1alpha1.ModeLegacy && t.Fingerprint != "" && t.Fingerprint != o.Stored.Fingerprint &&
+			t.IssueTime.After(o.Stored.IssuedAt)
+	}), nil
 }

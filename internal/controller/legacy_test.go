@@ -219,6 +219,7 @@ func TestMintRefused(t *testing.T) {
 	w.createToken("shop", legacy)
 	value := w.eventuallyReady("shop")
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Errcode: 40164})
+	w.clock.advance(6 * time.Minute)
 	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
 	w.Eventually(func() string { return w.condition("shop", v1alpha1.ConditionRefreshFailing).Reason }).
 		Should(gomega.Equal(v1alpha1.ReasonIPNotAllowed))
@@ -238,7 +239,7 @@ func TestMintLostAndThenRefused(t *testing.T) {
 	w.createCredentials(appSecret)
 	w.createToken("shop", legacy, func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = time.Hour })
 	value := w.eventuallyReady("shop")
-	w.clock.advance(3 * time.Minute) // a mark alone causes no mint sooner
+	w.clock.advance(6 * time.Minute) // neither a refresh nor a mark alone causes a mint sooner
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Cut: wechattest.CutAfter, Times: 1})
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Errcode: -1, Times: 1})
 	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))

@@ -166,10 +166,10 @@ func (l legacy) serves(o report.Observation, t *v1alpha1.TokenStatus) bool {
 	}
 	s := o.Stored
 	newer := t.Fingerprint != s.Fingerprint && s.IssuedAt.Truncate(time.Second).Before(t.IssueTime.Time)
-	if o.Holding == target.HoldsUnattested {
+	_, dead := acct.DeadSince(s.Fingerprint)
+	if o.Holding == target.HoldsUnattested && !dead {
 		return newer // an older one would give way to the Secret's
 	}
-	_, dead := acct.DeadSince(s.Fingerprint)
 	return newer || dead || o.Target.Tampered || o.Target.AppIDChanged || o.Target.ModeChanged || o.Credentials.Changed
 }
 

@@ -49,7 +49,9 @@ func (p *pass) observe(ctx context.Context, known knownTarget) (report.Observati
 	o.Deleting, o.Suspended = p.gone, p.resource.Spec.Suspend
 	p.observeStored(&o)
 	p.observeFailure(&o)
-	p.observeRequests(&o)
+	if err := p.observeRequests(ctx, &o); err != nil {
+		return o, err
+	}
 	p.observeAccount(&o)
 	p.observeDelivery(&o)
 	p.state.attempts.unreadSince = time.Time{}
@@ -83,7 +85,7 @@ func (p *pass) observeTarget(ctx context.Context, o *report.Observation, known k
 			return err
 		}
 	}
-	p.noteReplaced(secret)
+	p.noteReplaced(secret, o.Ownership)
 	o.Secret = secret
 	if secret == nil {
 		return nil
@@ -110,7 +112,7 @@ func (p *pass) observeTarget(ctx context.Context, o *report.Observation, known k
 func (p *pass) attest(o *report.Observation) {
 	v, s := &p.state.verdict, p.resource.Status.Token
 	if v.Holding != target.HoldsUnattested || s == nil || s.Fingerprint == "" || s.Fingerprint != v.Fingerprint ||
-		o.Ownership.Claim != target.Own {
+		target.FormatTime(o.Record.ExpiresAt) != target.FormatTime(s.ExpirationTime.Time) || o.Ownership.Claim != target.Own {
 		return
 	}
 	v.Holding = target.HoldsKnown
@@ -196,9 +198,13 @@ func (p *pass) judged(secret *metav1.PartialObjectMetadata, ownership target.Own
 	return true
 }
 
-// noteReplaced counts a target that somebody deleted, or deleted and created again.
-func (p *pass) noteReplaced(secret *metav1.PartialObjectMetadata) {
-	if v := p.state.verdict; v.UID != "" && (secret == nil || secret.UID != v.UID) {
+// noteReplaced counts a target that somebody deleted, or replaced by one that has to be adopted again.
+func (p *pass) noteReplaced(secret *metav1.PartialObjectMetadata, ownership target.Ownership) {
+	v := p.state.verdict
+	if v.UID == "" || v.Refused != "" {
+		return
+	}
+	if secret == nil || secret.UID != v.UID || ownership.Claim == target.Adopt {
 		p.state.repairs = p.state.repairs.noted(p.WeChat.Now())
 		p.state.verdict = target.Verdict{}
 	}

@@ -174,7 +174,12 @@ func (p *pass) run(ctx context.Context) (ctrl.Result, error) {
 			return ctrl.Result{}, err
 		}
 		p.apply(ctx, o, d, e)
-		known = e.target
+		if known = e.target; e.landed != nil {
+			// If the process is told to end now, the status is still written, or the next one would carry out a request again.
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), writeTakes)
+			defer cancel()
+		}
 		if e.reportFirst {
 			o.Progress = p.state.progress
 			if err := p.report(ctx, o, d); err != nil {

@@ -320,6 +320,7 @@ func TestToldToEndDuringAMint(t *testing.T) {
 	w.createToken("shop", legacy)
 	value := w.eventuallyReady("shop")
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Delay: time.Second})
+	w.clock.advance(6 * time.Minute)
 	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
 	w.Eventually(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(2))
 	o.stop()

@@ -115,7 +115,7 @@ func (s stable) force(ctx context.Context, o report.Observation, d refresh.Decis
 		return effect{}, err
 	}
 	acct, now := s.state.membership.account, s.WeChat.Now()
-	acct.BeginRequestedMint(now)
+	undo := acct.BeginRequestedMint(now)
 	e := effect{calledAt: now, forcedAt: now}
 	log.FromContext(ctx).Info("forcing a new token on request", "request", d.Request)
 	failpoint.Hit("before-force")
@@ -124,6 +124,9 @@ func (s stable) force(ctx context.Context, o report.Observation, d refresh.Decis
 	if err != nil {
 		if refused, ok := errors.AsType[*token.Error](err); ok && refused.MaybeSent {
 			acct.Doubt() // in Legacy mode the mark on the Secret says so
+		} else {
+			undo()
+			e.forcedAt = time.Time{}
 		}
 		return failed(ctx, e, err)
 	}

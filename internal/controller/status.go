@@ -67,10 +67,12 @@ func (p *pass) writeStatus(ctx context.Context, next v1alpha1.WeChatAppTokenStat
 	}
 	failpoint.Hit("before-status")
 	version, err := p.patchStatus(ctx, last, next)
-	if apierrors.IsNotFound(err) {
+	switch {
+	case apierrors.IsNotFound(err):
 		return nil // deleted meanwhile
-	}
-	if err != nil {
+	case apierrors.IsConflict(err):
+		return errCacheBehind // the resource has changed, and so may what there is to say
+	case err != nil:
 		return fmt.Errorf("writing the status of WeChatAppToken %s: %w", nameOf(p.resource), err)
 	}
 	failpoint.Hit("after-status")
@@ -82,9 +84,12 @@ func (p *pass) writeStatus(ctx context.Context, next v1alpha1.WeChatAppTokenStat
 	return nil
 }
 
-// patchStatus sends what is different, and asks for nothing but the metadata back.
+// patchStatus sends what is different, and asks for nothing but the metadata back. It fails with a conflict if the resource has changed:
+// an older observation must not replace what another process of this operator says about a newer token.
 func (p *pass) patchStatus(ctx context.Context, last, next v1alpha1.WeChatAppTokenStatus) (resourceVersion string, err error) {
-	patch, err := client.MergeFrom(&v1alpha1.WeChatAppToken{Status: last}).Data(&v1alpha1.WeChatAppToken{Status: next})
+	seen := metav1.ObjectMeta{ResourceVersion: p.resource.ResourceVersion}
+	patch, err := client.MergeFromWithOptions(&v1alpha1.WeChatAppToken{ObjectMeta: seen, Status: last}, client.MergeFromWithOptimisticLock{}).
+		Data(&v1alpha1.WeChatAppToken{ObjectMeta: seen, Status: next})
 	if err != nil {
 		return "", fmt.Errorf("encoding the patch: %w", err)
 	}

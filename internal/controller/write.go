@@ -173,18 +173,19 @@ func (p *pass) writeReference(ctx context.Context, o report.Observation, want ta
 	return e, nil
 }
 
-// refused adds to the effect what follows from a write that the API server did not take. A conflict is settled by another look, once in a
-// pass; anything else is a failure, so that every write follows a back-off.
+// refused adds to the effect what follows from a write that the API server did not take. A conflict is settled by another look, unless
+// it is the second one in a pass or follows a failure; anything else is a failure, so that every write follows a back-off.
 func (p *pass) refused(o report.Observation, e effect, err error) (effect, error) {
 	name := p.resource.TargetName()
 	missing := apierrors.IsNotFound(err) && o.Secret == nil // the namespace is gone
+	again := p.conflicts == 0 && (p.state.failure == nil || !p.state.failure.OfWrite)
 	conflict := apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) && !missing
 	switch {
-	case conflict && p.conflicts == 0:
+	case conflict && again:
 		p.conflicts++
 		e.target = knownTarget{lookAgain: true}
 		return e, nil
-	case apierrors.IsInvalid(err) && o.Secret != nil && p.conflicts == 0:
+	case apierrors.IsInvalid(err) && o.Secret != nil && again:
 		p.conflicts++
 		e.target = knownTarget{lookAgain: true} // it may be immutable, which ownership tells better
 		return e, nil
