@@ -173,25 +173,27 @@ func TestLastErrorFollowsTheVerdict(t *testing.T) {
 
 // An errcode answers the mark of its mint. A clock that ran ahead at the mark must not hide that from the next process.
 func TestLastErrorAnswersTheMark(t *testing.T) {
-	mark := after(time.Hour)
+	attempt, ahead := after(-time.Second), after(time.Hour)
 	for name, test := range map[string]struct {
+		mark       time.Time
 		code       int
 		unanswered bool
 		want       time.Time
 	}{
-		"an errcode":                {40164, false, mark},
-		"no errcode":                {0, false, after(-time.Second)},
-		"the mark of another mint":  {40164, true, after(-time.Second)},
-		"no errcode, another mint":  {0, true, after(-time.Second)},
-		"an errcode, mark long ago": {45009, false, mark},
+		"an errcode":               {ahead, 40164, false, ahead},
+		"an errcode, no mark":      {time.Time{}, 40164, false, attempt},
+		"an errcode, an old mark":  {after(-time.Hour), 40164, false, attempt},
+		"no errcode":               {ahead, 0, false, attempt},
+		"the mark of another mint": {ahead, 40164, true, attempt},
+		"no errcode, another mint": {ahead, 0, true, attempt},
 	} {
 		o := observation()
 		o.Traits = refresh.Legacy()
 		holding(&o)
 		fail(&o, token.Action, v1alpha1.ReasonIPNotAllowed, "what WeChat said")
-		o.Failed.Code, o.Record.Mint = test.code, account.Mark{StartedAt: mark, ID: "m"}
+		o.Failed.Code, o.Record.Mint = test.code, account.Mark{StartedAt: test.mark, ID: "m"}
 		if test.unanswered {
-			o.Target.MintStarted = mark
+			o.Target.MintStarted = test.mark
 		}
 		if got := decided(o).LastError.Time; !got.Time.Equal(test.want.Truncate(time.Second)) {
 			t.Errorf("%s: the attempt was at %s, want %s", name, got, test.want)
