@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
 )
 
 var issuedAt = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -66,12 +67,10 @@ func TestWantSettles(t *testing.T) {
 	kubectl := shop() // of which the cache keeps nothing
 	kubectl.Spec.Target.Annotations = map[string]v1alpha1.AnnotationValue{"kubectl.kubernetes.io/last-applied-configuration": "{}"}
 	mark := stored()
-	mark.Mint = Mint{StartedAt: issuedAt.Add(123456789), ID: "ABCDEFGH"}
-	revoke := stored()
-	revoke.Revoke = Revoke{StartedAt: issuedAt, Victim: "1f0c", Value: "now"}
+	mark.Mint = account.Mark{StartedAt: issuedAt.Add(123456789), ID: "ABCDEFGH"}
 	for name, owner := range map[string]*v1alpha1.WeChatAppToken{"plain": plain, "rich": rich, "Retain": kept, "kubectl": kubectl} {
 		for _, claim := range []Claim{Own, Adopt, TakeOver} {
-			for _, record := range []Record{stored(), mark, revoke} {
+			for _, record := range []Record{stored(), mark} {
 				before := secret(labelled("theirs", "1"), annotated("theirs", "2"))
 				after := StripMetadata(written(owner, before, claim, record))
 				// The next pass knows what the annotations say, and finds nothing to do.
@@ -144,20 +143,19 @@ func TestOutdated(t *testing.T) {
 		change edit
 		want   bool
 	}{
-		"nothing":                    {func(*metav1.PartialObjectMetadata) {}, false},
-		"a foreign label":            {labelled("theirs", "1"), false},
-		"a foreign annotation":       {annotated("theirs", "1"), false},
-		"consent":                    {adopt("shop"), false},
-		"a label changed":            {labelled("team", "theirs"), true},
-		"managed-by changed":         {labelled(v1alpha1.LabelManagedBy, "Helm"), true},
-		"owner-uid changed":          {holder(deadUID), true},
-		"expires-at changed":         {annotated(v1alpha1.AnnotationExpiresAt, "2027-01-01T00:00:00Z"), true},
-		"a mark that nobody wants":   {annotated(v1alpha1.AnnotationMintStarted, "2026-03-01T12:00:00Z/x"), true},
-		"a revoke that nobody wants": {annotated(v1alpha1.AnnotationRevoke, "done/x/y"), true},
-		"an empty value":             {annotated(v1alpha1.AnnotationHandledRefresh, ""), true},
-		"a label gone":               {func(m *metav1.PartialObjectMetadata) { delete(m.Labels, "team") }, true},
-		"an empty label gone":        {func(m *metav1.PartialObjectMetadata) { delete(m.Labels, "empty") }, true},
-		"all annotations gone":       {func(m *metav1.PartialObjectMetadata) { m.Annotations = nil }, true},
+		"nothing":                  {func(*metav1.PartialObjectMetadata) {}, false},
+		"a foreign label":          {labelled("theirs", "1"), false},
+		"a foreign annotation":     {annotated("theirs", "1"), false},
+		"consent":                  {adopt("shop"), false},
+		"a label changed":          {labelled("team", "theirs"), true},
+		"managed-by changed":       {labelled(v1alpha1.LabelManagedBy, "Helm"), true},
+		"owner-uid changed":        {holder(deadUID), true},
+		"expires-at changed":       {annotated(v1alpha1.AnnotationExpiresAt, "2027-01-01T00:00:00Z"), true},
+		"a mark that nobody wants": {annotated(v1alpha1.AnnotationMintStarted, "2026-03-01T12:00:00Z/x"), true},
+		"an empty value":           {annotated(v1alpha1.AnnotationMintStarted, ""), true},
+		"a label gone":             {func(m *metav1.PartialObjectMetadata) { delete(m.Labels, "team") }, true},
+		"an empty label gone":      {func(m *metav1.PartialObjectMetadata) { delete(m.Labels, "empty") }, true},
+		"all annotations gone":     {func(m *metav1.PartialObjectMetadata) { m.Annotations = nil }, true},
 		"a dropped label still there": {func(m *metav1.PartialObjectMetadata) {
 			labelled("old", "1")(m)
 			annotated(v1alpha1.AnnotationAppliedMetadata, `{"labels":["old"]}`)(m)

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
 )
 
 // annotations are those of a Secret that holds this record.
@@ -25,22 +26,15 @@ func annotations(r Record) map[string]string {
 func full() Record {
 	r := stored()
 	r.OwnerUID, r.OwnerName, r.DeletionPolicy = ownUID, "shop", v1alpha1.DeletionRetain
-	r.HandledRefresh = "2026-03-01T11:00:00Z"
 	r.Applied = Applied{Labels: []string{"a", "b/c"}, Annotations: []string{`"<&>`}, Adopted: true}
-	r.Revoke = Revoke{StartedAt: issuedAt, Victim: "1f0c3a5b7d9e2468", Value: "a/b / c"}
-	r.Mint = Mint{StartedAt: issuedAt.Add(123456789), ID: "ABCDEFGH"}
+	r.Mint = account.Mark{StartedAt: issuedAt.Add(123456789), ID: "ABCDEFGH"}
 	return r
 }
 
 func TestRecordRoundTrip(t *testing.T) {
-	done, half := full(), full()
-	done.Revoke.StartedAt = time.Time{}
-	half.Revoke = Revoke{StartedAt: issuedAt}
-	victimless := full()
-	victimless.Revoke = Revoke{Value: "x"}
 	local := full()
 	local.IssuedAt, local.Mint.StartedAt = issuedAt.In(time.FixedZone("CST", 8*3600)), local.Mint.StartedAt.In(time.FixedZone("CST", 8*3600))
-	for name, r := range map[string]Record{"empty": {}, "stored": stored(), "full": full(), "revoked": done, "revoking": half, "no victim": victimless} {
+	for name, r := range map[string]Record{"empty": {}, "stored": stored(), "full": full()} {
 		if got := DecodeRecord(annotations(r)); !reflect.DeepEqual(got, r) {
 			t.Errorf("%s: %+v, want %+v", name, got, r)
 		}
@@ -60,9 +54,8 @@ func TestRecordAnnotations(t *testing.T) {
 	want := map[string]string{
 		p + "owner-uid": ownUID, p + "owner-name": "shop", p + "deletion-policy": "Retain", p + "app-id": appID, p + "mode": "Stable",
 		p + "issued-at": "2026-03-01T12:00:00Z", p + "expires-at": "2026-03-01T14:00:00Z",
-		p + "token-fingerprint": "1f0c3a5b7d9e2468", p + "credentials-fingerprint": "9a8b7c6d5e4f3021", p + "handled-refresh": "2026-03-01T11:00:00Z",
+		p + "token-fingerprint": "1f0c3a5b7d9e2468", p + "credentials-fingerprint": "9a8b7c6d5e4f3021",
 		p + "applied-metadata": `{"labels":["a","b/c"],"annotations":["\"\u003c\u0026\u003e"],"adopted":true}`,
-		p + "revoke":           "2026-03-01T12:00:00Z/1f0c3a5b7d9e2468/a/b / c",
 		p + "mint-started":     "2026-03-01T12:00:00.123456789Z/ABCDEFGH",
 	}
 	if got := maps.Collect(full().Encode()); !maps.Equal(got, want) {
@@ -92,9 +85,12 @@ func TestHostileAnnotations(t *testing.T) {
 			// In UTC these are in the years 10000 and -1, which RFC 3339 cannot write and no status can hold.
 			"9999-12-31T23:59:59-23:59", "0000-01-01T00:00:00+23:59", "0000-06-01T00:00:00Z",
 		}},
-		"marks":   {p + "mint-started", []string{"x", "/", "//", "x/y", "now/ABCDEFGH", far + "/x", "/2026-03-01T12:00:00Z"}},
-		"revokes": {p + "revoke", []string{"", "x", "/", "//", "x/y/z", "Done/victim/value", "2026-03-01/victim/value", "/victim/value"}},
-		"lists":   {p + "applied-metadata", []string{"{", "[]", "1", "nul", `{"labels":1}`, `{"labels":["a"],"annotations":{}}`, `{"adopted":"true"}`, strings.Repeat("[", 100_000)}},
+		"marks": {p + "mint-started", []string{"x", "/", "//", "x/y", "now/ABCDEFGH", far + "/x", "/2026-03-01T12:00:00Z"}},
+		// Requests and how far they have come are no business of a Secret, which its namespace can edit.
+		"revokes":   {p + "revoke", []string{"done/x/y", "2026-03-01T12:00:00Z/victim/value"}},
+		"refreshes": {p + "handled-refresh", []string{"2026-03-01T12:00:00Z"}},
+		"requests":  {v1alpha1.AnnotationRevokeRequestedAt, []string{"2026-03-01T12:00:00Z"}},
+		"lists":     {p + "applied-metadata", []string{"{", "[]", "1", "nul", `{"labels":1}`, `{"labels":["a"],"annotations":{}}`, `{"adopted":"true"}`, strings.Repeat("[", 100_000)}},
 	}
 	for name, test := range tests {
 		for _, v := range test.values {
@@ -102,9 +98,6 @@ func TestHostileAnnotations(t *testing.T) {
 				t.Errorf("%s: %.50q gives %+v", name, v, got)
 			}
 		}
-	}
-	if r := DecodeRecord(map[string]string{p + "revoke": "done"}).Revoke; r.InProgress() || r.Value != "" {
-		t.Errorf("a revoke of nothing: %+v", r)
 	}
 	if m := DecodeRecord(map[string]string{p + "mint-started": "2026-03-01T12:00:00.5Z"}).Mint; !m.StartedAt.Equal(issuedAt.Add(time.Second / 2)) {
 		t.Errorf("a mark without an identity is a mark: %+v", m)
@@ -116,22 +109,22 @@ func FuzzDecodeRecord(f *testing.F) {
 	for _, r := range seeds {
 		e := maps.Collect(r.Encode())
 		f.Add(e[v1alpha1.AnnotationOwnerUID], e[v1alpha1.AnnotationIssuedAt], e[v1alpha1.AnnotationExpiresAt], e[v1alpha1.AnnotationAppliedMetadata],
-			e[v1alpha1.AnnotationRevoke], e[v1alpha1.AnnotationMintStarted])
+			e[v1alpha1.AnnotationMintStarted])
 	}
-	f.Add("a/b", "9999-12-31T23:59:59-23:59", "0000-01-01T00:00:00+23:59", `{"labels":[]}`, "done/x", "2026-03-01T12:00:00.5+08:00/x/y")
-	f.Add("\xff", "2026-03-01t12:00:00z", "2026-03-01T12:00:00,5Z", `{"Labels":["\ud800"]}`, "2026-03-01T12:00:00Z", "0001-01-01T00:00:00Z/x")
-	f.Fuzz(func(t *testing.T, text, issued, expires, applied, revoke, mint string) {
+	f.Add("a/b", "9999-12-31T23:59:59-23:59", "0000-01-01T00:00:00+23:59", `{"labels":[]}`, "2026-03-01T12:00:00.5+08:00/x/y")
+	f.Add("\xff", "2026-03-01t12:00:00z", "2026-03-01T12:00:00,5Z", `{"Labels":["\ud800"]}`, "0001-01-01T00:00:00Z/x")
+	f.Fuzz(func(t *testing.T, text, issued, expires, applied, mint string) {
 		hostile := DecodeRecord(map[string]string{
 			v1alpha1.AnnotationOwnerUID: text, v1alpha1.AnnotationOwnerName: text, v1alpha1.AnnotationDeletionPolicy: text,
 			v1alpha1.AnnotationAppID: text, v1alpha1.AnnotationMode: text, v1alpha1.AnnotationTokenFingerprint: text,
-			v1alpha1.AnnotationCredentialsFingerprint: text, v1alpha1.AnnotationHandledRefresh: text,
-			v1alpha1.AnnotationIssuedAt: issued, v1alpha1.AnnotationExpiresAt: expires,
-			v1alpha1.AnnotationAppliedMetadata: applied, v1alpha1.AnnotationRevoke: revoke, v1alpha1.AnnotationMintStarted: mint,
+			v1alpha1.AnnotationCredentialsFingerprint: text,
+			v1alpha1.AnnotationIssuedAt:               issued, v1alpha1.AnnotationExpiresAt: expires,
+			v1alpha1.AnnotationAppliedMetadata: applied, v1alpha1.AnnotationMintStarted: mint,
 		})
 		if r := whole(hostile); !reflect.DeepEqual(DecodeRecord(annotations(r)), r) {
 			t.Errorf("%+v\nbecame\n%+v", r, DecodeRecord(annotations(r)))
 		}
-		if hostile.OwnerUID != types.UID(text) || hostile.HandledRefresh != text {
+		if hostile.OwnerUID != types.UID(text) || hostile.TokenFingerprint != text {
 			t.Errorf("%q became %+v", text, hostile)
 		}
 	})
@@ -139,7 +132,7 @@ func FuzzDecodeRecord(f *testing.F) {
 
 // whole has times as they are written, and no empty lists.
 func whole(r Record) Record {
-	for _, at := range []*time.Time{&r.IssuedAt, &r.ExpiresAt, &r.Revoke.StartedAt} {
+	for _, at := range []*time.Time{&r.IssuedAt, &r.ExpiresAt} {
 		*at = at.Truncate(time.Second)
 	}
 	for _, list := range []*[]string{&r.Applied.Labels, &r.Applied.Annotations} {

@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
@@ -211,7 +212,7 @@ func TestPatches(t *testing.T) {
 			return s.UpdateReferences(ctx, secret(reference(ownUID)), keep)
 		}, map[string]any{"ownerReferences": nil}, nil, ""},
 		"a mark": {func(ctx context.Context, s Store) (*metav1.PartialObjectMetadata, error) {
-			return s.Mark(ctx, existing, Mint{StartedAt: issuedAt.Add(time.Millisecond), ID: "ABCDEFGH"})
+			return s.Mark(ctx, existing, account.Mark{StartedAt: issuedAt.Add(time.Millisecond), ID: "ABCDEFGH"})
 		}, map[string]any{
 			"labels":      map[string]any{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue},
 			"annotations": map[string]any{v1alpha1.AnnotationMintStarted: "2026-03-01T12:00:00.001Z/ABCDEFGH"},
@@ -254,7 +255,7 @@ func TestRefusals(t *testing.T) {
 	_, want := Want(shop(), Own, stored())
 	c := content()
 	_, errUpdate := store.Update(t.Context(), secret(), want, &c)
-	_, errMark := store.Mark(t.Context(), secret(), Mint{StartedAt: issuedAt})
+	_, errMark := store.Mark(t.Context(), secret(), account.Mark{StartedAt: issuedAt})
 	_, errCreate := store.Create(t.Context(), shop(), want, c)
 	for _, err := range []error{errUpdate, errMark, errCreate} {
 		if !apierrors.IsConflict(err) || !strings.Contains(err.Error(), "shop/shop-token") {
