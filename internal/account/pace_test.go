@@ -190,7 +190,7 @@ func TestCheckNotBefore(t *testing.T) {
 	} {
 		a := with("a")
 		if !test.called.IsZero() {
-			a.NoteCall(test.called)
+			a.NoteCheck(test.called)
 		}
 		if got := a.CheckNotBefore(now); !got.Equal(test.want) {
 			t.Errorf("%s: not before %s, want %s", name, got, test.want)
@@ -203,14 +203,9 @@ func TestForced(t *testing.T) {
 	start := time.Date(2026, 1, 2, 3, 4, 5, 600_000_000, time.UTC)
 	last := start.Add((refresh.ForcedPerDay - 1) * refresh.ForcedSpacing)
 	a := with("a", "b")
-	var status []time.Time
 	for i := range refresh.ForcedPerDay {
-		at := start.Add(time.Duration(i) * refresh.ForcedSpacing)
-		a.BeginRequestedMint(at)
-		status = append(status, at.Truncate(time.Second)) // as the status of one member has it
+		a.BeginRequestedMint(start.Add(time.Duration(i) * refresh.ForcedSpacing))
 	}
-	a.AddForced(status, last)
-	a.AddForced(status, last)
 	forced := a.Forced(last)
 	if len(forced) != refresh.ForcedPerDay {
 		t.Errorf("%d forced calls count, want %d: %v", len(forced), refresh.ForcedPerDay, forced)
@@ -242,23 +237,21 @@ func TestForcedCallsOfARevoke(t *testing.T) {
 	}
 }
 
-// The budget outlives the process, by what the statuses of all members say.
-func TestAddForced(t *testing.T) {
-	a := with("a", "b")
-	whole := now.Truncate(time.Second)
-	a.AddForced([]time.Time{whole.Add(-time.Hour), whole.Add(-25 * time.Hour)}, now)
-	a.AddForced([]time.Time{whole.Add(-time.Minute), whole.Add(-time.Hour)}, now)
-	want := []time.Time{whole.Add(-time.Hour), whole.Add(-time.Minute)}
-	if got := a.Forced(now); !slices.EqualFunc(got, want, time.Time.Equal) {
-		t.Errorf("%v, want %v", got, want)
+// A call that WeChat refused, or that was not sent, does not count.
+func TestForcedCallThatIsTakenBack(t *testing.T) {
+	a := with("a")
+	a.BeginRequestedMint(now)
+	undo := a.BeginRequestedMint(after(time.Minute))
+	undo()
+	if got := a.Forced(after(time.Minute)); !slices.EqualFunc(got, []time.Time{now}, time.Time.Equal) {
+		t.Errorf("%v count, want the first alone", got)
+	}
+	if got := a.LastMint(); !got.Equal(now) {
+		t.Errorf("the last mint was at %s, want %s", got, now)
 	}
 	// Whoever asks gets a copy.
 	a.Forced(now)[0] = time.Time{}
-	if got := a.Forced(now); !slices.EqualFunc(got, want, time.Time.Equal) {
+	if got := a.Forced(now); !got[0].Equal(now) {
 		t.Errorf("the list was changed from outside: %v", got)
-	}
-	given := []time.Time{now}
-	if a.AddForced(given, now); !given[0].Equal(now) {
-		t.Error("the argument was changed")
 	}
 }

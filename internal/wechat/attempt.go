@@ -18,40 +18,39 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-// request is one of the three calls.
+// request describes one of the three calls.
 type request struct {
 	method, path string
 	query        url.Values
-	body         []byte // JSON; nil for none
+	body         []byte // JSON, or nil
 
 	decode  func(body []byte) (answer, error)
 	codes   []outcome
 	secrets []token.Value
 
 	transport http.RoundTripper
-	// repeatable lets net/http send again when a kept connection turns out to be closed.
+	// repeatable allows net/http to send the request again if a reused connection turns out to be closed.
 	repeatable bool
-	// onConn is called when the connection is ready, before anything is sent; may be nil.
+	// onConn, if not nil, is called when the connection is ready and before anything is sent.
 	onConn func()
 }
 
-// reply is an answer that brought what was asked for.
+// reply is a successful answer.
 type reply struct {
 	answer
-	// startedAt is WeChat's time at which the request was started.
+	// startedAt is when the request was sent, by WeChat's clock.
 	startedAt time.Time
 }
 
-// exchange is an HTTP answer, read.
+// exchange is an HTTP answer that has been read completely.
 type exchange struct {
 	status            int
 	date              string
-	body              []byte // of status 200 alone
+	body              []byte // empty unless the status is 200
 	started, received instant
 }
 
-// try makes one request to one endpoint and takes from the answer all there is: the outcome, the
-// clock and that the endpoint works.
+// try sends one request to one endpoint. If WeChat answers, it also adjusts the clock and makes the endpoint the preferred one.
 func (c *Client) try(ctx context.Context, endpoint int, r request) (reply, *token.Error) {
 	host := c.endpoints[endpoint].Host
 	ex, err := c.roundTrip(ctx, c.endpoints[endpoint], r)
@@ -78,19 +77,19 @@ func (c *Client) try(ctx context.Context, endpoint int, r request) (reply, *toke
 	return reply{answer: a, startedAt: startedAt}, nil
 }
 
-// tellTime sets the clock by an answer, and gives WeChat's time at which it was asked for. A gateway may have taken the Date away.
+// tellTime adjusts the clock by an answer and returns when the request was sent, by WeChat's clock.
 func (c *Client) tellTime(ex exchange) (startedAt time.Time) {
 	date, err := http.ParseTime(ex.date)
-	if err != nil {
+	if err != nil { // a gateway may have removed the header
 		return c.clock.settle(ex.started, ex.received)
 	}
 	return c.clock.learn(date, ex.started, ex.received)
 }
 
-// roundTrip sends the request and reads the answer. It uses the transport without an http.Client, which
-// would follow redirects and put the URL into its errors.
+// roundTrip sends the request and reads the answer. It does not use an http.Client, which would follow redirects and quote the URL in
+// its errors.
 func (c *Client) roundTrip(ctx context.Context, endpoint *url.URL, r request) (ex exchange, err error) {
-	// A panic of net/http would end in a log, and may hold the request.
+	// The value of a panic in net/http would be logged, and may contain the request.
 	defer func() {
 		if p := recover(); p != nil {
 			err = errPanic
@@ -101,7 +100,7 @@ func (c *Client) roundTrip(ctx context.Context, endpoint *url.URL, r request) (e
 		now := c.clock.mark()
 		started.Store(&now)
 	}
-	start() // for a transport that does not trace
+	start() // in case the transport does not call GotConn
 	req, err := c.newRequest(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(httptrace.GotConnInfo) {
 			start()
@@ -120,7 +119,8 @@ func (c *Client) roundTrip(ctx context.Context, endpoint *url.URL, r request) (e
 	defer func() { _ = res.Body.Close() }()
 	ex = exchange{status: res.StatusCode, date: res.Header.Get("Date"), started: *started.Load(), received: c.clock.mark()}
 	if ex.status != http.StatusOK {
-		// Its body tells nothing, and reading it could fail. A connection with an unread rest cannot be used again, though.
+		// The body is of no use, and errors of reading it do not matter. It is read because a connection can be reused only
+		// if nothing is left unread.
 		_, _ = io.CopyN(io.Discard, res.Body, maxBody)
 		return ex, nil
 	}
@@ -150,14 +150,14 @@ func (c *Client) newRequest(ctx context.Context, endpoint *url.URL, r request) (
 	if r.body != nil {
 		req.Header.Set("Content-Type", "application/json")
 		if r.repeatable {
-			// Never sent: it tells net/http that this POST may be repeated like a GET.
+			// This header is never sent. It tells net/http that this POST may be repeated like a GET.
 			req.Header["Idempotency-Key"] = nil
 		}
 	}
 	return req, nil
 }
 
-// statusError is the error of an HTTP status that is not 200, which WeChat itself always answers.
+// statusError returns the error for an HTTP status other than 200, or nil for 200. WeChat itself always answers with 200.
 func statusError(host string, status int) *token.Error {
 	switch {
 	case status == http.StatusOK:
@@ -174,7 +174,7 @@ func statusError(host string, status int) *token.Error {
 	return badResponse(host, fmt.Sprintf("its HTTP status is %d", status))
 }
 
-// badResponse says why an answer is not WeChat's; why quotes nothing of it.
+// badResponse returns the error for an answer that is not one of WeChat's. why must not quote the answer.
 func badResponse(host, why string) *token.Error {
 	return &token.Error{Class: token.Transient, Reason: v1alpha1.ReasonBadResponse,
 		Message: fmt.Sprintf("The answer of %s is not one of WeChat's: %s. If this lasts, look for a proxy or gateway that answers in its place.",

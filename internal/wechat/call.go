@@ -12,15 +12,15 @@ import (
 )
 
 const (
-	// mintTimeout is the deadline of a mint from the moment it has a slot.
+	// mintTimeout limits the duration of a mint, counted from the moment when it has a slot.
 	mintTimeout = 10 * time.Second
-	// mintStart is how much of it connecting may take; the rest is for the answer.
+	// mintStart is the part of mintTimeout that connecting may take. The rest is reserved for the answer.
 	mintStart = mintTimeout / 2
-	// noLimit stands for a mint that may start at any time.
+	// noLimit is added to the current time for a mint without a startBy.
 	noLimit = 100 * 365 * 24 * time.Hour
 )
 
-// fetch makes a call that may be repeated.
+// fetch sends a request that may be repeated, to one endpoint after the other until one of WeChat's answers is received.
 func (c *Client) fetch(ctx context.Context, r request) (reply, error) {
 	if err := c.acquire(ctx); err != nil {
 		return reply{}, notStarted(err)
@@ -42,24 +42,24 @@ func (c *Client) fetch(ctx context.Context, r request) (reply, error) {
 	return reply{}, last
 }
 
-// fetchFrom makes one attempt.
+// fetchFrom sends the request of a fetch to one endpoint.
 func (c *Client) fetchFrom(ctx context.Context, endpoint int, r request) (reply, *token.Error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	answer, err := c.attempt(ctx, endpoint, r)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		// What made this connection silent may have done so to all, and each would cost a call its time.
+		// The other idle connections may be dead for the same reason, and each would cost a later call its whole timeout.
 		c.closeIdle()
 	}
 	return answer, err
 }
 
-// mint makes a call that must not be repeated once any of it may have been sent.
+// mint sends a request that must not be repeated once any part of it may have been sent.
 func (c *Client) mint(ctx context.Context, r request, startBy time.Time) (reply, error) {
 	if startBy.IsZero() {
 		startBy = c.Now().Add(noLimit)
 	}
-	// The time left is measured too: an answer to another call may set WeChat's clock back meanwhile.
+	// Elapsed time is measured as well, because the answer to another call may set WeChat's clock back in the meantime.
 	begin, left := c.clock.mark(), startBy.Sub(c.Now())
 	elapsed := func() time.Duration { return between(begin, c.clock.mark()) }
 	inTime := func() bool { return elapsed() < left && !c.Now().After(startBy) }
@@ -75,7 +75,7 @@ func (c *Client) mint(ctx context.Context, r request, startBy time.Time) (reply,
 	defer c.release()
 	connectBy := time.Now().Add(min(mintStart, left-elapsed()))
 
-	// From here on the caller may go: an answer that nobody waits for is a lost token.
+	// From here on the mint ignores the caller's context, because abandoning it could lose a token.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), mintTimeout)
 	defer cancel()
 	r.transport = c.fresh
@@ -83,7 +83,7 @@ func (c *Client) mint(ctx context.Context, r request, startBy time.Time) (reply,
 	var last *token.Error
 	order := c.order()
 	for n, i := range order {
-		// Shared out evenly, so that one dead endpoint does not use up the time of the next.
+		// Each endpoint gets an equal share of the remaining time, so that a dead one leaves time for the others.
 		limit := time.Until(connectBy) / time.Duration(len(order)-n)
 		g := &gate{allowed: inTime}
 		answer, err := c.mintFrom(ctx, i, r, g, min(limit, c.timeout))
@@ -92,7 +92,7 @@ func (c *Client) mint(ctx context.Context, r request, startBy time.Time) (reply,
 		}
 		if g.passed() {
 			if err.MaybeSent = !err.Answered; err.MaybeSent {
-				// It is not sent again, so the next mint is the one to try another endpoint.
+				// This request is not sent again, so let the next mint start with another endpoint.
 				c.preferred.CompareAndSwap(int64(i), int64(order[(n+1)%len(order)]))
 			}
 			return reply{}, err
@@ -106,7 +106,7 @@ func (c *Client) mint(ctx context.Context, r request, startBy time.Time) (reply,
 	return reply{}, last
 }
 
-// mintFrom makes one attempt, given up when its connection is not ready within limit.
+// mintFrom sends the request of a mint to one endpoint. It gives up if the connection is not ready within limit.
 func (c *Client) mintFrom(ctx context.Context, endpoint int, r request, g *gate, limit time.Duration) (reply, *token.Error) {
 	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, gateKey{}, g))
 	defer cancel(nil)
@@ -120,7 +120,7 @@ func (c *Client) mintFrom(ctx context.Context, endpoint int, r request, g *gate,
 	return c.attempt(ctx, endpoint, r)
 }
 
-// order lists the endpoints, the one that worked last first.
+// order returns the indices of the endpoints, beginning with the preferred one.
 func (c *Client) order() []int {
 	preferred := int(c.preferred.Load())
 	order := make([]int, 1, len(c.endpoints))
@@ -133,7 +133,7 @@ func (c *Client) order() []int {
 	return order
 }
 
-// acquire waits for a slot, as long as ctx lasts.
+// acquire waits for a slot until ctx is done.
 func (c *Client) acquire(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -148,7 +148,7 @@ func (c *Client) acquire(ctx context.Context) error {
 
 func (c *Client) release() { <-c.slots }
 
-// notStarted is the error of a call whose context ended before anything was done.
+// notStarted returns the error of a call whose context was done before anything was sent.
 func notStarted(err error) *token.Error {
 	e := &token.Error{Class: token.Transient, Reason: v1alpha1.ReasonUnreachable, Cause: context.Canceled,
 		Message: "The call to WeChat was cancelled before it was started."}

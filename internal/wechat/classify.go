@@ -14,17 +14,17 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-// maxExcerpt is how much of an errmsg is shown, in bytes.
+// maxExcerpt is the maximum length of an excerpt from an errmsg, in bytes.
 const maxExcerpt = 120
 
 var (
-	// A rid has three groups of hex digits. Other forms are not shown: an AppSecret could be one.
+	// A rid consists of groups of hex digits. Text of any other form could be an AppSecret and is not shown.
 	ridPattern = regexp.MustCompile(`\brid:? ?([0-9a-f]{1,16}(?:-[0-9a-f]{1,16}){1,4})\b`)
 	addressRun = regexp.MustCompile(`[0-9A-Fa-f:.]{2,45}`)
 )
 
-// classify makes the error of an answer with an errcode, by that number alone. secrets must not be
-// shown, whatever errmsg says.
+// classify returns the error for an answer with an errcode, which alone determines class and reason. The error contains none of
+// the secrets, even if errmsg quotes them.
 func classify(a answer, codes []outcome, secrets []token.Value) *token.Error {
 	e := &token.Error{Code: a.code, RequestID: requestID(a.errmsg, secrets)}
 	for _, o := range codes {
@@ -43,7 +43,7 @@ func classify(a answer, codes []outcome, secrets []token.Value) *token.Error {
 	return e
 }
 
-// requestID finds the rid in an errmsg.
+// requestID returns the rid in an errmsg, or "" if there is none.
 func requestID(errmsg string, secrets []token.Value) string {
 	found := ridPattern.FindStringSubmatch(errmsg)
 	if found == nil || hide(found[1], secrets) != found[1] {
@@ -52,13 +52,13 @@ func requestID(errmsg string, secrets []token.Value) string {
 	return found[1]
 }
 
-// address finds the caller's address in an errmsg such as
-// "invalid ip 203.0.113.7 ipv6 ::ffff:203.0.113.7, not in whitelist".
+// address returns the caller's address in an errmsg such as
+// "invalid ip 203.0.113.7 ipv6 ::ffff:203.0.113.7, not in whitelist". If there is none it returns a general description.
 func address(errmsg string, secrets []token.Value) string {
 	for _, run := range addressRun.FindAllString(errmsg, 16) {
 		for _, candidate := range []string{run, strings.TrimRight(run, ":.")} {
-			// A zone could be any text, but the pattern has no percent sign. An AppSecret has as many
-			// digits as an address.
+			// The zone of an address could be any text, but the pattern excludes it because it does not match a percent sign. The digits
+			// are compared with the secrets, because an AppSecret has as many of them as an IPv6 address.
 			ip, err := netip.ParseAddr(candidate)
 			digits := strings.ReplaceAll(ip.StringExpanded(), ":", "")
 			if err == nil && hide(digits, secrets) == digits {
@@ -69,8 +69,8 @@ func address(errmsg string, secrets []token.Value) string {
 	return "the operator's address"
 }
 
-// excerpt cleans an errmsg that no rule explains. The order counts: a value that is hidden first could
-// come together again when characters are dropped, and one that is cut first would not be found.
+// excerpt returns a safe excerpt from the errmsg of an unknown errcode. It removes unprintable characters before it hides secrets,
+// because the removal could otherwise join the parts of a secret. It truncates last, because a truncated secret would not be found.
 func excerpt(errmsg string, secrets []token.Value) string {
 	errmsg = ridPattern.ReplaceAllString(errmsg, "")
 	printable := strings.Map(func(r rune) rune {
@@ -95,19 +95,19 @@ func excerpt(errmsg string, secrets []token.Value) string {
 	return clean
 }
 
-// tokenLike tells whether a word may be a token or AppSecret that we do not know, or a part of one, with punctuation in it or
-// not: no word of an errmsg has so many letters and digits.
+// tokenLike reports whether word may be an unknown token or AppSecret or a part of one. Ordinary words of an errmsg have fewer letters
+// and digits. Punctuation does not count.
 func tokenLike(word string) bool {
 	run, _ := alphanumeric(strings.ReplaceAll(word, token.Redacted, ""))
 	mixed := strings.ContainsAny(run, "0123456789") && strings.Trim(run, "0123456789") != ""
 	return len(run) >= 24 || mixed && len(run) >= 12
 }
 
-// hide removes secrets and parts of them from a text, as they are and as they stand in a URL and in JSON.
+// hide replaces the secrets and parts of them in text. It finds them as they are, escaped as in a URL, and quoted as in JSON.
 func hide(text string, secrets []token.Value) string {
 	for _, s := range secrets {
 		value := s.Reveal()
-		quoted, _ := json.Marshal(value) // a string, so it cannot fail
+		quoted, _ := json.Marshal(value) // never fails for a string
 		forms := []string{value, url.QueryEscape(value), string(quoted[1 : len(quoted)-1])}
 		for _, form := range forms {
 			text = hideWhole(text, form)
@@ -119,7 +119,7 @@ func hide(text string, secrets []token.Value) string {
 	return text
 }
 
-// hideWhole removes a secret as it is, with the punctuation at its ends.
+// hideWhole replaces exact copies of a secret, including the punctuation at its ends.
 func hideWhole(text, secret string) string {
 	if secret == "" {
 		return text
@@ -127,8 +127,8 @@ func hideWhole(text, secret string) string {
 	return strings.ReplaceAll(text, secret, token.Redacted)
 }
 
-// hideParts removes every run that has 8 or more letters and digits of secret in their order, in whatever case and with
-// whatever punctuation between them; less gives nothing away.
+// hideParts replaces every run of text that contains 8 or more consecutive letters and digits of secret, ignoring case and punctuation.
+// Shorter runs reveal nothing useful.
 func hideParts(text, secret string) string {
 	key, _ := alphanumeric(secret)
 	size := min(8, len(key))
@@ -141,7 +141,7 @@ func hideParts(text, secret string) string {
 	}
 	shown, at := alphanumeric(text)
 	var b strings.Builder
-	end := 0 // of what is written or hidden
+	end := 0 // end of the text that has been copied or replaced
 	for i := range max(0, len(shown)-size+1) {
 		if !parts[shown[i:i+size]] {
 			continue
@@ -156,7 +156,7 @@ func hideParts(text, secret string) string {
 	return b.String()
 }
 
-// alphanumeric gives the ASCII letters and digits of a text in lower case, and where they stand.
+// alphanumeric returns the ASCII letters and digits of text in lower case, and the position of each in text.
 func alphanumeric(text string) (run string, at []int) {
 	var b strings.Builder
 	for i := range len(text) {

@@ -21,27 +21,27 @@ const (
 	pathProbe  = "/cgi-bin/get_api_domain_ip"
 )
 
-// Client calls WeChat. It is safe for concurrent use, and one should serve a whole process: the limit
-// of requests in flight, the endpoint that works and WeChat's clock are its own.
+// Client calls WeChat. It is safe for concurrent use. A process should have only one, because each Client has its own limit of
+// requests in flight, its own preferred endpoint and its own reading of WeChat's clock.
 type Client struct {
 	clock     *clock
 	endpoints []*url.URL
 	timeout   time.Duration
 	userAgent string
-	slots     chan struct{} // one element for each request in flight
-	// preferred is the index of the endpoint that worked last.
+	slots     chan struct{} // holds one element for each request in flight
+	// preferred is the index of the endpoint to try first.
 	preferred atomic.Int64
 
-	// observe is told of each request; may be nil.
+	// observe is called after each request, unless it is nil.
 	observe func(Call)
 
-	// shared keeps connections, fresh makes one for each request.
+	// shared reuses connections, fresh opens a new one for each request.
 	shared, fresh http.RoundTripper
-	// closeIdle closes what shared keeps.
+	// closeIdle closes the idle connections of shared.
 	closeIdle func()
 }
 
-// New makes a Client. It does not call WeChat. A wrong option gives an *OptionError that names the flag.
+// New returns a Client with the given options. It does not call WeChat. The error is an *OptionError.
 func New(o Options) (*Client, error) {
 	o, endpoints, err := o.complete()
 	if err != nil {
@@ -65,20 +65,18 @@ func New(o Options) (*Client, error) {
 	}, nil
 }
 
-// StableToken asks for the Stable token of an account (POST /cgi-bin/stable_token).
+// StableToken returns the Stable token of an account (POST /cgi-bin/stable_token).
 //
-// Without force it is harmless at any time: until 300 s before expiry WeChat answers the same token
-// with its remaining life, then a new one. When an endpoint gives no answer, or none of WeChat's, the
-// next one is tried; each attempt has Options.Timeout.
+// Without force the call is harmless at any time. Until 300 s before a token expires, WeChat returns the same token with its remaining
+// life, and after that a new one. If an endpoint does not answer, or the answer is not one of WeChat's, StableToken tries the
+// next one. Each attempt may take Options.Timeout.
 //
-// With force it is a mint, and WeChat makes a new token; it allows 20 a day, at least 30 s apart. Once a
-// mint is started it ends by its own deadline of 10 s and not with ctx. Another endpoint is tried only
-// when nothing can have been sent.
+// With force the call is a mint. WeChat issues a new token, up to 20 times a day and at least 30 s apart. Once started, a mint ends by
+// its own deadline of 10 s and ignores ctx. StableToken tries another endpoint only if nothing can have been sent to the first.
 //
-// The error is a *token.Error. When ctx ended the call, errors.Is finds context.Canceled or
-// context.DeadlineExceeded in it.
+// The error is a *token.Error. If ctx ended the call, errors.Is reports context.Canceled or context.DeadlineExceeded for it.
 func (c *Client) StableToken(ctx context.Context, account token.Credentials, force bool) (token.Token, error) {
-	// These fields are strings, so Marshal cannot fail.
+	// Marshal cannot fail for values of these types.
 	body, _ := json.Marshal(map[string]any{
 		"grant_type":    grantType,
 		"appid":         account.AppID,
@@ -99,13 +97,13 @@ func (c *Client) StableToken(ctx context.Context, account token.Credentials, for
 	return tokenOf(c.fetch(ctx, r))
 }
 
-// LegacyToken mints a Legacy token (GET /cgi-bin/token). WeChat ends the life of the one before in about
-// five minutes, and allows 2,000 a day.
+// LegacyToken mints a Legacy token (GET /cgi-bin/token). WeChat invalidates the previous token about five minutes later. It
+// allows 2,000 calls a day.
 //
-// startBy is WeChat's time (see Now) by which the request must leave; zero sets no limit. A call that
-// cannot keep it sends nothing, and errors.Is finds ErrStartedTooLate: the error itself when startBy was
-// over, or too many other requests were in flight until then, and a *token.Error with v1alpha1.ReasonUnreachable when
-// no endpoint could be connected in time. Everything else is as with a forced StableToken.
+// startBy is the time by WeChat's clock (see Now) by which the request must be sent. A zero startBy sets no limit. If the request
+// cannot be sent in time it is not sent at all, and errors.Is reports ErrStartedTooLate for the error. The error is ErrStartedTooLate
+// itself if startBy has passed or if too many other requests were in flight until then. It is a *token.Error with
+// v1alpha1.ReasonUnreachable if no connection was ready in time. In all other respects LegacyToken behaves like a StableToken with force.
 func (c *Client) LegacyToken(ctx context.Context, account token.Credentials, startBy time.Time) (token.Token, error) {
 	return tokenOf(c.mint(ctx, request{
 		method: http.MethodGet,
@@ -121,9 +119,9 @@ func (c *Client) LegacyToken(ctx context.Context, account token.Credentials, sta
 	}, startBy))
 }
 
-// ProbeToken asks whether WeChat accepts a token (GET /cgi-bin/get_api_domain_ip); nil means that it
-// does. A *token.Error with token.ReasonTokenRejected means that it does not (40001, 40014, 42001), and any other
-// one says nothing about the token. Endpoints and deadlines are as with StableToken without force.
+// ProbeToken checks whether WeChat accepts a token (GET /cgi-bin/get_api_domain_ip). It returns nil if WeChat does. It returns a
+// *token.Error with token.ReasonTokenRejected if WeChat does not (40001, 40014, 42001). Any other error says nothing about
+// the token. Endpoints and deadlines are handled as in StableToken without force.
 func (c *Client) ProbeToken(ctx context.Context, tok token.Value) error {
 	_, err := c.fetch(ctx, request{
 		method:  http.MethodGet,
@@ -136,22 +134,21 @@ func (c *Client) ProbeToken(ctx context.Context, tok token.Value) error {
 	return err
 }
 
-// Now is WeChat's clock, in UTC and without a monotonic reading, learnt from the Date header of its
-// answers. Before the first answer, and while the two differ by less than 5 s, it is the local wall
-// clock. Later it may be ahead of the truth when the local clock jumps, until the next answer, but a
-// local clock that is set back or stands still does not set it back.
+// Now returns the time by WeChat's clock, in UTC and without a monotonic reading. WeChat's clock is derived from the Date headers of
+// its answers. Before the first answer, and while it differs from the local wall clock by less than 5 s, Now returns the local
+// time. If the local clock jumps ahead, Now may be ahead until the next answer. If the local clock is set back or
+// stops, Now is not set back.
 func (c *Client) Now() time.Time {
 	now, _ := c.Clock()
 	return now
 }
 
-// Clock is Now, and whether it can be relied on: WeChat has answered, and the local wall clock has not jumped
-// ahead by 5 s or more since. The next answer to any call makes it so; one without a Date is taken to
-// confirm the time that there is.
+// Clock returns the result of Now, and whether it is reliable. It is reliable if WeChat has answered and the local wall clock has not
+// jumped ahead by 5 s or more since. The next answer to any call makes it reliable again. An answer without a
+// Date header confirms the current reading.
 func (c *Client) Clock() (now time.Time, synced bool) { return c.clock.now() }
 
-// tokenOf makes the Token of an answer, its times re-read on a clock that the answer itself may have
-// set right.
+// tokenOf returns the token of a reply. The times are those of WeChat's clock after it was adjusted by the reply itself.
 func tokenOf(r reply, err error) (token.Token, error) {
 	if err != nil {
 		return token.Token{}, err

@@ -7,31 +7,32 @@ import (
 	"time"
 )
 
-// ignoredOffset: below it the local clock counts as right. Date has whole seconds and the way takes
-// time, so smaller differences are noise.
+// ignoredOffset is the difference between WeChat's clock and the local one below which the local clock is considered correct. Smaller
+// differences are noise, because a Date header has whole seconds and the transfer takes time.
 const ignoredOffset = 5 * time.Second
 
-// dateTruncation is what Date, cut to whole seconds, is behind on average.
+// dateTruncation is the average error of a Date header that was truncated to whole seconds.
 const dateTruncation = 500 * time.Millisecond
 
-// clock knows WeChat's time. It is safe for concurrent use.
+// clock estimates WeChat's time. It is safe for concurrent use.
 //
-// The local wall clock may be set back, and the monotonic clock stands still while a virtual machine
-// sleeps. Elapsed time is therefore the larger of both: the result may be ahead of the truth until the
-// next answer, which costs a call too early, but not behind it, which would cost a token. While it may be
-// ahead the clock does not count as synced, so that a call that ends another token can ask first.
+// The local wall clock may be set back, and the monotonic clock stops while a virtual machine is suspended. The clock therefore takes
+// the larger of the two elapsed times. Until the next answer it may be ahead of WeChat's, which causes a call too early, but never
+// behind, which could cost a token. While it may be ahead it is not synced, so that the caller can
+// probe before a call that invalidates another token.
 type clock struct {
 	wall   func() time.Time
 	mono   func() time.Time
 	anchor atomic.Pointer[anchor]
 }
 
-// instant is one moment on both local clocks.
+// instant is a reading of both local clocks.
 type instant struct {
 	wall time.Time // no monotonic reading
 	mono time.Time // only its monotonic reading is used
 }
 
+// anchor pairs an instant with WeChat's time at that instant.
 type anchor struct {
 	instant
 	wechat time.Time
@@ -49,22 +50,22 @@ func newClock(wall, mono func() time.Time) *clock {
 	return &clock{wall: wall, mono: mono}
 }
 
-// mark is this moment.
+// mark returns the current instant.
 func (c *clock) mark() instant {
-	// UTC strips the monotonic reading, without which Sub compares the wall clock.
+	// UTC strips the monotonic reading, so that Sub compares wall clocks.
 	return instant{wall: c.wall().UTC(), mono: c.mono()}
 }
 
-// between is the time from one moment to a later one.
+// between returns the time from one instant to a later one.
 func between(from, to instant) time.Duration {
 	return max(to.wall.Sub(from.wall), to.mono.Sub(from.mono))
 }
 
-// ahead is by how much more the wall clock moved on than the monotonic one.
+// ahead returns by how much the wall clock advanced more than the monotonic one.
 func ahead(from, to instant) time.Duration { return to.wall.Sub(from.wall) - to.mono.Sub(from.mono) }
 
-// now is WeChat's time, or the local wall clock before the first answer. It is synced if WeChat has
-// answered, and the wall clock has not run away from the monotonic one since.
+// now returns WeChat's time, or the local time before the first answer. synced reports whether WeChat has answered and the wall
+// clock has not jumped ahead of the monotonic one since.
 func (c *clock) now() (now time.Time, synced bool) {
 	m, a := c.mark(), c.anchor.Load()
 	if a == nil {
@@ -73,7 +74,7 @@ func (c *clock) now() (now time.Time, synced bool) {
 	return a.at(m), ahead(a.instant, m) < ignoredOffset
 }
 
-// at is WeChat's time at a moment after the last answer.
+// at returns WeChat's time at an instant after the last answer.
 func (c *clock) at(m instant) time.Time {
 	a := c.anchor.Load()
 	if a == nil {
@@ -82,9 +83,9 @@ func (c *clock) at(m instant) time.Time {
 	return a.at(m)
 }
 
-// learn takes the Date of an answer, and gives WeChat's time at which the call was started. WeChat is taken to have written the Date
-// half-way between started and received, unless nobody knows how long that was: then at its start, which is never behind, and the
-// clock is not synced.
+// learn adjusts the clock by the Date header of an answer and returns WeChat's time when the call was started. It assumes that WeChat
+// wrote the header half-way between started and received. If the local clock jumped in between, it assumes that WeChat wrote the
+// header at the start. The result is then never behind WeChat's clock, and the clock is not synced.
 func (c *clock) learn(date time.Time, started, received instant) (startedAt time.Time) {
 	if ahead(started, received) >= ignoredOffset {
 		startedAt = date.Add(dateTruncation).UTC()
@@ -100,14 +101,14 @@ func (c *clock) learn(date time.Time, started, received instant) (startedAt time
 	return wechat.Add(-took)
 }
 
-// settle takes an answer that does not tell the time, as learn does: no better clock is to be had than the one there is.
+// settle does the same as learn for an answer without a Date header. It confirms the current reading of the clock.
 func (c *clock) settle(started, received instant) (startedAt time.Time) {
 	wechat := c.at(received)
 	c.setTo(&anchor{instant: received, wechat: wechat})
 	return wechat.Add(-between(started, received))
 }
 
-// setTo keeps the anchor, unless there is a later one: calls overlap, and the local clock may have jumped after this one.
+// setTo replaces the anchor unless the present one is later. Calls overlap, and the local clock may have jumped after the older one.
 func (c *clock) setTo(a *anchor) {
 	for {
 		last := c.anchor.Load()

@@ -9,20 +9,20 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-// outcome is what an errcode means, and what to tell a person about it.
+// outcome describes the meaning of an errcode and the message for the user.
 type outcome struct {
 	code   int
 	class  token.Class
 	reason token.Reason
-	// retryAfter is the time that WeChat documents for a block.
+	// retryAfter is the documented duration of a block.
 	retryAfter time.Duration
-	// what happened; {address} stands for the caller's address.
+	// what says what happened. {address} is replaced by the caller's address.
 	what string
-	// next says what to do.
+	// next says what the user should do.
 	next string
 }
 
-// The texts that several codes share.
+// Texts that several codes share.
 const (
 	whatAddress = "WeChat does not allow calls from {address} for this account."
 	nextAddress = "Add the address to the IP allowlist of the account in WeChat's console; it works some minutes later."
@@ -34,10 +34,9 @@ const (
 	nextWait    = "The operator tries again by itself."
 )
 
-// tokenCodes has every errcode that is known for the two token endpoints. Sources: the tables of error
-// codes on the pages named in the package comment, WeChat's global list
-// (https://developers.weixin.qq.com/doc/oplatform/developers/errCode/errCode.html), and for 89502,
-// 89504 and 89505 the list of the SDK WxJava.
+// tokenCodes lists the known errcodes of the two token endpoints. They come from the pages that the package comment names,
+// from WeChat's global list (https://developers.weixin.qq.com/doc/oplatform/developers/errCode/errCode.html), and in the case of 89502,
+// 89504 and 89505 from the list of the WxJava SDK.
 var tokenCodes = []outcome{
 	{code: -1, class: token.Transient, reason: v1alpha1.ReasonSystemBusy,
 		what: "WeChat is busy.", next: nextWait},
@@ -81,8 +80,7 @@ var tokenCodes = []outcome{
 		next: "Use the appid of a mini program, an official account or another account that has an AppSecret of its own."},
 }
 
-// probeCodes has every errcode that is known when a token is asked about; the first few mean something
-// else there.
+// probeCodes lists the known errcodes of a probe. It is searched from the front, and the first entries replace those of tokenCodes.
 var probeCodes = append([]outcome{
 	{code: 40001, class: token.Transient, reason: token.ReasonTokenRejected, what: whatRejected, next: nextRejected},
 	{code: 40014, class: token.Transient, reason: token.ReasonTokenRejected, what: whatRejected, next: nextRejected},

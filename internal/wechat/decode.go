@@ -12,22 +12,22 @@ import (
 )
 
 const (
-	// maxBody is the largest answer that is read, in bytes. A real one has some hundred.
+	// maxBody is the maximum size of an answer in bytes. Real answers have a few hundred bytes.
 	maxBody = 64 << 10
-	// maxLife is the longest life of a token that is believed: twice what WeChat documents.
+	// maxLife caps the life of a token. It is twice the life that WeChat documents.
 	maxLife = 4 * time.Hour
 )
 
-// answer is a decoded answer of WeChat: an errcode other than 0, or what was asked for.
+// answer is a decoded answer of WeChat. It has either an errcode other than 0 or the requested data.
 type answer struct {
 	code   int
-	errmsg string // untrusted, never shown as it is
+	errmsg string // untrusted, must not be shown unmodified
 	token  token.Value
-	// life is expires_in, more than 0 and at most maxLife when there is a token.
+	// life is the expires_in of the token. It is positive and at most maxLife.
 	life time.Duration
 }
 
-// malformed says in fixed words why an answer is not WeChat's. It quotes nothing of it.
+// malformed is an error that says why an answer is not one of WeChat's. All values are constants, so none quotes the answer.
 type malformed string
 
 func (m malformed) Error() string { return string(m) }
@@ -45,7 +45,7 @@ const (
 	errNoIPList   malformed = "it has neither an ip_list nor an errcode"
 )
 
-// decodeToken decodes an answer of one of the two token endpoints.
+// decodeToken decodes an answer of the two token endpoints.
 func decodeToken(body []byte) (answer, error) {
 	fields, a, err := decodeCommon(body)
 	if err != nil || a.code != 0 {
@@ -79,7 +79,8 @@ func decodeProbe(body []byte) (answer, error) {
 	return a, nil
 }
 
-// decodeCommon reads what all answers share. An errcode other than 0 is the whole answer.
+// decodeCommon decodes what all answers have in common. If the errcode is not 0, the answer is complete and the caller ignores all
+// other fields.
 func decodeCommon(body []byte) (map[string]json.RawMessage, answer, error) {
 	fields, err := members(body)
 	if err != nil {
@@ -89,15 +90,15 @@ func decodeCommon(body []byte) (map[string]json.RawMessage, answer, error) {
 	if !ok {
 		return fields, answer{}, nil
 	}
-	// 32 bits, as the field of the status that stores it.
+	// The status stores the errcode in 32 bits.
 	code, err := strconv.ParseInt(string(raw), 10, 32)
 	if err != nil {
 		return nil, answer{}, errErrcode
 	}
 	a := answer{code: int(code)}
 	if code != 0 {
-		// Anything but a string leaves them empty. A token beside an errcode is not used, but errmsg
-		// could repeat it.
+		// A field that is not a string is treated as empty. A token beside an errcode is not used, but it has to be known because
+		// errmsg could quote it.
 		var tok string
 		_ = json.Unmarshal(fields["errmsg"], &a.errmsg)
 		_ = json.Unmarshal(fields["access_token"], &tok)
@@ -106,8 +107,8 @@ func decodeCommon(body []byte) (map[string]json.RawMessage, answer, error) {
 	return fields, a, nil
 }
 
-// members splits a JSON object. Unmarshal into a struct would match names in any case and let the last
-// of two win, so that an answer could be read in two ways.
+// members returns the members of a JSON object. It rejects duplicate names and does not fold case, unlike json.Unmarshal into a
+// struct, which would accept ambiguous answers.
 func members(body []byte) (map[string]json.RawMessage, error) {
 	body = bytes.TrimSpace(body)
 	switch {
@@ -119,7 +120,7 @@ func members(body []byte) (map[string]json.RawMessage, error) {
 		return nil, errNotJSON
 	}
 	dec := json.NewDecoder(bytes.NewReader(body))
-	if _, err := dec.Token(); err != nil { // the brace
+	if _, err := dec.Token(); err != nil { // the opening brace
 		return nil, errNotJSON
 	}
 	fields := make(map[string]json.RawMessage)
@@ -141,14 +142,14 @@ func members(body []byte) (map[string]json.RawMessage, error) {
 	return fields, nil
 }
 
-// lifetime reads a positive JSON integer of any size as seconds.
+// lifetime returns the duration for a number of seconds, capped at maxLife. It returns false unless raw is a positive integer.
 func lifetime(raw json.RawMessage) (time.Duration, bool) {
 	for _, c := range raw {
 		if c < '0' || c > '9' {
 			return 0, false
 		}
 	}
-	if len(raw) > 9 { // JSON has no leading zeros, so this is large
+	if len(raw) > 9 { // JSON allows no leading zeros, so the number exceeds maxLife
 		return maxLife, true
 	}
 	seconds, err := strconv.Atoi(string(raw))

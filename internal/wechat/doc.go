@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package wechat talks to WeChat's token endpoints and turns every outcome into a token or one typed
-// error.
+// Package wechat calls WeChat's token endpoints. Every call returns what it asked for or a *[token.Error].
 //
-// Three calls are made, as WeChat documents them:
+// It makes three calls, which WeChat documents on these pages:
 //
 //   - POST /cgi-bin/stable_token, by [Client.StableToken]:
 //     https://developers.weixin.qq.com/doc/service/api/base/api_getstableaccesstoken
@@ -12,15 +11,14 @@
 //   - GET /cgi-bin/get_api_domain_ip, by [Client.ProbeToken]:
 //     https://developers.weixin.qq.com/doc/service/api/base/api_getapidomainip
 //
-// WeChat answers a failure with HTTP 200 and an errcode. Failures are classified by that number alone,
-// from one table; the text beside it (errmsg) changes without notice and may echo what was sent.
+// WeChat reports a failure with HTTP status 200 and an errcode. This package classifies failures by that number alone, using one
+// table. The accompanying text (errmsg) changes without notice and may quote the request.
 //
-// A call that always makes WeChat issue a new token is called a mint here: a Legacy call, and a Stable
-// call that forces. A mint whose answer is lost may kill a token that pods still use, so mints are
-// never sent twice, and a [token.Error] says whether one may have happened.
+// A mint is a call that always makes WeChat issue a new token, which is every Legacy call and every Stable call with
+// force_refresh. If the answer to a mint is lost, a token that pods still use may be invalidated, so mints are never
+// sent twice. A [token.Error] reports whether a mint may have happened.
 //
-// AppSecret and token leave this package as a [token.Value] only. Legacy carries the AppSecret in the URL,
-// which net/http puts into its errors, so no error of net/http leaves this package. One thing is out of
-// reach here: what a server sends behind an answer, net/http quotes to the standard logger, so a program
-// should not let that print.
+// This package returns AppSecrets and tokens only as a [token.Value]. A Legacy call has the AppSecret in its URL, which net/http
+// quotes in its errors, so this package never returns an error of net/http. It cannot prevent one leak: net/http writes
+// unsolicited bytes that follow an answer to the standard logger, so a program should discard that logger's output.
 package wechat

@@ -6,12 +6,12 @@ import (
 	"errors"
 )
 
-// ErrStartedTooLate says that a Legacy call could not start by the time it was given. Nothing was sent.
+// ErrStartedTooLate reports that a Legacy call could not be started by its startBy. Nothing was sent.
 var ErrStartedTooLate = errors.New("the request could not be started in time, nothing was sent")
 
-// OptionError says which option is wrong.
+// OptionError reports an invalid option.
 type OptionError struct {
-	// Flag is the name of the flag with its dashes.
+	// Flag is the name of the command line flag, including its dashes.
 	Flag string
 	err  error
 }

@@ -13,35 +13,35 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-// Call is one request to one endpoint, for whoever counts and times them. It holds nothing secret.
+// Call describes one request to one endpoint for Options.Observe. It contains no secrets.
 type Call struct {
 	// Endpoint is the last part of the path: one of EndpointNames.
 	Endpoint string
 	// Host is one of Hosts.
 	Host string
-	// Outcome is OutcomeSuccess, OutcomeCancelled or the Reason of the failure.
+	// Outcome is OutcomeSuccess, OutcomeCancelled or the reason of the failure.
 	Outcome string
-	// Code is WeChat's errcode, 0 when there was none.
+	// Code is WeChat's errcode, or 0 if there was none.
 	Code int
-	// Duration is the time from the start to the answer or the failure, connecting included.
+	// Duration is the time until the answer or the failure. It includes the time for connecting.
 	Duration time.Duration
 }
 
-// The outcomes of a Call that are no Reason.
+// Outcomes of a Call that are not reasons of a failure.
 const (
 	OutcomeSuccess = "Success"
-	// OutcomeCancelled: the caller went before the answer came.
+	// OutcomeCancelled means that the caller cancelled the call before the answer was received.
 	OutcomeCancelled = "Cancelled"
 )
 
-// EndpointNames are the values of Call.Endpoint.
+// EndpointNames returns all values of Call.Endpoint.
 func EndpointNames() []string {
 	return []string{endpointName(pathStable), endpointName(pathLegacy), endpointName(pathProbe)}
 }
 
 func endpointName(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
 
-// Hosts are the values of Call.Host: those of the configured endpoints.
+// Hosts returns all values of Call.Host, which are the hosts of the configured endpoints.
 func (c *Client) Hosts() []string {
 	hosts := make([]string, 0, len(c.endpoints))
 	for _, e := range c.endpoints {
@@ -50,13 +50,13 @@ func (c *Client) Hosts() []string {
 	return hosts
 }
 
-// KnownCode tells whether an errcode is in the tables of this package. Whatever else a server answers says nothing
-// that could be counted under a name of its own.
+// KnownCode reports whether an errcode is in the tables of this package. Metrics must not use other codes as labels, because a server
+// can make up any number of them.
 func KnownCode(code int) bool {
 	return slices.ContainsFunc(probeCodes, func(o outcome) bool { return o.code == code })
 }
 
-// attempt makes one request and tells the observer about it.
+// attempt calls try and then the observer.
 func (c *Client) attempt(ctx context.Context, endpoint int, r request) (reply, *token.Error) {
 	if c.observe == nil {
 		return c.try(ctx, endpoint, r)

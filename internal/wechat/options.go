@@ -11,39 +11,39 @@ import (
 	"time"
 )
 
-// DefaultEndpoints are WeChat's general host and its disaster recovery host, in the form of the flag:
-// https://developers.weixin.qq.com/doc/service/guide/dev/api
+// DefaultEndpoints lists WeChat's general host and its disaster recovery host, in the format of the flag. See
+// https://developers.weixin.qq.com/doc/service/guide/dev/api.
 const DefaultEndpoints = "https://api.weixin.qq.com,https://api2.weixin.qq.com"
 
-// The defaults of Options.
+// Defaults of Options.
 const (
 	DefaultTimeout     = 5 * time.Second
 	DefaultMaxInFlight = 32
 	defaultUserAgent   = "wechat-token-operator"
 )
 
-// Options configure a Client. The zero value is WeChat itself with the defaults.
+// Options configures a Client. With the zero value the Client calls WeChat itself and uses the defaults.
 type Options struct {
-	// Endpoints are scheme and host of the servers, in the order in which they are tried; default
-	// DefaultEndpoints. http:// is accepted for loopback addresses alone.
+	// Endpoints lists the servers by scheme and host, in the order in which they are tried. The default is DefaultEndpoints. The
+	// scheme http is allowed only for loopback addresses.
 	Endpoints []string
-	// CAFile names a PEM file of certificates that are trusted besides the system's.
+	// CAFile names a PEM file with certificates that are trusted in addition to the system's.
 	CAFile string
-	// Timeout is the longest time of one attempt; default 5 s.
+	// Timeout limits each attempt. The default is 5 s.
 	Timeout time.Duration
-	// MaxInFlight is the largest number of requests under way; default 32.
+	// MaxInFlight limits the number of concurrent requests. The default is 32.
 	MaxInFlight int
-	// UserAgent is sent with each request; default the operator's name.
+	// UserAgent is sent with each request. The default is the operator's name.
 	UserAgent string
-	// Wall is the local wall clock; default time.Now. Results need no monotonic reading.
+	// Wall returns the local wall clock time. The default is time.Now. Its results need no monotonic reading.
 	Wall func() time.Time
-	// Monotonic is the local monotonic clock, whose results have such a reading; default time.Now.
+	// Monotonic returns times that have a monotonic reading. The default is time.Now.
 	Monotonic func() time.Time
-	// Observe is called after each request to an endpoint, at the same time by several goroutines; default none.
+	// Observe, if not nil, is called after each request to an endpoint. Several goroutines may call it concurrently.
 	Observe func(Call)
 }
 
-// complete checks the options and returns them with the defaults filled in.
+// complete validates the options and returns them with the defaults filled in.
 func (o Options) complete() (Options, []*url.URL, error) {
 	if len(o.Endpoints) == 0 {
 		o.Endpoints = strings.Split(DefaultEndpoints, ",")
@@ -74,7 +74,7 @@ func (o Options) complete() (Options, []*url.URL, error) {
 	return o, endpoints, nil
 }
 
-// parseEndpoint does not repeat the value in its errors: it may hold a password.
+// parseEndpoint parses an entry of Options.Endpoints. Its errors do not quote the entry, which may contain a password.
 func parseEndpoint(raw string) (*url.URL, error) {
 	u, err := url.Parse(strings.TrimSpace(raw))
 	switch {
@@ -94,7 +94,7 @@ func parseEndpoint(raw string) (*url.URL, error) {
 	return nil, errors.New("must use https")
 }
 
-// isLoopback asks no resolver: a name could mean another address tomorrow.
+// isLoopback reports whether host is localhost or a loopback address. It does not resolve names, because the result could change.
 func isLoopback(host string) bool {
 	if host == "localhost" {
 		return true

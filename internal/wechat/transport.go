@@ -15,13 +15,13 @@ import (
 	"time"
 )
 
-// proxyRefusal is the HTTP status with which a proxy refused a tunnel.
+// proxyRefusal is the HTTP status of a proxy that refused to open a tunnel.
 type proxyRefusal int
 
 func (p proxyRefusal) Error() string { return fmt.Sprintf("the proxy answered HTTP %d", int(p)) }
 
-// newTransport is for calls that may be repeated: connections are kept. They speak HTTP/1.1, which is what WeChat answers with, and
-// which takes less CPU and, in a burst, less time than many calls on one connection of HTTP/2 (docs/performance.md).
+// newTransport returns the transport for requests that may be repeated. It reuses connections. It uses HTTP/1.1, as WeChat does. In a
+// burst this takes less CPU and time than many requests on one connection of HTTP/2 (docs/performance.md).
 func newTransport(o Options, roots *x509.CertPool) *http.Transport {
 	t := baseTransport(o, roots)
 	t.DialContext = dialer(o).DialContext
@@ -30,8 +30,8 @@ func newTransport(o Options, roots *x509.CertPool) *http.Transport {
 	return t
 }
 
-// newMintTransport is for mints. net/http repeats a request by itself when a kept connection turns out to be closed; on a
-// connection of its own it never does.
+// newMintTransport returns the transport for mints. It opens a connection for each request, because net/http sends a request again if a
+// reused connection turns out to be closed, but never does so on a new connection.
 func newMintTransport(o Options, roots *x509.CertPool) *http.Transport {
 	t := baseTransport(o, roots)
 	t.DialContext = gatedDial(dialer(o).DialContext)
@@ -46,7 +46,7 @@ func baseTransport(o Options, roots *x509.CertPool) *http.Transport {
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 		TLSHandshakeTimeout:    o.Timeout,
 		MaxResponseHeaderBytes: maxBody,
-		// Answers are small, and a small one can unpack to a large one.
+		// Answers are small, and a small compressed answer could expand to a large one.
 		DisableCompression: true,
 		Protocols:          new(http.Protocols),
 	}
@@ -55,7 +55,7 @@ func baseTransport(o Options, roots *x509.CertPool) *http.Transport {
 }
 
 func dialer(o Options) *net.Dialer {
-	// An idle connection that died without a word is mostly found out within half a minute, and not by a call that fails.
+	// With these probes a dead idle connection is usually detected within half a minute, before a call fails on it.
 	return &net.Dialer{Timeout: o.Timeout, KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3,
 	}}
@@ -68,10 +68,10 @@ func onProxyConnectResponse(_ context.Context, _ *url.URL, _ *http.Request, res 
 	return nil
 }
 
-// rootCAs are the system's and those of a PEM file.
+// rootCAs returns the system's certificates together with those of a PEM file. It returns nil if no file is named.
 func rootCAs(file string) (*x509.CertPool, error) {
 	if file == "" {
-		return nil, nil // the system's
+		return nil, nil // crypto/tls uses the system's
 	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
@@ -87,10 +87,10 @@ func rootCAs(file string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// gate stands between an open connection and a mint. Until it is passed nothing of the request has left,
-// and once it is shut nothing can.
+// gate decides whether a mint may be sent on a connection that is ready. Before the gate is passed no byte of the request has been
+// sent, and after it is shut none can be.
 type gate struct {
-	// allowed is asked at the last moment.
+	// allowed reports whether the mint may still be sent. It is called when the connection is ready.
 	allowed func() bool
 	state   atomic.Int32
 }
@@ -101,8 +101,8 @@ const (
 	gateShut
 )
 
-// pass is called when the connection is ready. A gate that was passed stays so, whatever comes later:
-// the request may have left.
+// pass passes or shuts the gate. It is called when the connection is ready. A gate that was passed cannot be shut, because the request
+// may have been sent.
 func (g *gate) pass() {
 	next := gateShut
 	if g.allowed() {
@@ -111,17 +111,19 @@ func (g *gate) pass() {
 	g.state.CompareAndSwap(gateWaiting, next)
 }
 
-// shut reports whether it was in time.
+// shut shuts the gate and reports whether it was still waiting.
 func (g *gate) shut() bool { return g.state.CompareAndSwap(gateWaiting, gateShut) }
 
+// passed reports whether the request may have been sent.
 func (g *gate) passed() bool { return g.state.Load() == gatePassed }
 
+// gateKey is the key of the gate in the context of a request.
 type gateKey struct{}
 
 type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// gatedDial ties a connection to the gate of the request that it is dialled for. It is never used by
-// another one, because its transport keeps none.
+// gatedDial returns a dial function whose connections obey the gate of the request for which they are opened. The transport does not
+// reuse connections, so no other request ever uses them.
 func gatedDial(dial dialFunc) dialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
@@ -135,8 +137,8 @@ func gatedDial(dial dialFunc) dialFunc {
 	}
 }
 
-// gatedConn lets TLS and a proxy talk while the gate waits. net/http does not look at the context
-// between a ready connection and the first byte of the request, so a shut gate has to stop it here.
+// gatedConn rejects writes once its gate is shut. While the gate waits it allows the handshakes of TLS and of a proxy. net/http does not
+// check the context between a ready connection and the first byte of the request, so the write has to be stopped here.
 type gatedConn struct {
 	net.Conn
 	gate *gate

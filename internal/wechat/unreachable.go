@@ -15,11 +15,11 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-// errPanic stands for a panic below us, whose value is not shown.
+// errPanic replaces the value of a panic in net/http, which must not be shown.
 var errPanic = errors.New("an internal error of the HTTP client")
 
-// unreachable makes the error of a call without an answer. Errors of net/http hold the URL, so nothing
-// of err is shown: it is recognised, and described in our own words.
+// unreachable returns the error for a call without an answer. Its message does not quote err, because errors of net/http contain the
+// URL.
 func unreachable(host string, err error) *token.Error {
 	what, cause := describe(err)
 	return &token.Error{Class: token.Transient, Reason: v1alpha1.ReasonUnreachable, Cause: cause,
@@ -27,7 +27,7 @@ func unreachable(host string, err error) *token.Error {
 			host, what)}
 }
 
-// describe gives the words for an error of the transport, and what errors.Is may find.
+// describe returns a description of an error of the transport, and the cause that the caller's error wraps.
 func describe(err error) (what string, cause error) {
 	var refused proxyRefusal
 	var dns *net.DNSError
@@ -39,7 +39,7 @@ func describe(err error) (what string, cause error) {
 		return errPanic.Error(), nil
 	case errors.As(err, &refused):
 		return refused.Error(), nil
-	case errors.As(err, &op) && op.Op == "proxyconnect": // holds what happened on the way to the proxy
+	case errors.As(err, &op) && op.Op == "proxyconnect": // wraps the error of the connection to the proxy
 		return "the proxy was not reached", causeOf(err)
 	case errors.As(err, &dns):
 		return "its name was not resolved", causeOf(err)
@@ -47,7 +47,7 @@ func describe(err error) (what string, cause error) {
 		return "its certificate is not trusted; a CA of your own belongs into --wechat-ca-file", nil
 	case errors.As(err, new(tls.RecordHeaderError)):
 		return "it does not speak TLS", nil
-	case op != nil && op.Op == "remote error": // crypto/tls calls an alert of the server so
+	case op != nil && op.Op == "remote error": // crypto/tls uses this name for an alert of the server
 		return "it refuses the operator's TLS handshake, which offers TLS 1.2 or later and no client certificate", nil
 	case isTimeout(err):
 		return "the time for an answer is over", context.DeadlineExceeded
@@ -64,7 +64,8 @@ func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// causeOf finds a deadline or the number of a system call, neither of which holds a text of others.
+// causeOf returns context.DeadlineExceeded for a timeout, the syscall.Errno in err if there is one, and nil otherwise. Neither
+// contains text from outside.
 func causeOf(err error) error {
 	if isTimeout(err) {
 		return context.DeadlineExceeded

@@ -11,11 +11,10 @@ import (
 	"time"
 )
 
-// adminPath is where AdminHandler answers.
+// adminPath is the path below which AdminHandler serves.
 const adminPath = "/_standin/"
 
-// The arguments and results of the admin side that are no types of their own. Durations are nanoseconds,
-// as everywhere in its JSON.
+// Arguments and results of AdminHandler. Its JSON contains durations in nanoseconds.
 type (
 	appArgs struct {
 		AppID  string `json:"appID"`
@@ -23,7 +22,7 @@ type (
 	}
 	validArgs struct {
 		Token string `json:"token"`
-		// At is a time on the server's clock; none means now.
+		// At is a time by the server's clock. If it is nil, the current time is used.
 		At *time.Time `json:"at,omitempty"`
 	}
 	advanceArgs struct {
@@ -44,10 +43,10 @@ type (
 	nothing struct{}
 )
 
-// AdminHandler gives programs in other processes what the methods give to this one; see Remote. It is
-// POST /_standin/<what> with JSON in and out, where <what> is one of now, advance, tokens, valid, calls,
-// count, inject, clear, force, mint, app and secret; no body means an empty one. It gives tokens to
-// anybody who asks, so serve it on a loopback address of its own, never beside the API.
+// AdminHandler returns a handler that offers the methods of the Server to other processes. Remote is its client. It serves
+// POST /_standin/<what> with JSON bodies, where <what> is one of now, advance, tokens, valid, calls,
+// count, inject, clear, force, mint, app and secret. An empty body is the same as an empty object. The handler returns tokens to
+// every caller, so serve it only on a loopback address of its own and never together with the API.
 func (s *Server) AdminHandler() http.Handler {
 	mux := http.NewServeMux()
 	handle(mux, "now", func(nothing) nowResult { return nowResult{s.Now()} })
@@ -73,11 +72,12 @@ func (s *Server) AdminHandler() http.Handler {
 	return mux
 }
 
-// handle serves a function of the arguments in the body.
+// handle registers a function whose arguments are the body of the request.
 func handle[A, R any](mux *http.ServeMux, what string, do func(A) R) {
 	mux.HandleFunc("POST "+adminPath+what, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		// A web page cannot send this to a loopback address unasked, unlike a form or plain text.
+		// A browser asks for permission before it sends this type to another origin, so a web page cannot call the handler. It would send
+		// a form or plain text without asking.
 		if kind := r.Header.Get("Content-Type"); !strings.HasPrefix(kind, "application/json") {
 			refuse(w, http.StatusUnsupportedMediaType, "Content-Type must be application/json")
 			return
@@ -89,7 +89,7 @@ func handle[A, R any](mux *http.ServeMux, what string, do func(A) R) {
 			refuse(w, http.StatusBadRequest, err.Error())
 			return
 		}
-		_ = json.NewEncoder(w).Encode(do(args)) // fails when the client is gone
+		_ = json.NewEncoder(w).Encode(do(args)) // fails if the client has gone
 	})
 }
 

@@ -14,15 +14,15 @@ import (
 
 const (
 	grantType = "client_credential"
-	// ticketLife is how long a ticket lives. WeChat answers it as expires_in with each call, also when the
-	// ticket is an hour old.
+	// ticketLife is the life of a ticket. WeChat returns it as expires_in with every call, even if the ticket is
+	// already an hour old.
 	ticketLife = 2 * time.Hour
-	// maxScene is the longest scene of a mini program code, in characters:
-	// https://developers.weixin.qq.com/miniprogram/dev/server/API/qrcode-link/qr-code/api_getunlimitedqrcode.html
+	// maxScene is the maximum length of the scene of a mini program code in characters. See
+	// https://developers.weixin.qq.com/miniprogram/dev/server/API/qrcode-link/qr-code/api_getunlimitedqrcode.html.
 	maxScene = 32
 )
 
-// answer processes a call. The caller holds the lock.
+// answer processes a call and returns its answer.
 func (p *platform) answer(q request) reply {
 	switch q.endpoint {
 	case "":
@@ -90,7 +90,7 @@ func (p *platform) answerFetch(q request) reply {
 	return ok
 }
 
-// malformed is the errcode of a request that names no account, or not in the right way.
+// malformed returns the errcode of a token request that is not well-formed, or 0.
 func (q *request) malformed(mode Mode) int {
 	switch {
 	case mode == Stable && q.method != http.MethodPost:
@@ -109,7 +109,7 @@ func (q *request) malformed(mode Mode) int {
 	return 0
 }
 
-// checkToken finds the token of a call, or the errcode for a bad one.
+// checkToken returns the token of a call, or the errcode if it is not valid.
 func (p *platform) checkToken(q request, now time.Time) (*IssuedToken, int) {
 	want, code := http.MethodGet, codeWantGET
 	if q.endpoint == EndpointCode {
@@ -131,13 +131,13 @@ func (p *platform) checkToken(q request, now time.Time) (*IssuedToken, int) {
 	return nil, codeTokenExpired
 }
 
-// ticket is for jsapi or wx_card.
+// ticket is a ticket of type jsapi or wx_card.
 type ticket struct {
 	value   string
 	expires time.Time
 }
 
-// answerTicket gives the same ticket until it expires.
+// answerTicket returns the same ticket until it expires.
 func (p *platform) answerTicket(q request, a *account, now time.Time) reply {
 	kind := q.query.Get("type")
 	if kind != "jsapi" && kind != "wx_card" {
@@ -149,14 +149,14 @@ func (p *platform) answerTicket(q request, a *account, now time.Time) reply {
 	t := a.tickets[kind]
 	if !now.Before(t.expires) {
 		raw := make([]byte, 64)
-		_, _ = rand.Read(raw) // it never fails
+		_, _ = rand.Read(raw) // never fails
 		t = ticket{value: base64.RawURLEncoding.EncodeToString(raw), expires: now.Add(ticketLife)}
 		a.tickets[kind] = t
 	}
 	return success([]byte(`{"errcode":0,"errmsg":"ok","ticket":"` + t.value + `","expires_in":7200}`))
 }
 
-// answerCode checks what a mini program code is asked for.
+// answerCode validates a request for a mini program code.
 func (q *request) answerCode(now time.Time) reply {
 	var fields struct {
 		Scene string `json:"scene"`

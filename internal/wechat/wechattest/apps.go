@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// WeChat's quotas for a normal account:
+// WeChat's quotas for an ordinary account. See
 // https://developers.weixin.qq.com/doc/offiaccount/Message_Management/API_Call_Limits.html and the page
 // of stable_token.
 const (
@@ -20,41 +20,41 @@ const (
 // App is an account at WeChat.
 type App struct {
 	ID string `json:"id"`
-	// Secret is the AppSecret. With Options.AutoApps an empty one becomes the first that is seen.
+	// Secret is the AppSecret. If it is empty and Options.AutoApps is set, the AppSecret of the first call is used.
 	Secret string `json:"secret"`
-	// Life is how long its tokens live; default Options.Life.
+	// Life is the life of the account's tokens. The default is Options.Life.
 	Life time.Duration `json:"life,omitempty"`
-	// DailyLegacyQuota and DailyStableQuota are calls a day; default 2,000 and 500,000.
+	// DailyLegacyQuota and DailyStableQuota limit the calls in a day. The defaults are 2,000 and 500,000.
 	DailyLegacyQuota int `json:"dailyLegacyQuota,omitempty"`
 	DailyStableQuota int `json:"dailyStableQuota,omitempty"`
-	// MinuteQuota is calls a minute of each of the two endpoints; default 10,000.
+	// MinuteQuota limits the calls to each of the two endpoints in a minute. The default is 10,000.
 	MinuteQuota int `json:"minuteQuota,omitempty"`
-	// AllowedIPs are addresses, CIDR blocks, or of the form 203.0.113.*; empty allows all. An entry of
-	// another form allows nothing.
+	// AllowedIPs lists addresses, CIDR blocks and patterns like 203.0.113.*. If it is empty, every address is allowed. Malformed entries
+	// allow nothing.
 	AllowedIPs []string `json:"allowedIPs,omitempty"`
-	// Frozen is a frozen AppSecret: 40243.
+	// Frozen makes token calls fail with 40243, as if the AppSecret were frozen.
 	Frozen bool `json:"frozen,omitempty"`
-	// NeedsAdminConfirmation is a call that the administrator has to confirm: 89503.
+	// NeedsAdminConfirmation makes token calls fail with 89503, as if the administrator had to confirm them.
 	NeedsAdminConfirmation bool `json:"needsAdminConfirmation,omitempty"`
 }
 
-// account is an App and what happened to it.
+// account is an App and its history.
 type account struct {
 	App
 	allowed []netip.Prefix
 	issued  []*IssuedToken
 
-	// stable and legacy are the newest tokens. legacyBefore is the one that legacy replaced, forcedOut the
+	// stable and legacy are the newest tokens. legacyBefore is the token that legacy replaced, and forcedOut is the
 	// one that the last forced refresh replaced.
 	stable, legacy, legacyBefore, forcedOut *IssuedToken
-	// forcedAt are the times of the forced refreshes that count.
+	// forcedAt holds the times of the forced refreshes that count towards the budget.
 	forcedAt []time.Time
 
 	stableUse, legacyUse usage
 	tickets              map[string]ticket
 }
 
-// account finds an account, or opens one.
+// account returns the account of an appid and creates it if necessary.
 func (p *platform) account(appID string) *account {
 	a, ok := p.apps[appID]
 	if !ok {
@@ -64,7 +64,7 @@ func (p *platform) account(appID string) *account {
 	return a
 }
 
-// SetApp adds an account, or replaces what is known of it: its tokens and used quotas stay.
+// SetApp adds an account or replaces its settings. An existing account keeps its tokens and used quotas.
 func (s *Server) SetApp(a App) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,14 +78,14 @@ func (s *Server) SetApp(a App) {
 	}
 }
 
-// SetSecret gives an account another AppSecret. The one before is wrong at once; its tokens live on.
+// SetSecret changes the AppSecret of an account. The previous one is rejected from now on, but the tokens stay valid.
 func (s *Server) SetSecret(appID, secret string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.platform.account(appID).Secret = secret
 }
 
-// parseAllowed reads an entry of an IP allowlist.
+// parseAllowed parses an entry of an IP allowlist. It returns false if the entry is malformed.
 func parseAllowed(entry string) (netip.Prefix, bool) {
 	if head, ok := strings.CutSuffix(entry, ".*"); ok {
 		entry = head + ".0/24"
@@ -115,7 +115,7 @@ func (a *account) allows(ip netip.Addr) bool {
 	return false
 }
 
-// admit checks a call that carries the AppSecret; 0 lets it in, and counts it.
+// admit checks the credentials of a token call and counts it. It returns the account, or the errcode of a refusal.
 func (p *platform) admit(q request, mode Mode, now time.Time) (*account, int) {
 	a, ok := p.apps[q.appID]
 	if !ok && p.options.AutoApps && IsAppID(q.appID) {
@@ -142,7 +142,7 @@ func (p *platform) admit(q request, mode Mode, now time.Time) (*account, int) {
 	return a, a.spend(mode, now)
 }
 
-// spend counts a call, or says which quota is used up.
+// spend counts a call and returns 0, or returns the errcode of the quota that is used up.
 func (a *account) spend(mode Mode, now time.Time) int {
 	u, daily := &a.stableUse, orDefault(a.DailyStableQuota, defaultDailyStable)
 	if mode == Legacy {
@@ -166,15 +166,15 @@ func orDefault(n, otherwise int) int {
 	return otherwise
 }
 
-// usage counts calls of one endpoint.
+// usage counts the calls to one endpoint.
 type usage struct {
-	minute, day     int64 // which ones the counters are about
+	minute, day     int64 // the minute and day that the counters refer to
 	inMinute, inDay int
 }
 
-// roll starts new counters with a new minute or day.
+// roll resets the counters if a new minute or day has begun.
 func (u *usage) roll(now time.Time) {
-	const beijing = 8 * 60 // minutes; WeChat's days are taken to be Beijing's
+	const beijing = 8 * 60 // offset in minutes; WeChat's days are assumed to be those of Beijing
 	minute := now.Unix() / 60
 	day := (minute + beijing) / (24 * 60)
 	if minute != u.minute {
@@ -191,7 +191,7 @@ func (u *usage) count(now time.Time) {
 	u.inDay++
 }
 
-// IsAppID reports whether an appid has the right form, ^wx[0-9a-z]{16}$.
+// IsAppID reports whether id matches ^wx[0-9a-z]{16}$.
 func IsAppID(id string) bool {
 	if len(id) != 18 || !strings.HasPrefix(id, "wx") {
 		return false

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// keptCalls is how many calls are kept; the counters go on beyond it.
+// keptCalls is the number of calls that are kept. The counters include older ones.
 const keptCalls = 200_000
 
 // Endpoint is the last part of the path of an interface.
 type Endpoint string
 
-// The interfaces that the server knows. A call of another path is answered with HTTP 404, and is written
-// down with an empty Endpoint.
+// The interfaces that the server implements. A call to another path is answered with HTTP status 404 and recorded with an empty
+// Endpoint.
 const (
 	EndpointStable     Endpoint = "stable_token"
 	EndpointLegacy     Endpoint = "token"
@@ -24,30 +24,30 @@ const (
 	EndpointCallbackIP Endpoint = "getcallbackip"
 )
 
-// Call is one request. It is there from the moment when the request has been read; what is only known
-// later is filled in later, and before the client has its answer.
+// Call is a recorded request. It is recorded as soon as the request has been read. Fields that are known only later are set before the
+// client receives its answer.
 type Call struct {
-	// At is when it came, on the local clock; Clock is the same moment on the server's.
+	// At is when the request was received by the local clock. Clock is the same time by the server's.
 	At       time.Time `json:"at"`
 	Clock    time.Time `json:"clock"`
 	Endpoint Endpoint  `json:"endpoint,omitempty"`
-	// AppID is what the call names, or the owner of its token, empty when that is unknown.
+	// AppID is the appid in the request or that of its token. It is empty if neither is known.
 	AppID string `json:"appID,omitempty"`
-	// Errcode and HTTPStatus are those of the answer. HTTPStatus stays 0 when none was sent.
+	// Errcode and HTTPStatus are those of the answer. HTTPStatus is 0 if no answer was sent.
 	Errcode    int `json:"errcode,omitempty"`
 	HTTPStatus int `json:"httpStatus,omitempty"`
-	// Forced says that it asked for a forced refresh.
+	// Forced reports whether the call asked for a forced refresh.
 	Forced bool `json:"forced,omitempty"`
-	// Fault says that an injected fault was used on it.
+	// Fault reports whether an injected fault was applied to the call.
 	Fault bool `json:"fault,omitempty"`
-	// Minted says that it made a new token.
+	// Minted reports whether the call made the server issue a new token.
 	Minted     bool   `json:"minted,omitempty"`
 	RemoteAddr string `json:"remoteAddr,omitempty"`
-	// Finished says that all of the answer was handed to the network.
+	// Finished reports whether the whole answer was written to the connection.
 	Finished bool `json:"finished,omitempty"`
 }
 
-// Filter chooses calls; an empty field chooses all.
+// Filter selects calls. An empty field selects all.
 type Filter struct {
 	AppID    string   `json:"appID,omitempty"`
 	Endpoint Endpoint `json:"endpoint,omitempty"`
@@ -59,10 +59,10 @@ func (f Filter) matches(c *Call) bool {
 	return (f.AppID == "" || f.AppID == c.AppID) && (f.Endpoint == "" || f.Endpoint == c.Endpoint)
 }
 
-// callLog is a ring of the newest calls, and counters of all.
+// callLog holds the newest calls in a ring buffer, and counts all of them.
 type callLog struct {
 	ring []Call
-	// next is the number of the next call; call n is at n modulo keptCalls.
+	// next is the number of the next call. Call n is at index n modulo keptCalls.
 	next   int
 	counts map[countKey]int
 }
@@ -74,7 +74,7 @@ type countKey struct {
 
 func newCallLog() callLog { return callLog{counts: make(map[countKey]int)} }
 
-// add returns the number of the call.
+// add records a call and returns its number.
 func (l *callLog) add(c Call) int {
 	n := l.next
 	l.next++
@@ -96,12 +96,12 @@ func (l *callLog) add(c Call) int {
 	return n
 }
 
-// each visits the kept calls that a filter chooses, the newest first.
+// each calls visit for the kept calls that f selects, beginning with the newest.
 func (l *callLog) each(f Filter, visit func(*Call)) {
 	for n := l.next - 1; n >= l.next-len(l.ring); n-- {
 		c := &l.ring[n%keptCalls]
 		if c.At.Before(f.Since) {
-			return // they came in this order
+			return // all remaining calls are older
 		}
 		if f.matches(c) {
 			visit(c)
@@ -109,7 +109,7 @@ func (l *callLog) each(f Filter, visit func(*Call)) {
 	}
 }
 
-// update changes a call that is still kept, and returns it.
+// update applies change to a call and returns the result. It returns the zero Call if the call is no longer kept.
 func (s *Server) update(n int, change func(*Call)) Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,8 +125,7 @@ func (l *callLog) update(n int, change func(*Call)) Call {
 	return *c
 }
 
-// Calls lists the calls that a filter chooses, in the order in which they came. The newest 200,000 are
-// kept.
+// Calls returns the calls that f selects, in the order in which they were received. Only the newest 200,000 calls are kept.
 func (s *Server) Calls(f Filter) []Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,8 +135,7 @@ func (s *Server) Calls(f Filter) []Call {
 	return list
 }
 
-// Count counts the calls that a filter chooses. Without Since it is a look at a counter, and counts calls
-// that are no longer kept too.
+// Count returns the number of calls that f selects. Without Since it reads a counter, which includes calls that are no longer kept.
 func (s *Server) Count(f Filter) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,9 +10,9 @@ import (
 	"image/png"
 )
 
-// codePNG is a picture for a scene: the same for the same scene, and only for that. No scanner reads it.
+// codePNG returns a picture that is determined by the scene and differs between scenes. No scanner can read it.
 func codePNG(scene string) []byte {
-	const dots, dot = 16, 8 // 256 dots, one for each bit of SHA-256
+	const dots, dot = 16, 8 // 16 by 16 dots of 8 by 8 pixels, one dot for each bit of the hash
 	sum := sha256.Sum256([]byte(scene))
 	picture := image.NewPaletted(image.Rect(0, 0, (dots+2)*dot, (dots+2)*dot), color.Palette{color.White, color.Black})
 	for y := range dots * dot {
@@ -22,6 +22,6 @@ func codePNG(scene string) []byte {
 		}
 	}
 	var out bytes.Buffer
-	_ = png.Encode(&out, picture) // a buffer takes everything
+	_ = png.Encode(&out, picture) // never fails for a buffer
 	return out.Bytes()
 }

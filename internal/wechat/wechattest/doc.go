@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package wechattest is a server that answers like WeChat's API, in the spirit of net/http/httptest. It
-// gives out tokens that die when WeChat's do, keeps a ledger of them that can be asked about any moment,
-// writes down every call, and fails in the ways that are asked for.
+// Package wechattest provides a server that behaves like WeChat's API, in the spirit of net/http/httptest. Its tokens expire and are
+// invalidated as WeChat's are. It records all tokens in a ledger that can be queried for any time, records every call, and fails in the
+// ways that the caller injects.
 //
-// What WeChat documents is done as documented:
+// It follows WeChat's documentation:
 //   - https://developers.weixin.qq.com/doc/service/api/base/api_getstableaccesstoken (Stable)
 //   - https://developers.weixin.qq.com/miniprogram/dev/server/API/mp-access-token/api_getaccesstoken.html (Legacy)
 //   - https://developers.weixin.qq.com/doc/oplatform/developers/errCode/errCode.html (errcodes)
 //
-// Where the documents are silent, this is what the server does, stricter rather than kinder:
-//   - The rotation window is 300 s, as documented, for a token that lives longer than that. Else it is three
-//     fifths of the token's life, rounded up to whole seconds, so that short lives in a demo rotate too, and
-//     a client that calls at half of it is not a moment too early. A call in the window gets a new Stable
-//     token; a Stable token never rotates without a call.
-//   - A token that is replaced early, by force or by a Legacy mint, lives on for the length of its window at
-//     most. The 20 forced refreshes a day are counted over 24 h and per refresh: a forced call less than 30 s
-//     after a forced refresh is an ordinary call, and is not counted.
-//   - A second forced refresh ends at once what the first one had replaced. What an ordinary rotation had
-//     replaced keeps its documented five minutes.
-//   - Daily quotas start anew at midnight in Beijing, quotas per minute at each minute of the server's clock.
-//     Calls with a wrong AppSecret, or from a wrong address, do not count.
-//   - A new AppSecret ends no token, nor does freezing it.
-//   - The IP allowlist guards the two token endpoints, as with a mini program, not calls with a token.
-//   - When the clock is set back behind a token's issue, the token is not valid until then, and the next
-//     ordinary call makes a new one.
+// Where the documentation is silent, the server is strict rather than lenient:
+//   - The rotation window is 300 s, as documented, for a token that lives longer than that. For other tokens it is three
+//     fifths of the token's life, rounded up to whole seconds, so that tokens with a short life rotate as well and
+//     a client that calls at half of the life is not too early. A call within the window returns a new Stable
+//     token. A Stable token never rotates without a call.
+//   - A token that is replaced early, by a forced refresh or by a Legacy mint, stays valid at most for the length of its window.
+//     The 20 forced refreshes a day are counted within the last 24 h. A forced call less than 30 s
+//     after a forced refresh is treated as an ordinary call and is not counted.
+//   - A second forced refresh immediately invalidates the token that the first one replaced. A token that an ordinary
+//     rotation replaced stays valid for the documented five minutes.
+//   - Daily quotas are reset at midnight in Beijing and quotas per minute at each full minute of the server's clock.
+//     Calls with a wrong AppSecret or from an address that is not allowed do not count.
+//   - Changing or freezing an AppSecret invalidates no token.
+//   - The IP allowlist applies to the two token endpoints, as it does for mini programs, but not to calls with a token.
+//   - If the clock is set back to before a token was issued, the token is not valid until that time, and the next
+//     ordinary call issues a new one.
 package wechattest

@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// The errcodes that the server gives by itself, from WeChat's lists of return codes.
+// The errcodes that the server returns without a fault. They come from WeChat's lists of return codes.
 const (
-	codeInvalidCredential = 40001 // wrong AppSecret (Legacy), or a replaced token
+	codeInvalidCredential = 40001 // wrong AppSecret (Legacy) or replaced token
 	codeInvalidGrantType  = 40002
 	codeInvalidAppID      = 40013
 	codeInvalidToken      = 40014
@@ -35,8 +35,7 @@ const (
 	codeAdminConfirmation = 89503
 )
 
-// errmsg is the text that WeChat has for an errcode, without the rid. Its exact words are nowhere
-// promised.
+// errmsg returns WeChat's text for an errcode, without the rid. WeChat does not promise the wording.
 func errmsg(code int, ip netip.Addr) string {
 	const getStable = ", could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r"
 	switch code {
@@ -72,6 +71,7 @@ func errmsg(code int, ip netip.Addr) string {
 	return lessUsualErrmsg(code, getStable)
 }
 
+// lessUsualErrmsg returns the text for the less common errcodes.
 func lessUsualErrmsg(code int, getStable string) string {
 	switch code {
 	case codeWantGET:
@@ -98,7 +98,7 @@ func lessUsualErrmsg(code int, getStable string) string {
 	return "error " + strconv.Itoa(code)
 }
 
-// notAllowed names the caller as WeChat does.
+// notAllowed returns the text of 40164, which contains the caller's address.
 func notAllowed(ip netip.Addr) string {
 	if ip.Is4() {
 		return fmt.Sprintf("invalid ip %s ipv6 ::ffff:%s, not in whitelist", ip, ip)
@@ -106,17 +106,17 @@ func notAllowed(ip netip.Addr) string {
 	return fmt.Sprintf("invalid ip %s ipv6 %s, not in whitelist", ip, ip)
 }
 
-// requestID is a rid: the time and two random numbers, in hex.
+// requestID returns a rid, which consists of the time and two random numbers in hex.
 func requestID(now time.Time) string {
 	return fmt.Sprintf("%08x-%08x-%08x", uint32(now.Unix()), rand.Uint32(), rand.Uint32())
 }
 
-// fail is WeChat's answer with an errcode, HTTP 200 as always. An empty text stands for WeChat's own.
+// fail returns an answer with an errcode. Its HTTP status is 200, as always. If text is empty, WeChat's own text is used.
 func (q *request) fail(code int, text string, now time.Time) reply {
 	if text == "" {
 		text = errmsg(code, q.ip) + " rid: " + requestID(now)
 	}
-	quoted, _ := json.Marshal(text) // a string cannot fail
+	quoted, _ := json.Marshal(text) // never fails for a string
 	body := append(strconv.AppendInt([]byte(`{"errcode":`), int64(code), 10), `,"errmsg":`...)
 	body = append(append(body, quoted...), '}')
 	return reply{status: http.StatusOK, contentType: jsonType, body: body, errcode: code}

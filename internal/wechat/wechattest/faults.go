@@ -9,61 +9,58 @@ import (
 	"time"
 )
 
-// Cut is a place to cut a call. With HTTP/1.1 the connection is cut, with HTTP/2 the call's stream alone,
-// so that a fault never hits calls that it is not meant for. Mind that net/http repeats a GET by itself
-// when a kept connection is cut before the first byte of the answer: Call shows both.
+// Cut is the point at which a call is aborted. With HTTP/1.1 the connection is closed. With HTTP/2 only the call's stream is, so that the
+// fault affects no other calls. Note that net/http sends a GET again if a reused connection is closed before the first byte
+// of the answer. Both requests are then recorded as a Call.
 type Cut string
 
-// The places to cut a call.
+// The points at which a call can be aborted.
 const (
 	// CutBefore resets the connection before the request is processed.
 	CutBefore Cut = "before"
-	// CutAfter processes the request, so that a token may be made, and resets the connection.
+	// CutAfter resets the connection after the request is processed, so that a token may have been issued.
 	CutAfter Cut = "after"
-	// CutBody processes the request and sends half of the answer, with the Content-Length of all of it.
+	// CutBody closes the connection after half of the answer is sent. The Content-Length is that of the whole answer.
 	CutBody Cut = "body"
 )
 
-// Fault is something that goes wrong. Errcode, Status, Body, ContentType, Garbage, Hang and CutBefore
-// take the place of the request's processing, so no token is made; a Fault of Delay, DelayAnswer, CutAfter
-// and CutBody alone lets it be processed.
+// Fault describes how calls fail. With Errcode, Status, Body, ContentType, Garbage, Hang or CutBefore a request is not processed, so no
+// token is issued. With only Delay, DelayAnswer, CutAfter or CutBody it is processed.
 type Fault struct {
-	// AppID and Endpoint choose the calls that it is for; empty chooses all. AppID is compared with
-	// Call.AppID.
+	// AppID and Endpoint select the calls that fail. If they are empty, all do. AppID is compared with Call.AppID.
 	AppID    string   `json:"appID,omitempty"`
 	Endpoint Endpoint `json:"endpoint,omitempty"`
-	// Times is how many calls it is used on; 0 means until ClearFaults.
+	// Times is the number of calls that fail. If it is 0, calls fail until ClearFaults.
 	Times int `json:"times,omitempty"`
-	// Errcode and Errmsg are WeChat's answer. The default Errmsg is the one that WeChat has for the code,
-	// with a rid, and with the caller's address for 40164.
+	// Errcode and Errmsg are those of the answer. The default Errmsg is WeChat's text for the code with a rid, and in the case of
+	// 40164 with the caller's address.
 	Errcode int    `json:"errcode,omitempty"`
 	Errmsg  string `json:"errmsg,omitempty"`
-	// Status is the HTTP status, default 200. Without Errcode and Body a gateway's web page is sent.
+	// Status is the HTTP status of the answer. The default is 200. Without Errcode and Body, the body is an HTML page of a gateway.
 	Status int `json:"status,omitempty"`
-	// Body is sent as it is. It may be empty when ContentType is set.
+	// Body is the body of the answer. It may be empty if ContentType is set.
 	Body string `json:"body,omitempty"`
-	// ContentType is the type of Body, default application/json.
+	// ContentType is the type of Body. The default is application/json.
 	ContentType string `json:"contentType,omitempty"`
-	// Delay passes before the request is processed, DelayAnswer between that and the answer, both in real
-	// time. A client that gives up within Delay is not processed.
+	// Delay is the time before the request is processed, and DelayAnswer the time between that and the answer, both in real
+	// time. If the client gives up during Delay, its request is not processed.
 	Delay       time.Duration `json:"delay,omitempty"`
 	DelayAnswer time.Duration `json:"delayAnswer,omitempty"`
-	// Hang gives no answer until the client gives up or the server is closed.
+	// Hang delays the answer until the client gives up or the server is closed.
 	Hang bool `json:"hang,omitempty"`
 	Cut  Cut  `json:"cut,omitempty"`
-	// Garbage sends random bytes that are no JSON.
+	// Garbage makes the body random bytes that are not JSON.
 	Garbage bool `json:"garbage,omitempty"`
 }
 
-// Inject adds a fault behind those that are there. A call meets the first one that is for it, and no
-// other.
+// Inject appends a fault to those that were injected before. Only the first fault that selects a call is applied to it.
 func (s *Server) Inject(f Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = append(s.faults, &f)
 }
 
-// ClearFaults drops all faults. A call that has met its fault stays with it.
+// ClearFaults removes all faults. Calls in progress to which a fault was applied are not affected.
 func (s *Server) ClearFaults() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,7 +88,7 @@ func (l *faultList) take(appID string, endpoint Endpoint) (Fault, bool) {
 	return Fault{}, false
 }
 
-// answers reports whether the fault has an answer of its own.
+// answers reports whether the fault replaces the answer.
 func (f *Fault) answers() bool {
 	return f.Errcode != 0 || f.Status != 0 || f.Body != "" || f.ContentType != "" || f.Garbage
 }
@@ -99,7 +96,7 @@ func (f *Fault) answers() bool {
 const gatewayPage = "<html>\r\n<head><title>Bad Gateway</title></head>\r\n" +
 	"<body>\r\n<center><h1>Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n"
 
-// reply is the fault's own answer.
+// reply returns the answer of the fault.
 func (f *Fault) reply(q request, now time.Time) reply {
 	a := reply{status: http.StatusOK, contentType: jsonType}
 	switch {
@@ -121,10 +118,10 @@ func (f *Fault) reply(q request, now time.Time) reply {
 	return a
 }
 
-// garbage is never JSON and never text.
+// garbage returns random bytes that are neither JSON nor UTF-8 text.
 func garbage() []byte {
 	bytes := make([]byte, 256)
-	_, _ = rand.Read(bytes) // it never fails
+	_, _ = rand.Read(bytes) // never fails
 	bytes[0] = 0xff
 	return bytes
 }

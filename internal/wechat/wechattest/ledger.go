@@ -8,33 +8,33 @@ import (
 	"time"
 )
 
-// Mode is a kind of token. The two kinds know nothing of each other.
+// Mode is a kind of token. Tokens of one kind do not affect those of the other.
 type Mode string
 
-// The kinds of token.
+// The kinds of tokens.
 const (
 	Stable Mode = "Stable"
 	Legacy Mode = "Legacy"
 )
 
-// By whom a token was fetched.
+// Values of IssuedToken.By.
 const (
 	byCall  = "call"
 	byRival = "rival"
 )
 
-// IssuedToken is a line of the ledger. Its times are the server's clock.
+// IssuedToken is an entry of the ledger. Its times are those of the server's clock.
 type IssuedToken struct {
 	Token     string    `json:"token"`
 	AppID     string    `json:"appID"`
 	Mode      Mode      `json:"mode"`
 	IssuedAt  time.Time `json:"issuedAt"`
 	ExpiresAt time.Time `json:"expiresAt"`
-	// DiedAt is when a replaced token stopped, or will stop, being valid; zero when that is ExpiresAt.
+	// DiedAt is when a replaced token stopped or will stop being valid. It is zero if the token was not replaced.
 	DiedAt time.Time `json:"diedAt,omitzero"`
 	// By is "call", or "rival" for RivalForceRefresh and RivalMint.
 	By string `json:"by"`
-	// Forced says that a forced refresh made the token.
+	// Forced reports whether a forced refresh issued the token.
 	Forced bool `json:"forced,omitempty"`
 }
 
@@ -42,7 +42,7 @@ func (t *IssuedToken) validAt(at time.Time) bool {
 	return !at.Before(t.IssuedAt) && at.Before(t.end())
 }
 
-// end is when the token stops being valid.
+// end returns when the token stops being valid.
 func (t *IssuedToken) end() time.Time {
 	if !t.DiedAt.IsZero() && t.DiedAt.Before(t.ExpiresAt) {
 		return t.DiedAt
@@ -50,14 +50,14 @@ func (t *IssuedToken) end() time.Time {
 	return t.ExpiresAt
 }
 
-// endBy ends the token at a time, if it does not end before.
+// endBy invalidates the token at the given time unless it ends before.
 func (t *IssuedToken) endBy(at time.Time) {
 	if at.Before(t.end()) {
 		t.DiedAt = at
 	}
 }
 
-// window is the token's rotation window, see the package comment.
+// window returns the token's rotation window. See the package comment.
 func (t *IssuedToken) window() time.Duration { return windowOf(t.ExpiresAt.Sub(t.IssuedAt)) }
 
 func windowOf(life time.Duration) time.Duration {
@@ -67,12 +67,12 @@ func windowOf(life time.Duration) time.Duration {
 	return wholeSeconds(life * 3 / 5)
 }
 
-// wholeSeconds rounds up.
+// wholeSeconds rounds d up to whole seconds.
 func wholeSeconds(d time.Duration) time.Duration {
 	return (d + time.Second - 1).Truncate(time.Second)
 }
 
-// ledger holds all tokens ever issued; none is forgotten.
+// ledger holds all tokens that were ever issued.
 type ledger struct {
 	byValue map[string]*IssuedToken
 	order   []*IssuedToken
@@ -87,10 +87,11 @@ func (l *ledger) add(t IssuedToken) *IssuedToken {
 	return &t
 }
 
-// newTokenValue looks like WeChat's: a number, an underscore, and URL-safe characters, 136 to 150 in all.
+// newTokenValue returns a random token in the format of WeChat's. It consists of a number, an underscore and URL-safe characters, 136 to
+// 150 characters in all.
 func newTokenValue() string {
 	raw := make([]byte, 112)
-	_, _ = rand.Read(raw) // it never fails
+	_, _ = rand.Read(raw) // never fails
 	length := 133 + int(raw[0])%15
 	return "92_" + base64.RawURLEncoding.EncodeToString(raw[1:])[:length]
 }
@@ -102,8 +103,8 @@ func (s *Server) Valid(token string) bool {
 	return s.platform.validAt(token, s.platform.now())
 }
 
-// ValidAt reports whether the token was, or as things stand will be, valid at t on the server's clock:
-// IssuedAt <= t < the earlier of ExpiresAt and DiedAt.
+// ValidAt reports whether the token was valid, or will be valid unless it is replaced, at time t of the server's clock. A token is valid
+// from IssuedAt until before the earlier of ExpiresAt and DiedAt.
 func (s *Server) ValidAt(token string, t time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,7 +116,7 @@ func (p *platform) validAt(token string, t time.Time) bool {
 	return ok && issued.validAt(t)
 }
 
-// Tokens lists the tokens of an appid, or all with "", in the order of issue.
+// Tokens returns the tokens of an appid in the order in which they were issued. If appID is empty it returns those of all.
 func (s *Server) Tokens(appID string) []IssuedToken {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,7 +135,7 @@ func (s *Server) Tokens(appID string) []IssuedToken {
 	return list
 }
 
-// Current is the newest token of an appid, valid or not; false when there is none.
+// Current returns the newest token of an appid, whether it is valid or not, and false if there is none.
 func (s *Server) Current(appID string, mode Mode) (IssuedToken, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -8,16 +8,15 @@ import (
 )
 
 const (
-	// maxWindow is how long before its expiry WeChat replaces a Stable token, and how long a replaced one
-	// lives on.
+	// maxWindow is how long before its expiry WeChat replaces a Stable token, and how long a replaced token stays valid.
 	maxWindow = 5 * time.Minute
-	// forceBudget is how many forced refreshes WeChat documents for a day, forceSpacing how far apart.
+	// forceBudget is the documented number of forced refreshes in a day, and forceSpacing is the documented time between two of them.
 	forceBudget  = 20
 	forceSpacing = 30 * time.Second
 	forcePeriod  = 24 * time.Hour
 )
 
-// mint makes a token of the account.
+// mint issues a new token for an account.
 func (p *platform) mint(a *account, now time.Time, mode Mode, by string, forced bool) *IssuedToken {
 	life := a.Life
 	if life <= 0 {
@@ -31,8 +30,8 @@ func (p *platform) mint(a *account, now time.Time, mode Mode, by string, forced 
 	return t
 }
 
-// stableToken is an ordinary call: the same token until its window, then a new one while the old one
-// lives out its life.
+// stableToken processes an ordinary call. It returns the same token until that token's window begins, and then a new one, while the old
+// one stays valid until it expires.
 func (p *platform) stableToken(a *account, now time.Time) (t *IssuedToken, minted bool) {
 	if a.stable != nil && a.stable.validAt(now) && a.stable.ExpiresAt.Sub(now) >= a.stable.window() {
 		return a.stable, false
@@ -41,7 +40,7 @@ func (p *platform) stableToken(a *account, now time.Time) (t *IssuedToken, minte
 	return a.stable, true
 }
 
-// forcedToken is a call with force_refresh.
+// forcedToken processes a call with force_refresh.
 func (p *platform) forcedToken(a *account, now time.Time) (t *IssuedToken, minted bool, errcode int) {
 	a.forget(now)
 	if n := len(a.forcedAt); n > 0 {
@@ -56,8 +55,8 @@ func (p *platform) forcedToken(a *account, now time.Time) (t *IssuedToken, minte
 	return p.force(a, now, byCall), true, 0
 }
 
-// force replaces the Stable token. What the last force replaced, and still lives, dies at once: this is
-// how two forced calls in a row get rid of a leaked token.
+// force replaces the Stable token. It immediately invalidates the token that the previous forced refresh replaced, so that two forced
+// calls in a row invalidate a leaked token.
 func (p *platform) force(a *account, now time.Time, by string) *IssuedToken {
 	if a.forcedOut != nil {
 		a.forcedOut.endBy(now)
@@ -71,12 +70,12 @@ func (p *platform) force(a *account, now time.Time, by string) *IssuedToken {
 	return a.stable
 }
 
-// forget drops the forced refreshes that no longer count.
+// forget removes the forced refreshes that no longer count.
 func (a *account) forget(now time.Time) {
 	a.forcedAt = slices.DeleteFunc(a.forcedAt, func(at time.Time) bool { return now.Sub(at) >= forcePeriod })
 }
 
-// legacyToken mints; documented to live are the new token and, for five minutes, the one before.
+// legacyToken processes a Legacy call. By the documentation only the new token and, for five minutes, the previous one are valid.
 func (p *platform) legacyToken(a *account, now time.Time, by string) *IssuedToken {
 	if a.legacyBefore != nil && !p.options.LegacyGrandparentLives {
 		a.legacyBefore.endBy(now)
@@ -89,8 +88,8 @@ func (p *platform) legacyToken(a *account, now time.Time, by string) *IssuedToke
 	return a.legacy
 }
 
-// RivalForceRefresh is somebody else who forces a refresh of the appid's Stable token. It counts for the
-// account's budget and spacing, but is never refused.
+// RivalForceRefresh simulates a forced refresh of the Stable token by another program. It counts towards the budget and spacing
+// of the account, but is never refused.
 func (s *Server) RivalForceRefresh(appID string) IssuedToken {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,8 +98,7 @@ func (s *Server) RivalForceRefresh(appID string) IssuedToken {
 	return *s.platform.force(a, now, byRival)
 }
 
-// RivalMint is somebody else who mints a Legacy token for the appid. It counts for the daily quota, but
-// is never refused.
+// RivalMint simulates a Legacy mint by another program. It counts towards the daily quota, but is never refused.
 func (s *Server) RivalMint(appID string) IssuedToken {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,10 +11,10 @@ import (
 	"net/url"
 )
 
-// maxRequest is the largest request body that is read, in bytes.
+// maxRequest limits how much of a request body is read, in bytes.
 const maxRequest = 1 << 20
 
-// request is a call, read.
+// request is a request that has been read.
 type request struct {
 	endpoint Endpoint
 	method   string
@@ -23,16 +23,16 @@ type request struct {
 	query    url.Values
 	body     []byte
 
-	// For the two token endpoints.
+	// These fields are set for the two token endpoints.
 	appID, secret, grantType string
 	force                    bool
-	// token is for the others.
+	// token is set for all other endpoints.
 	token string
-	// problem is the errcode for what cannot be read at all.
+	// problem is the errcode of a body that cannot be parsed, or 0.
 	problem int
 }
 
-// endpointOf finds the interface of a path; empty for none.
+// endpointOf returns the interface of a path, or "" if there is none.
 func endpointOf(path string) Endpoint {
 	switch path {
 	case "/cgi-bin/stable_token":
@@ -51,7 +51,7 @@ func endpointOf(path string) Endpoint {
 	return ""
 }
 
-// readRequest reads all of the body: only then does net/http notice that a client gives up.
+// readRequest reads a request including its body. net/http does not notice that a client gives up before the body has been read.
 func readRequest(r *http.Request) (request, error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxRequest))
 	if err != nil {
@@ -73,8 +73,8 @@ func readRequest(r *http.Request) (request, error) {
 	return q, nil
 }
 
-// readStable reads the JSON body of stable_token. WeChat finds no appid in any other form, whatever
-// Content-Type says.
+// readStable parses the JSON body of stable_token. Like WeChat, it finds no appid in a body of another format, whatever the Content-Type
+// is.
 func (q *request) readStable() {
 	var fields struct {
 		GrantType    string `json:"grant_type"`

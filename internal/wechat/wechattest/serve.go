@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-const jsonType = "application/json; encoding=utf-8" // as WeChat writes it
+const jsonType = "application/json; encoding=utf-8" // WeChat's spelling
 
-// connKey finds the connection in the context of a request.
+// connKey is the key of the connection in the context of a request.
 type connKey struct{}
 
 // reply is an answer before it is sent.
@@ -22,19 +22,19 @@ type reply struct {
 	body        []byte
 	errcode     int
 	minted      bool
-	// scene asks for a picture as the body.
+	// scene, if not empty, makes the body a picture of it.
 	scene string
 }
 
-// exchange is a call under way.
+// exchange is a call in progress.
 type exchange struct {
 	request
-	number  int // of its Call
+	number  int // number of its Call
 	fault   Fault
 	faulted bool
 }
 
-// serve answers a request, or panics with http.ErrAbortHandler, which cuts it.
+// serve answers a request, or panics with http.ErrAbortHandler to abort it.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if !s.enter() {
 		panic(http.ErrAbortHandler)
@@ -53,7 +53,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// begin writes the call down and finds the fault that it meets.
+// begin records the call and takes the fault that applies to it.
 func (s *Server) begin(q request) exchange {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,7 +69,7 @@ func (s *Server) begin(q request) exchange {
 	return x
 }
 
-// exchange processes a call and answers it; false means that it is to be cut.
+// exchange processes a call and answers it. It returns false if the call must be aborted.
 func (s *Server) exchange(w http.ResponseWriter, r *http.Request, x exchange) bool {
 	switch {
 	case !s.wait(r, x.fault.Delay):
@@ -83,7 +83,7 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, x exchange) bo
 	}
 	a := s.process(x)
 	if a.scene != "" {
-		a.body = codePNG(a.scene) // outside of the lock: it takes time
+		a.body = codePNG(a.scene) // slow, so it runs without the lock
 	}
 	switch {
 	case !s.wait(r, x.fault.DelayAnswer):
@@ -95,7 +95,7 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, x exchange) bo
 	return s.send(w, r, x, a)
 }
 
-// process makes the answer, and writes its outcome down in the same moment as the token.
+// process makes the answer. It records the outcome under the same lock as the token, so that nobody sees one without the other.
 func (s *Server) process(x exchange) reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,7 +109,7 @@ func (s *Server) process(x exchange) reply {
 	return a
 }
 
-// wait lets real time pass; false when nobody waits for the answer any more.
+// wait waits for d of real time. It returns false if the client gives up or the server is closed before.
 func (s *Server) wait(r *http.Request, d time.Duration) bool {
 	if d <= 0 {
 		return true
@@ -125,6 +125,7 @@ func (s *Server) wait(r *http.Request, d time.Duration) bool {
 	return false
 }
 
+// hang waits until the client gives up or the server is closed.
 func (s *Server) hang(r *http.Request) {
 	select {
 	case <-r.Context().Done():
@@ -132,8 +133,8 @@ func (s *Server) hang(r *http.Request) {
 	}
 }
 
-// cut ends the connection of a request: with reset at once, else after what was sent. HTTP/2 has other
-// calls on the same connection, so there the panic that follows ends the stream alone.
+// cut closes the connection of a request. With reset it discards data that has not been sent yet. With HTTP/2 it does nothing, because
+// other calls use the same connection. The panic that follows then ends only the stream.
 func cut(r *http.Request, reset bool) {
 	conn, ok := r.Context().Value(connKey{}).(net.Conn)
 	if !ok || r.ProtoMajor != 1 {
@@ -148,16 +149,16 @@ func cut(r *http.Request, reset bool) {
 	_ = conn.Close()
 }
 
-// send writes an answer; false means that it did not get through.
+// send writes an answer. It returns false if the answer was not sent completely.
 func (s *Server) send(w http.ResponseWriter, r *http.Request, x exchange, a reply) bool {
 	if a.status < http.StatusOK || a.status > 999 {
-		a.status = http.StatusInternalServerError // net/http sends no other as an answer
+		a.status = http.StatusInternalServerError // net/http does not accept other values
 	}
 	if a.status == http.StatusNoContent || a.status == http.StatusNotModified {
 		a.body = nil
 	}
 	halved := x.fault.Cut == CutBody
-	// Marked before it is sent, so that who has the answer finds the call finished.
+	// The call is marked before the answer is sent, so that a client that has received it finds the call finished.
 	s.update(x.number, func(c *Call) { c.HTTPStatus, c.Finished = a.status, !halved })
 	h := w.Header()
 	h.Set("Date", s.Now().Format(http.TimeFormat))

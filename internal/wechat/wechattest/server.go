@@ -16,54 +16,53 @@ import (
 
 const (
 	defaultAddr = "127.0.0.1:0"
-	// defaultLife is what WeChat documents for both kinds of token.
+	// defaultLife is the life that WeChat documents for both kinds of token.
 	defaultLife = 2 * time.Hour
 )
 
-// Options configure a Server. The zero value is a server on a free port of 127.0.0.1 that knows no app.
+// Options configures a Server. The zero value is for a server on a free port of 127.0.0.1 that knows no app.
 type Options struct {
-	// TLS serves HTTPS, with a certificate for 127.0.0.1, ::1 and localhost from a CA of the server's own.
+	// TLS makes the server use HTTPS. Its certificate is valid for 127.0.0.1, ::1 and localhost and is signed by a CA of its own.
 	TLS bool
-	// TLSNames are more names for the certificate, such as that of a Service.
+	// TLSNames lists more names for the certificate, such as that of a Service.
 	TLSNames []string
-	// Addr is the address to listen on; default 127.0.0.1:0.
+	// Addr is the address to listen on. The default is 127.0.0.1:0.
 	Addr string
-	// Life is how long a token lives, rounded up to whole seconds; default 7200 s.
+	// Life is the life of a token, rounded up to whole seconds. The default is 7200 s.
 	Life time.Duration
-	// AutoApps accepts any appid of the right form (^wx[0-9a-z]{16}$). The first AppSecret that is seen
-	// with it becomes its AppSecret.
+	// AutoApps makes the server accept every well-formed appid (^wx[0-9a-z]{16}$). The AppSecret of its first call becomes its
+	// AppSecret.
 	AutoApps bool
-	// LegacyGrandparentLives decides what WeChat does not document: what a Legacy mint does to the token
-	// before the one that it replaces. By default that one dies at once; true lets it live out its five
-	// minutes.
+	// LegacyGrandparentLives decides what a Legacy mint does to the token before the one that it replaces, which WeChat does not
+	// document. By default that token is invalidated at once. If true, it stays valid for the rest of its five minutes.
 	LegacyGrandparentLives bool
-	// Now is the clock to which Advance adds; default time.Now. It must not call the Server.
+	// Now returns the time to which Advance adds. The default is time.Now. It must not call the Server.
 	Now func() time.Time
-	// OnCall, if set, is called after each call is over, from several goroutines and in any order; the client
-	// may have its answer before. It must not call Close.
+	// OnCall, if not nil, is called after each call, possibly after the client has received the answer. Several goroutines may call
+	// it concurrently and in any order. It must not call Close.
 	OnCall func(Call)
 }
 
-// Server is a stand-in for WeChat. It is safe for concurrent use.
+// Server is a fake of WeChat's API. It is safe for concurrent use.
 type Server struct {
 	options Options
 	url     string
 	caPEM   []byte
 	http    *http.Server
 
-	// done is closed by Close, for requests that wait.
+	// done is closed by Close and ends requests that wait.
 	done     chan struct{}
 	served   chan struct{}
 	inFlight sync.WaitGroup
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	closed   bool
 	platform platform
 	calls    callLog
 	faults   faultList
 }
 
-// NewServer starts a server; Close ends it.
+// NewServer starts a server. The caller must call Close.
 func NewServer(o Options) (*Server, error) {
 	if o.Addr == "" {
 		o.Addr = defaultAddr
@@ -81,7 +80,7 @@ func NewServer(o Options) (*Server, error) {
 	s.http = &http.Server{
 		Handler:           http.HandlerFunc(s.serve),
 		ReadHeaderTimeout: 30 * time.Second,
-		ErrorLog:          log.New(io.Discard, "", 0), // it would print every cut handshake
+		ErrorLog:          log.New(io.Discard, "", 0), // would otherwise print every aborted handshake
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, c)
 		},
@@ -92,7 +91,7 @@ func NewServer(o Options) (*Server, error) {
 	return s, nil
 }
 
-// listen starts to serve.
+// listen opens the listener and starts to serve.
 func (s *Server) listen() error {
 	scheme := "http"
 	serve := s.http.Serve
@@ -105,19 +104,19 @@ func (s *Server) listen() error {
 		s.http.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}
 		serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
 	}
-	listener, err := net.Listen("tcp", s.options.Addr) //nolint:noctx // an address of this machine: nothing to wait for
+	listener, err := net.Listen("tcp", s.options.Addr) //nolint:noctx // listening on a local address does not block
 	if err != nil {
 		return err
 	}
 	s.url = scheme + "://" + reachable(listener.Addr())
 	go func() {
 		defer close(s.served)
-		_ = serve(listener) // it always ends with an error, after Close
+		_ = serve(listener) // always returns an error after Close
 	}()
 	return nil
 }
 
-// reachable is an address under which a listener on all addresses can be called from this machine.
+// reachable returns an address at which this machine can reach a listener. It differs from addr if that is unspecified.
 func reachable(addr net.Addr) string {
 	host, port, err := net.SplitHostPort(addr.String())
 	if err != nil {
@@ -129,13 +128,13 @@ func reachable(addr net.Addr) string {
 	return net.JoinHostPort(host, port)
 }
 
-// URL is scheme and host, without a slash at the end.
+// URL returns the server's scheme and host, without a trailing slash.
 func (s *Server) URL() string { return s.url }
 
-// CACertPEM is the certificate of the CA to trust, nil without TLS.
+// CACertPEM returns the certificate of the server's CA, or nil without TLS.
 func (s *Server) CACertPEM() []byte { return s.caPEM }
 
-// Close ends the server and cuts what is under way, hung requests too. It may be called again.
+// Close stops the server and aborts the requests in flight, including those that hang. It may be called more than once.
 func (s *Server) Close() {
 	s.mu.Lock()
 	first := !s.closed
@@ -149,7 +148,7 @@ func (s *Server) Close() {
 	s.inFlight.Wait()
 }
 
-// enter counts a request that Close waits for; false after Close.
+// enter registers a request, so that Close waits for it. It returns false after Close.
 func (s *Server) enter() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -159,14 +158,14 @@ func (s *Server) enter() bool {
 	return !s.closed
 }
 
-// Now is the server's clock, UTC. All decisions and the Date header are made with it.
+// Now returns the time of the server's clock in UTC. All decisions and the Date header use this clock.
 func (s *Server) Now() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.platform.now()
 }
 
-// Advance moves the server's clock by d, back when d is negative. Delays of faults run in real time.
+// Advance moves the server's clock forward by d, or back if d is negative. It does not affect the delays of faults.
 func (s *Server) Advance(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

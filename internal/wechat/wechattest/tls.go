@@ -15,10 +15,11 @@ import (
 	"time"
 )
 
-// ProxiedName is on the server's certificate and in no DNS, so that only a proxy can reach it by this name.
+// ProxiedName is a name in the server's certificate that does not exist in DNS, so that only a proxy can reach the server by it.
 const ProxiedName = "wechat.test"
 
-// newCertificate makes a CA and a server certificate from it, for this machine and more names. Nobody keeps the CA's key.
+// newCertificate returns a new CA and a server certificate that it signed, for this machine and further names. The CA's key is
+// discarded.
 func newCertificate(names []string) (caPEM []byte, server tls.Certificate, err error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -46,7 +47,7 @@ func newCertificate(names []string) (caPEM []byte, server tls.Certificate, err e
 	return caPEM, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }
 
-// certificateTemplate is valid for a century: a test may run with any clock.
+// certificateTemplate returns a template that is valid for a century, because tests may use any clock.
 func certificateTemplate(serial int64, name string) *x509.Certificate {
 	return &x509.Certificate{
 		SerialNumber: big.NewInt(serial),
