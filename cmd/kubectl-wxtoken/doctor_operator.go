@@ -101,7 +101,8 @@ func (x *examination) checkLeases(ctx context.Context, r *report) (found int, er
 		case spec.HolderIdentity == nil || *spec.HolderIdentity == "":
 			r.add(levelError, logs, "Lease %s: nobody leads", name)
 		case spec.RenewTime == nil || x.now().Sub(spec.RenewTime.Time) > leaseGrace:
-			r.add(levelError, logs, "Lease %s: %s no longer leads, it last renewed the Lease %s", name, *spec.HolderIdentity, lastRenewed(spec, x.now()))
+			r.add(levelError, logs, "Lease %s: %s no longer leads, it last renewed the Lease %s", name, *spec.HolderIdentity,
+				lastRenewed(spec, x.now()))
 		default:
 			r.add(levelOK, "", "Lease %s: %s leads", name, *spec.HolderIdentity)
 		}

@@ -3,11 +3,14 @@
 package main
 
 import (
+	"errors"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
@@ -30,6 +33,15 @@ func TestMapper(t *testing.T) {
 		}
 		if got.Resource != want || got.GroupVersionKind != kind || got.Scope != apimeta.RESTScopeNamespace {
 			t.Errorf("%s: got %v", kind.Kind, got)
+		}
+	}
+	for _, list := range []runtime.Object{&v1alpha1.WeChatAppTokenList{}, &corev1.SecretList{}, &corev1.PodList{}} {
+		scheme := runtime.NewScheme()
+		if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+			t.Fatal(err)
+		}
+		if namespaced, err := apiutil.IsObjectNamespaced(list, scheme, mapper); err != nil || !namespaced {
+			t.Errorf("%T: namespaced %t, error %v", list, namespaced, err)
 		}
 	}
 	if _, err := mapper.RESTMapping(schema.GroupKind{Kind: "Node"}, "v1"); !apimeta.IsNoMatchError(err) {

@@ -18,7 +18,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/controller"
 )
 
 // startInterval is the time between two attempts of a starting process to reach the API server.
@@ -102,5 +101,15 @@ func (c *startingCache) ready(req *http.Request) error {
 	if err := c.obstacle.Load(); err != nil {
 		return *err
 	}
-	return controller.CacheSynced(c.Cache)(req)
+	return cacheSynced(req.Context(), c.Cache)
+}
+
+// cacheSynced returns nil if the caches are filled, so that the process can decide from them.
+func cacheSynced(ctx context.Context, c cache.Cache) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if !c.WaitForCacheSync(ctx) {
+		return errors.New("the caches are not filled yet")
+	}
+	return nil
 }

@@ -169,11 +169,15 @@ func (a *Account) Forced(now time.Time) []time.Time {
 	return withinDay(a.pace.forced, now)
 }
 
-// NoteCheck records that a check on request was begun.
-func (a *Account) NoteCheck(now time.Time) {
+// BeginCheck reports whether a check may be made on request now, and counts it if so.
+func (a *Account) BeginCheck(now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if now.Before(refresh.EarliestNext(a.pace.lastCheck, checkEvery, now)) {
+		return false
+	}
 	a.pace.lastCheck = now
+	return true
 }
 
 // CheckNotBefore returns when a check may be made on request; zero for now.

@@ -190,7 +190,7 @@ func TestCheckNotBefore(t *testing.T) {
 	} {
 		a := with("a")
 		if !test.called.IsZero() {
-			a.NoteCheck(test.called)
+			a.BeginCheck(test.called)
 		}
 		if got := a.CheckNotBefore(now); !got.Equal(test.want) {
 			t.Errorf("%s: not before %s, want %s", name, got, test.want)

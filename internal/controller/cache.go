@@ -3,11 +3,7 @@
 package controller
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"net/http"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -78,17 +74,5 @@ func shrink(token *v1alpha1.WeChatAppToken, shared *texts) {
 		intern.Share(words, &c.Type)
 		intern.Share(words, &c.Status)
 		intern.Share(words, &c.Reason)
-	}
-}
-
-// CacheSynced is a readiness check: the process can decide from its caches.
-func CacheSynced(c cache.Cache) func(*http.Request) error {
-	return func(req *http.Request) error {
-		ctx, cancel := context.WithTimeout(req.Context(), time.Second)
-		defer cancel()
-		if !c.WaitForCacheSync(ctx) {
-			return errors.New("the caches are not filled yet")
-		}
-		return nil
 	}
 }

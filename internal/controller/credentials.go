@@ -31,10 +31,10 @@ type credentials struct {
 
 // observeCredentials finds out, from metadata, whether the credentials are those of the last pass. They are read only when they are
 // new; otherwise a step reads them when it needs them.
-func (p *pass) observeCredentials(ctx context.Context, o *report.Observation) error {
+func (p *observer) observeCredentials(ctx context.Context, o *report.Observation) error {
 	c := &p.state.credentials
 	if p.resource.Spec.Suspend {
-		o.CredentialsVersion, o.AcceptedCredentials = c.version, c.accepted
+		o.CredentialsSecret.Version, o.CredentialsSecret.Accepted = c.version, c.accepted
 		return nil
 	}
 	ref, status := p.resource.Spec.CredentialsSecretRef, &p.resource.Status
@@ -51,7 +51,7 @@ func (p *pass) observeCredentials(ctx context.Context, o *report.Observation) er
 	case cached != "" && c.version == cached && c.key == ref.Key && (c.problem != "" || c.secret.AppID == p.resource.Spec.AppID):
 		p.joinAccount() // the mode may be another one
 	case cached != "" && acceptedBefore && !p.accountIsKnown():
-		o.CredentialsVersion, o.AcceptedCredentials = cached, c.accepted
+		o.CredentialsSecret.Version, o.CredentialsSecret.Accepted = cached, c.accepted
 		return nil
 	default:
 		// The cache is behind, or does not know the Secret, because it holds Opaque ones alone.
@@ -62,31 +62,31 @@ func (p *pass) observeCredentials(ctx context.Context, o *report.Observation) er
 	if s := p.state.stored; s != nil && c.problem == "" && s.Credentials == c.secret.Fingerprint() {
 		c.accepted = c.version // the Secret was touched, its AppSecret is that of the last token
 	}
-	o.CredentialsVersion, o.AcceptedCredentials = c.version, c.accepted
-	o.CredentialsProblem, o.CredentialsMessage = c.problem, c.message
+	o.CredentialsSecret.Version, o.CredentialsSecret.Accepted = c.version, c.accepted
+	o.CredentialsSecret.Problem, o.CredentialsSecret.Message = c.problem, c.message
 	o.Credentials.Missing, o.Credentials.Malformed = c.problem != "", c.problem == v1alpha1.ReasonCredentialsMalformed
 	return nil
 }
 
 // accountIsKnown reports whether another resource of the same Legacy appid has joined an account. Then this one has to find out
 // whether the account is its own before anything is minted.
-func (p *pass) accountIsKnown() bool {
+func (p *observer) accountIsKnown() bool {
 	return p.resource.Spec.Mode == v1alpha1.ModeLegacy && p.state.membership.account == nil &&
 		p.accounts.Knows(v1alpha1.ModeLegacy, p.resource.Spec.AppID)
 }
 
-// appSecret makes sure that the AppSecret is at hand, and reports whether there is one.
-func (p *pass) appSecret(ctx context.Context) (token.Credentials, bool, error) {
+// haveAppSecret makes sure that the AppSecret is at hand, and reports whether there is one.
+func (p *observer) haveAppSecret(ctx context.Context) (bool, error) {
 	if c := &p.state.credentials; c.version == "" || p.state.membership.account == nil {
 		if err := p.readCredentials(ctx); err != nil {
-			return token.Credentials{}, false, err
+			return false, err
 		}
 	}
-	return p.state.credentials.secret, p.state.credentials.problem == "", nil
+	return p.state.credentials.problem == "", nil
 }
 
 // readCredentials reads the Secret from the API server and joins the account.
-func (p *pass) readCredentials(ctx context.Context) error {
+func (p *observer) readCredentials(ctx context.Context) error {
 	read, err := p.liveCredentials(ctx)
 	if err != nil {
 		return err
@@ -98,7 +98,7 @@ func (p *pass) readCredentials(ctx context.Context) error {
 }
 
 // liveCredentials reads and judges the credentials Secret.
-func (p *pass) liveCredentials(ctx context.Context) (credentials, error) {
+func (p *observer) liveCredentials(ctx context.Context) (credentials, error) {
 	ref := p.resource.Spec.CredentialsSecretRef
 	secret := &corev1.Secret{}
 	err := p.Live.Get(ctx, types.NamespacedName{Namespace: p.resource.Namespace, Name: ref.Name}, secret)
@@ -137,7 +137,7 @@ func (p *pass) liveCredentials(ctx context.Context) (credentials, error) {
 }
 
 // joinAccount joins the account of the AppSecret that was read, and leaves any other one.
-func (p *pass) joinAccount() {
+func (p *observer) joinAccount() {
 	c := p.state.credentials
 	if c.problem != "" {
 		p.leaveAccount(p.state)

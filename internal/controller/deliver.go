@@ -14,13 +14,11 @@ import (
 )
 
 // observeDelivery describes how far pods were told of the stored token.
-func (p *pass) observeDelivery(o *report.Observation) {
+func (p *observer) observeDelivery(o *report.Observation) {
 	o.Delivery.Wanted = p.resource.Spec.Target.Delivery == v1alpha1.DeliveryPrompt
 	o.Delivery.Disabled = p.deliverer == nil
-	p.state.mu.Lock()
-	defer p.state.mu.Unlock()
-	last := p.state.delivered
-	if last == nil || last.Fingerprint == "" || last.Fingerprint != o.Stored.Fingerprint {
+	last, known := p.state.shared.deliveredOf(o.Stored.Fingerprint)
+	if !known {
 		return
 	}
 	d := &o.Delivery
@@ -65,8 +63,6 @@ func (r *Reconciler) delivered(ctx context.Context, owner types.NamespacedName, 
 	if state == nil || state.uid != uid {
 		return
 	}
-	state.mu.Lock()
-	state.delivered = &outcome
-	state.mu.Unlock()
+	state.shared.setDelivered(outcome)
 	r.wake.send(ctx, owner)
 }

@@ -16,22 +16,28 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/gate"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/issue"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
-// knownTarget is what the last step of a pass left of the target. The zero value says that the cache knows best.
-type knownTarget struct {
-	// secret is the target as a write left it; nil for none.
-	secret *metav1.PartialObjectMetadata
-	// lookAgain asks for a live read, because what the step found contradicts the observation.
-	lookAgain bool
+// observer gathers what a pass has to know. Besides what it finds out about the credentials and the target, it changes nothing in the
+// state of the resource.
+type observer struct {
+	*Reconciler
+
+	state *resourceState
+	// resource is the cache's copy; its status is what the operator wrote last.
+	resource *v1alpha1.WeChatAppToken
+	// gone reports that the resource was deleted while the pass went on.
+	gone bool
 }
 
 // observe gathers everything that a decision depends on. The observation is complete, or there is none: after an error nothing is
 // called and no Secret is written.
-func (p *pass) observe(ctx context.Context, known knownTarget) (report.Observation, error) {
+func (p *observer) observe(ctx context.Context, known report.KnownTarget) (report.Observation, error) {
 	o := report.Observation{Resource: p.resource}
 	if err := p.observeCredentials(ctx, &o); err != nil {
 		return o, err
@@ -44,7 +50,7 @@ func (p *pass) observe(ctx context.Context, known knownTarget) (report.Observati
 	now, synced := p.WeChat.Clock()
 	o.Now, o.ClockSynced = now, synced
 	o.UID, o.CheckInterval = string(p.resource.UID), p.resource.Spec.CheckInterval.Duration
-	o.Traits = traitsOf(p.resource.Spec.Mode)
+	o.Traits = issue.Traits(p.resource.Spec.Mode)
 	o.StartedAt = p.started.notLater(now)
 	o.Deleting, o.Suspended = p.gone, p.resource.Spec.Suspend
 	p.observeStored(&o)
@@ -54,19 +60,12 @@ func (p *pass) observe(ctx context.Context, known knownTarget) (report.Observati
 	}
 	p.observeAccount(&o)
 	p.observeDelivery(&o)
-	p.state.attempts.unreadSince = time.Time{}
+	p.state.unreadSince = time.Time{}
 	return o, nil
 }
 
-func traitsOf(mode v1alpha1.Mode) refresh.Traits {
-	if mode == v1alpha1.ModeLegacy {
-		return refresh.Legacy()
-	}
-	return refresh.Stable()
-}
-
 // observeTarget finds the target's metadata, who owns it, and what its data is. A version that was not judged yet costs one live read.
-func (p *pass) observeTarget(ctx context.Context, o *report.Observation, known knownTarget) error {
+func (p *observer) observeTarget(ctx context.Context, o *report.Observation, known report.KnownTarget) error {
 	secret, snapshot, err := p.findTarget(ctx, known)
 	if err != nil {
 		return err
@@ -109,7 +108,7 @@ func (p *pass) observeTarget(ctx context.Context, o *report.Observation, known k
 }
 
 // attest recognizes a token that the status has come to name since the Secret was read: another process of this operator wrote both.
-func (p *pass) attest(o *report.Observation) {
+func (p *observer) attest(o *report.Observation) {
 	v, s := &p.state.verdict, p.resource.Status.Token
 	if v.Holding != target.HoldsUnattested || s == nil || s.Fingerprint == "" || s.Fingerprint != v.Fingerprint ||
 		target.FormatTime(o.Record.ExpiresAt) != target.FormatTime(s.ExpirationTime.Time) || o.Ownership.Claim != target.Own {
@@ -122,9 +121,9 @@ func (p *pass) attest(o *report.Observation) {
 
 // findTarget returns the target's metadata, nil for none: as the last step left it, from the cache, or, where the cache cannot know,
 // from the API server together with a snapshot of its data.
-func (p *pass) findTarget(ctx context.Context, known knownTarget) (*metav1.PartialObjectMetadata, *target.Snapshot, error) {
-	if known.secret != nil {
-		return known.secret, nil, nil
+func (p *observer) findTarget(ctx context.Context, known report.KnownTarget) (*metav1.PartialObjectMetadata, *target.Snapshot, error) {
+	if known.Secret != nil {
+		return known.Secret, nil, nil
 	}
 	cached, err := p.cachedMetadata(ctx, p.targetName())
 	if err != nil {
@@ -134,32 +133,32 @@ func (p *pass) findTarget(ctx context.Context, known knownTarget) (*metav1.Parti
 	if cached != nil {
 		uid = cached.UID
 	}
-	cached, freshness := p.state.targetFreshness(cached, p.WeChat.Now())
+	cached, freshness := p.state.gate.Target(cached, p.WeChat.Now())
 	switch {
-	case freshness == behindForLong, known.lookAgain:
+	case freshness == gate.BehindForLong, known.LookAgain:
 		snapshot, err := p.readTarget(ctx, uid)
 		if err != nil || snapshot == nil {
 			return nil, nil, err
 		}
 		return snapshot.Meta, snapshot, nil
-	case freshness == behind:
+	case freshness == gate.Behind:
 		return nil, nil, errCacheBehind
 	}
 	return cached, nil, nil
 }
 
 // readTarget reads the target from the API server; nil if it does not exist. cached is the UID of the one in the cache, or empty.
-func (p *pass) readTarget(ctx context.Context, cached types.UID) (*target.Snapshot, error) {
+func (p *observer) readTarget(ctx context.Context, cached types.UID) (*target.Snapshot, error) {
 	snapshot, err := p.store.Read(ctx, p.targetName())
 	if apierrors.IsNotFound(err) {
-		p.state.sawNoTarget(cached)
+		p.state.gate.SawNoTarget(cached)
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	p.state.sawTarget(snapshot.Meta, false, p.WeChat.Now())
-	p.state.noteRead()
+	p.state.gate.SawTarget(snapshot.Meta, false, p.WeChat.Now())
+	p.state.shared.noteRead()
 	return &snapshot, nil
 }
 
@@ -178,14 +177,14 @@ func (r *Reconciler) cachedMetadata(ctx context.Context, name types.NamespacedNa
 }
 
 // settle decides what this resource may do with the Secret.
-func (p *pass) settle(ctx context.Context, secret *metav1.PartialObjectMetadata) (target.Ownership, error) {
+func (p *observer) settle(ctx context.Context, secret *metav1.PartialObjectMetadata) (target.Ownership, error) {
 	others := &neighbours{ctx: ctx, cache: p.Client, live: p.Live, resource: p.resource}
 	ownership := target.Settle(p.resource, secret, others)
 	return ownership, others.err
 }
 
 // judged reports whether the data of this version is known: this process judged it, or the status names it as the last write.
-func (p *pass) judged(secret *metav1.PartialObjectMetadata, ownership target.Ownership) bool {
+func (p *observer) judged(secret *metav1.PartialObjectMetadata, ownership target.Ownership) bool {
 	if v := p.state.verdict; v.ResourceVersion != "" {
 		return v.ResourceVersion == secret.ResourceVersion && v.UID == secret.UID
 	}
@@ -199,19 +198,19 @@ func (p *pass) judged(secret *metav1.PartialObjectMetadata, ownership target.Own
 }
 
 // noteReplaced counts a target that somebody deleted, or replaced by one that has to be adopted again.
-func (p *pass) noteReplaced(secret *metav1.PartialObjectMetadata, ownership target.Ownership) {
+func (p *observer) noteReplaced(secret *metav1.PartialObjectMetadata, ownership target.Ownership) {
 	v := p.state.verdict
 	if v.UID == "" || v.Refused != "" {
 		return
 	}
 	if secret == nil || secret.UID != v.UID || ownership.Claim == target.Adopt {
-		p.state.repairs = p.state.repairs.noted(p.WeChat.Now())
+		p.state.repairs = p.state.repairs.Noted(p.WeChat.Now())
 		p.state.verdict = target.Verdict{}
 	}
 }
 
 // judge finds out what the data of the target is, and counts somebody else's change that has to be undone.
-func (p *pass) judge(o *report.Observation, snapshot target.Snapshot) {
+func (p *observer) judge(o *report.Observation, snapshot target.Snapshot) {
 	now, synced := p.WeChat.Clock()
 	var plausibleAt time.Time
 	if synced {
@@ -238,19 +237,13 @@ func (p *pass) judge(o *report.Observation, snapshot target.Snapshot) {
 	if o.Stored = p.storedToken(o); o.Stored.Fingerprint != "" {
 		outdated = p.outdated(o)
 	}
-	if v.Holding == target.HoldsOther || p.foreignTokenWritten(o) || outdated {
-		p.state.repairs = p.state.repairs.noted(now)
+	if v.Holding == target.HoldsOther || p.state.foreignTokenWritten() || outdated {
+		p.state.repairs = p.state.repairs.Noted(now)
 	}
 }
 
-// foreignTokenWritten reports whether somebody replaced the token of this process by another consistent one, such as a restored backup.
-func (p *pass) foreignTokenWritten(o *report.Observation) bool {
-	s := p.state.stored
-	return p.state.verdict.Holding == target.HoldsUnattested && s != nil && s.Fingerprint != o.Record.TokenFingerprint
-}
-
 // storedToken returns the token that the target holds, or ought to hold; the zero value for none.
-func (p *pass) storedToken(o *report.Observation) target.Token {
+func (p *observer) storedToken(o *report.Observation) target.Token {
 	status := p.resource.Status.Token
 	switch {
 	case p.state.verdict.Holding == target.HoldsUnattested:

@@ -19,7 +19,10 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/delivery"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/gate"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/issue"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
@@ -36,6 +39,12 @@ const stepsPerPass = 5
 // dueRotationPriority puts due rotations before events and checks, whose priority is 0. The first pass over a resource after a start
 // comes last: controller-runtime gives it -100 (docs/adr/0024).
 const dueRotationPriority = 10
+
+// errCacheBehind says that a cache has not seen the last write of this process. The pass ends and is repeated soon.
+var errCacheBehind = errors.New("the cache is behind the last write")
+
+// lookSoon is when a pass that found a cache behind is repeated. A cache is seldom behind for longer.
+const lookSoon = 50 * time.Millisecond
 
 // Options configure a Reconciler.
 type Options struct {
@@ -61,6 +70,7 @@ type Reconciler struct {
 	Options
 
 	store    target.Store
+	issuers  issue.Env
 	states   *states
 	accounts *account.Registry
 	wake     waker
@@ -82,6 +92,7 @@ func New(opts Options) *Reconciler {
 		wake:     newWaker(),
 		started:  &startTime{},
 	}
+	r.issuers = issue.Env{WeChat: opts.WeChat, Store: r.store, Cache: opts.Client, Wake: r.wake.send, Give: r.states.give}
 	if opts.PromptDelivery {
 		r.deliverer = delivery.New(delivery.Options{
 			Live: opts.Live, Client: opts.Client, Recorder: opts.Recorder, Now: opts.WeChat.Now, Done: r.delivered,
@@ -90,19 +101,14 @@ func New(opts Options) *Reconciler {
 	return r
 }
 
-// pass is one pass over one resource.
+// pass is one pass over one resource. It observes, and changes the state of the resource by what its steps come to.
 type pass struct {
-	*Reconciler
+	observer
 
-	state *resourceState
-	// resource is the cache's copy; its status is what the operator wrote last.
-	resource *v1alpha1.WeChatAppToken
 	// writtenAt is when this pass gave the Secret a token that it did not hold; zero if it did not.
 	writtenAt time.Time
 	// conflicts counts the writes of this pass that met another writer.
 	conflicts int
-	// gone reports that the resource was deleted while the pass went on.
-	gone bool
 }
 
 // Reconcile makes one pass over one resource: observe, decide, act, and so on until there is nothing to do but wait; then it reports.
@@ -137,11 +143,11 @@ func (r *Reconciler) load(ctx context.Context, name types.NamespacedName) (*pass
 	}
 	state, discarded := r.states.of(resource)
 	r.leaveAccount(discarded)
-	switch state.statusFreshness(resource, r.WeChat.Now()) {
-	case current:
-	case behind:
+	switch state.gate.Status(resource, r.WeChat.Now()) {
+	case gate.Current:
+	case gate.Behind:
 		return nil, errCacheBehind
-	case behindForLong:
+	case gate.BehindForLong:
 		if err := r.Live.Get(ctx, name, resource); err != nil {
 			return nil, fmt.Errorf("reading WeChatAppToken %s: %w", name, err)
 		}
@@ -150,22 +156,28 @@ func (r *Reconciler) load(ctx context.Context, name types.NamespacedName) (*pass
 		}
 	}
 	failpoint.Hit("loaded")
-	return &pass{Reconciler: r, state: state, resource: resource}, nil
+	return &pass{observer: observer{Reconciler: r, state: state, resource: resource}}, nil
 }
 
 // run takes one step after the other until there is nothing to do but wait, and reports.
 func (p *pass) run(ctx context.Context) (ctrl.Result, error) {
-	var known knownTarget
-	for range stepsPerPass {
+	var known report.KnownTarget
+	for steps := 0; ; steps++ {
 		o, err := p.observe(ctx, known)
 		if err != nil {
 			return ctrl.Result{}, err
 		}
+		for _, ended := range o.Ended {
+			p.event(ended.Event())
+		}
 		d := refresh.Decide(o.Now, o.Inputs)
 		failpoint.Hit("decided")
-		if d.Action == refresh.Wait {
+		switch {
+		case d.Action == refresh.Wait:
 			p.deliver(o, d)
 			return requeue(o.Now, d), p.report(ctx, o, d)
+		case steps == stepsPerPass:
+			return ctrl.Result{RequeueAfter: time.Second}, p.report(ctx, o, d)
 		}
 		failpoint.Hit("acting")
 		log.FromContext(ctx).V(1).Info("acting", "action", d.Action, "reason", d.Reason, "request", d.Request)
@@ -174,29 +186,19 @@ func (p *pass) run(ctx context.Context) (ctrl.Result, error) {
 			return ctrl.Result{}, err
 		}
 		p.apply(ctx, o, d, e)
-		if known = e.target; e.landed != nil {
+		if known = e.Target; e.Landed != nil {
 			// If the process is told to end now, the status is still written, or the next one would carry out a request again.
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), writeTakes)
 			defer cancel()
 		}
-		if e.reportFirst {
+		if e.StatusFirst {
 			o.Progress = p.state.progress
 			if err := p.report(ctx, o, d); err != nil {
 				return ctrl.Result{}, err
 			}
 		}
 	}
-	return p.pause(ctx, known)
-}
-
-// pause reports after the last step of a pass that has more to do, and continues in a second.
-func (p *pass) pause(ctx context.Context, known knownTarget) (ctrl.Result, error) {
-	o, err := p.observe(ctx, known)
-	if err != nil {
-		return ctrl.Result{}, err
-	}
-	return ctrl.Result{RequeueAfter: time.Second}, p.report(ctx, o, refresh.Decide(o.Now, o.Inputs))
 }
 
 // requeue turns a decision's time into a timer. Work that a token's life depends on goes before checks.
@@ -243,7 +245,7 @@ func (p *pass) isGone(ctx context.Context) (bool, error) {
 	return p.gone, nil
 }
 
-func (p *pass) targetName() types.NamespacedName {
+func (p *observer) targetName() types.NamespacedName {
 	return types.NamespacedName{Namespace: p.resource.Namespace, Name: p.resource.TargetName()}
 }
 

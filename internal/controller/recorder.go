@@ -41,16 +41,16 @@ func (unrecorded) PodDeliveryFailed()           {}
 func (unrecorded) PodsDelivered(time.Duration)  {}
 
 // recordWrite records that a token is now in the Secret, in place of the one that was stored.
-func (p *pass) recordWrite(o report.Observation, t *pendingToken) {
+func (p *pass) recordWrite(o report.Observation, t *report.Pending) {
 	if t.Value.Fingerprint() == o.Stored.Fingerprint {
 		return // only its expiry was corrected, or its Secret repaired
 	}
 	now := p.WeChat.Now()
-	p.Recorder.Refreshed(t.reason)
-	if !t.copied {
+	p.Recorder.Refreshed(t.Reason)
+	if !t.Copied {
 		p.Recorder.Delivered(now.Sub(t.IssuedAt))
 	}
-	if t.reason != refresh.RefreshDue && t.reason != refresh.Expired {
+	if t.Reason != refresh.RefreshDue && t.Reason != refresh.Expired {
 		return
 	}
 	if acct := p.state.membership.account; acct != nil {

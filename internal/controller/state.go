@@ -11,26 +11,19 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/delivery"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/gate"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-// resourceState is what this process knows of one resource beyond the API server. Passes over one resource never overlap. The mutex
-// guards what other passes and events touch: pending, delivered and lastWrite.
+// resourceState is what this process knows of one resource beyond the API server. Passes over one resource never overlap.
 type resourceState struct {
 	uid types.UID
-
-	mu sync.Mutex
-	// pending is a token that WeChat issued and the target does not hold yet. Losing it costs a call in Stable mode; in Legacy mode it
-	// is a lost mint, of which the mark on the Secret tells.
-	pending *pendingToken
-	// delivered is what the last attempt to tell pods of a token came to; nil before the first. Losing it costs a list of pods.
-	delivered *delivery.Outcome
-	// lastWrite tells whether the caches have seen what this process wrote. Losing it costs a conflict.
-	lastWrite lastWrite
+	// gate knows what the caches have to reach. Losing it costs a conflict.
+	gate gate.Gate
+	// shared is what other goroutines than the resource's own pass touch.
+	shared shared
 
 	// credentials is the last live read of the credentials Secret. Losing it costs a GET.
 	credentials credentials
@@ -49,26 +42,31 @@ type resourceState struct {
 	// intent is what is known of the marks of Legacy mints. Losing it costs at most one mint.
 	intent account.Intent
 	// repairs paces the repair of a target that somebody keeps rewriting. Losing it makes the next repair prompt.
-	repairs repairs
-	// attempts are the times of attempts that have a pace of their own. Losing them makes the next attempt prompt.
-	attempts attempts
+	repairs target.Repairs
+	// last are the times of attempts that have a pace of their own. Losing them makes the next attempt prompt.
+	last report.Times
+	// check is the check request that waits. Losing it costs a call.
+	check checkRequest
+	// unreadSince is when observations began to fail; zero while they work. Losing it delays what the status tells by a minute.
+	unreadSince time.Time
 	// refusedReferences is the generation whose change of the owner reference the API server refused. Losing it costs a request.
 	refusedReferences int64
 }
 
-// attempts are times of last attempts.
-type attempts struct {
-	// asked is when the fetcher of the Legacy account was asked for a token.
-	asked time.Time
-	// copySought is when the token of another member was looked for.
-	copySought time.Time
-	// called is when this resource last called WeChat.
-	called time.Time
-	// check is the value of the check request that waits, and checkSeen when it was first seen.
-	check     string
-	checkSeen time.Time
-	// unreadSince is when observations began to fail; zero while they work.
-	unreadSince time.Time
+// shared is the part of a resourceState that the passes of other resources and the deliverer touch.
+type shared struct {
+	mu sync.Mutex
+	// pending is a token that WeChat issued and the target does not hold yet. Losing it costs a call in Stable mode; in Legacy mode it
+	// is a lost mint, of which the mark on the Secret tells.
+	pending *report.Pending
+	// delivered is what the last attempt to tell pods of a token came to; nil before the first. Losing it costs a list of pods.
+	delivered *delivery.Outcome
+}
+
+// checkRequest is a check request that waits: its value, and when that was first seen.
+type checkRequest struct {
+	value string
+	seen  time.Time
 }
 
 // membership is the account that a resource has joined; the zero value for none.
@@ -77,28 +75,16 @@ type membership struct {
 	account *account.Account
 }
 
-// pendingToken is a token on its way to the Secret, with what is handled once it is there.
-type pendingToken struct {
-	token.Token
-
-	appID       string
-	mode        v1alpha1.Mode
-	credentials string // fingerprint
-	// reason is why it was fetched.
-	reason refresh.Reason
-	// refresh and revoke are the values of the requests that are handled once the Secret holds the token; empty for none.
-	refresh, revoke string
-	// replaces is the fingerprint of the token that the Secret held when this one was issued; empty for none, or if another member
-	// minted this one.
-	replaces string
-	// forced reports that a forced call returned it, so that no other answer may take its place.
-	forced bool
-	// copied reports that it comes from another member of the account.
-	copied bool
-	// unmarked reports that it was minted in Legacy mode without a mark, because there was no Secret.
-	unmarked bool
-	// readSinceIssued reports that the Secret was read after WeChat issued this token, so no timestamps need to be compared.
-	readSinceIssued bool
+// newState returns the state of a resource that this process has not seen before, as far as its status tells it.
+func newState(resource *v1alpha1.WeChatAppToken) *resourceState {
+	s := &resourceState{
+		uid: resource.UID, failure: report.RecallFailure(resource.Status.LastError), progress: report.RecallProgress(resource),
+		credentials: credentials{accepted: resource.Status.CredentialsVersion},
+	}
+	if s.failure != nil {
+		s.told = s.failure.Class
+	}
+	return s
 }
 
 // states are the states of all resources, by name.
@@ -131,6 +117,13 @@ func (s *states) find(name types.NamespacedName) *resourceState {
 	return s.byName[name]
 }
 
+// give keeps a token for a resource until its next pass writes it.
+func (s *states) give(name types.NamespacedName, uid types.UID, t *report.Pending) {
+	if state := s.find(name); state != nil && state.uid == uid {
+		state.shared.give(t)
+	}
+}
+
 // drop removes the state for a name and returns it; nil if there is none.
 func (s *states) drop(name types.NamespacedName) *resourceState {
 	s.mu.Lock()
@@ -140,69 +133,8 @@ func (s *states) drop(name types.NamespacedName) *resourceState {
 	return state
 }
 
-// newState returns the state of a resource that this process has not seen before, as far as its status tells it.
-func newState(resource *v1alpha1.WeChatAppToken) *resourceState {
-	status := &resource.Status
-	s := &resourceState{uid: resource.UID, failure: recallFailure(status.LastError)}
-	if s.failure != nil {
-		s.told = s.failure.Class
-	}
-	s.credentials.accepted = status.CredentialsVersion
-	s.progress.Revocation = status.Revocation.DeepCopy()
-	for _, t := range status.ForcedRefreshes {
-		s.progress.Forced = append(s.progress.Forced, t.UTC())
-	}
-	if h := status.HandledRequests; h != nil {
-		s.progress.Handled = *h
-	}
-	if status.ObservedGeneration < 0 {
-		// GitOps and backups replay annotations when they re-create a resource: such values are recorded and not carried out.
-		for _, kind := range refresh.RequestKinds() {
-			if value := requested(resource, kind); len(value) <= v1alpha1.RequestValueMaxLength { // a longer one fits no status
-				*request.Handled(&s.progress.Handled, kind) = value
-			}
-		}
-	}
-	return s
-}
-
-// recallFailure returns the failure that a status speaks of; nil for none. The back-off of a transient one is not worth keeping.
-func recallFailure(e *v1alpha1.RefreshError) *report.Failure {
-	if e == nil {
-		return nil
-	}
-	f := refresh.Failure{
-		Class: classOf(e), Reason: token.Reason(e.Reason), Code: int(e.Code), OfWrite: e.Reason == v1alpha1.ReasonTargetWriteFailed,
-		First: e.Time.UTC(), Time: e.Time.UTC(), Attempts: int(e.Attempts),
-	}
-	if e.RetryTime != nil && f.Class != token.Transient {
-		f.RetryAt = e.RetryTime.UTC()
-	}
-	if f.Reason == v1alpha1.ReasonIPBlocked {
-		f.Named = f.RetryAt.Sub(f.Time)
-	}
-	return &report.Failure{
-		Failure: f, Message: e.Message, RequestID: e.RequestID, Generation: e.Generation, CredentialsVersion: e.CredentialsVersion,
-	}
-}
-
-// classOf returns the class of a failure that a status speaks of.
-func classOf(e *v1alpha1.RefreshError) token.Class {
-	switch e.Reason {
-	case v1alpha1.ReasonSystemBusy, v1alpha1.ReasonUnreachable, v1alpha1.ReasonBadResponse:
-		return token.Transient
-	case v1alpha1.ReasonRateLimited, v1alpha1.ReasonDailyQuotaExhausted, v1alpha1.ReasonIPBlocked:
-		return token.Limited
-	case v1alpha1.ReasonRequestRejected:
-		if e.Attempts < refresh.RejectionsUntilAction {
-			return token.Transient
-		}
-	}
-	return token.Action
-}
-
 // give keeps a token until it is written. Of two, the one that WeChat issued later is kept.
-func (s *resourceState) give(t *pendingToken) {
+func (s *shared) give(t *report.Pending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.pending == nil || !t.IssuedAt.Before(s.pending.IssuedAt) {
@@ -211,26 +143,69 @@ func (s *resourceState) give(t *pendingToken) {
 }
 
 // pendingNow returns the token that waits to be written; nil for none.
-func (s *resourceState) pendingNow() *pendingToken {
+func (s *shared) pendingNow() *report.Pending {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.pending
 }
 
-// take drops a token that was written or has become useless, unless another one came meanwhile.
-func (s *resourceState) take(t *pendingToken) {
+// drop drops a token that was written or has become useless, unless another one came meanwhile. t may be nil.
+func (s *shared) drop(t *report.Pending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pending == t {
+	if t != nil && s.pending == t {
 		s.pending = nil
 	}
 }
 
 // noteRead records that the Secret was read from the API server, after whatever token is pending was issued.
-func (s *resourceState) noteRead() {
+func (s *shared) noteRead() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.pending != nil {
-		s.pending.readSinceIssued = true
+		s.pending.ReadSinceIssued = true
 	}
+}
+
+// setDelivered records what an attempt to tell pods of a token came to.
+func (s *shared) setDelivered(o delivery.Outcome) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.delivered = &o
+}
+
+// deliveredOf returns what the last attempt to tell pods of the token with this fingerprint came to, and whether there was one.
+func (s *shared) deliveredOf(fingerprint string) (delivery.Outcome, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.delivered == nil || fingerprint == "" || s.delivered.Fingerprint != fingerprint {
+		return delivery.Outcome{}, false
+	}
+	return *s.delivered, true
+}
+
+// confirmation returns WeChat's latest answer about the account's token; the zero value for none.
+func (s *resourceState) confirmation() account.Confirmation {
+	if s.membership.account == nil {
+		return account.Confirmation{}
+	}
+	return s.membership.account.Confirmed()
+}
+
+// failureBinds reports whether the back-off of the last failure holds. A change of spec or credentials ends it, except for a wait that
+// WeChat named: that is the account's, however often the credentials Secret is touched.
+func (s *resourceState) failureBinds(generation int64, credentialsVersion string) bool {
+	f := s.failure
+	if f == nil {
+		return false
+	}
+	if f.Named > 0 && (f.Account == "" || f.Account == s.credentials.secret.Account()) {
+		return true
+	}
+	return f.Generation == generation && f.CredentialsVersion == credentialsVersion
+}
+
+// foreignTokenWritten reports whether somebody replaced the token of this process by another consistent one, such as a restored backup.
+func (s *resourceState) foreignTokenWritten() bool {
+	return s.verdict.Holding == target.HoldsUnattested && s.stored != nil && s.stored.Fingerprint != s.verdict.Fingerprint
 }

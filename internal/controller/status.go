@@ -40,11 +40,11 @@ func (p *pass) reportUnread(ctx context.Context, err error) error {
 		return nil // the process ends
 	}
 	now := p.WeChat.Now()
-	a := &p.state.attempts
-	if a.unreadSince.IsZero() || refresh.IsInFuture(a.unreadSince, now) {
-		a.unreadSince = now
+	since := &p.state.unreadSince
+	if since.IsZero() || refresh.IsInFuture(*since, now) {
+		*since = now
 	}
-	return p.writeStatus(ctx, report.Unread(p.resource, a.unreadSince, now, readProblem(err)))
+	return p.writeStatus(ctx, report.Unread(p.resource, *since, now, readProblem(err)))
 }
 
 // readProblem returns why the API server could not be read, without what its answer may quote.
@@ -76,7 +76,7 @@ func (p *pass) writeStatus(ctx context.Context, next v1alpha1.WeChatAppTokenStat
 		return fmt.Errorf("writing the status of WeChatAppToken %s: %w", nameOf(p.resource), err)
 	}
 	failpoint.Hit("after-status")
-	p.state.wroteStatus(version, p.WeChat.Now())
+	p.state.gate.WroteStatus(p.resource.UID, version, p.WeChat.Now())
 	p.resource.Status, p.resource.ResourceVersion = next, version
 	for _, e := range report.Transitions(last, next) {
 		p.event(e)

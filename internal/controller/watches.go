@@ -22,17 +22,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/issue"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
 )
 
-// Indexes of the WeChatAppToken cache.
-const (
-	// secretIndex finds the resources that use a Secret of their namespace as credentials or target.
-	secretIndex = "secret"
-	// legacyAppIDIndex finds the Legacy resources of an appid.
-	legacyAppIDIndex = "legacyAppID"
-)
+// secretIndex is the index of the cache that finds the resources that use a Secret of their namespace as credentials or target.
+const secretIndex = "secret"
 
 const (
 	// retryBase and retryMax bound the back-off after errors of the API server. A rotation waits for it, so it stays far below the
@@ -91,7 +87,7 @@ func indexes() map[string]func(*v1alpha1.WeChatAppToken) []string {
 		secretIndex: func(t *v1alpha1.WeChatAppToken) []string {
 			return []string{t.Spec.CredentialsSecretRef.Name, t.TargetName()}
 		},
-		legacyAppIDIndex: func(t *v1alpha1.WeChatAppToken) []string {
+		issue.LegacyAppIDIndex: func(t *v1alpha1.WeChatAppToken) []string {
 			if t.Spec.Mode == v1alpha1.ModeLegacy {
 				return []string{t.Spec.AppID}
 			}
@@ -132,7 +128,7 @@ func (r *Reconciler) secretChanged() predicate.Predicate {
 			secret := client.ObjectKeyFromObject(e.Object)
 			for _, resource := range r.referrersOf(secret) {
 				if state := r.states.find(nameOf(&resource)); state != nil && resource.TargetName() == secret.Name {
-					state.targetDeleted(e.Object.GetUID(), e.Object.GetResourceVersion())
+					state.gate.TargetDeleted(e.Object.GetUID(), e.Object.GetResourceVersion())
 				}
 			}
 			return true
@@ -166,7 +162,7 @@ func (r *Reconciler) concernedBy(secret client.Object) []reconcile.Request {
 	var out []reconcile.Request
 	for _, resource := range r.referrersOf(client.ObjectKeyFromObject(secret)) {
 		state := r.states.find(nameOf(&resource))
-		if state == nil || !state.isOwnWrite(secret.GetUID(), secret.GetResourceVersion()) {
+		if state == nil || !state.gate.IsOwnWrite(secret.GetUID(), secret.GetResourceVersion()) {
 			out = append(out, reconcile.Request{NamespacedName: nameOf(&resource)})
 		}
 	}

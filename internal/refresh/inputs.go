@@ -89,8 +89,9 @@ type Account struct {
 	MemberWaiting bool
 	// FetcherAsked reports that this resource waits for another member's mint.
 	FetcherAsked bool
-	// MintNotBefore paces the mints that nobody asked for.
-	MintNotBefore time.Time
+	// MintNotBefore is when a token may be got that nobody asked for, and MintAllowedAt when that may be by a mint: a token that another
+	// member holds is looked for now and then while the account may not mint.
+	MintNotBefore, MintAllowedAt time.Time
 	// MintEndsBy is when a mint that another member makes is over; zero for none. Its end is an event.
 	MintEndsBy time.Time
 	// LastMint is when the account's last mint was begun, as far as this process knows.

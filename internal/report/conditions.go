@@ -36,7 +36,7 @@ func summarize(o Observation, v refresh.Verdict, told *v1alpha1.RefreshError) su
 	switch v.Failing {
 	case refresh.FailingNothing:
 	case refresh.FailingCredentials:
-		s.failing, s.failingMessage = o.CredentialsProblem, o.CredentialsMessage
+		s.failing, s.failingMessage = o.CredentialsSecret.Problem, o.CredentialsSecret.Message
 	case refresh.FailingAttempt:
 		s.failing, s.failingMessage = told.Reason, told.Message
 	}
@@ -73,9 +73,9 @@ func unready(o Observation, v refresh.Verdict, told *v1alpha1.RefreshError) summ
 	case refresh.ProblemSuspended:
 		return summary{reason: absence, message: fmt.Sprintf("Secret %q holds no valid token", secret)}
 	case refresh.ProblemCredentialsMissing:
-		return summary{reason: o.CredentialsProblem, message: o.CredentialsMessage, progress: reconciling}
+		return summary{reason: o.CredentialsSecret.Problem, message: o.CredentialsSecret.Message, progress: reconciling}
 	case refresh.ProblemCredentialsMalformed:
-		return summary{reason: o.CredentialsProblem, message: o.CredentialsMessage, progress: stalled}
+		return summary{reason: o.CredentialsSecret.Problem, message: o.CredentialsSecret.Message, progress: stalled}
 	case refresh.ProblemFailure:
 		s := summary{reason: told.Reason, message: told.Message, progress: reconciling}
 		if v.Class == token.Action {

@@ -48,8 +48,8 @@ func Transitions(before, after v1alpha1.WeChatAppTokenStatus) []Event {
 	return out
 }
 
-// RequestDone returns the event of a request that was carried out.
-func RequestDone(kind refresh.RequestKind) Event {
+// requestDone returns the event of a request that was carried out.
+func requestDone(kind refresh.RequestKind) Event {
 	outcome := map[refresh.RequestKind]string{
 		refresh.RequestCheck:   "WeChat was asked about the stored token",
 		refresh.RequestRefresh: "the token was replaced",
@@ -58,14 +58,14 @@ func RequestDone(kind refresh.RequestKind) Event {
 	return normal(request.Event(kind), outcome)
 }
 
-// RefreshedNothing returns the event of a refresh whose forced call WeChat answered with the same token.
-func RefreshedNothing() Event {
+// refreshedNothing returns the event of a refresh whose forced call WeChat answered with the same token.
+func refreshedNothing() Event {
 	return warning(v1alpha1.EventRequestedRefresh, "WeChat returned the same token: it forces no new one "+
 		"within 30 s of the last forced call, which may have been somebody else's; set a new value for another attempt")
 }
 
-// RequestFailed returns the event of a request whose attempt failed. why must not quote an answer.
-func RequestFailed(kind refresh.RequestKind, why string) Event {
+// requestFailed returns the event of a request whose attempt failed. why must not quote an answer.
+func requestFailed(kind refresh.RequestKind, why string) Event {
 	return warning(request.Event(kind), "the attempt failed; set a new value for another one: "+why)
 }
 

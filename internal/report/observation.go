@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
@@ -25,17 +26,16 @@ type Observation struct {
 	// Resource has the status that was written last.
 	Resource *v1alpha1.WeChatAppToken
 
-	// CredentialsVersion is <uid>/<resourceVersion> of the credentials Secret; empty if it does not exist. AcceptedCredentials is the
-	// version with which WeChat last issued a token.
-	CredentialsVersion, AcceptedCredentials string
-	// CredentialsProblem is the reason of the condition, and CredentialsMessage what to do; empty if the AppSecret can be used.
-	CredentialsProblem, CredentialsMessage string
+	CredentialsSecret CredentialsSecret
 
 	// Secret is the metadata of the target; nil if it does not exist. Nobody may change it.
 	Secret    *metav1.PartialObjectMetadata
 	Record    target.Record
 	Ownership target.Ownership
 	Holding   target.Holding
+	// Unanswered is the mark on the Secret of a mint that may have happened, and Intent what is known of the marks.
+	Unanswered account.Mark
+	Intent     account.Intent
 	// Stored is the token that the target holds, or ought to hold; the zero value for none.
 	Stored target.Token
 	// WrittenVersion is the target's resourceVersion after the last write of this process; empty if it wrote none.
@@ -44,11 +44,22 @@ type Observation struct {
 	ReferencesRefused bool
 
 	// Failed is what the last attempt ended with; nil when it worked.
-	Failed   *Failure
+	Failed *Failure
+	// Progress is how far requests have come, and Ended what was found to have ended since the last pass.
 	Progress Progress
+	Ended    []Outcome
 	Delivery Delivery
 	// LongRequest reports that a request was ignored because its value is too long.
 	LongRequest bool
+}
+
+// CredentialsSecret is what is known of the credentials Secret.
+type CredentialsSecret struct {
+	// Version is <uid>/<resourceVersion>; empty if the Secret does not exist. Accepted is the version with which WeChat last issued a
+	// token.
+	Version, Accepted string
+	// Problem is the reason of the condition, and Message what to do; empty if the AppSecret can be used.
+	Problem, Message string
 }
 
 // Failure is a failed attempt, with what a status says about it.

@@ -21,7 +21,7 @@ func Status(o Observation, d refresh.Decision) v1alpha1.WeChatAppTokenStatus {
 		Token:                 tokenStatus(o),
 		TargetSecretName:      o.Resource.TargetName(),
 		TargetResourceVersion: last.TargetResourceVersion,
-		CredentialsVersion:    o.AcceptedCredentials,
+		CredentialsVersion:    o.CredentialsSecret.Accepted,
 		LastError:             lastError(o, d),
 		Delivery:              deliveryStatus(o),
 		Revocation:            o.Progress.Revocation,

@@ -34,6 +34,11 @@ var names = map[refresh.RequestKind]struct {
 // Annotation returns the key of the annotation that makes a request.
 func Annotation(kind refresh.RequestKind) string { return names[kind].annotation }
 
+// Value returns the value of the annotation by which a resource makes a request; "" for none.
+func Value(resource *v1alpha1.WeChatAppToken, kind refresh.RequestKind) string {
+	return resource.Annotations[Annotation(kind)]
+}
+
 // Handled returns the field of the status that records the last value of the annotation that was processed.
 func Handled(h *v1alpha1.HandledRequests, kind refresh.RequestKind) *string {
 	return names[kind].handled(h)

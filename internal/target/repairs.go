@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package controller
+package target
 
 import (
 	"time"
@@ -17,29 +17,29 @@ const (
 	contestedAfter = 3
 )
 
-// repairs paces the repair of a target that somebody keeps rewriting.
-type repairs struct {
+// Repairs paces the repair of a target that somebody keeps rewriting. The zero value is one that nobody touches.
+type Repairs struct {
 	last  time.Time
 	count int
 }
 
-// noted returns the state after somebody else's change was found.
-func (r repairs) noted(now time.Time) repairs {
+// Noted returns the state after somebody else's change was found.
+func (r Repairs) Noted(now time.Time) Repairs {
 	if now.Sub(r.last) > repairCalm {
 		r.count = 0
 	}
-	return repairs{last: now, count: r.count + 1}
+	return Repairs{last: now, count: r.count + 1}
 }
 
-// notBefore returns when the next repair may be made: at once the first time, then after 1 s, 2 s and so on.
-func (r repairs) notBefore(now time.Time) time.Time {
+// NotBefore returns when the next repair may be made: at once the first time, then after 1 s, 2 s and so on.
+func (r Repairs) NotBefore(now time.Time) time.Time {
 	if r.count <= 1 {
 		return time.Time{}
 	}
 	return refresh.EarliestNext(r.last, min(repairMax, time.Second<<min(r.count-2, 10)), now)
 }
 
-// contested reports whether the target is repaired again and again.
-func (r repairs) contested(now time.Time) bool {
+// Contested reports whether the target is repaired again and again.
+func (r Repairs) Contested(now time.Time) bool {
 	return r.count >= contestedAfter && now.Sub(r.last) <= repairCalm
 }

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+)
+
+// observeAccount describes what the members of the account share, and tells the account about this member.
+func (p *observer) observeAccount(o *report.Observation) {
+	if o.Traits.EndsOlder {
+		o.Account.LastMint = refresh.Later(o.Account.LastMint, o.Stored.IssuedAt)
+	}
+	acct := p.state.membership.account
+	if acct == nil {
+		return
+	}
+	o.Account.CheckNotBefore = acct.CheckNotBefore(o.Now)
+	if !o.Traits.EndsOlder {
+		return
+	}
+	o.Account.MemberWaiting = acct.Wanted(o.Now)
+	o.Account.FetcherAsked = o.Now.Before(refresh.EarliestNext(p.state.last.Asked, 2*askAgainAfter, o.Now))
+	o.Account.MintAllowedAt = p.mintAllowedAt(o)
+	if o.Account.MintNotBefore = o.Account.MintAllowedAt; acct.Shared() {
+		// A neighbour that uses up the account's pace must not keep this resource from a token that is there.
+		seek := refresh.EarliestNext(p.state.last.CopySought, seekCopyAfter, o.Now)
+		o.Account.MintNotBefore = refresh.Earlier(o.Account.MintNotBefore, seek)
+	}
+	o.Account.LastMint = refresh.Later(o.Account.LastMint, acct.LastMint())
+	if acct.AwaitMint(nameOf(p.resource)) {
+		o.Account.MintEndsBy = o.Now.Add(account.MintTakes)
+	}
+	acct.Update(member(o))
+}
+
+// mintAllowedAt returns when this resource may cause a mint that nobody asked for: after the account's pace, the fetcher's answer, and a
+// mint that another process may be making.
+func (p *observer) mintAllowedAt(o *report.Observation) time.Time {
+	acct := p.state.membership.account
+	// What somebody else wrote into the Secret must not be a way to quick mints.
+	var expiresAt time.Time
+	if o.Stored.Fingerprint != "" && o.Holding == target.HoldsKnown && !o.Target.Tampered {
+		expiresAt = o.Token.ExpiresAt
+	}
+	at := refresh.Later(acct.MintNotBefore(expiresAt, o.Now), refresh.EarliestNext(p.state.last.Asked, askAgainAfter, o.Now))
+	if mark := o.Unanswered; !mark.IsZero() {
+		at = refresh.Later(at, refresh.Later(acct.MarkedMintNotBefore(o.Now), o.Intent.NotBefore(mark)))
+	}
+	return at
+}
+
+// member describes this resource to the other members of its account.
+func member(o *report.Observation) account.Member {
+	r := o.Resource
+	m := account.Member{
+		UID: r.UID, Name: nameOf(r), Created: r.CreationTimestamp.Time,
+		Receives: !o.Suspended && !o.Deleting && !o.Target.Conflict && !o.Target.Terminating && !o.Credentials.Missing,
+	}
+	m.Fetches = m.Receives
+	if f := o.Failure; f != nil && f.Binds {
+		unable := f.OfWrite || f.Reason == v1alpha1.ReasonAppSecretInvalid || f.Reason == v1alpha1.ReasonAppIDInvalid
+		m.Fetches = m.Fetches && !unable
+	}
+	if o.Requests.Refresh {
+		m.Refresh = o.Requested(refresh.RequestRefresh)
+	}
+	return m
+}
+
+// noteOutcome tells the other members of a Legacy account whether the API server failed this pass: they may wait for this resource.
+func (p *pass) noteOutcome(err error) {
+	if acct := p.state.membership.account; acct != nil && p.resource.Spec.Mode == v1alpha1.ModeLegacy && acct.Shared() {
+		acct.NoteOutcome(p.resource.UID, err != nil, p.WeChat.Now())
+	}
+}

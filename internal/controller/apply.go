@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+)
+
+// apply changes the state of the resource by what a step came to.
+func (p *pass) apply(ctx context.Context, o report.Observation, d refresh.Decision, e report.Effect) {
+	s := p.state
+	if e.Wrote != nil {
+		s.gate.SawTarget(e.Wrote, true, p.WeChat.Now())
+		v := target.Verdict{UID: e.Wrote.UID, Holding: target.HoldsKnown}
+		if e.DataKept {
+			v = s.verdict
+		}
+		v.ResourceVersion = e.Wrote.ResourceVersion
+		s.verdict = v
+	}
+	if e.Stored != nil {
+		s.stored = e.Stored
+		s.verdict.Holding = target.HoldsKnown
+	}
+	s.shared.drop(e.Landed)
+	s.shared.drop(e.Dropped)
+	if e.Issued != nil {
+		s.shared.give(e.Issued)
+	}
+	if e.Intent != nil {
+		s.intent = *e.Intent
+	}
+	s.last = s.last.Later(e.Times)
+	if e.ReferencesRefused {
+		s.refusedReferences = p.resource.Generation
+	}
+	if e.Accepted {
+		s.credentials.accepted = s.credentials.version
+	}
+	p.applyProgress(o, d, e)
+	p.applyFailure(ctx, o, d, e)
+	for _, event := range e.Events {
+		p.event(event)
+	}
+	if e.ForeignFetch {
+		p.Recorder.ForeignFetch(p.resource.UID)
+	}
+}
+
+// applyProgress records how far requests have come.
+func (p *pass) applyProgress(o report.Observation, d refresh.Decision, e report.Effect) {
+	progress := &p.state.progress
+	if e.Revocation != nil {
+		progress.Revocation = e.Revocation
+	}
+	if !e.Times.Forced.IsZero() {
+		progress.Forced = append(progress.Forced, e.Times.Forced)
+	}
+	outcomes := e.Outcomes
+	// A request has one attempt. A revoke that is half done goes on under back-off, or the leaked token would live.
+	halfDone := d.Request == refresh.RequestRevoke && !o.Requests.RevokeStarted.IsZero()
+	if e.Failed != nil && d.Reason == refresh.RequestExecutable && !halfDone {
+		outcomes = append(outcomes, report.Outcome{Kind: d.Request, Value: o.Requested(d.Request), Failed: e.Failed.Message})
+	}
+	for _, outcome := range outcomes {
+		progress.End(outcome)
+		p.event(outcome.Event())
+	}
+}
+
+// applyFailure records what failed, or that the last failure is over.
+func (p *pass) applyFailure(ctx context.Context, o report.Observation, d refresh.Decision, e report.Effect) {
+	s, logger := p.state, log.FromContext(ctx)
+	written := d.Action == refresh.Write && e.Wrote != nil && e.Failed == nil
+	if last := s.failure; last != nil && (e.Accepted || e.FailureOver || written && last.OfWrite) {
+		logger.Info("the failure is over", "reason", last.Reason, "attempts", last.Attempts)
+		if mark := o.Record.Mint; last.Answered(mark.StartedAt) {
+			s.intent = s.intent.NotMinted(mark) // without the failure, the mark would look like that of a lost mint
+		}
+		s.failure = nil
+	}
+	if e.Failed == nil {
+		return
+	}
+	version := s.credentials.version
+	if version == "" { // they were not read yet
+		version = o.CredentialsSecret.Version
+	}
+	var previous *refresh.Failure
+	if s.failureBinds(p.resource.Generation, version) {
+		previous = &s.failure.Failure
+	}
+	f := *e.Failed
+	f.Failure = refresh.Next(previous, f.Failure, p.WeChat.Now(), string(p.resource.UID))
+	f.Generation, f.CredentialsVersion, f.Account = p.resource.Generation, version, s.credentials.secret.Account()
+	s.failure = &f
+	p.Recorder.RefreshFailed(d.Reason)
+	if f.Attempts > 1 {
+		logger = logger.V(1) // an outage is told once for each resource
+	}
+	logger.Info("the attempt failed", "reason", f.Reason, "message", f.Message, "code", f.Code, "requestID", f.RequestID,
+		"attempts", f.Attempts, "retryAt", f.RetryAt)
+}

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package issue
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+)
+
+// legacy issues tokens by GET /cgi-bin/token. Each call is a mint that ends the token before the last one, so its result must not get
+// lost: the Secret is marked, the token minted, and then written with the mark removed in one update. The token stays in memory until
+// it is written.
+type legacy struct{ Env }
+
+// Issue gets a token in a way that costs no mint, if there is one, or else mints.
+func (i legacy) Issue(ctx context.Context, s Step) (report.Effect, error) {
+	return i.mint(ctx, s, true)
+}
+
+func (i legacy) Refresh(ctx context.Context, s Step) (report.Effect, error) {
+	return i.mint(ctx, s, false)
+}
+
+func (i legacy) Force(ctx context.Context, s Step) (report.Effect, error) {
+	return i.mint(ctx, s, false)
+}
+
+// mint takes the account's turn, marks the Secret and mints. An unrequested mint is made only if no other way leads to a token, and passes
+// the account's bucket.
+func (i legacy) mint(ctx context.Context, s Step, unrequested bool) (report.Effect, error) {
+	if !s.Account.BeginMint() {
+		return report.Effect{}, nil // the next decision waits for its end
+	}
+	defer func() { i.wakeAll(ctx, s.Account.EndMint()) }()
+	var e report.Effect
+	if unrequested {
+		var done bool
+		var err error
+		if e, done, err = i.withoutMint(ctx, s); done || err != nil {
+			return e, err
+		}
+	}
+	if err := i.rehearse(ctx, s); err != nil {
+		return e, &WriteError{err}
+	}
+	failpoint.Hit("before-mark")
+	m := mint{intent: s.Intent, mark: s.Record.Mint, unrequested: unrequested, unmarked: s.Secret == nil}
+	if s.Secret != nil && !failpoint.Off(failpoint.Mark) {
+		next := account.Mark{StartedAt: i.WeChat.Now(), ID: rand.Text()[:8]}
+		marked, err := i.Store.Mark(ctx, s.Secret, next)
+		if err != nil {
+			return e, &WriteError{err}
+		}
+		m.intent, m.mark = m.intent.Marked(m.mark, next), next
+		e.Wrote, e.DataKept, e.Target.Secret = marked, true, marked
+	}
+	failpoint.Hit("mark-written")
+	e.Intent = &m.intent
+	return i.call(ctx, s, e, m)
+}
+
+// mint is one call that issues a Legacy token.
+type mint struct {
+	intent account.Intent
+	// mark is what the Secret says about the mint; unmarked reports that there is no Secret to say it.
+	mark                  account.Mark
+	unmarked, unrequested bool
+}
+
+// call mints and hands the token to the members of the account.
+func (i legacy) call(ctx context.Context, s Step, e report.Effect, m mint) (report.Effect, error) {
+	now := i.WeChat.Now()
+	e.Times.Called = now
+	var undo func()
+	if m.unrequested {
+		undo = s.Account.BeginUnrequestedMint(now)
+	} else {
+		undo = s.Account.BeginRequestedMint(now)
+		e.Times.Forced = now
+	}
+	waiting := s.Account.Others(s.uid()) // requests that were seen before the mint are handled by it
+	failpoint.Hit("before-wechat")
+	minted, err := i.WeChat.LegacyToken(ctx, s.Credentials, m.intent.StartBy(m.mark, now))
+	failpoint.Hit("after-wechat")
+	if err != nil {
+		refused, answered := errors.AsType[*token.Error](err)
+		if !answered || !refused.MaybeSent {
+			undo()
+			e.Times.Forced = time.Time{}
+			intent := m.intent.NotMinted(m.mark)
+			e.Intent = &intent
+		}
+		if errors.Is(err, wechat.ErrStartedTooLate) && !answered {
+			e.Failed = &report.Failure{
+				Failure: refresh.Failure{Class: token.Transient, Reason: v1alpha1.ReasonUnreachable},
+				Message: "The mint could not be started in time, because too many other calls are in flight.",
+			}
+			return e, nil
+		}
+		return failed(ctx, e, err)
+	}
+	own := s.pending(minted)
+	log.FromContext(ctx).Info("minted a Legacy token", "reason", s.Decision.Reason, "fingerprint", minted.Value.Fingerprint())
+	s.Account.NoteMinted(account.Confirmation{Fingerprint: minted.Value.Fingerprint(), At: minted.IssuedAt, ExpiresAt: minted.ExpiresAt})
+	i.confirm(ctx, s, minted)
+	i.handOut(ctx, s, *own, waiting)
+	e.Accepted, e.Outcomes = true, s.Checked()
+	own.Unmarked, own.Forced = m.unmarked, !m.unrequested
+	if s.Requests.Refresh { // seen before the mint, whatever it was made for
+		own.Refresh = s.Requested(refresh.RequestRefresh)
+	}
+	e.Issued = own
+	return e, nil
+}
+
+// rehearse tries the first write of this resource without its effects, so that a Secret that cannot be written costs no mint. A write
+// that cannot be rehearsed, because a webhook supports no dry run, is made without.
+func (i legacy) rehearse(ctx context.Context, s Step) error {
+	if s.Secret != nil && s.Ownership.Claim == target.Own {
+		return nil
+	}
+	now := i.WeChat.Now()
+	probe := s.pending(token.Token{Value: token.NewValue("rehearsal"), IssuedAt: now, ExpiresAt: now})
+	_, want := target.Want(s.Resource, s.Ownership.Claim, s.WantedRecord(probe))
+	var err error
+	if s.Secret == nil {
+		_, err = i.Store.Create(ctx, s.Resource, want, *s.Content(probe), client.DryRunAll)
+	} else {
+		_, err = i.Store.Update(ctx, s.Secret, want, s.Content(probe), client.DryRunAll)
+	}
+	if apierrors.IsBadRequest(err) {
+		return nil
+	}
+	return err
+}
+
+// Check asks WeChat about the stored token, after making sure that it is the one that was written.
+func (i legacy) Check(ctx context.Context, s Step) (report.Effect, error) {
+	if !i.beginCheck(s) {
+		return report.Effect{}, nil
+	}
+	name := types.NamespacedName{Namespace: s.Resource.Namespace, Name: s.Resource.TargetName()}
+	snapshot, err := i.Store.Read(ctx, name)
+	if client.IgnoreNotFound(err) != nil {
+		return report.Effect{}, err
+	}
+	value := snapshot.Token(s.Resource.Spec.Target.AccessTokenKey)
+	if err != nil || snapshot.Meta.ResourceVersion != s.Secret.ResourceVersion || value.Fingerprint() != s.Stored.Fingerprint {
+		return report.LookAgain(), nil
+	}
+	e := report.Effect{Times: report.Times{Called: i.WeChat.Now()}}
+	failpoint.Hit("before-probe")
+	err = i.WeChat.ProbeToken(ctx, value)
+	failpoint.Hit("after-probe")
+	// While a mint is due, only the time was asked for: it is the mint that has to work.
+	askedTheTime := slices.Contains([]refresh.Reason{refresh.MintUnfinished, refresh.Expired, refresh.RefreshDue}, s.Decision.Reason)
+	_, synced := i.WeChat.Clock()
+	refused, isRefused := errors.AsType[*token.Error](err)
+	switch {
+	case err == nil:
+		// A good answer about the token says nothing about the credentials: what needs somebody to act on stays.
+		f := s.Failed
+		e.FailureOver = !askedTheTime && f != nil && !f.OfWrite &&
+			(f.Class == token.Transient || f.Class == token.Limited && !s.Now.Before(f.RetryAt))
+		i.sight(s)
+	case isRefused && refused.Reason == token.ReasonTokenRejected:
+		if err := i.noteRejected(ctx, s, &e); err != nil {
+			return e, err
+		}
+	case s.Inputs.Token.Doubtful || askedTheTime && !synced:
+		return failed(ctx, e, err) // the answer was needed
+	case ctx.Err() != nil:
+		return e, ctx.Err()
+	default:
+		i.sight(s) // an inconclusive probe only updates the time of the check
+	}
+	e.Outcomes = s.Checked()
+	return e, nil
+}
+
+// sight records that the stored token was asked about.
+func (i legacy) sight(s Step) {
+	now := i.WeChat.Now()
+	if !s.Stored.Believable(now) {
+		return // the next observation finds the Secret tampered with
+	}
+	s.Account.Confirm(account.Confirmation{Fingerprint: s.Stored.Fingerprint, At: now, ExpiresAt: s.Stored.ExpiresAt}, s.uid(), now)
+}
+
+// noteRejected records that WeChat refuses the stored token. If the operator wrote it, did not replace it, and it should still live,
+// something else fetches for this appid.
+func (i legacy) noteRejected(ctx context.Context, s Step, e *report.Effect) error {
+	now := i.WeChat.Now()
+	early := now.Before(s.Stored.ExpiresAt.Add(-time.Minute)) && !s.Stored.Unattested
+	if early {
+		replaced, err := i.replaced(ctx, s)
+		if err != nil {
+			return err
+		}
+		early = !replaced
+	}
+	deaths := s.Account.NoteDead(s.Stored.Fingerprint, early, now)
+	log.FromContext(ctx).Info("WeChat refuses the stored Legacy token",
+		"fingerprint", s.Stored.Fingerprint, "early", early, "deathsWithinTheHour", deaths)
+	e.ForeignFetch = deaths > 0
+	if deaths >= 2 {
+		e.Events = append(e.Events, report.ForeignFetcher(s.Resource.Spec.AppID, deaths))
+	}
+	return nil
+}
+
+// replaced reports whether this operator has issued a later token for the appid, by what it remembers or by the status of a resource.
+func (i legacy) replaced(ctx context.Context, s Step) (bool, error) {
+	if m := s.Account.Minted(); m.Fingerprint != s.Stored.Fingerprint && m.At.After(s.Stored.IssuedAt) {
+		return true, nil
+	}
+	list, err := i.resources(ctx, s)
+	return slices.ContainsFunc(list, func(r v1alpha1.WeChatAppToken) bool {
+		t := r.Status.Token
+		return t != nil && t.Mode == v1alpha1.ModeLegacy && t.Fingerprint != "" && t.Fingerprint != s.Stored.Fingerprint &&
+			t.IssueTime.After(s.Stored.IssuedAt)
+	}), err
+}
+
+// resources returns the Legacy resources of the appid, whatever their AppSecrets. Nobody may change them.
+func (i legacy) resources(ctx context.Context, s Step) ([]v1alpha1.WeChatAppToken, error) {
+	list := &v1alpha1.WeChatAppTokenList{}
+	err := i.Cache.List(ctx, list, client.MatchingFields{LegacyAppIDIndex: s.Resource.Spec.AppID}, client.UnsafeDisableDeepCopy)
+	if err != nil {
+		return nil, fmt.Errorf("listing Legacy WeChatAppTokens: %w", err)
+	}
+	return list.Items, nil
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
+)
+
+// Effect is what a step came to. The step itself leaves the state of the resource alone.
+type Effect struct {
+	// Target is what the step left of the target Secret.
+	Target KnownTarget
+	// Wrote is the version of the target that the step wrote; nil for none. DataKept reports that its data was left alone.
+	Wrote    *metav1.PartialObjectMetadata
+	DataKept bool
+	// Issued is a token that has to be written; nil for none.
+	Issued *Pending
+	// Stored is the token that the target is known to hold from now on; nil if that is not news.
+	Stored *target.Token
+	// Landed and Dropped are the pending token that was written, and the one that turned out useless; nil for none.
+	Landed, Dropped *Pending
+	// Intent is the next state of the marks; nil if it stays.
+	Intent *account.Intent
+	// Accepted reports that WeChat issued a token for these credentials. It ends every failure.
+	Accepted bool
+	// Failed is what failed, with its words; nil for nothing. FailureOver reports that the last failure is over.
+	Failed      *Failure
+	FailureOver bool
+	// Outcomes are requests that had their attempt, and Events what else is to be told.
+	Outcomes []Outcome
+	Events   []Event
+	// ForeignFetch reports that a token died early, because something else fetches for the appid.
+	ForeignFetch bool
+	// Revocation is the next state of the revoke; nil if it stays.
+	Revocation *v1alpha1.RevocationStatus
+	// StatusFirst asks for the status to be written before the next step.
+	StatusFirst bool
+	Times       Times
+	// ReferencesRefused reports that the API server refused to change the owner references.
+	ReferencesRefused bool
+}
+
+// KnownTarget is what the last step of a pass left of the target. The zero value says that the cache knows best.
+type KnownTarget struct {
+	// Secret is the target as a write left it; nil for none.
+	Secret *metav1.PartialObjectMetadata
+	// LookAgain asks for a live read, because what the step found contradicts the observation.
+	LookAgain bool
+}
+
+// LookAgain returns the effect of a step that found something else than the observation says.
+func LookAgain() Effect { return Effect{Target: KnownTarget{LookAgain: true}} }
+
+// Times are those at which a step made attempts that have a pace of their own; zero for those it did not make.
+type Times struct {
+	// Asked is when the fetcher of the Legacy account was asked for a token.
+	Asked time.Time
+	// CopySought is when the token of another member was looked for.
+	CopySought time.Time
+	// Called is when WeChat was called.
+	Called time.Time
+	// Forced is when a forced call or a requested mint was begun that WeChat may have carried out.
+	Forced time.Time
+}
+
+// Later returns the later time of each kind of attempt. Forced is left out: each forced call counts.
+func (t Times) Later(than Times) Times {
+	return Times{
+		Asked: refresh.Later(t.Asked, than.Asked), CopySought: refresh.Later(t.CopySought, than.CopySought),
+		Called: refresh.Later(t.Called, than.Called),
+	}
+}
+
+// Pending is a token on its way to the Secret, with what is handled once it is there.
+type Pending struct {
+	token.Token
+
+	AppID string
+	Mode  v1alpha1.Mode
+	// Credentials is the fingerprint of the credentials that it was issued with.
+	Credentials string
+	// Reason is why it was fetched.
+	Reason refresh.Reason
+	// Refresh and Revoke are the values of the requests that are handled once the Secret holds the token; empty for none.
+	Refresh, Revoke string
+	// Replaces is the fingerprint of the token that the Secret held when this one was issued; empty for none, or if another member
+	// minted this one.
+	Replaces string
+	// Forced reports that a forced call returned it, so that no other answer may take its place.
+	Forced bool
+	// Copied reports that it comes from another member of the account.
+	Copied bool
+	// Unmarked reports that it was minted without a mark, because there was no Secret.
+	Unmarked bool
+	// ReadSinceIssued reports that the Secret was read after WeChat issued this token, so no timestamps need to be compared.
+	ReadSinceIssued bool
+}
+
+// NewPending returns a token of the account that the spec and the credentials name.
+func NewPending(o Observation, d refresh.Decision, t token.Token, c token.Credentials) *Pending {
+	return &Pending{
+		Token: t, AppID: o.Resource.Spec.AppID, Mode: o.Resource.Spec.Mode, Credentials: c.Fingerprint(),
+		Reason: d.Reason, Replaces: o.Stored.Fingerprint,
+	}
+}
+
+// Outcome is how a request ended.
+type Outcome struct {
+	Kind  refresh.RequestKind
+	Value string
+	// Failed says why the attempt failed; empty if it worked. Same reports that WeChat returned the token that there was.
+	Failed string
+	Same   bool
+}
+
+// Event returns the event that tells the outcome.
+func (o Outcome) Event() Event {
+	switch {
+	case o.Failed != "":
+		return requestFailed(o.Kind, o.Failed)
+	case o.Same:
+		return refreshedNothing()
+	}
+	return requestDone(o.Kind)
+}
+
+// Checked returns the outcome of the check that an answer of WeChat was, for a request that waits for one.
+func (o Observation) Checked() []Outcome {
+	if !o.Requests.Check {
+		return nil
+	}
+	return []Outcome{{Kind: refresh.RequestCheck, Value: o.Requested(refresh.RequestCheck)}}
+}
+
+// WantedRecord returns what the annotations of the target ought to say, with this token or, if it is nil, with the stored one.
+func (o Observation) WantedRecord(t *Pending) target.Record {
+	record := o.Record
+	if t == nil {
+		if o.Failed == nil {
+			record.Mint = o.Unanswered // not worth a write before the attempts have an end
+		}
+		s := o.Stored
+		record.IssuedAt, record.ExpiresAt, record.TokenFingerprint = s.IssuedAt, s.ExpiresAt, s.Fingerprint
+		record.Mode, record.AppID, record.CredentialsFingerprint = s.Mode, s.AppID, s.Credentials
+		return record
+	}
+	record.AppID, record.Mode, record.CredentialsFingerprint = t.AppID, t.Mode, t.Credentials
+	record.IssuedAt, record.ExpiresAt, record.TokenFingerprint = t.IssuedAt, t.ExpiresAt, t.Value.Fingerprint()
+	record.Mint = account.Mark{}
+	return record
+}
+
+// Content returns the data of the target for a token; nil for none.
+func (o Observation) Content(t *Pending) *target.Content {
+	if t == nil {
+		return nil
+	}
+	return &target.Content{
+		AccessTokenKey: o.Resource.Spec.Target.AccessTokenKey, Token: t.Value, ExpiresAt: t.ExpiresAt, AppID: t.AppID,
+	}
+}

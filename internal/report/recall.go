@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
+)
+
+// RecallFailure returns the failure that a status speaks of; nil for none. The back-off of a transient one is not worth keeping.
+func RecallFailure(e *v1alpha1.RefreshError) *Failure {
+	if e == nil {
+		return nil
+	}
+	f := refresh.Failure{
+		Class: ClassOf(e), Reason: token.Reason(e.Reason), Code: int(e.Code), OfWrite: e.Reason == v1alpha1.ReasonTargetWriteFailed,
+		First: e.Time.UTC(), Time: e.Time.UTC(), Attempts: int(e.Attempts),
+	}
+	if e.RetryTime != nil && f.Class != token.Transient {
+		f.RetryAt = e.RetryTime.UTC()
+	}
+	if f.Reason == v1alpha1.ReasonIPBlocked {
+		f.Named = f.RetryAt.Sub(f.Time)
+	}
+	return &Failure{
+		Failure: f, Message: e.Message, RequestID: e.RequestID, Generation: e.Generation, CredentialsVersion: e.CredentialsVersion,
+	}
+}
+
+// ClassOf returns the class of a failure that a status speaks of.
+func ClassOf(e *v1alpha1.RefreshError) token.Class {
+	switch e.Reason {
+	case v1alpha1.ReasonSystemBusy, v1alpha1.ReasonUnreachable, v1alpha1.ReasonBadResponse:
+		return token.Transient
+	case v1alpha1.ReasonRateLimited, v1alpha1.ReasonDailyQuotaExhausted, v1alpha1.ReasonIPBlocked:
+		return token.Limited
+	case v1alpha1.ReasonRequestRejected:
+		if e.Attempts < refresh.RejectionsUntilAction {
+			return token.Transient
+		}
+	}
+	return token.Action
+}
+
+// RecallProgress returns how far requests have come by what the status says. Values that are there when the resource is first seen are
+// recorded as handled, because GitOps and backups replay annotations when they re-create a resource.
+func RecallProgress(resource *v1alpha1.WeChatAppToken) Progress {
+	status := &resource.Status
+	p := Progress{Revocation: status.Revocation.DeepCopy()}
+	for _, t := range status.ForcedRefreshes {
+		p.Forced = append(p.Forced, t.UTC())
+	}
+	if h := status.HandledRequests; h != nil {
+		p.Handled = *h
+	}
+	if status.ObservedGeneration >= 0 {
+		return p
+	}
+	for _, kind := range refresh.RequestKinds() {
+		if value := request.Value(resource, kind); len(value) <= v1alpha1.RequestValueMaxLength { // a longer one fits no status
+			*request.Handled(&p.Handled, kind) = value
+		}
+	}
+	return p
+}
+
+// Wants reports whether a request was made that is not handled yet.
+func (p *Progress) Wants(resource *v1alpha1.WeChatAppToken, kind refresh.RequestKind) bool {
+	value := request.Value(resource, kind)
+	return value != "" && value != *request.Handled(&p.Handled, kind) && len(value) <= v1alpha1.RequestValueMaxLength
+}
+
+// End records that a request had its attempt.
+func (p *Progress) End(o Outcome) {
+	*request.Handled(&p.Handled, o.Kind) = o.Value
+	if o.Kind == refresh.RequestRevoke {
+		p.Revocation = nil
+	}
+}
+
+// Requested returns the value of a request annotation; "" for none.
+func (o Observation) Requested(kind refresh.RequestKind) string {
+	return request.Value(o.Resource, kind)
+}
