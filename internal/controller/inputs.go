@@ -14,8 +14,9 @@ import (
 const (
 	// previousLives is how long WeChat accepts the token before the newest one of a Legacy account.
 	previousLives = 5 * time.Minute
-	// replaceUnattestedAfter is how long a Legacy token may stay that nobody saw WeChat issue. A check cannot tell which appid it
-	// belongs to. Two minutes are enough for every volume to have it, so that its replacement ends no token that a pod may hold.
+	// replaceUnattestedAfter is how long a Legacy token may stay in the place of the operator's own that nobody saw WeChat issue. A
+	// check cannot tell which appid it belongs to. After two minutes every volume has it, so that its replacement ends no token that a
+	// pod may hold.
 	replaceUnattestedAfter = 2 * time.Minute
 	// disputedCheckAfter is the least time between two checks of a resource whose token another member's answer contradicts.
 	disputedCheckAfter = 10 * time.Second
@@ -101,12 +102,18 @@ func (p *observer) observeEnd(o *report.Observation, unattested bool) {
 			t.ExpiresAt = refresh.Earlier(t.ExpiresAt, m.At.Add(previousLives))
 		}
 	}
-	if at := &p.state.verdict.At; unattested && o.ClockSynced {
+	if at := &p.state.verdict.At; unattested && p.contradicted() && o.ClockSynced {
 		if at.IsZero() || refresh.IsInFuture(*at, o.Now) {
 			*at = o.Now
 		}
 		t.ReplaceBy = at.Add(replaceUnattestedAfter)
 	}
+}
+
+// contradicted reports whether the operator knows of another token than the one in the Secret.
+func (p *observer) contradicted() bool {
+	s := p.resource.Status.Token
+	return p.state.foreignTokenWritten() || s != nil && s.Fingerprint != "" && s.Fingerprint != p.state.verdict.Fingerprint
 }
 
 // observePending finds a token that waits to be written. One that has ended, or that is for an appid or mode that the spec has left, is

@@ -60,8 +60,8 @@ func tokenStatus(o Observation) *v1alpha1.TokenStatus {
 	if t.Fingerprint == "" {
 		return nil
 	}
-	if !t.Believable(o.Now) {
-		return o.Resource.Status.Token // what is not believed must not become what is
+	if !t.Believable(o.Now) || !o.Inputs.Token.ReplaceBy.IsZero() {
+		return o.Resource.Status.Token // what is not believed, or is about to be replaced, must not become what is
 	}
 	s := &v1alpha1.TokenStatus{Mode: t.Mode, IssueTime: wholeSeconds(t.IssuedAt), ExpirationTime: wholeSeconds(t.ExpiresAt)}
 	if !t.Unattested {

@@ -98,14 +98,20 @@ func (w *world) refuseForLong() *patience {
 		for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
 			account := len(w.targets)
 			w.wechat.SetApp(wechattest.App{ID: w.appID(account), Life: 2 * time.Hour})
+			refused := wechattest.Fault{AppID: w.appID(account), Errcode: code}
+			if mode == v1alpha1.ModeLegacy {
+				w.wechat.Inject(refused) // it never gets a token: a refresh would wait for the account's pace
+			}
 			ref := w.addToken(w.namespaces[0], account, fmt.Sprintf("t%03d", account), mode)
-			if !w.ready(ref) {
+			if mode == v1alpha1.ModeStable && !w.ready(ref) {
 				return p
 			}
 			ref.until = time.Now()
 			p.refs = append(p.refs, ref)
-			w.wechat.Inject(wechattest.Fault{AppID: ref.appID, Errcode: code})
-			w.request(ref, v1alpha1.AnnotationRefreshRequestedAt)
+			if mode == v1alpha1.ModeStable {
+				w.wechat.Inject(refused)
+				w.request(ref, v1alpha1.AnnotationRefreshRequestedAt)
+			}
 		}
 	}
 	if !w.until(30*time.Second, func() bool { return !slices.ContainsFunc(p.refs, w.neverRefused) }) {
