@@ -145,7 +145,7 @@ func (w *world) eventuallyReason(name, reason string) metav1.Condition {
 // 5 s, by the operator's own timer.
 func (w *world) readyUntilExpiry(name, reason string) {
 	w.Helper()
-	expiry := w.token(name).Status.Token.ExpiresAt.Time
+	expiry := w.token(name).Status.Token.ExpirationTime.Time
 	w.advance(expiry.Add(-time.Second).Sub(w.clock.now()))
 	if ready := w.condition(name, v1alpha1.ConditionReady); ready.Status != metav1.ConditionTrue {
 		w.Errorf("Ready a second before the token expires: %+v", ready)
