@@ -27,8 +27,9 @@ func (p *pass) act(ctx context.Context, o report.Observation, d refresh.Decision
 		}}}, nil
 	case refresh.Wait, refresh.Issue, refresh.Check, refresh.Force, refresh.Revoke:
 	}
-	if have, err := p.haveAppSecret(ctx); !have || err != nil {
-		return report.Effect{}, err
+	joined := p.state.membership.account != nil
+	if have, err := p.haveAppSecret(ctx); !have || !joined || err != nil {
+		return report.Effect{}, err // what the account knows belongs into the decision
 	}
 	step := issue.Step{
 		Observation: o, Decision: d, Credentials: p.state.credentials.secret, Account: p.state.membership.account,
