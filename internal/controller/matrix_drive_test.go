@@ -117,6 +117,10 @@ func (c notingClient) Create(ctx context.Context, o client.Object, opts ...clien
 	return c.wrote(o, c.Client.Create(ctx, o, opts...))
 }
 
+func (c notingClient) Update(ctx context.Context, o client.Object, opts ...client.UpdateOption) error {
+	return c.wrote(o, c.Client.Update(ctx, o, opts...))
+}
+
 func (c notingClient) Patch(ctx context.Context, o client.Object, p client.Patch, opts ...client.PatchOption) error {
 	return c.wrote(o, c.Client.Patch(ctx, o, p, opts...))
 }
