@@ -54,6 +54,11 @@ type Confirmation struct {
 	Doubted bool
 }
 
+// Replaces reports whether the confirmed token was issued after the one with this fingerprint.
+func (c Confirmation) Replaces(fingerprint string, issuedAt time.Time) bool {
+	return c.Fingerprint != "" && fingerprint != "" && c.Fingerprint != fingerprint && c.At.After(issuedAt)
+}
+
 // death is a token that WeChat refused.
 type death struct {
 	fingerprint string

@@ -48,16 +48,18 @@ func (p *observer) observeCredentials(ctx context.Context, o *report.Observation
 	}
 	acceptedBefore := c.version == "" && cached == c.accepted && status.ObservedGeneration == p.resource.Generation
 	switch {
-	case cached != "" && c.version == cached && c.key == ref.Key && (c.problem != "" || c.secret.AppID == p.resource.Spec.AppID):
+	case cached == "":
+		err = p.readCredentials(ctx) // the cache is behind, or does not know the Secret, because it holds Opaque ones alone
+	case c.serves(cached, ref.Key, p.resource.Spec.AppID):
 		p.joinAccount() // the mode may be another one
-	case cached != "" && acceptedBefore && !p.accountIsKnown():
+	case acceptedBefore && !p.accountIsKnown():
 		o.CredentialsSecret.Version, o.CredentialsSecret.Accepted = cached, c.accepted
 		return nil
 	default:
-		// The cache is behind, or does not know the Secret, because it holds Opaque ones alone.
-		if err := p.readCredentials(ctx); err != nil {
-			return err
-		}
+		err = p.readCredentials(ctx)
+	}
+	if err != nil {
+		return err
 	}
 	if s := p.state.stored; s != nil && c.problem == "" && s.Credentials == c.secret.Fingerprint() {
 		c.accepted = c.version // the Secret was touched, its AppSecret is that of the last token
@@ -66,6 +68,11 @@ func (p *observer) observeCredentials(ctx context.Context, o *report.Observation
 	o.CredentialsSecret.Problem, o.CredentialsSecret.Message = c.problem, c.message
 	o.Credentials.Missing, o.Credentials.Malformed = c.problem != "", c.problem == v1alpha1.ReasonCredentialsMalformed
 	return nil
+}
+
+// serves reports whether the credentials were read from this version of the Secret, for this key and appid.
+func (c *credentials) serves(version, key, appID string) bool {
+	return c.version == version && c.key == key && (c.problem != "" || c.secret.AppID == appID)
 }
 
 // accountIsKnown reports whether another resource of the same Legacy appid has joined an account. Then this one has to find out

@@ -22,6 +22,8 @@ const (
 	disputedCheckAfter = 10 * time.Second
 	// askAgainAfter is how long a member waits for the account's fetcher before it asks again.
 	askAgainAfter = 5 * time.Second
+	// copyWithin is how long after a mint of this process a member that was not given the token looks for it before it may mint.
+	copyWithin = time.Minute
 	// seekCopyAfter is how often a member looks for the others' token while the account may not mint.
 	seekCopyAfter = 10 * time.Second
 )
@@ -49,33 +51,35 @@ func (p *observer) observeStored(o *report.Observation) {
 	o.Target.AppIDChanged, o.Target.ModeChanged = s.AppID != p.resource.Spec.AppID, s.Mode != p.resource.Spec.Mode
 	o.Target.Outdated = p.outdated(o)
 	o.Token.Fingerprint, o.Token.IssuedAt, o.Token.ExpiresAt = s.Fingerprint, s.IssuedAt, s.ExpiresAt
-	o.Token.CheckNotBefore = refresh.EarliestNext(p.state.last.Called, disputedCheckAfter, o.Now)
 	unattested := o.Holding == target.HoldsUnattested
-	if unattested {
-		o.Token.CheckNotBefore = time.Time{} // RepairNotBefore paces what somebody else wrote
-	}
-	confirmed := p.state.confirmation()
-	accepted := confirmed.Fingerprint == s.Fingerprint
-	o.Token.Unbelievable = !believable || p.state.foreignTokenWritten() && !accepted
-	o.Token.Doubtful = unattested && !accepted || confirmed.Doubted
-	disputed := !o.Traits.EndsOlder && !accepted && confirmed.Fingerprint != "" // another member was given another token
-	switch {
-	case accepted && !refresh.IsInFuture(confirmed.At, o.Now):
-		o.Token.CheckedAt = confirmed.At
-	case disputed && p.state.failure == nil && !refresh.IsInFuture(p.state.last.Called, o.Now):
-		o.Token.CheckedAt = p.state.last.Called
-	}
-	o.Token.Doubtful = o.Token.Doubtful || disputed
-	if !o.Traits.EndsOlder && accepted {
-		o.Token.ExpiresAt = confirmed.ExpiresAt // a probe tells no expiry
-	}
+	p.observeAnswers(o, unattested, believable)
 	if o.Traits.EndsOlder {
 		p.observeEnd(o, unattested)
+	} else if c := p.state.confirmation(); c.Fingerprint == s.Fingerprint {
+		o.Token.ExpiresAt = c.ExpiresAt // a probe of a Legacy token tells no expiry
 	}
 	o.Credentials.Changed = p.credentialsChanged(o)
 	o.Target.MintStarted = o.Unanswered.StartedAt
 	if p.state.intent.MintAgain() {
 		o.Target.MintStarted = o.Now.Add(time.Second) // no failure so far is its answer, and marks are compared by whole seconds
+	}
+}
+
+// observeAnswers describes what WeChat said about the stored token since it was written.
+func (p *observer) observeAnswers(o *report.Observation, unattested, believable bool) {
+	t, called, confirmed := &o.Token, p.state.last.Called, p.state.confirmation()
+	accepted := confirmed.Fingerprint == t.Fingerprint
+	disputed := !o.Traits.EndsOlder && !accepted && confirmed.Fingerprint != "" // another member was given another token
+	t.Doubtful = unattested && !accepted || confirmed.Doubted || disputed
+	t.Unbelievable = !believable || p.state.foreignTokenWritten() && !accepted
+	if !unattested { // RepairNotBefore paces what somebody else wrote
+		t.CheckNotBefore = refresh.EarliestNext(called, disputedCheckAfter, o.Now)
+	}
+	switch {
+	case accepted && !refresh.IsInFuture(confirmed.At, o.Now):
+		t.CheckedAt = confirmed.At
+	case disputed && p.state.failure == nil && !refresh.IsInFuture(called, o.Now):
+		t.CheckedAt = called
 	}
 }
 
@@ -96,8 +100,9 @@ func (p *observer) observeEnd(o *report.Observation, unattested bool) {
 			t.ExpiresAt = refresh.Earlier(since, t.IssuedAt) // whoever edits the Secret can write any time
 			return
 		}
-		if m := acct.Minted(); m.Fingerprint != "" && m.Fingerprint != t.Fingerprint && m.At.After(t.IssuedAt) && !refresh.IsInFuture(m.At, o.Now) {
-			t.ExpiresAt = refresh.Earlier(t.ExpiresAt, m.At.Add(previousLives))
+		if m := acct.Minted(); m.Replaces(t.Fingerprint, t.IssuedAt) && !refresh.IsInFuture(m.At, o.Now) {
+			t.ExpiresAt, t.ReplaceBy = refresh.Earlier(t.ExpiresAt, m.At.Add(previousLives)), m.At
+			return
 		}
 	}
 	if at := &p.state.verdict.At; unattested && p.contradicted() && o.ClockSynced {

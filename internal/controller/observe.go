@@ -64,49 +64,58 @@ func (p *observer) observe(ctx context.Context, known report.KnownTarget) (repor
 	return o, nil
 }
 
-// observeTarget finds the target's metadata, who owns it, and what its data is. A version that was not judged yet costs one live read.
+// observeTarget finds the target's metadata, who owns it, and what its data is.
 func (p *observer) observeTarget(ctx context.Context, o *report.Observation, known report.KnownTarget) error {
-	secret, snapshot, err := p.findTarget(ctx, known)
+	snapshot, err := p.settle(ctx, o, known)
 	if err != nil {
 		return err
 	}
-	if o.Ownership, err = p.settle(ctx, secret); err != nil {
-		return err
-	}
-	if secret != nil && o.Ownership.Writable() && o.Ownership.Claim != target.Adopt && snapshot == nil && !p.judged(secret, o.Ownership) {
-		if snapshot, err = p.readTarget(ctx, secret.UID); err != nil {
-			return err
-		}
-		if secret = nil; snapshot != nil {
-			secret = snapshot.Meta
-		}
-		if o.Ownership, err = p.settle(ctx, secret); err != nil {
-			return err
-		}
-	}
-	p.noteReplaced(secret, o.Ownership)
-	o.Secret = secret
-	if secret == nil {
+	p.noteReplaced(o.Secret, o.Ownership)
+	if o.Secret == nil {
 		return nil
 	}
-	o.Record = target.DecodeRecord(secret.Annotations)
+	o.Record = target.DecodeRecord(o.Secret.Annotations)
 	p.state.intent = p.state.intent.Seen(o.Record.Mint, p.WeChat.Now())
 	o.Intent, o.Unanswered = p.state.intent, p.state.intent.Unanswered(o.Record.Mint)
 	switch {
 	case !o.Ownership.Writable():
 		return nil
 	case snapshot != nil && o.Ownership.Claim == target.Adopt: // whatever it holds gives way
-		p.state.verdict = target.Verdict{UID: secret.UID, ResourceVersion: secret.ResourceVersion, Refused: snapshot.Refusal()}
+		p.state.verdict = target.Verdict{UID: o.Secret.UID, ResourceVersion: o.Secret.ResourceVersion, Refused: snapshot.Refusal()}
 	case snapshot != nil:
 		p.judge(o, *snapshot)
 	}
 	p.attest(o)
 	v := p.state.verdict
 	o.Holding = v.Holding
-	if v.Refused != "" && v.ResourceVersion == secret.ResourceVersion {
+	if v.Refused != "" && v.ResourceVersion == o.Secret.ResourceVersion {
 		o.Ownership = target.Ownership{Claim: target.Conflict, Message: v.Refused}
 	}
 	return nil
+}
+
+// settle finds the target and its owner. A version whose data was not judged yet costs one live read, which returns a snapshot.
+func (p *observer) settle(ctx context.Context, o *report.Observation, known report.KnownTarget) (*target.Snapshot, error) {
+	secret, snapshot, err := p.findTarget(ctx, known)
+	if err != nil {
+		return nil, err
+	}
+	o.Secret = secret
+	if o.Ownership, err = target.SettleWith(ctx, p.Client, p.Live, p.resource, o.Secret); err != nil {
+		return nil, err
+	}
+	claim := o.Ownership.Claim
+	if o.Secret == nil || !o.Ownership.Writable() || claim == target.Adopt || snapshot != nil || p.judged(o.Secret, claim) {
+		return snapshot, nil
+	}
+	if snapshot, err = p.readTarget(ctx, o.Secret.UID); err != nil {
+		return nil, err
+	}
+	if o.Secret = nil; snapshot != nil {
+		o.Secret = snapshot.Meta
+	}
+	o.Ownership, err = target.SettleWith(ctx, p.Client, p.Live, p.resource, o.Secret)
+	return snapshot, err
 }
 
 // attest recognizes a token that the status has come to name since the Secret was read: another process of this operator wrote both.
@@ -178,20 +187,13 @@ func (r *Reconciler) cachedMetadata(ctx context.Context, name types.NamespacedNa
 	return meta, nil
 }
 
-// settle decides what this resource may do with the Secret.
-func (p *observer) settle(ctx context.Context, secret *metav1.PartialObjectMetadata) (target.Ownership, error) {
-	others := &neighbours{ctx: ctx, cache: p.Client, live: p.Live, resource: p.resource}
-	ownership := target.Settle(p.resource, secret, others)
-	return ownership, others.err
-}
-
 // judged reports whether the data of this version is known: this process judged it, or the status names it as the last write.
-func (p *observer) judged(secret *metav1.PartialObjectMetadata, ownership target.Ownership) bool {
+func (p *observer) judged(secret *metav1.PartialObjectMetadata, claim target.Claim) bool {
 	if v := p.state.verdict; v.ResourceVersion != "" {
 		return v.ResourceVersion == secret.ResourceVersion && v.UID == secret.UID
 	}
 	status := &p.resource.Status
-	if status.TargetResourceVersion != secret.ResourceVersion || ownership.Claim != target.Own ||
+	if status.TargetResourceVersion != secret.ResourceVersion || claim != target.Own ||
 		status.Token == nil || status.Token.Fingerprint == "" {
 		return false
 	}

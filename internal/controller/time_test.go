@@ -37,7 +37,7 @@ func (w *world) lapse(d time.Duration, met func() bool) bool {
 		}
 		w.clock.advance(max(0, next.Sub(w.clock.now())))
 		w.operators.release()
-		if next == end {
+		if next.Equal(end) {
 			return met()
 		}
 	}
@@ -76,7 +76,7 @@ type operators struct {
 func (o *operators) all() []*queue {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.queues[:len(o.queues):len(o.queues)]
+	return slices.Clip(o.queues)
 }
 
 // next is when the first timer of all ends; false without one.

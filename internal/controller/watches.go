@@ -25,10 +25,8 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/issue"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
-
-// secretIndex is the index of the cache that finds the resources that use a Secret of their namespace as credentials or target.
-const secretIndex = "secret"
 
 const (
 	// retryBase and retryMax bound the back-off after errors of the API server. A rotation waits for it, so it stays far below the
@@ -54,7 +52,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("wechatapptoken").
 		For(&v1alpha1.WeChatAppToken{}, builder.WithPredicates(r.specOrRequestChanged())).
-		WatchesMetadata(&corev1.Secret{}, r.enqueueConcerned(), builder.WithPredicates(r.secretChanged())).
+		WatchesMetadata(&corev1.Secret{}, r.enqueueConcerned(), builder.WithPredicates(r.secretChanged(ctx))).
 		Watches(&v1alpha1.WeChatAppToken{}, handler.Funcs{DeleteFunc: r.enqueueRivals}).
 		WatchesRawSource(source.Channel(r.wake.events, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{
@@ -84,7 +82,7 @@ func (r *Reconciler) addIndexes(ctx context.Context, to client.FieldIndexer) err
 // indexes returns the functions that extract the values of each index.
 func indexes() map[string]func(*v1alpha1.WeChatAppToken) []string {
 	return map[string]func(*v1alpha1.WeChatAppToken) []string{
-		secretIndex: func(t *v1alpha1.WeChatAppToken) []string {
+		target.SecretIndex: func(t *v1alpha1.WeChatAppToken) []string {
 			return []string{t.Spec.CredentialsSecretRef.Name, t.TargetName()}
 		},
 		issue.LegacyAppIDIndex: func(t *v1alpha1.WeChatAppToken) []string {
@@ -119,14 +117,14 @@ func (r *Reconciler) specOrRequestChanged() predicate.Predicate {
 }
 
 // secretChanged drops events that say nothing new, and takes note of a target's deletion.
-func (r *Reconciler) secretChanged() predicate.Predicate {
+func (r *Reconciler) secretChanged(ctx context.Context) predicate.Predicate {
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			return e.ObjectOld.GetResourceVersion() != e.ObjectNew.GetResourceVersion()
 		},
 		DeleteFunc: func(e event.DeleteEvent) bool {
 			secret := client.ObjectKeyFromObject(e.Object)
-			for _, resource := range r.referrersOf(secret) {
+			for _, resource := range r.referrersOf(ctx, secret) {
 				if state := r.states.find(nameOf(&resource)); state != nil && resource.TargetName() == secret.Name {
 					state.gate.TargetDeleted(e.Object.GetUID(), e.Object.GetResourceVersion())
 				}
@@ -139,28 +137,28 @@ func (r *Reconciler) secretChanged() predicate.Predicate {
 // enqueueConcerned returns a handler that enqueues the resources that a Secret concerns. It looks only at the Secret as an update left
 // it: the map function of controller-runtime would be asked about the old Secret as well, and no own write would be recognized.
 func (r *Reconciler) enqueueConcerned() handler.EventHandler {
-	enqueue := func(secret client.Object, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-		for _, wake := range r.concernedBy(secret) {
+	enqueue := func(ctx context.Context, secret client.Object, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+		for _, wake := range r.concernedBy(ctx, secret) {
 			queue.Add(wake)
 		}
 	}
 	return handler.WithLowPriorityWhenUnchanged(handler.Funcs{
-		CreateFunc: func(_ context.Context, e event.CreateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-			enqueue(e.Object, queue)
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			enqueue(ctx, e.Object, queue)
 		},
-		UpdateFunc: func(_ context.Context, e event.UpdateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-			enqueue(e.ObjectNew, queue)
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			enqueue(ctx, e.ObjectNew, queue)
 		},
-		DeleteFunc: func(_ context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-			enqueue(e.Object, queue)
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+			enqueue(ctx, e.Object, queue)
 		},
 	})
 }
 
 // concernedBy returns the resources that use the Secret as credentials or target. The echo of an own write concerns nobody.
-func (r *Reconciler) concernedBy(secret client.Object) []reconcile.Request {
+func (r *Reconciler) concernedBy(ctx context.Context, secret client.Object) []reconcile.Request {
 	var out []reconcile.Request
-	for _, resource := range r.referrersOf(client.ObjectKeyFromObject(secret)) {
+	for _, resource := range r.referrersOf(ctx, client.ObjectKeyFromObject(secret)) {
 		state := r.states.find(nameOf(&resource))
 		if state == nil || !state.gate.IsOwnWrite(secret.GetUID(), secret.GetResourceVersion()) {
 			out = append(out, reconcile.Request{NamespacedName: nameOf(&resource)})
@@ -170,13 +168,15 @@ func (r *Reconciler) concernedBy(secret client.Object) []reconcile.Request {
 }
 
 // enqueueRivals enqueues the resources that wanted the target of one that is gone.
-func (r *Reconciler) enqueueRivals(_ context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+func (r *Reconciler) enqueueRivals(
+	ctx context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request],
+) {
 	gone, ok := e.Object.(*v1alpha1.WeChatAppToken)
 	if !ok {
 		return
 	}
 	secret := types.NamespacedName{Namespace: gone.Namespace, Name: gone.TargetName()}
-	for _, resource := range r.referrersOf(secret) {
+	for _, resource := range r.referrersOf(ctx, secret) {
 		if resource.TargetName() == secret.Name {
 			queue.Add(reconcile.Request{NamespacedName: nameOf(&resource)})
 		}
@@ -185,20 +185,12 @@ func (r *Reconciler) enqueueRivals(_ context.Context, e event.DeleteEvent, queue
 
 // referrersOf returns the resources that use the Secret as credentials or target. Nobody may change them, because they are the cache's
 // own. Event handlers run after the cache was filled, so reading it does not fail.
-func (r *Reconciler) referrersOf(secret types.NamespacedName) []v1alpha1.WeChatAppToken {
-	resources, err := referrers(context.Background(), r.Client, secret)
+func (r *Reconciler) referrersOf(ctx context.Context, secret types.NamespacedName) []v1alpha1.WeChatAppToken {
+	resources, err := target.Referrers(ctx, r.Client, secret)
 	if err != nil {
 		return nil
 	}
 	return resources
-}
-
-// referrers returns the resources that use the Secret as credentials or target, from a cache. Nobody may change them.
-func referrers(ctx context.Context, cached client.Reader, secret types.NamespacedName) ([]v1alpha1.WeChatAppToken, error) {
-	list := &v1alpha1.WeChatAppTokenList{}
-	err := cached.List(ctx, list,
-		client.InNamespace(secret.Namespace), client.MatchingFields{secretIndex: secret.Name}, client.UnsafeDisableDeepCopy)
-	return list.Items, err
 }
 
 // waker lets the pass of one resource start the pass of another.

@@ -85,7 +85,9 @@ func (p *pass) landed(e *report.Effect, o report.Observation, record target.Reco
 }
 
 // send makes the one request that the situation needs.
-func (p *pass) send(ctx context.Context, o report.Observation, want target.Desired, t *report.Pending) (*metav1.PartialObjectMetadata, error) {
+func (p *pass) send(
+	ctx context.Context, o report.Observation, want target.Desired, t *report.Pending,
+) (*metav1.PartialObjectMetadata, error) {
 	content := o.Content(t)
 	switch {
 	case o.Secret == nil:
@@ -105,7 +107,8 @@ func (p *pass) writeReference(ctx context.Context, o report.Observation, want ta
 	written, err := p.store.UpdateReferences(ctx, e.Wrote, want)
 	switch {
 	case target.IsRefusal(err): // of the reference alone: the token must not wait for it
-		log.FromContext(ctx).Info("the API server refuses to change the owner reference of the target Secret", "refusal", target.RefusalMessage(err))
+		log.FromContext(ctx).Info("the API server refuses to change the owner reference of the target Secret",
+			"refusal", target.RefusalMessage(err))
 		e.ReferencesRefused = true
 		return e, nil
 	case err != nil:

@@ -47,10 +47,6 @@ type Step struct {
 
 func (s Step) uid() types.UID { return s.Resource.UID }
 
-func (s Step) name() types.NamespacedName {
-	return types.NamespacedName{Namespace: s.Resource.Namespace, Name: s.Resource.Name}
-}
-
 // pending returns a token that WeChat issued for the resource.
 func (s Step) pending(t token.Token) *report.Pending {
 	return report.NewPending(s.Observation, s.Decision, t, s.Credentials)

@@ -170,6 +170,11 @@ func (i legacy) Check(ctx context.Context, s Step) (report.Effect, error) {
 	failpoint.Hit("before-probe")
 	err = i.WeChat.ProbeToken(ctx, value)
 	failpoint.Hit("after-probe")
+	return i.probed(ctx, s, e, err)
+}
+
+// probed adds to the effect what WeChat said about the stored token.
+func (i legacy) probed(ctx context.Context, s Step, e report.Effect, err error) (report.Effect, error) {
 	// While a mint is due, only the time was asked for: it is the mint that has to work.
 	askedTheTime := slices.Contains([]refresh.Reason{refresh.MintUnfinished, refresh.Expired, refresh.RefreshDue}, s.Decision.Reason)
 	_, synced := i.WeChat.Clock()
@@ -177,15 +182,13 @@ func (i legacy) Check(ctx context.Context, s Step) (report.Effect, error) {
 	switch {
 	case err == nil:
 		// A good answer about the token says nothing about the credentials: what needs somebody to act on stays.
-		f := s.Failed
-		e.FailureOver = !askedTheTime && f != nil && !f.OfWrite &&
-			(f.Class == token.Transient || f.Class == token.Limited && !s.Now.Before(f.RetryAt))
+		e.FailureOver = !askedTheTime && s.Failed != nil && s.Failed.PassesBy(s.Now)
 		i.sight(s)
 	case isRefused && refused.Reason == token.ReasonTokenRejected:
 		if err := i.noteRejected(ctx, s, &e); err != nil {
 			return e, err
 		}
-	case s.Inputs.Token.Doubtful || askedTheTime && !synced:
+	case s.Token.Doubtful || askedTheTime && !synced:
 		return failed(ctx, e, err) // the answer was needed
 	case ctx.Err() != nil:
 		return e, ctx.Err()
@@ -229,7 +232,7 @@ func (i legacy) noteRejected(ctx context.Context, s Step, e *report.Effect) erro
 
 // replaced reports whether this operator has issued a later token for the appid, by what it remembers or by the status of a resource.
 func (i legacy) replaced(ctx context.Context, s Step) (bool, error) {
-	if m := s.Account.Minted(); m.Fingerprint != s.Stored.Fingerprint && m.At.After(s.Stored.IssuedAt) {
+	if s.Account.Minted().Replaces(s.Stored.Fingerprint, s.Stored.IssuedAt) {
 		return true, nil
 	}
 	list, err := i.resources(ctx, s)

@@ -113,17 +113,7 @@ func (i legacy) copySources(ctx context.Context, s Step) ([]*v1alpha1.WeChatAppT
 // serves reports whether another member's token is valid, and newer than the stored one and than a mint whose answer was lost. Any valid
 // one will do when the stored one was overwritten, is refused by WeChat, or is not of this account.
 func (i legacy) serves(s Step, t *v1alpha1.TokenStatus) bool {
-	if t == nil || t.Fingerprint == "" || t.Mode != v1alpha1.ModeLegacy || s.Intent.MintAgain() {
-		return false
-	}
-	if _, dead := s.Account.DeadSince(t.Fingerprint); dead {
-		return false
-	}
-	if t.IssueTime.Time.Before(s.Unanswered.StartedAt.Truncate(time.Second)) {
-		return false
-	}
-	// While the time is not known, whoever takes an expired token asks WeChat about it. A mint would end one that is not expired.
-	if now, synced := i.WeChat.Clock(); synced && !now.Before(t.ExpirationTime.Time) {
+	if !i.usable(s, t) {
 		return false
 	}
 	stored := s.Stored
@@ -133,6 +123,19 @@ func (i legacy) serves(s Step, t *v1alpha1.TokenStatus) bool {
 		return newer // an older one would give way to the Secret's
 	}
 	return newer || dead || s.Target.Tampered || s.Target.AppIDChanged || s.Target.ModeChanged || s.Inputs.Credentials.Changed
+}
+
+// usable reports whether another member's token is valid, and not older than a mint whose answer was lost.
+func (i legacy) usable(s Step, t *v1alpha1.TokenStatus) bool {
+	if t == nil || t.Fingerprint == "" || t.Mode != v1alpha1.ModeLegacy || s.Intent.MintAgain() {
+		return false
+	}
+	if _, dead := s.Account.DeadSince(t.Fingerprint); dead || t.IssueTime.Time.Before(s.Unanswered.StartedAt.Truncate(time.Second)) {
+		return false
+	}
+	// While the time is not known, whoever takes an expired token asks WeChat about it. A mint would end one that is not expired.
+	now, synced := i.WeChat.Clock()
+	return !synced || now.Before(t.ExpirationTime.Time)
 }
 
 // handOut gives a minted token to the other members that can take it, and wakes every Legacy resource of the appid, so that one that

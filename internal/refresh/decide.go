@@ -232,7 +232,7 @@ func (p *plan) allows(reason Reason, action Action) bool {
 			notBefore = Later(notBefore, Later(p.in.Account.MintNotBefore, p.in.Account.MintEndsBy))
 		}
 	}
-	if reason == TargetMissing || reason == TargetTampered || reason == TargetOutdated || reason == CheckDue && p.in.Token.Doubtful {
+	if p.repairs(reason) {
 		notBefore = Later(notBefore, p.in.Target.RepairNotBefore)
 	}
 	switch {
@@ -244,6 +244,11 @@ func (p *plan) allows(reason Reason, action Action) bool {
 		p.heldUntil = earliest(p.heldUntil, notBefore)
 	}
 	return false
+}
+
+// repairs reports whether a rule undoes, or asks about, what somebody else did to the target.
+func (p *plan) repairs(reason Reason) bool {
+	return reason == TargetMissing || reason == TargetTampered || reason == TargetOutdated || reason == CheckDue && p.in.Token.Doubtful
 }
 
 // wakeFor returns the next moment at which the decision can change by time alone.

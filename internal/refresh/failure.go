@@ -122,6 +122,11 @@ func (f *Failure) Answered(mark time.Time) bool {
 	return f != nil && f.Code != 0 && !mark.IsZero() && !f.Time.Before(mark.Truncate(time.Second))
 }
 
+// PassesBy reports whether the failure of a call passes by itself, and may have done so: it is transient, or the limit is over.
+func (f *Failure) PassesBy(now time.Time) bool {
+	return !f.OfWrite && (f.Class == token.Transient || f.Class == token.Limited && !now.Before(f.RetryAt))
+}
+
 // reportable reports whether a status may tell the failure. One that passes by itself gets a minute first, unless the token is due or
 // there is none.
 func (f *Failure) reportable(now, dueAt time.Time) bool {

@@ -67,8 +67,8 @@ type Token struct {
 	ExpiresAt   time.Time
 	// CheckedAt is when WeChat last confirmed this token to this process.
 	CheckedAt time.Time
-	// ReplaceBy is when the token has to be replaced although it is valid, because nobody saw WeChat issue it and a check cannot
-	// tell which appid it belongs to; zero for never.
+	// ReplaceBy is when the token has to be replaced although it is valid, because the account has a newer one, or because nobody saw
+	// WeChat issue it and a check cannot tell which appid it belongs to; zero for never.
 	ReplaceBy time.Time
 	// Doubtful reports that WeChat was seen to have another token, or that nobody saw it issue this one.
 	Doubtful bool

@@ -60,7 +60,7 @@ func tokenStatus(o Observation) *v1alpha1.TokenStatus {
 	if t.Fingerprint == "" {
 		return nil
 	}
-	if !t.Believable(o.Now) || !o.Inputs.Token.ReplaceBy.IsZero() {
+	if !t.Believable(o.Now) || t.Unattested && !o.Token.ReplaceBy.IsZero() {
 		return o.Resource.Status.Token // what is not believed, or is about to be replaced, must not become what is
 	}
 	s := &v1alpha1.TokenStatus{Mode: t.Mode, IssueTime: wholeSeconds(t.IssuedAt), ExpirationTime: wholeSeconds(t.ExpiresAt)}
@@ -76,7 +76,7 @@ func NextRefresh(o Observation) time.Time {
 	return refresh.DueAt(refresh.Inputs{
 		UID: o.UID, Traits: o.Traits, CheckInterval: o.CheckInterval,
 		Token: refresh.Token{
-			Fingerprint: o.Stored.Fingerprint, ReplaceBy: o.Inputs.Token.ReplaceBy,
+			Fingerprint: o.Stored.Fingerprint, ReplaceBy: o.Token.ReplaceBy,
 			IssuedAt: o.Stored.IssuedAt.Truncate(time.Second), ExpiresAt: o.Stored.ExpiresAt.Truncate(time.Second),
 		},
 	})

@@ -120,7 +120,7 @@ func (s situation) observation() Observation {
 		o.Credentials = refresh.Credentials{Missing: true, Malformed: s.credentials == v1alpha1.ReasonCredentialsMalformed}
 		o.CredentialsSecret.Problem, o.CredentialsSecret.Message = s.credentials, "what is wrong with the credentials"
 	}
-	o.Inputs.Token.Had = s.had
+	o.Token.Had = s.had
 	if s.valid {
 		holding(&o)
 	}

@@ -32,7 +32,8 @@ func RefusalMessage(err error) string {
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return "its namespace is being deleted"
 	case apierrors.IsForbidden(err):
-		return "forbidden" + gatekeeper(err) + "; look for a ResourceQuota, an admission policy, or missing permissions of the operator's ServiceAccount"
+		return "forbidden" + gatekeeper(err) +
+			"; look for a ResourceQuota, an admission policy, or missing permissions of the operator's ServiceAccount"
 	case apierrors.IsInvalid(err):
 		return "the result would be invalid" + gatekeeper(err) + "; look at spec.target"
 	default:

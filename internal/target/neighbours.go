@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package controller
+package target
 
 import (
 	"context"
 	"fmt"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -13,7 +14,26 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
 
-// neighbours answers the questions of target.Settle about the other resources of a namespace.
+// SecretIndex is the index of the cache that finds the WeChatAppTokens that use a Secret of their namespace as credentials or target.
+const SecretIndex = "secret"
+
+// Referrers returns the resources that use the Secret as credentials or target, from a cache with SecretIndex. Nobody may change them.
+func Referrers(ctx context.Context, cached client.Reader, secret types.NamespacedName) ([]v1alpha1.WeChatAppToken, error) {
+	list := &v1alpha1.WeChatAppTokenList{}
+	err := cached.List(ctx, list,
+		client.InNamespace(secret.Namespace), client.MatchingFields{SecretIndex: secret.Name}, client.UnsafeDisableDeepCopy)
+	return list.Items, err
+}
+
+// SettleWith is Settle, with the answers of a cache that has SecretIndex and, where it cannot know, of the API server.
+func SettleWith(
+	ctx context.Context, cached, live client.Reader, owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetadata,
+) (Ownership, error) {
+	others := &neighbours{ctx: ctx, cache: cached, live: live, resource: owner}
+	return Settle(owner, existing, others), others.err
+}
+
+// neighbours answers the questions of Settle about the other resources of a namespace.
 type neighbours struct {
 	ctx      context.Context //nolint:containedctx // lives for one call of Settle, which stays free of I/O types
 	cache    client.Reader
@@ -22,7 +42,7 @@ type neighbours struct {
 	err      error
 }
 
-// ByUID implements target.Neighbours. It asks the API server about a resource that is not in the cache, because that may belong to
+// ByUID implements Neighbours. It asks the API server about a resource that is not in the cache, because that may belong to
 // another shard.
 func (n *neighbours) ByUID(uid types.UID, said string) (string, bool) {
 	list := &v1alpha1.WeChatAppTokenList{}
@@ -41,11 +61,11 @@ func (n *neighbours) ByUID(uid types.UID, said string) (string, bool) {
 	return said, err == nil && other.UID == uid
 }
 
-// OlderClaimant implements target.Neighbours.
+// OlderClaimant implements Neighbours.
 func (n *neighbours) OlderClaimant() (string, bool) {
 	oldest := n.resource
 	name := types.NamespacedName{Namespace: n.resource.Namespace, Name: n.resource.TargetName()}
-	all, err := referrers(n.ctx, n.cache, name)
+	all, err := Referrers(n.ctx, n.cache, name)
 	n.note(err)
 	for i := range all {
 		if item := &all[i]; item.TargetName() == name.Name && item.DeletionTimestamp == nil && older(item, oldest) {
