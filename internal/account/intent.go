@@ -83,7 +83,7 @@ func (i Intent) Seen(mark Mark, now time.Time) Intent {
 
 // Unanswered returns the mark, or the zero Mark if its mint is known not to have happened.
 func (i Intent) Unanswered(mark Mark) Mark {
-	if mark == i.void {
+	if mark.ID == i.void.ID && mark.StartedAt.Equal(i.void.StartedAt) {
 		return Mark{}
 	}
 	return mark

@@ -178,22 +178,32 @@ func TestMarkedMintNotBefore(t *testing.T) {
 	}
 }
 
-func TestCheckNotBefore(t *testing.T) {
+func TestBeginCheck(t *testing.T) {
 	for name, test := range map[string]struct {
-		called time.Time
-		want   time.Time
+		last time.Time // zero for none
+		want time.Time // not before
 	}{
-		"never called":              {time.Time{}, time.Time{}},
+		"the first one":             {time.Time{}, time.Time{}},
 		"just now":                  {now, after(checkEvery)},
+		"a moment too early":        {after(1 - checkEvery), after(1)},
+		"late enough":               {after(-checkEvery), now},
 		"a while ago":               {after(-time.Minute), after(checkEvery - time.Minute)},
 		"by a clock that ran ahead": {after(time.Hour), time.Time{}},
 	} {
 		a := with("a")
-		if !test.called.IsZero() {
-			a.BeginCheck(test.called)
+		if !test.last.IsZero() && !a.BeginCheck(test.last) {
+			t.Errorf("%s: the first check may not be made", name)
 		}
 		if got := a.CheckNotBefore(now); !got.Equal(test.want) {
 			t.Errorf("%s: not before %s, want %s", name, got, test.want)
+		}
+		may := !now.Before(test.want)
+		if got := a.BeginCheck(now); got != may {
+			t.Errorf("%s: may be made: %t, want %t", name, got, may)
+		}
+		// One that may not be made does not put the next one off.
+		if got, want := a.CheckNotBefore(now), after(checkEvery); may && !got.Equal(want) || !may && !got.Equal(test.want) {
+			t.Errorf("%s: the next one is not before %s", name, got)
 		}
 	}
 }

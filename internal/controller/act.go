@@ -6,9 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/issue"
@@ -30,8 +27,9 @@ func (p *pass) act(ctx context.Context, o report.Observation, d refresh.Decision
 		}}}, nil
 	case refresh.Wait, refresh.Issue, refresh.Check, refresh.Force, refresh.Revoke:
 	}
-	if have, err := p.haveAppSecret(ctx); !have || err != nil {
-		return report.Effect{}, err
+	joined := p.state.membership.account != nil
+	if have, err := p.haveAppSecret(ctx); !have || !joined || err != nil {
+		return report.Effect{}, err // what the account knows belongs into the decision
 	}
 	step := issue.Step{
 		Observation: o, Decision: d, Credentials: p.state.credentials.secret, Account: p.state.membership.account,
@@ -77,7 +75,7 @@ func (p *pass) revoke(ctx context.Context, issuer issue.Issuer, s issue.Step) (r
 	case saved == nil || saved.Value != progress.Value || (progress.FirstForcedTime != nil) != (saved.FirstForcedTime != nil):
 		return report.Effect{StatusFirst: true}, nil
 	case progress.FirstForcedTime == nil && s.Stored.Fingerprint != "" && s.Stored.Fingerprint != progress.Victim:
-		return report.Effect{Revocation: half(progress, now), StatusFirst: true}, nil // another process made the first call
+		return report.Effect{Revocation: report.HalfRevoked(progress, now), StatusFirst: true}, nil // another process made the first call
 	}
 	e, err := issuer.Force(ctx, s)
 	if err != nil || e.Issued == nil {
@@ -88,12 +86,6 @@ func (p *pass) revoke(ctx context.Context, issuer issue.Issuer, s issue.Step) (r
 		e.Issued.Revoke = progress.Value
 		return e, nil
 	}
-	e.Revocation = half(progress, now) // after the first call, or one that WeChat answered with the same token
+	e.Revocation = report.HalfRevoked(progress, now) // after the first call, or one that WeChat answered with the same token
 	return e, nil
-}
-
-// half returns the state of a revoke after a forced call that another one has to follow.
-func half(r *v1alpha1.RevocationStatus, now time.Time) *v1alpha1.RevocationStatus {
-	at := metav1.NewTime(now.Truncate(time.Second))
-	return &v1alpha1.RevocationStatus{Value: r.Value, Victim: r.Victim, FirstForcedTime: &at}
 }

@@ -5,7 +5,6 @@ package controller_test
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	"github.com/onsi/gomega"
@@ -134,18 +133,14 @@ func TestCredentialsLost(t *testing.T) {
 
 // A new AppSecret is used at once, and the Secret says that it belongs to the token now.
 func TestCredentialsReplaced(t *testing.T) {
-	w := newWorld(t)
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	w.eventuallyReady("shop")
+	w, _ := readyWorld(t, v1alpha1.ModeStable)
 
 	w.wechat.SetSecret(appID, newAppSecret)
 	w.updateSecret("credentials", func(s *corev1.Secret) { s.Data["appSecret"] = []byte(newAppSecret) })
 	want := vocab.Credentials{AppID: appID, AppSecret: vocab.NewValue(newAppSecret)}.Fingerprint()
 	w.Eventually(func() string {
 		return w.secret("shop").Annotations[v1alpha1.AnnotationCredentialsFingerprint]
-	}, 2*time.Second).Should(gomega.Equal(want))
+	}, atOnce).Should(gomega.Equal(want))
 	w.eventuallyReady("shop")
 	if n := w.calls(wechattest.EndpointStable); n != 2 {
 		t.Errorf("%d calls, want 2", n)
@@ -155,11 +150,7 @@ func TestCredentialsReplaced(t *testing.T) {
 // A wrong AppSecret is told with WeChat's code, keeps the valid token, and a right one is used at once, through the
 // back-off of the wrong one.
 func TestCredentialsWrong(t *testing.T) {
-	w := newWorld(t)
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	value := w.eventuallyReady("shop")
+	w, value := readyWorld(t, v1alpha1.ModeStable)
 
 	w.updateSecret("credentials", func(s *corev1.Secret) { s.Data["appSecret"] = []byte(newAppSecret) })
 	w.Eventually(func() string { return w.condition("shop", v1alpha1.ConditionRefreshFailing).Reason }).
@@ -177,7 +168,7 @@ func TestCredentialsWrong(t *testing.T) {
 	}
 
 	w.updateSecret("credentials", func(s *corev1.Secret) { s.Data["appSecret"] = []byte(appSecret) })
-	w.Eventually(func() metav1.Condition { return w.condition("shop", v1alpha1.ConditionRefreshFailing) }, 2*time.Second).
+	w.Eventually(func() metav1.Condition { return w.condition("shop", v1alpha1.ConditionRefreshFailing) }, atOnce).
 		Should(gomega.BeZero())
 	if token := w.token("shop"); token.Status.LastError != nil {
 		t.Errorf("lastError stayed: %+v", token.Status.LastError)
@@ -191,10 +182,7 @@ func TestSpecChanged(t *testing.T) {
 	const other = "wxfedcba9876543210"
 	w := newWorld(t)
 	w.wechat.SetApp(wechattest.App{ID: other, Secret: appSecret})
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	value := w.eventuallyReady("shop")
+	value := w.ready(v1alpha1.ModeStable)
 
 	w.update("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.AppID = other })
 	value = w.eventuallyAnother("shop", value)
@@ -219,11 +207,8 @@ func TestSpecChanged(t *testing.T) {
 
 // While suspended nothing is called or written, and Ready still turns False when the token expires.
 func TestSuspended(t *testing.T) {
-	w := newWorld(t, func(o *wechattest.Options) { o.Life = 8 * time.Second })
-	o := w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	value := w.eventuallyReady("shop")
+	w, value := readyWorld(t, v1alpha1.ModeStable)
+	o := w.operators.last
 	w.update("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Suspend = true })
 	w.Eventually(func() string { return w.condition("shop", v1alpha1.ConditionReady).Message }).
 		Should(gomega.ContainSubstring("suspended"))
@@ -232,11 +217,7 @@ func TestSuspended(t *testing.T) {
 	}
 	calls, writes := w.calls(wechattest.EndpointStable), w.requests(o)["patch secrets"]
 
-	issued, _ := w.wechat.Current(appID, wechattest.Stable)
-	w.eventuallyReason("shop", v1alpha1.ReasonTokenExpired)
-	if late := time.Since(issued.ExpiresAt); late > 5*time.Second {
-		t.Errorf("Ready turned False %s after expiry", late)
-	}
+	w.readyUntilExpiry("shop", v1alpha1.ReasonTokenExpired)
 	if w.value("shop") != value {
 		t.Error("the Secret was written")
 	}

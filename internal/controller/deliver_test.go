@@ -256,10 +256,7 @@ func TestDeliveryToSomePods(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		w.createPod(name)
 	}
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop", prompt)
-	w.eventuallyReady("shop")
+	w.ready(v1alpha1.ModeStable, prompt)
 	w.Eventually(func() string { return w.condition("shop", v1alpha1.ConditionDeliveryDegraded).Message }).
 		Should(gomega.HavePrefix("1 of 3 pods that mount the Secret could not be told of the token: the API server forbids the annotation"))
 	if got := slices.Sorted(maps.Keys(w.told())); !slices.Equal(got, []string{"a", "c"}) {

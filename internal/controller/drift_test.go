@@ -38,11 +38,7 @@ func TestTampering(t *testing.T) {
 	} {
 		for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
 			t.Run(fmt.Sprintf("%s/%s", name, mode), func(t *testing.T) {
-				w := newWorld(t)
-				w.startOperator()
-				w.createCredentials(appSecret)
-				w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = mode })
-				w.eventuallyReady("shop")
+				w, _ := readyWorld(t, mode)
 				w.updateSecret("shop", func(s *corev1.Secret) {
 					s.Data["theirs"] = []byte("stays")
 					s.Labels["theirs"], s.Annotations["theirs"] = "stays", "stays"
@@ -61,7 +57,7 @@ func TestTampering(t *testing.T) {
 						}
 					}
 					g.Expect(now.ResourceVersion).To(gomega.Equal(w.token("shop").Status.TargetResourceVersion))
-				}, 3*time.Second).Should(gomega.Succeed())
+				}, atOnce).Should(gomega.Succeed())
 				now := w.secret("shop")
 				if name != "all data" && string(now.Data["theirs"]) != "stays" || now.Labels["theirs"] != "stays" {
 					t.Error("what others put there is gone")
@@ -76,14 +72,10 @@ func TestTampering(t *testing.T) {
 }
 
 func TestTargetDeleted(t *testing.T) {
-	w := newWorld(t)
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	value := w.eventuallyReady("shop")
+	w, value := readyWorld(t, v1alpha1.ModeStable)
 	uid := w.secret("shop").UID
 	w.must(w.Delete(w.Context(), w.secret("shop")))
-	w.Eventually(func() string { return w.value("shop") }, 2*time.Second).Should(gomega.Equal(value))
+	w.Eventually(func() string { return w.value("shop") }, atOnce).Should(gomega.Equal(value))
 	if w.secret("shop").UID == uid {
 		t.Error("the Secret was not deleted")
 	}
@@ -111,10 +103,10 @@ func TestMetadataOfTheSpec(t *testing.T) {
 		g.Expect(s.Labels).To(gomega.Equal(map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue, "team": "b", "theirs": "stays"}))
 		g.Expect(s.Annotations).To(gomega.HaveKeyWithValue("note", "b"))
 		g.Expect(s.Annotations).NotTo(gomega.HaveKey("gone"))
-	}, 2*time.Second).Should(gomega.Succeed())
+	}, atOnce).Should(gomega.Succeed())
 	// Edited by hand, it comes back.
 	w.updateSecret("shop", func(s *corev1.Secret) { s.Labels["team"] = "c" })
-	w.Eventually(func() string { return w.secret("shop").Labels["team"] }, 2*time.Second).Should(gomega.Equal("b"))
+	w.Eventually(func() string { return w.secret("shop").Labels["team"] }, atOnce).Should(gomega.Equal("b"))
 	if n := w.calls(wechattest.EndpointStable); n != 1 {
 		t.Errorf("%d calls, want 1", n)
 	}
@@ -131,16 +123,11 @@ func TestContestedTarget(t *testing.T) {
 		"an older copy": func(w *world, start time.Time) { w.writeAsAnotherLeader("shop", "older", start) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			o := w.startOperator()
-			w.createCredentials(appSecret)
-			w.createToken("shop")
-			w.eventuallyReady("shop")
+			w, _ := readyWorld(t, v1alpha1.ModeStable)
+			o := w.operators.last
 			const duration = 12 * time.Second
 			start := w.clock.now()
-			for end := time.Now().Add(duration); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-				spoil(w, start)
-			}
+			w.throughout(duration, func() { spoil(w, start) })
 			w.eventuallyReason("shop", v1alpha1.ReasonTargetContested)
 			// At once, then after 1, 2, 4 and 8 s; the issue itself is a POST.
 			if n := w.requests(o)["patch secrets"]; n > 6 {
@@ -160,16 +147,13 @@ func TestContestedTarget(t *testing.T) {
 
 // Who keeps stripping our metadata is answered ever more slowly too.
 func TestMetadataStrippedAgainAndAgain(t *testing.T) {
-	w := newWorld(t)
-	o := w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	w.eventuallyReady("shop")
+	w, _ := readyWorld(t, v1alpha1.ModeStable)
+	o := w.operators.last
 	patch := []byte(`{"metadata":{"labels":null}}`)
 	const duration = 8 * time.Second
-	for end := time.Now().Add(duration); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	w.throughout(duration, func() {
 		w.must(w.Patch(w.Context(), w.secret("shop"), client.RawPatch(types.MergePatchType, patch)))
-	}
+	})
 	if n := w.requests(o)["patch secrets"]; n > 6 {
 		t.Errorf("%d repairs in %s", n, duration)
 	}

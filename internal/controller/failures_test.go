@@ -71,7 +71,7 @@ func TestAnswersWithoutAToken(t *testing.T) {
 					t.Errorf("the Secret holds %q", got)
 				}
 				calls := w.wechat.Count(wechattest.Filter{})
-				time.Sleep(2 * time.Second)
+				w.advance(2 * time.Second)
 				if n := w.wechat.Count(wechattest.Filter{}) - calls; n > 6 {
 					t.Errorf("%d calls in 2 s", n)
 				}
@@ -95,15 +95,14 @@ func TestAnswersWithoutAToken(t *testing.T) {
 
 // An outage of WeChat takes nothing from a valid token, and is not worth a status write before a minute has passed.
 func TestOutageWhileTheTokenIsValid(t *testing.T) {
-	w := newWorld(t)
-	o := w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	value := w.eventuallyReady("shop")
+	w, value := readyWorld(t, v1alpha1.ModeStable)
+	o := w.operators.last
 	w.Eventually(func() int { return w.requests(o)["patch wechatapptokens/status"] }).Should(gomega.Equal(1))
 	before := w.requests(o)
 	w.wechat.Inject(wechattest.Fault{Errcode: -1})
-	w.Eventually(func() int { return w.calls(wechattest.EndpointStable) }, 45*time.Second).Should(gomega.BeNumerically(">=", 4))
+	if !w.lapse(45*time.Second, func() bool { return w.calls(wechattest.EndpointStable) >= 4 }) {
+		t.Errorf("%d calls in 45 s", w.calls(wechattest.EndpointStable))
+	}
 	if diff := minus(w.requests(o), before); len(diff) != 0 {
 		t.Errorf("the outage cost %v", diff)
 	}
@@ -116,22 +115,16 @@ func TestOutageWhileTheTokenIsValid(t *testing.T) {
 
 // When the token expires in an outage, Ready says so within 5 s, and the Secret keeps its data.
 func TestOutageUntilTheTokenExpires(t *testing.T) {
-	w := newWorld(t, func(o *wechattest.Options) { o.Life = 8 * time.Second })
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	w.eventuallyReady("shop")
+	w := newWorld(t, func(o *wechattest.Options) { o.Life = time.Minute })
+	value := w.ready(v1alpha1.ModeStable)
 	w.wechat.Inject(wechattest.Fault{Cut: wechattest.CutBefore})
-	issued, _ := w.wechat.Current(appID, wechattest.Stable)
-	w.eventuallyReason("shop", v1alpha1.ReasonUnreachable)
-	if late := time.Since(issued.ExpiresAt); late > 5*time.Second {
-		t.Errorf("Ready turned False %s after expiry", late)
-	}
-	if w.value("shop") != issued.Token {
+	w.readyUntilExpiry("shop", v1alpha1.ReasonUnreachable)
+	if w.value("shop") != value {
 		t.Error("the data of the Secret was changed")
 	}
 	w.kstatus("shop", status.InProgressStatus)
 	w.wechat.ClearFaults()
+	w.advance(time.Minute) // the longest back-off
 	w.eventuallyReady("shop")
 	w.Eventually(func() []string { return w.events("shop") }).
 		Should(gomega.ContainElements(v1alpha1.EventRefreshFailed, v1alpha1.EventRecovered))
@@ -186,13 +179,13 @@ func TestTargetThatCannotBeWritten(t *testing.T) {
 // In an outage a Legacy resource that must rotate writes its status once, however often it tries.
 func TestLegacyOutageInTheHandoverWindow(t *testing.T) {
 	w := newWorld(t, func(o *wechattest.Options) { o.Life = 40 * time.Second })
-	o := w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop", legacy)
-	value := w.eventuallyReady("shop")
+	value := w.ready(v1alpha1.ModeLegacy)
+	o := w.operators.last
 	w.Eventually(func() int { return w.requests(o)["patch wechatapptokens/status"] }).Should(gomega.Equal(1))
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Errcode: -1})
-	w.Eventually(func() int { return w.calls(wechattest.EndpointLegacy) }, 40*time.Second).Should(gomega.BeNumerically(">=", 4))
+	if !w.lapse(40*time.Second, func() bool { return w.calls(wechattest.EndpointLegacy) >= 4 }) {
+		t.Errorf("%d mints in 40 s", w.calls(wechattest.EndpointLegacy))
+	}
 	if n := w.requests(o)["patch wechatapptokens/status"]; n != 2 {
 		t.Errorf("%d status writes, want 1 for the outage", n-1)
 	}
@@ -200,6 +193,7 @@ func TestLegacyOutageInTheHandoverWindow(t *testing.T) {
 		t.Error("the outage cost the token")
 	}
 	w.wechat.ClearFaults()
+	w.advance(10 * time.Second)
 	w.eventuallyAnother("shop", value)
 	w.Eventually(func() string { return w.secret("shop").Annotations[v1alpha1.AnnotationMintStarted] }).Should(gomega.BeEmpty())
 }
@@ -207,11 +201,8 @@ func TestLegacyOutageInTheHandoverWindow(t *testing.T) {
 // WeChat's answer to a mint is remembered beyond the failure, also after a restart: the mark that it left is cleared and
 // causes no mint.
 func TestMarkOfARefusedMintIsCleared(t *testing.T) {
-	w := newWorld(t)
-	o := w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop", legacy)
-	w.eventuallyReady("shop")
+	w, _ := readyWorld(t, v1alpha1.ModeLegacy)
+	o := w.operators.last
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Errcode: 40164})
 	w.clock.advance(6 * time.Minute)
 	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))

@@ -21,7 +21,7 @@ func TestWrongAppSecretLegacy(t *testing.T) {
 	c := newClerk(t)
 	for name, restart := range map[string]bool{"stored while no operator runs": true, "stored while one runs": false} {
 		t.Run(name, func(t *testing.T) {
-			m := &matrix{world: newWorld(t), clerk: c, mode: v1alpha1.ModeLegacy}
+			m := newMatrix(t, c, v1alpha1.ModeLegacy)
 			s := m.subject("shop", 30*time.Second)
 			data := s.issued()
 			version := s.token(s.name).Status.CredentialsVersion
@@ -142,7 +142,7 @@ func TestRequestInATimeThatWeChatNamed(t *testing.T) {
 // blockedSubject is a resource without a token whose first call WeChat has answered with this code.
 func blockedSubject(t *testing.T, c *clerk, code int, mode v1alpha1.Mode) *subject {
 	t.Helper()
-	m := &matrix{world: newWorld(t), clerk: c, mode: mode}
+	m := newMatrix(t, c, mode)
 	m.wechat.Inject(wechattest.Fault{Errcode: code})
 	s := m.subject("blocked", time.Hour)
 	s.run(0)

@@ -32,7 +32,7 @@ func TestSecondLookFails(t *testing.T) {
 		for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
 			for _, due := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%s/due=%t", name, mode, due), func(t *testing.T) {
-					m := &matrix{world: newWorld(t), clerk: c, mode: mode}
+					m := newMatrix(t, c, mode)
 					s := m.subject("shop", 30*time.Second)
 					s.issued()
 					endpoint, later := s.endpoint(), time.Minute

@@ -250,7 +250,7 @@ func (s *subject) restartWith(ahead time.Duration) *liveReads {
 	s.must(err)
 	live := &liveReads{Reader: s.clerk.mgr.GetAPIReader()}
 	s.process = controller.New(controller.Options{
-		Client: countingClient{s.clerk.mgr.GetClient(), s.clerk}, Live: live, WeChat: api,
+		Client: countingClient{notingClient{s.clerk.mgr.GetClient(), s.clerk}}, Live: live, WeChat: api,
 		Events: countingEvents{s.clerk.mgr.GetEventRecorder("matrix"), s.clerk}, MaxConcurrentReconciles: 1,
 	})
 	return live
@@ -260,12 +260,22 @@ func (s *subject) restartWith(ahead time.Duration) *liveReads {
 func (s *subject) decideAnew() {
 	s.Helper()
 	key := client.ObjectKey{Namespace: s.namespace, Name: s.name}
-	s.caughtUp(key, &v1alpha1.WeChatAppToken{}, &v1alpha1.WeChatAppToken{})
+	s.caughtUpLive(key, &v1alpha1.WeChatAppToken{}, &v1alpha1.WeChatAppToken{})
 	for _, name := range []string{s.name, s.name + "-credentials"} {
 		key.Name = name
-		s.caughtUp(key, secretMetadata(), secretMetadata())
+		s.caughtUpLive(key, secretMetadata(), secretMetadata())
 	}
 	s.wake = time.Time{}
+}
+
+// caughtUpLive waits until the cache has what the API server has.
+func (s *subject) caughtUpLive(key client.ObjectKey, cached, live client.Object) {
+	s.Helper()
+	s.Eventually(func(g gomega.Gomega) {
+		g.Expect(client.IgnoreNotFound(s.Get(s.Context(), key, live))).To(gomega.Succeed())
+		g.Expect(client.IgnoreNotFound(s.clerk.mgr.GetClient().Get(s.Context(), key, cached))).To(gomega.Succeed())
+		g.Expect(cached.GetResourceVersion()).To(gomega.Equal(live.GetResourceVersion()))
+	}).Should(gomega.Succeed())
 }
 
 func secretMetadata() *metav1.PartialObjectMetadata {

@@ -16,7 +16,7 @@ import (
 // A mark was noted by a clock that ran ahead, and WeChat's answer, an errcode, put the clock right. The answer was noted at a time
 // before the mark's, and answers it all the same: the next process must not mint for it.
 func TestMarkByAClockAhead(t *testing.T) {
-	m := &matrix{world: newWorld(t), clerk: newClerk(t), mode: v1alpha1.ModeLegacy}
+	m := newMatrix(t, newClerk(t), v1alpha1.ModeLegacy)
 	s := m.subject("shop", time.Hour)
 	data := s.issued()
 	s.clock.advance(10 * time.Minute)

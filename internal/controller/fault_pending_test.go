@@ -74,7 +74,7 @@ func TestMemberThatMissedAMint(t *testing.T) {
 func TestPendingTokenEndsWithItsLife(t *testing.T) {
 	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
 		t.Run(string(mode), func(t *testing.T) {
-			m := &matrix{world: newWorld(t), clerk: newClerk(t), mode: mode}
+			m := newMatrix(t, newClerk(t), mode)
 			s := m.subject("shop", 50*time.Minute)
 			s.issued()
 			m.clerk.beforeData = func() error {

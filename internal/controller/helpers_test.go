@@ -141,13 +141,28 @@ func (w *world) eventuallyReason(name, reason string) metav1.Condition {
 	return ready
 }
 
+// readyUntilExpiry lets the token of a ready resource expire. The resource stays Ready until then, and turns False for the reason within
+// 5 s, by the operator's own timer.
+func (w *world) readyUntilExpiry(name, reason string) {
+	w.Helper()
+	expiry := w.token(name).Status.Token.ExpirationTime.Time
+	w.advance(expiry.Add(-time.Second).Sub(w.clock.now()))
+	if ready := w.condition(name, v1alpha1.ConditionReady); ready.Status != metav1.ConditionTrue {
+		w.Errorf("Ready a second before the token expires: %+v", ready)
+	}
+	w.eventuallyReason(name, reason)
+	if late := w.clock.now().Sub(expiry); late > 5*time.Second {
+		w.Errorf("Ready turned False %s after expiry", late)
+	}
+}
+
 // eventuallyAnother waits until the Secret holds another valid token than this one.
 func (w *world) eventuallyAnother(secret, than string) string {
 	w.Helper()
 	return w.eventuallyAnotherWithin(patience, secret, than)
 }
 
-// eventuallyAnotherWithin has another patience, for what waits for a check.
+// eventuallyAnotherWithin has another patience.
 func (w *world) eventuallyAnotherWithin(d time.Duration, secret, than string) string {
 	w.Helper()
 	var value string

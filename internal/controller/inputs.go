@@ -28,8 +28,6 @@ const (
 
 // observeStored describes the stored token and the target, with what WeChat said about them since.
 func (p *observer) observeStored(o *report.Observation) {
-	p.state.intent = p.state.intent.Seen(o.Record.Mint, o.Now)
-	o.Intent, o.Unanswered = p.state.intent, p.state.intent.Unanswered(o.Record.Mint)
 	o.WrittenVersion = p.state.gate.Written()
 	o.Target.Conflict = o.Ownership.Claim == target.Conflict
 	o.Target.Terminating = o.Ownership.Claim == target.Terminating

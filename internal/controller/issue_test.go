@@ -102,17 +102,16 @@ func (w *world) kstatus(name string, want status.Status) {
 
 // A token is replaced while the one before is still valid, at two requests and one call each time.
 func TestRotation(t *testing.T) {
-	const life = 12 * time.Second // refreshed at half of it
-	w := newWorld(t, func(o *wechattest.Options) { o.Life = life })
-	o := w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	value := w.eventuallyReady("shop")
+	// Refreshed at half of its life, so that no check comes before.
+	w := newWorld(t, func(o *wechattest.Options) { o.Life = 40 * time.Second })
+	value := w.ready(v1alpha1.ModeStable)
+	o := w.operators.last
 	w.Eventually(func() int { return w.requests(o)["patch wechatapptokens/status"] }).Should(gomega.Equal(1))
 	before, calls := w.requests(o), w.calls(wechattest.EndpointStable)
 
 	const rotations = 2
 	for range rotations {
+		w.advance(19 * time.Second)
 		// At each look the Secret holds a valid token.
 		w.Eventually(func(g gomega.Gomega) {
 			now := w.value("shop")
@@ -132,11 +131,8 @@ func TestRotation(t *testing.T) {
 
 // A check that finds the token unchanged costs one call and no request to the API server.
 func TestCheckOfAnUnchangedToken(t *testing.T) {
-	w := newWorld(t)
-	o := w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	w.eventuallyReady("shop")
+	w, _ := readyWorld(t, v1alpha1.ModeStable)
+	o := w.operators.last
 	w.Eventually(func() int { return w.requests(o)["patch wechatapptokens/status"] }).Should(gomega.Equal(1))
 	before := maps.Clone(w.requests(o))
 	w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, "now")) // writes the handled value, once
@@ -147,6 +143,10 @@ func TestCheckOfAnUnchangedToken(t *testing.T) {
 		Should(gomega.Equal(map[string]int{"patch wechatapptokens/status": 1, "create events": 1}))
 
 	before = maps.Clone(w.requests(o))
-	w.Eventually(func() int { return w.calls(wechattest.EndpointStable) }, 40*time.Second).Should(gomega.Equal(3))
+	w.advance(40 * time.Second)
+	if n := w.calls(wechattest.EndpointStable); n != 3 {
+		t.Errorf("%d calls, want 3", n)
+	}
+	w.advance(30 * time.Second)
 	w.Consistently(func() map[string]int { return minus(w.requests(o), before) }).Should(gomega.BeEmpty())
 }

@@ -19,16 +19,15 @@ import (
 
 // A Legacy token is minted once, after a rehearsal of the write, and replaced while the one before is still valid.
 func TestLegacyIssueAndRotation(t *testing.T) {
-	w := newWorld(t, func(o *wechattest.Options) { o.Life = 12 * time.Second })
-	o := w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop", legacy)
-	value := w.eventuallyReady("shop")
+	w := newWorld(t, func(o *wechattest.Options) { o.Life = 40 * time.Second })
+	value := w.ready(v1alpha1.ModeLegacy)
+	o := w.operators.last
 	w.Eventually(func() map[string]int { return w.requests(o) }).Should(gomega.Equal(map[string]int{
 		"get secrets": 1, "create secrets": 2, "patch wechatapptokens/status": 1, // one create is the rehearsal
 	}))
 	before := w.requests(o)
 	for range 2 {
+		w.advance(19 * time.Second) // to half of its life, but for a second
 		w.Eventually(func(g gomega.Gomega) {
 			now := w.value("shop")
 			if !w.wechat.Valid(now) {
@@ -154,7 +153,8 @@ func TestForeignFetcher(t *testing.T) {
 		if w.wechat.Valid(value) {
 			t.Fatal("the rival's mints did not kill the token")
 		}
-		value = w.eventuallyAnotherWithin(40*time.Second, "shop", value)
+		w.advance(40 * time.Second)
+		value = w.eventuallyAnother("shop", value)
 	}
 	w.Eventually(func() []string { return w.events("shop") }).Should(gomega.ContainElement(v1alpha1.EventForeignFetcher))
 	if n := w.calls(wechattest.EndpointLegacy); n != 3 {
@@ -167,11 +167,8 @@ func TestForeignFetcher(t *testing.T) {
 
 // A mark without a result means that a mint's answer was lost: it is repeated, once.
 func TestMintLostInACrash(t *testing.T) {
-	w := newWorld(t)
-	o := w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop", legacy)
-	value := w.eventuallyReady("shop")
+	w, value := readyWorld(t, v1alpha1.ModeLegacy)
+	o := w.operators.last
 	w.Eventually(func() string { return w.token("shop").Status.TargetResourceVersion }).Should(gomega.Equal(w.secret("shop").ResourceVersion))
 	o.stop()
 	w.updateSecret("shop", func(s *corev1.Secret) {
@@ -179,6 +176,7 @@ func TestMintLostInACrash(t *testing.T) {
 	})
 	w.wechat.RivalMint(appID) // the mint whose answer was lost
 	w.startOperator()
+	w.advance(20 * time.Second) // another process's mint would be over
 	w.eventuallyAnother("shop", value)
 	w.eventuallyReady("shop")
 	w.Consistently(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(2))
@@ -190,11 +188,7 @@ func TestMintLostInACrash(t *testing.T) {
 // Who may edit a member's Secret can forge marks. That must neither mint again and again, which would end the token that other
 // members' pods hold, nor keep the account from its rotation.
 func TestForgedMarks(t *testing.T) {
-	w := newWorld(t)
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop", legacy)
-	value := w.eventuallyReady("shop")
+	w, value := readyWorld(t, v1alpha1.ModeLegacy)
 	forge := func() {
 		w.updateSecret("shop", func(s *corev1.Secret) {
 			s.Annotations[v1alpha1.AnnotationMintStarted] = w.clock.now().UTC().Format(time.RFC3339Nano) + "/abcdefgh"
@@ -202,7 +196,7 @@ func TestForgedMarks(t *testing.T) {
 	}
 	forge()
 	w.Consistently(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(1))
-	w.clock.advance(20 * time.Second) // another process's mint would be over
+	w.advance(20 * time.Second) // another process's mint would be over
 	forge()
 	w.Consistently(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(1))
 	w.clock.advance(2 * time.Minute)
@@ -213,11 +207,8 @@ func TestForgedMarks(t *testing.T) {
 
 // An errcode says that nothing was minted: the mark that is left then causes no second mint, not even after a restart.
 func TestMintRefused(t *testing.T) {
-	w := newWorld(t)
-	o := w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop", legacy)
-	value := w.eventuallyReady("shop")
+	w, value := readyWorld(t, v1alpha1.ModeLegacy)
+	o := w.operators.last
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Errcode: 40164})
 	w.clock.advance(6 * time.Minute)
 	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
@@ -226,7 +217,8 @@ func TestMintRefused(t *testing.T) {
 	w.wechat.ClearFaults()
 	o.stop()
 	w.startOperator()
-	w.Consistently(func() string { return w.value("shop") }, 4*time.Second).Should(gomega.Equal(value))
+	w.advance(4 * time.Second)
+	w.Consistently(func() string { return w.value("shop") }).Should(gomega.Equal(value))
 	if n := len(w.wechat.Tokens(appID)); n != 1 {
 		t.Errorf("%d tokens were minted, want 1", n)
 	}
@@ -234,11 +226,7 @@ func TestMintRefused(t *testing.T) {
 
 // A mint whose answer got lost is repeated, also when the first repetition is refused: that says nothing about the lost one.
 func TestMintLostAndThenRefused(t *testing.T) {
-	w := newWorld(t)
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop", legacy, func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = time.Hour })
-	value := w.eventuallyReady("shop")
+	w, value := readyWorld(t, v1alpha1.ModeLegacy, func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = time.Hour })
 	w.clock.advance(6 * time.Minute) // neither a refresh nor a mark alone causes a mint sooner
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Cut: wechattest.CutAfter, Times: 1})
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Errcode: -1, Times: 1})
@@ -256,7 +244,7 @@ func TestMintsArePaced(t *testing.T) {
 	w.wechat.Inject(wechattest.Fault{Cut: wechattest.CutAfter})
 	w.createToken("shop", legacy)
 	w.eventuallyReason("shop", v1alpha1.ReasonUnreachable)
-	w.Consistently(func() int { return len(w.wechat.Tokens(appID)) }, 15*time.Second).Should(gomega.BeNumerically("<=", 3))
+	w.advance(4 * time.Minute)
 	if n := len(w.wechat.Tokens(appID)); n != 3 {
 		t.Errorf("%d mints, want the 3 of the bucket", n)
 	}
@@ -275,16 +263,18 @@ func TestLegacyFirstIssueOfManyMembers(t *testing.T) {
 	for _, name := range names {
 		w.eventuallyReady(name)
 	}
-	w.Consistently(func() int { return len(w.wechat.Tokens(appID)) }, 6*time.Second).Should(gomega.Equal(1)) // past askAgainAfter
+	w.advance(6 * time.Second) // past askAgainAfter
+	w.Consistently(func() int { return len(w.wechat.Tokens(appID)) }).Should(gomega.Equal(1))
 }
 
-// A mint that hangs takes one worker for its 10 s and no other, however many members of the account wait for it. When it ends
+// A mint that hangs takes one worker while it hangs and no other, however many members of the account wait for it. When it ends
 // they are woken, and share the next one.
 func TestHungMintHoldsOneWorker(t *testing.T) {
 	w := newWorld(t)
 	w.workers = 3
 	w.startOperator()
-	w.wechat.Inject(wechattest.Fault{AppID: appID, Endpoint: wechattest.EndpointLegacy, Hang: true, Times: 1})
+	const hangs = 5 * time.Second // the client would give up after 10 s
+	w.wechat.Inject(wechattest.Fault{AppID: appID, Endpoint: wechattest.EndpointLegacy, Delay: hangs, Cut: wechattest.CutBefore, Times: 1})
 	w.createCredentials(appSecret)
 	names := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
 	for _, name := range names {
@@ -298,13 +288,17 @@ func TestHungMintHoldsOneWorker(t *testing.T) {
 	w.wechat.SetApp(wechattest.App{ID: other, Secret: appSecret})
 	w.createToken("healthy", func(t *v1alpha1.WeChatAppToken) { t.Spec.AppID = other })
 	w.eventuallyReady("healthy")
-	if took := time.Since(hung); took > 5*time.Second {
+	if took := time.Since(hung); took > hangs {
 		t.Errorf("a resource of another account waited for %s", took)
 	}
+	// All ask again shortly before the mint ends, and would not do so for another askAgainAfter.
+	time.Sleep(time.Until(hung.Add(hangs - time.Second)))
+	w.clock.advance(2 * time.Second)
+	w.operators.release()
 	for _, name := range names {
 		w.eventuallyReady(name)
 	}
-	if took := time.Since(hung); took > 14*time.Second {
+	if took := time.Since(hung); took > hangs+3500*time.Millisecond {
 		t.Errorf("the members waited for %s, but should have been woken when the mint ended", took)
 	}
 	w.Eventually(func() string { return w.handled("h").Refresh }).Should(gomega.Equal("1"))
@@ -314,15 +308,14 @@ func TestHungMintHoldsOneWorker(t *testing.T) {
 // finds the other's mark lets it finish.
 func TestTwoLeadersMintOnce(t *testing.T) {
 	w := newWorld(t, func(o *wechattest.Options) { o.Life = 40 * time.Second })
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop", legacy)
-	value := w.eventuallyReady("shop")
+	value := w.ready(v1alpha1.ModeLegacy)
 	w.startOperator() // now, because both might make the first token: there is no Secret to mark
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Delay: time.Second})
 	before := len(w.wechat.Tokens(appID))
-	w.eventuallyAnotherWithin(40*time.Second, "shop", value)
-	w.Consistently(func() int { return len(w.wechat.Tokens(appID)) }, 5*time.Second).Should(gomega.Equal(before + 1))
+	w.advance(21 * time.Second) // beyond half of its life
+	w.eventuallyAnother("shop", value)
+	w.advance(5 * time.Second)
+	w.Consistently(func() int { return len(w.wechat.Tokens(appID)) }).Should(gomega.Equal(before + 1))
 }
 
 // Two operators that both make the first token, because there is no Secret to mark yet, cannot know which mint was the later one.
@@ -342,7 +335,7 @@ func TestTwoLeadersMintTheFirstToken(t *testing.T) {
 		return tokens[len(tokens)-1].Token
 	}
 	w.Eventually(func() int { return len(w.wechat.Tokens(appID)) }).Should(gomega.BeNumerically(">=", 2))
-	time.Sleep(2 * time.Second)
+	w.advance(2 * time.Second)
 	w.Eventually(func() bool { return w.value("shop") == newest() }).Should(gomega.BeTrue())
 	w.Consistently(func() bool { return w.value("shop") == newest() && len(w.wechat.Tokens(appID)) == 3 }).Should(gomega.BeTrue())
 }
@@ -386,10 +379,12 @@ func TestUsedUpPaceKeepsNobodyFromACopy(t *testing.T) {
 	lie := func() {
 		there.updateSecret("liar", func(s *corev1.Secret) { s.Data["access_token"] = []byte("a lie") })
 	}
-	there.Eventually(func() string {
-		lie()
-		return there.condition("liar", v1alpha1.ConditionReady).Reason
-	}, "30s", "500ms").Should(gomega.Equal(v1alpha1.ReasonTargetContested))
+	for end := w.clock.now().Add(30 * time.Second); there.condition("liar", v1alpha1.ConditionReady).Reason != v1alpha1.ReasonTargetContested; {
+		if w.clock.now().After(end) {
+			t.Fatal("nobody noticed that a Secret is written again and again")
+		}
+		w.throughout(500*time.Millisecond, lie)
+	}
 
 	w.createToken("late", legacy)
 	w.Eventually(func() string {

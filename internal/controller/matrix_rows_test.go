@@ -5,6 +5,7 @@ package controller_test
 import (
 	"maps"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/onsi/gomega"
@@ -23,6 +24,13 @@ type matrix struct {
 	clerk  *clerk
 	answer answer
 	mode   v1alpha1.Mode
+}
+
+func newMatrix(t *testing.T, c *clerk, mode v1alpha1.Mode) *matrix {
+	t.Helper()
+	m := &matrix{world: newWorld(t), clerk: c, mode: mode}
+	m.Client = notingClient{m.Client, c}
+	return m
 }
 
 // conditions are the reasons of those that are there, by type.

@@ -163,7 +163,8 @@ func TestErrorMatrix(t *testing.T) {
 					continue // a mint that hangs takes 10 s, and is to the operator what a cut after it is
 				}
 				t.Run(strings.ReplaceAll(fmt.Sprint(a.name, "/", mode), " ", "_"), func(t *testing.T) {
-					m := &matrix{world: newWorld(t), clerk: c, answer: a, mode: mode}
+					m := newMatrix(t, c, mode)
+					m.answer = a
 					if mode == v1alpha1.ModeStable {
 						m.whileValid()
 					} else {
@@ -217,7 +218,7 @@ func TestOddButGoodAnswers(t *testing.T) {
 	} {
 		for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
 			t.Run(strings.ReplaceAll(fmt.Sprint(name, "/", mode), " ", "_"), func(t *testing.T) {
-				m := &matrix{world: newWorld(t), clerk: c, mode: mode}
+				m := newMatrix(t, c, mode)
 				m.wechat.Inject(wechattest.Fault{Body: `{"access_token":"` + tc.token + `","expires_in":` + tc.life + `}`})
 				s := m.subject("shop", time.Hour)
 				s.run(time.Minute)
@@ -243,7 +244,7 @@ func TestOddButGoodAnswers(t *testing.T) {
 // in use.
 func TestMintedTokenIsKeptUntilItIsWritten(t *testing.T) {
 	c := newClerk(t)
-	m := &matrix{world: newWorld(t), clerk: c, mode: v1alpha1.ModeLegacy}
+	m := newMatrix(t, c, v1alpha1.ModeLegacy)
 	s := m.subject("kept", time.Hour)
 	s.issued()
 	// What is published is cut to whole seconds, twice.
@@ -273,7 +274,7 @@ func TestMintedTokenIsKeptUntilItIsWritten(t *testing.T) {
 func TestStoppedLeaderWritesTooLate(t *testing.T) {
 	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
 		t.Run(string(mode), func(t *testing.T) {
-			m := &matrix{world: newWorld(t), clerk: newClerk(t), mode: mode}
+			m := newMatrix(t, newClerk(t), mode)
 			s := m.subject("late", time.Hour)
 			s.issued()
 			newest := func() bool {

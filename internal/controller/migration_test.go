@@ -71,11 +71,7 @@ func TestMigration(t *testing.T) {
 
 // TestLeavingLegacy: the last Legacy token serves on while volumes get the first Stable one.
 func TestLeavingLegacy(t *testing.T) {
-	w := newWorld(t)
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop", legacy)
-	old := w.eventuallyReady("shop")
+	w, old := readyWorld(t, v1alpha1.ModeLegacy)
 	gaps := w.watchForGaps("shop", "access_token")
 	w.update("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = v1alpha1.ModeStable })
 	w.eventuallyAnother("shop", old)

@@ -38,11 +38,12 @@ type observer struct {
 // observe gathers everything that a decision depends on. The observation is complete, or there is none: after an error nothing is
 // called and no Secret is written.
 func (p *observer) observe(ctx context.Context, known report.KnownTarget) (report.Observation, error) {
-	o := report.Observation{Resource: p.resource}
+	o := report.Observation{Resource: p.resource, Intent: p.state.intent}
 	if err := p.observeCredentials(ctx, &o); err != nil {
 		return o, err
 	}
 	failpoint.Hit("credentials-resolved")
+	p.observeFailure(&o)
 	if err := p.observeTarget(ctx, &o, known); err != nil {
 		return o, err
 	}
@@ -54,7 +55,6 @@ func (p *observer) observe(ctx context.Context, known report.KnownTarget) (repor
 	o.StartedAt = p.started.notLater(now)
 	o.Deleting, o.Suspended = p.gone, p.resource.Spec.Suspend
 	p.observeStored(&o)
-	p.observeFailure(&o)
 	if err := p.observeRequests(ctx, &o); err != nil {
 		return o, err
 	}
@@ -90,6 +90,8 @@ func (p *observer) observeTarget(ctx context.Context, o *report.Observation, kno
 		return nil
 	}
 	o.Record = target.DecodeRecord(secret.Annotations)
+	p.state.intent = p.state.intent.Seen(o.Record.Mint, p.WeChat.Now())
+	o.Intent, o.Unanswered = p.state.intent, p.state.intent.Unanswered(o.Record.Mint)
 	switch {
 	case !o.Ownership.Writable():
 		return nil

@@ -166,12 +166,10 @@ func TestRetainedTarget(t *testing.T) {
 func TestDeletionPolicyChanged(t *testing.T) {
 	w := newWorld(t)
 	w.expectRefusal("patch secrets")
-	o := w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	w.eventuallyReady("shop")
+	w.ready(v1alpha1.ModeStable)
+	o := w.operators.last
 	w.update("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Target.DeletionPolicy = v1alpha1.DeletionRetain })
-	w.Eventually(func() string { return w.condition("shop", v1alpha1.ConditionReady).Message }, 2*time.Second).
+	w.Eventually(func() string { return w.condition("shop", v1alpha1.ConditionReady).Message }, atOnce).
 		Should(gomega.ContainSubstring("spec.target.deletionPolicy has no effect"))
 	w.eventuallyReady("shop")
 	s := w.secret("shop")
@@ -190,10 +188,7 @@ func TestDeletionPolicyChanged(t *testing.T) {
 func TestSecretHasAnotherController(t *testing.T) {
 	w := newWorld(t)
 	w.expectRefusal("patch secrets")
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Target.DeletionPolicy = v1alpha1.DeletionRetain })
-	value := w.eventuallyReady("shop")
+	value := w.ready(v1alpha1.ModeStable, func(t *v1alpha1.WeChatAppToken) { t.Spec.Target.DeletionPolicy = v1alpha1.DeletionRetain })
 	w.updateSecret("shop", func(s *corev1.Secret) {
 		controller := true
 		s.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: "theirs", UID: "theirs", Controller: &controller}}

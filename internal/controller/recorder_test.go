@@ -68,7 +68,7 @@ func (r *recorder) take() (counts map[string]int, late, delivered []time.Duratio
 // The recorder is told of each new token in the Secret, of the reason for it, and of how late a rotation was. What brings
 // no new token is no refresh.
 func TestRecorder(t *testing.T) {
-	w := newWorld(t, func(o *wechattest.Options) { o.Life = 30 * time.Second })
+	w := newWorld(t, func(o *wechattest.Options) { o.Life = 40 * time.Second })
 	w.createCredentials("another0another0another0another0")
 	w.startOperator()
 	token := w.createToken("shop")
@@ -86,7 +86,8 @@ func TestRecorder(t *testing.T) {
 		t.Errorf("a repair with the same token counts as a refresh: %v", counts)
 	}
 
-	w.eventuallyAnotherWithin(40*time.Second, "shop", value)
+	w.advance(21 * time.Second) // beyond half of its life
+	w.eventuallyAnother("shop", value)
 	w.Eventually(func() int { return len(w.recorderLate()) }).Should(gomega.BeNumerically(">", 0))
 	counts, late, delivered = w.recorder.take()
 	if counts["success RefreshDue"] != 1 || len(late) != 1 || late[0] < 0 || late[0] > 10*time.Second || len(delivered) != 1 {

@@ -47,7 +47,6 @@ func (p *observer) observeRequests(ctx context.Context, o *report.Observation) e
 			return err
 		}
 	}
-	o.Requests.Forced = distinct(o.Requests.Forced)
 	o.Progress = *progress
 	return nil
 }
@@ -77,12 +76,6 @@ func (p *observer) observeBudget(ctx context.Context, o *report.Observation) err
 		}
 	}
 	return nil
-}
-
-// distinct returns the times in their order. A status has whole seconds, so times within a second of each other are the same call.
-func distinct(times []time.Time) []time.Time {
-	slices.SortFunc(times, time.Time.Compare)
-	return slices.CompactFunc(times, func(a, b time.Time) bool { return a.Sub(b).Abs() < time.Second })
 }
 
 // observeCheck finds out whether a check request was answered already: WeChat confirmed the stored token to a member of the account after

@@ -38,11 +38,7 @@ func (w *world) forcedCalls() (n int) {
 
 // A value that came with the resource is a replay by GitOps or a backup: recorded, not carried out.
 func TestRequestsThatCameWithTheResource(t *testing.T) {
-	w := newWorld(t)
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "old"), annotated(v1alpha1.AnnotationRevokeRequestedAt, "old"))
-	w.eventuallyReady("shop")
+	w, _ := readyWorld(t, v1alpha1.ModeStable, annotated(v1alpha1.AnnotationRefreshRequestedAt, "old"), annotated(v1alpha1.AnnotationRevokeRequestedAt, "old"))
 	w.Eventually(func() v1alpha1.HandledRequests { return w.handled("shop") }).
 		Should(gomega.Equal(v1alpha1.HandledRequests{Refresh: "old", Revoke: "old"}))
 	if n := w.forcedCalls(); n != 0 {
@@ -55,11 +51,8 @@ func TestRequestsThatCameWithTheResource(t *testing.T) {
 
 // A refresh replaces the token once for each value, and leaves the one before alive for those who still use it.
 func TestRefreshRequest(t *testing.T) {
-	w := newWorld(t)
-	o := w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	value := w.eventuallyReady("shop")
+	w, value := readyWorld(t, v1alpha1.ModeStable)
+	o := w.operators.last
 	before := w.token("shop").Status
 	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
 	w.eventuallyAnother("shop", value)
@@ -88,11 +81,7 @@ func TestRefreshRequest(t *testing.T) {
 
 // A value that is too long for the status is no reason to write none.
 func TestLongRequestThatCameWithTheResource(t *testing.T) {
-	w := newWorld(t)
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, strings.Repeat("x", 65)), annotated(v1alpha1.AnnotationCheckRequestedAt, "old"))
-	w.eventuallyReady("shop")
+	w, _ := readyWorld(t, v1alpha1.ModeStable, annotated(v1alpha1.AnnotationRefreshRequestedAt, strings.Repeat("x", 65)), annotated(v1alpha1.AnnotationCheckRequestedAt, "old"))
 	if got := w.handled("shop"); got != (v1alpha1.HandledRequests{Check: "old"}) {
 		t.Errorf("handled: %+v", got)
 	}
@@ -105,11 +94,7 @@ func TestLongRequestThatCameWithTheResource(t *testing.T) {
 func TestForcedCallWhoseAnswerIsLost(t *testing.T) {
 	for kind, annotation := range map[string]string{"refresh": v1alpha1.AnnotationRefreshRequestedAt, "revoke": v1alpha1.AnnotationRevokeRequestedAt} {
 		t.Run(kind, func(t *testing.T) {
-			w := newWorld(t)
-			w.startOperator()
-			w.createCredentials(appSecret)
-			w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = time.Hour })
-			value := w.eventuallyReady("shop")
+			w, value := readyWorld(t, v1alpha1.ModeStable, func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = time.Hour })
 			if kind == "refresh" {
 				w.wechat.Inject(wechattest.Fault{DelayAnswer: time.Millisecond, Times: 1}) // it asks before it forces
 			}
@@ -125,11 +110,7 @@ func TestForcedCallWhoseAnswerIsLost(t *testing.T) {
 
 // If WeChat has another token already, a refresh only fetches it: two forced calls in a row would be a revoke.
 func TestRefreshRequestAfterSomebodyElses(t *testing.T) {
-	w := newWorld(t)
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	value := w.eventuallyReady("shop")
+	w, value := readyWorld(t, v1alpha1.ModeStable)
 	w.wechat.RivalForceRefresh(appID)
 	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
 	w.eventuallyAnother("shop", value)
@@ -141,11 +122,7 @@ func TestRefreshRequestAfterSomebodyElses(t *testing.T) {
 
 // A forced call too soon after somebody else's replaces nothing, and is not told as if it had.
 func TestRefreshRequestThatForcesNothing(t *testing.T) {
-	w := newWorld(t)
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	value := w.eventuallyReady("shop")
+	w, value := readyWorld(t, v1alpha1.ModeStable)
 	w.wechat.RivalForceRefresh(appID)
 	w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, "1"))
 	rivals := w.eventuallyAnother("shop", value)
@@ -160,11 +137,7 @@ func TestRefreshRequestThatForcesNothing(t *testing.T) {
 
 // Each request has an event with its own outcome, although Kubernetes counts events that are alike.
 func TestOutcomesOfRequests(t *testing.T) {
-	w := newWorld(t)
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	w.eventuallyReady("shop")
+	w, _ := readyWorld(t, v1alpha1.ModeStable)
 	check := func(value string) {
 		w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, value))
 		w.Eventually(func() string { return w.handled("shop").Check }).Should(gomega.Equal(value))
@@ -200,30 +173,26 @@ func (w *world) notes(name, reason string) []string {
 
 // A forced refresh by somebody else is noticed by the next check.
 func TestForcedRefreshBySomebodyElse(t *testing.T) {
-	w := newWorld(t)
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	w.eventuallyReady("shop")
+	w, _ := readyWorld(t, v1alpha1.ModeStable)
 	rivals := w.wechat.RivalForceRefresh(appID)
-	w.Eventually(func() string { return w.value("shop") }, 40*time.Second).Should(gomega.Equal(rivals.Token))
+	w.advance(40 * time.Second)
+	w.Eventually(func() string { return w.value("shop") }).Should(gomega.Equal(rivals.Token))
 	w.eventuallyReady("shop")
 }
 
 // A revoke kills the leaked token by two forced calls at least 30 s apart, also when the operator restarts between them.
 func TestRevokeRequest(t *testing.T) {
-	w := newWorld(t)
-	o := w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	leaked := w.eventuallyReady("shop")
-	asked := time.Now()
+	w, leaked := readyWorld(t, v1alpha1.ModeStable)
+	o := w.operators.last
+	asked := w.clock.now()
 	w.update("shop", annotated(v1alpha1.AnnotationRevokeRequestedAt, "leak"))
 	between := w.eventuallyAnother("shop", leaked)
 	o.stop()
 	w.startOperator()
-	w.Eventually(func() bool { return w.wechat.Valid(leaked) }, time.Minute).Should(gomega.BeFalse())
-	if took := time.Since(asked); took > 35*time.Second {
+	if !w.lapse(time.Minute, func() bool { return !w.wechat.Valid(leaked) }) {
+		t.Error("the leaked token is still valid after a minute")
+	}
+	if took := w.clock.now().Sub(asked); took > 40*time.Second {
 		t.Errorf("the leaked token was refused after %s", took)
 	}
 	w.Eventually(func() string { return w.handled("shop").Revoke }).Should(gomega.Equal("leak"))
@@ -258,7 +227,9 @@ func TestRevokeRequestLegacy(t *testing.T) {
 	w.Eventually(func() string { return w.value("fetcher") }).Should(gomega.Equal(between))
 	o.stop()
 	w.startOperator()
-	w.Eventually(func() bool { return w.wechat.Valid(leaked) }, time.Minute).Should(gomega.BeFalse())
+	if !w.lapse(time.Minute, func() bool { return !w.wechat.Valid(leaked) }) {
+		t.Error("the leaked token is still valid after a minute")
+	}
 	last := w.eventuallyAnother("shop", between)
 	w.Eventually(func() string { return w.handled("shop").Revoke }).Should(gomega.Equal("leak"))
 	w.Eventually(func() string { return w.value("fetcher") }).Should(gomega.Equal(last))
@@ -281,11 +252,7 @@ func TestLegacyFetcherIsAskedAfterARestart(t *testing.T) {
 
 // Each value makes one attempt, through any back-off, and its outcome is told.
 func TestRequestThatFails(t *testing.T) {
-	w := newWorld(t)
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	value := w.eventuallyReady("shop")
+	w, value := readyWorld(t, v1alpha1.ModeStable)
 	w.wechat.Inject(wechattest.Fault{Errcode: 40243})
 	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
 	w.Eventually(func() string { return w.handled("shop").Refresh }).Should(gomega.Equal("1"))
@@ -306,11 +273,7 @@ func TestRequestThatFails(t *testing.T) {
 
 // A value that is too long is refused in the status, not carried out.
 func TestRequestWithALongValue(t *testing.T) {
-	w := newWorld(t)
-	w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop")
-	w.eventuallyReady("shop")
+	w, _ := readyWorld(t, v1alpha1.ModeStable)
 	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, strings.Repeat("x", 65)))
 	w.Eventually(func() string { return w.condition("shop", v1alpha1.ConditionReady).Message }).
 		Should(gomega.ContainSubstring("longer than 64 characters"))
@@ -331,7 +294,8 @@ func TestCheckRequestThatFails(t *testing.T) {
 			w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = mode })
 			w.eventuallyReason("shop", v1alpha1.ReasonIPNotAllowed)
 			// After 5 s and 15 s the next attempt is minutes away.
-			w.Eventually(func() int32 { return w.token("shop").Status.LastError.Attempts }, 40*time.Second).Should(gomega.BeNumerically(">=", 3))
+			w.advance(30 * time.Second)
+			w.Eventually(func() int32 { return w.token("shop").Status.LastError.Attempts }).Should(gomega.BeNumerically(">=", 3))
 			calls := w.wechat.Count(wechattest.Filter{})
 			w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, "1"))
 			w.Eventually(func() string { return w.handled("shop").Check }).Should(gomega.Equal("1"))

@@ -23,7 +23,7 @@ import (
 // while the operator was down, is found at once and does not wait for the checks.
 func TestRestart(t *testing.T) {
 	const (
-		resources      = 200
+		resources      = 100
 		tampered       = 3 // from the start of the list
 		newCredentials = 3 // after them
 	)
@@ -54,7 +54,15 @@ func TestRestart(t *testing.T) {
 		w.updateSecret(credentials(i), func(s *corev1.Secret) { s.Data["appSecret"] = []byte(newAppSecret) })
 	}
 	issuedBefore := len(w.wechat.Tokens(""))
-	start := time.Now()
+	start := w.clock.now()
+	callsSince := func(app string) (out []wechattest.Call) {
+		for _, c := range w.wechat.Calls(wechattest.Filter{AppID: app}) {
+			if !c.Clock.Before(start) {
+				out = append(out, c)
+			}
+		}
+		return out
+	}
 	second := w.startOperator()
 
 	w.Eventually(func(g gomega.Gomega) {
@@ -62,33 +70,35 @@ func TestRestart(t *testing.T) {
 			g.Expect(w.wechat.Valid(w.value(name(i)))).To(gomega.BeTrue(), name(i))
 		}
 		for i := tampered; i < tampered+newCredentials; i++ {
-			calls := w.wechat.Calls(wechattest.Filter{AppID: app(i), Since: start})
-			g.Expect(calls).NotTo(gomega.BeEmpty(), name(i))
+			g.Expect(callsSince(app(i))).NotTo(gomega.BeEmpty(), name(i))
 		}
-	}, 10*time.Second).Should(gomega.Succeed())
+	}, atOnce).Should(gomega.Succeed())
 
 	urgent := map[string]bool{}
 	for i := range tampered + newCredentials {
 		urgent[app(i)] = true
 	}
 	checks := func() (all, early int) {
-		for _, c := range w.wechat.Calls(wechattest.Filter{Since: start}) {
+		for _, c := range callsSince("") {
 			if urgent[c.AppID] {
 				continue
 			}
 			all++
-			if c.At.Sub(start) < 9*time.Second {
+			if c.Clock.Sub(start) < 9*time.Second {
 				early++
 			}
 		}
 		return all, early
 	}
-	w.Eventually(func() int { all, _ := checks(); return all }, 60*time.Second).Should(gomega.Equal(resources - len(urgent)))
-	took := time.Since(start)
+	w.lapse(60*time.Second, func() bool { all, _ := checks(); return all == resources-len(urgent) })
+	took := w.clock.now().Sub(start)
 	all, early := checks()
 	t.Logf("%d first checks within %s, %d of them in the first 9 s", all, took.Round(time.Second), early)
-	if early > 40 {
-		t.Errorf("%d checks in the first 9 s, want at most 40", early)
+	if all != resources-len(urgent) {
+		t.Errorf("%d resources were checked, want %d", all, resources-len(urgent))
+	}
+	if early > resources/5 {
+		t.Errorf("%d checks in the first 9 s, want at most a fifth of %d", early, resources)
 	}
 	if took > 50*time.Second {
 		t.Errorf("the first checks took %s, want 45 s and a little for the start", took)
@@ -151,11 +161,8 @@ func TestCrashBeforeTheStatusWrite(t *testing.T) {
 	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
 		for _, skew := range []time.Duration{0, -3 * time.Hour} {
 			t.Run(fmt.Sprintf("%s/%s", mode, skew), func(t *testing.T) {
-				w := newWorld(t)
-				o := w.startOperator()
-				w.createCredentials(appSecret)
-				w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = mode })
-				value := w.eventuallyReady("shop")
+				w, value := readyWorld(t, mode)
+				o := w.operators.last
 				o.stop()
 				w.loseStatus("shop")
 				w.skew.Store(int64(skew))
@@ -179,11 +186,8 @@ func (w *world) loseStatus(name string) {
 
 // A lie about the expiry is found out as soon as WeChat has told the time.
 func TestForgedExpiryAndAClockBehind(t *testing.T) {
-	w := newWorld(t)
-	o := w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop", legacy)
-	value := w.eventuallyReady("shop")
+	w, value := readyWorld(t, v1alpha1.ModeLegacy)
+	o := w.operators.last
 	o.stop()
 	w.writeAsAnotherLeader("shop", value, w.clock.now())
 	w.updateSecret("shop", func(s *corev1.Secret) {
@@ -208,11 +212,8 @@ func TestRestartInTheHandoverWindow(t *testing.T) {
 	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
 		for _, skew := range []time.Duration{0, 10 * time.Minute} {
 			t.Run(fmt.Sprintf("%s/%s", mode, skew), func(t *testing.T) {
-				w := newWorld(t)
-				o := w.startOperator()
-				w.createCredentials(appSecret)
-				w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = mode })
-				value := w.eventuallyReady("shop")
+				w, value := readyWorld(t, mode)
+				o := w.operators.last
 				o.stop()
 				w.clock.advance(2*time.Hour - 200*time.Second)
 				if skew != 0 {
@@ -220,7 +221,7 @@ func TestRestartInTheHandoverWindow(t *testing.T) {
 					w.skew.Store(int64(skew))
 				}
 				w.startOperator()
-				w.eventuallyAnotherWithin(3*time.Second, "shop", value)
+				w.eventuallyAnotherWithin(atOnce, "shop", value)
 				if !w.wechat.Valid(value) {
 					t.Error("the token before is not valid any more")
 				}
@@ -235,11 +236,8 @@ func TestRestartInTheHandoverWindow(t *testing.T) {
 func TestWallClockJumpsAhead(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		t.Run(fmt.Sprintf("restart=%t", restart), func(t *testing.T) {
-			w := newWorld(t)
-			o := w.startOperator()
-			w.createCredentials(appSecret)
-			w.createToken("shop", legacy, func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = time.Hour })
-			value := w.eventuallyReady("shop")
+			w, value := readyWorld(t, v1alpha1.ModeLegacy, func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = time.Hour })
+			o := w.operators.last
 			if restart {
 				o.stop()
 			}
@@ -284,10 +282,8 @@ func TestWrongLocalClock(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/%s", mode, offset), func(t *testing.T) {
 				w := newWorld(t)
 				w.wechat.Advance(offset)
-				o := w.startOperator()
-				w.createCredentials(appSecret)
-				w.createToken("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = mode })
-				value := w.eventuallyReady("shop")
+				value := w.ready(mode)
+				o := w.operators.last
 				issued := w.wechat.Tokens(appID)[0]
 				if off := w.token("shop").Status.Token.ExpirationTime.Sub(issued.ExpiresAt); off.Abs() > 5*time.Second {
 					t.Errorf("the stored expiry is off by %s", off)
@@ -314,11 +310,8 @@ func TestWrongLocalClock(t *testing.T) {
 
 // An operator that is told to end while it mints writes the token that it gets: a rolling update loses no mint.
 func TestToldToEndDuringAMint(t *testing.T) {
-	w := newWorld(t)
-	o := w.startOperator()
-	w.createCredentials(appSecret)
-	w.createToken("shop", legacy)
-	value := w.eventuallyReady("shop")
+	w, value := readyWorld(t, v1alpha1.ModeLegacy)
+	o := w.operators.last
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Delay: time.Second})
 	w.clock.advance(6 * time.Minute)
 	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))

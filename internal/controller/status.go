@@ -4,7 +4,6 @@ package controller
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -44,16 +43,7 @@ func (p *pass) reportUnread(ctx context.Context, err error) error {
 	if since.IsZero() || refresh.IsInFuture(*since, now) {
 		*since = now
 	}
-	return p.writeStatus(ctx, report.Unread(p.resource, *since, now, readProblem(err)))
-}
-
-// readProblem returns why the API server could not be read, without what its answer may quote.
-func readProblem(err error) string {
-	var status apierrors.APIStatus
-	if errors.As(err, &status) {
-		return fmt.Sprintf("it answered %d (%s)", status.Status().Code, status.Status().Reason)
-	}
-	return "it did not answer"
+	return p.writeStatus(ctx, report.Unread(p.resource, *since, now, target.DelayMessage(err)))
 }
 
 // writeStatus is the one place where a status is written.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -19,10 +20,12 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -37,12 +40,18 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
-// env is the control plane that all tests of the package share. Each has a namespace of its own.
-var env *testenv.Environment
+// All tests of the package share a control plane, on which each has a namespace of its own, and the client that a person would use.
+var (
+	env   *testenv.Environment
+	admin client.Client
+)
 
 func TestMain(m *testing.M) {
-	testenv.Main(m, func(ctx context.Context, e *testenv.Environment) (func() error, error) {
+	testenv.Main(m, func(ctx context.Context, e *testenv.Environment) (_ func() error, err error) {
 		env = e
+		if admin, err = client.New(env.Config, client.Options{Scheme: scheme()}); err != nil {
+			return nil, err
+		}
 		statuses, err := observeStatuses(ctx)
 		if err != nil {
 			return nil, err
@@ -56,6 +65,8 @@ const (
 	appSecret = "0123456789abcdef0123456789abcdef"
 	// patience is how long a test waits for what should take well under a second.
 	patience = 20 * time.Second
+	// atOnce is patience for what must not wait for the next check, which is 27 s away.
+	atOnce = 10 * time.Second
 )
 
 // world is one test's namespace, WeChat and clock.
@@ -78,6 +89,8 @@ type world struct {
 	// workers is --max-concurrent-reconciles of the operators that are started; 0 for 64.
 	workers  int
 	recorder *recorder
+	// operators are those that were started, the last one of which is the operator.
+	operators *operators
 }
 
 // clock is the time of WeChat and the operators, which a test may let pass.
@@ -92,11 +105,14 @@ func (w *world) wall() time.Time { return w.clock.now().Add(time.Duration(w.skew
 func newWorld(t *testing.T, configure ...func(*wechattest.Options)) *world {
 	t.Helper()
 	t.Parallel()
-	w := &world{T: t, Gomega: gomega.NewWithT(t), clock: &clock{}, skew: &atomic.Int64{}, logs: &logs{}, recorder: &recorder{counts: map[string]int{}}}
+	w := &world{
+		T: t, Gomega: gomega.NewWithT(t), Client: admin, clock: &clock{}, skew: &atomic.Int64{}, logs: &logs{},
+		recorder: &recorder{counts: map[string]int{}}, operators: &operators{},
+	}
 	w.SetDefaultEventuallyTimeout(patience)
-	w.SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
-	w.SetDefaultConsistentlyDuration(2 * time.Second)
-	w.SetDefaultConsistentlyPollingInterval(50 * time.Millisecond)
+	w.SetDefaultEventuallyPollingInterval(50 * time.Millisecond)
+	w.SetDefaultConsistentlyDuration(time.Second)
+	w.SetDefaultConsistentlyPollingInterval(100 * time.Millisecond)
 
 	opts := wechattest.Options{Now: w.clock.now}
 	for _, f := range configure {
@@ -109,9 +125,6 @@ func newWorld(t *testing.T, configure ...func(*wechattest.Options)) *world {
 	t.Cleanup(w.wechat.Close)
 	w.wechat.SetApp(wechattest.App{ID: appID, Secret: appSecret})
 
-	if w.Client, err = client.New(env.Config, client.Options{Scheme: scheme()}); err != nil {
-		t.Fatal(err)
-	}
 	w.namespace = w.newNamespace()
 	t.Cleanup(func() {
 		// The whole log of each test is searched for what must never be in it.
@@ -124,6 +137,22 @@ func newWorld(t *testing.T, configure ...func(*wechattest.Options)) *world {
 		}
 	})
 	return w
+}
+
+// readyWorld is a world whose operator has given the resource "shop" its first token, which is the second result.
+func readyWorld(t *testing.T, mode v1alpha1.Mode, mutate ...func(*v1alpha1.WeChatAppToken)) (*world, string) {
+	t.Helper()
+	w := newWorld(t)
+	return w, w.ready(mode, mutate...)
+}
+
+// ready starts an operator and waits until it has given the resource "shop" its first token.
+func (w *world) ready(mode v1alpha1.Mode, mutate ...func(*v1alpha1.WeChatAppToken)) string {
+	w.Helper()
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("shop", append([]func(*v1alpha1.WeChatAppToken){func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = mode }}, mutate...)...)
+	return w.eventuallyReady("shop")
 }
 
 func (w *world) newNamespace() string {
@@ -141,6 +170,11 @@ func scheme() *runtime.Scheme {
 		panic(err)
 	}
 	return s
+}
+
+// knownKinds spares an operator the question what the API server serves.
+func knownKinds(*rest.Config, *http.Client) (apimeta.RESTMapper, error) {
+	return admin.RESTMapper(), nil
 }
 
 // operator is a running operator process, or nearly one.
@@ -164,10 +198,11 @@ func (w *world) startOperator(namespaces ...string) *operator {
 	}
 	unchecked := true
 	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
-		Scheme:     scheme(),
-		Logger:     w.logs.logger(slog.LevelDebug - 10),
-		Metrics:    metricsserver.Options{BindAddress: "0"},
-		Controller: config.Controller{SkipNameValidation: &unchecked},
+		Scheme:         scheme(),
+		MapperProvider: knownKinds,
+		Logger:         w.logs.logger(slog.LevelDebug - 10),
+		Metrics:        metricsserver.Options{BindAddress: "0"},
+		Controller:     config.Controller{SkipNameValidation: &unchecked},
 		Cache: cache.Options{
 			ByObject:                    controller.CacheOptions(labels.Everything()),
 			DefaultNamespaces:           watched,
@@ -189,7 +224,7 @@ func (w *world) startOperator(namespaces ...string) *operator {
 		RequireCredentialsLabel: w.requireLabel, PromptDelivery: w.prompt, Recorder: w.recorder,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
-	if err := reconciler.SetupWithManager(ctx, mgr); err != nil {
+	if err := reconciler.SetupWithManager(ctx, timedManager{mgr, w}); err != nil {
 		w.Fatal(err)
 	}
 	done := make(chan error, 1)
@@ -201,6 +236,10 @@ func (w *world) startOperator(namespaces ...string) *operator {
 		}
 	})
 	w.Cleanup(o.stop)
+	w.operators.mu.Lock()
+	defer w.operators.mu.Unlock()
+	w.operators.last = o
+	w.operators.started++
 	return o
 }
 

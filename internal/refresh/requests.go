@@ -141,8 +141,10 @@ func ForcedAt(now time.Time, forced []time.Time, n int, spacing time.Duration) t
 	if !last.IsZero() {
 		at = last.Add(spacing)
 	}
+	// A status has whole seconds, so times within a second of each other are the same call.
+	slices.SortFunc(recent, time.Time.Compare)
+	recent = slices.CompactFunc(recent, func(a, b time.Time) bool { return a.Sub(b).Abs() < time.Second })
 	if excess := len(recent) + n - ForcedPerDay; excess > 0 {
-		slices.SortFunc(recent, time.Time.Compare)
 		at = Later(at, recent[excess-1].Add(24*time.Hour))
 	}
 	if !now.Before(at) {

@@ -132,15 +132,18 @@ func TestRequests(t *testing.T) {
 	}
 }
 
-// WeChat will not answer before the wait that it named, so a request ends without an attempt.
+// WeChat will not answer before the wait that it named, so a request ends without an attempt. Any other back-off is the operator's own
+// and lets requests through.
 func TestDecline(t *testing.T) {
 	retry := after(time.Hour)
-	named := func(in *Inputs) { // an Action failure with a wait of WeChat's, such as 89506
-		in.Failure = &Failure{
-			Class: token.Action, Reason: v1alpha1.ReasonIPBlocked, Code: 89506, Named: time.Hour, Binds: true,
-			First: after(-20 * time.Second), Time: after(-20 * time.Second), Attempts: 1, RetryAt: retry,
+	named := func(retryAt time.Time) edit { // such as 89506
+		return func(in *Inputs) {
+			limited(retryAt)(in)
+			in.Failure.Reason, in.Failure.Code, in.Failure.Named = v1alpha1.ReasonIPBlocked, 89506, retryAt.Sub(in.Failure.Time)
 		}
 	}
+	namedAction := func(in *Inputs) { named(retry)(in); in.Failure.Class = token.Action }
+	quota := func(in *Inputs) { limited(retry)(in); in.Failure.Reason = v1alpha1.ReasonDailyQuotaExhausted }
 	halfDone := func(in *Inputs) { in.Requests.Revoke, in.Requests.RevokeStarted = true, after(-time.Hour) }
 	budgetGone := forced(aDay(after(-23*time.Hour), 20)...)
 	tests := map[string]struct {
@@ -149,30 +152,43 @@ func TestDecline(t *testing.T) {
 		request RequestKind
 		reason  Reason
 	}{
-		"refresh, Limited":               {[]edit{askRefresh, limited(retry)}, Decline, RequestRefresh, RequestExecutable},
-		"revoke, Limited":                {[]edit{askRevoke, limited(retry)}, Decline, RequestRevoke, RequestExecutable},
-		"check, Limited":                 {[]edit{askCheck, limited(retry)}, Decline, RequestCheck, RequestExecutable},
-		"refresh, Named":                 {[]edit{askRefresh, named}, Decline, RequestRefresh, RequestExecutable},
-		"check, Named":                   {[]edit{askCheck, named}, Decline, RequestCheck, RequestExecutable},
-		"Legacy refresh, Limited":        {[]edit{legacy, askRefresh, limited(retry)}, Decline, RequestRefresh, RequestExecutable},
-		"check without a target":         {[]edit{legacyMissing, askCheck, limited(retry)}, Decline, RequestCheck, RequestExecutable},
-		"all of them, the revoke first":  {[]edit{askCheck, askRefresh, askRevoke, limited(retry)}, Decline, RequestRevoke, RequestExecutable},
-		"one that had to wait anyway":    {[]edit{askRefresh, forced(now), limited(retry)}, Decline, RequestRefresh, RequestExecutable},
-		"one that no budget allows":      {[]edit{askRefresh, budgetGone, limited(retry)}, Decline, RequestRefresh, RequestExecutable},
-		"a Legacy refresh after a mint":  {[]edit{legacy, askRefresh, mintedAt(now), limited(retry)}, Decline, RequestRefresh, RequestExecutable},
-		"the wait is over":               {[]edit{askRefresh, limited(now)}, Force, RequestRefresh, RequestExecutable},
-		"the wait does not bind":         {[]edit{askRefresh, limited(retry), released}, Force, RequestRefresh, RequestExecutable},
-		"a clock that was ahead":         {[]edit{askRefresh, limited(retry), failureAt(after(time.Minute))}, Force, RequestRefresh, RequestExecutable},
+		"refresh":                        {[]edit{askRefresh, named(retry)}, Decline, RequestRefresh, RequestExecutable},
+		"revoke":                         {[]edit{askRevoke, named(retry)}, Decline, RequestRevoke, RequestExecutable},
+		"check":                          {[]edit{askCheck, named(retry)}, Decline, RequestCheck, RequestExecutable},
+		"refresh, Action":                {[]edit{askRefresh, namedAction}, Decline, RequestRefresh, RequestExecutable},
+		"check, Action":                  {[]edit{askCheck, namedAction}, Decline, RequestCheck, RequestExecutable},
+		"Legacy refresh":                 {[]edit{legacy, askRefresh, named(retry)}, Decline, RequestRefresh, RequestExecutable},
+		"check without a target":         {[]edit{legacyMissing, askCheck, named(retry)}, Decline, RequestCheck, RequestExecutable},
+		"all of them, the revoke first":  {[]edit{askCheck, askRefresh, askRevoke, named(retry)}, Decline, RequestRevoke, RequestExecutable},
+		"one that had to wait anyway":    {[]edit{askRefresh, forced(now), named(retry)}, Decline, RequestRefresh, RequestExecutable},
+		"one that no budget allows":      {[]edit{askRefresh, budgetGone, named(retry)}, Decline, RequestRefresh, RequestExecutable},
+		"a Legacy refresh after a mint":  {[]edit{legacy, askRefresh, mintedAt(now), named(retry)}, Decline, RequestRefresh, RequestExecutable},
+		"the wait is over":               {[]edit{askRefresh, named(now)}, Force, RequestRefresh, RequestExecutable},
+		"the wait does not bind":         {[]edit{askRefresh, named(retry), released}, Force, RequestRefresh, RequestExecutable},
+		"a clock that was ahead":         {[]edit{askRefresh, named(retry), failureAt(after(time.Minute))}, Force, RequestRefresh, RequestExecutable},
+		"a revoke that is half done":     {[]edit{halfDone, named(retry)}, Wait, "", BackingOff},
+		"half done, Action":              {[]edit{halfDone, namedAction}, Wait, "", BackingOff},
+		"half done, and a check":         {[]edit{halfDone, askCheck, named(retry)}, Decline, RequestCheck, RequestExecutable},
+		"half done, and a refresh":       {[]edit{halfDone, askRefresh, named(retry)}, Wait, "", BackingOff},
+		"half done, the wait is over":    {[]edit{halfDone, named(now)}, Revoke, RequestRevoke, RequestExecutable},
+		"a token that is to be written":  {[]edit{askRefresh, unwritten, named(retry)}, Write, "", TokenUnwritten},
+		"suspended":                      {[]edit{askRefresh, named(retry), func(in *Inputs) { in.Suspended = true }}, Wait, "", Suspended},
+		"somebody else's Secret":         {[]edit{askRefresh, named(retry), func(in *Inputs) { in.Target.Conflict = true }}, Wait, "", NotOwner},
 		"a back-off of our own":          {[]edit{askRefresh, backedOff(retry)}, Force, RequestRefresh, RequestExecutable},
-		"a revoke that is half done":     {[]edit{halfDone, limited(retry)}, Wait, "", BackingOff},
-		"half done, and a check":         {[]edit{halfDone, askCheck, limited(retry)}, Decline, RequestCheck, RequestExecutable},
-		"half done, and a refresh":       {[]edit{halfDone, askRefresh, limited(retry)}, Wait, "", BackingOff},
-		"half done, Named":               {[]edit{halfDone, named}, Wait, "", BackingOff},
-		"half done, the wait is over":    {[]edit{halfDone, limited(now)}, Revoke, RequestRevoke, RequestExecutable},
-		"a token that is to be written":  {[]edit{askRefresh, unwritten, limited(retry)}, Write, "", TokenUnwritten},
-		"suspended":                      {[]edit{askRefresh, limited(retry), func(in *Inputs) { in.Suspended = true }}, Wait, "", Suspended},
-		"somebody else's Secret":         {[]edit{askRefresh, limited(retry), func(in *Inputs) { in.Target.Conflict = true }}, Wait, "", NotOwner},
 		"the API server refused a write": {[]edit{askRefresh, refused(retry)}, Force, RequestRefresh, RequestExecutable},
+
+		"refresh, limited, no wait named":  {[]edit{askRefresh, limited(retry)}, Force, RequestRefresh, RequestExecutable},
+		"revoke, limited, no wait named":   {[]edit{askRevoke, limited(retry)}, Revoke, RequestRevoke, RequestExecutable},
+		"check, limited, no wait named":    {[]edit{askCheck, limited(retry)}, Check, RequestCheck, RequestExecutable},
+		"refresh, the day's quota is gone": {[]edit{askRefresh, quota}, Force, RequestRefresh, RequestExecutable},
+		"revoke, the day's quota is gone":  {[]edit{askRevoke, quota}, Revoke, RequestRevoke, RequestExecutable},
+		"check, the day's quota is gone":   {[]edit{askCheck, quota}, Check, RequestCheck, RequestExecutable},
+		"Legacy refresh, limited":          {[]edit{legacy, askRefresh, limited(retry)}, Force, RequestRefresh, RequestExecutable},
+		"check without a target, limited":  {[]edit{legacyMissing, askCheck, limited(retry)}, Issue, RequestCheck, RequestExecutable},
+		"limited, and it has to wait":      {[]edit{askRefresh, forced(now), limited(retry)}, Wait, "", BackingOff},
+		"limited, and no budget":           {[]edit{askRefresh, budgetGone, limited(retry)}, Wait, "", BackingOff},
+		"limited, half done":               {[]edit{halfDone, limited(retry)}, Wait, "", BackingOff},
+		"limited, half done, and a check":  {[]edit{halfDone, askCheck, limited(retry)}, Check, RequestCheck, RequestExecutable},
 	}
 	for name, test := range tests {
 		d := Decide(now, healthy(append([]edit{checked(now)}, test.edits...)...))
@@ -184,8 +200,10 @@ func TestDecline(t *testing.T) {
 		}
 	}
 	// While it backs off, a half-done revoke is woken when the wait is over.
-	if d := Decide(now, healthy(checked(now), halfDone, limited(after(30*time.Second)))); !d.At.Equal(after(30 * time.Second)) {
-		t.Errorf("half done: wakes at %s", d.At)
+	for name, wait := range map[string]edit{"limited": limited(after(30 * time.Second)), "named": named(after(30 * time.Second))} {
+		if d := Decide(now, healthy(checked(now), halfDone, wait)); !d.At.Equal(after(30 * time.Second)) {
+			t.Errorf("half done, %s: wakes at %s", name, d.At)
+		}
 	}
 }
 

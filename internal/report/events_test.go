@@ -63,22 +63,22 @@ func TestRequestEvents(t *testing.T) {
 		refresh.RequestCheck: "RequestedCheck", refresh.RequestRefresh: "RequestedRefresh", refresh.RequestRevoke: "RequestedRevoke",
 	}
 	for _, kind := range refresh.RequestKinds() {
-		if e := RequestDone(kind); e.Type != corev1.EventTypeNormal || e.Reason != reasons[kind] || e.Note == "" {
+		if e := requestDone(kind); e.Type != corev1.EventTypeNormal || e.Reason != reasons[kind] || e.Note == "" {
 			t.Errorf("%s done: %+v", kind, e)
 		}
-		e := RequestFailed(kind, "WeChat named a wait")
+		e := requestFailed(kind, "WeChat named a wait")
 		if e.Type != corev1.EventTypeWarning || e.Reason != reasons[kind] || !strings.HasSuffix(e.Note, "set a new value for another one: WeChat named a wait") {
 			t.Errorf("%s failed: %+v", kind, e)
 		}
 	}
-	if e := RefreshedNothing(); e.Type != corev1.EventTypeWarning || e.Reason != "RequestedRefresh" || !strings.Contains(e.Note, "same token") {
+	if e := refreshedNothing(); e.Type != corev1.EventTypeWarning || e.Reason != "RequestedRefresh" || !strings.Contains(e.Note, "same token") {
 		t.Errorf("refreshed nothing: %+v", e)
 	}
 	e := ForeignFetcher("wx0123456789abcdef", 2)
 	if e.Type != corev1.EventTypeWarning || e.Reason != "ForeignFetcher" || !strings.HasPrefix(e.Note, "2 tokens died early") || !strings.Contains(e.Note, "wx0123456789abcdef") {
 		t.Errorf("foreign fetcher: %+v", e)
 	}
-	if e := RequestFailed(refresh.RequestCheck, strings.Repeat("a", 3000)); len(e.Note) != 1000 || !strings.HasSuffix(e.Note, "a...") {
+	if e := requestFailed(refresh.RequestCheck, strings.Repeat("a", 3000)); len(e.Note) != 1000 || !strings.HasSuffix(e.Note, "a...") {
 		t.Errorf("a note of %d bytes; the API server refuses more than 1024", len(e.Note))
 	}
 }

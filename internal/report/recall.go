@@ -3,6 +3,8 @@
 package report
 
 import (
+	"time"
+
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
@@ -83,4 +85,10 @@ func (p *Progress) End(o Outcome) {
 // Requested returns the value of a request annotation; "" for none.
 func (o Observation) Requested(kind refresh.RequestKind) string {
 	return request.Value(o.Resource, kind)
+}
+
+// HalfRevoked returns the state of a revoke after a forced call that another one has to follow.
+func HalfRevoked(r *v1alpha1.RevocationStatus, now time.Time) *v1alpha1.RevocationStatus {
+	at := wholeSeconds(now)
+	return &v1alpha1.RevocationStatus{Value: r.Value, Victim: r.Victim, FirstForcedTime: &at}
 }

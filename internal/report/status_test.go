@@ -23,7 +23,7 @@ func TestStatus(t *testing.T) {
 	o := observation()
 	o.Resource.Spec.Target.Name = "shop-token"
 	holding(&o)
-	o.AcceptedCredentials, o.CredentialsVersion, o.WrittenVersion = "uid/7", "uid/8", "43"
+	o.CredentialsSecret, o.WrittenVersion = CredentialsSecret{Version: "uid/8", Accepted: "uid/7"}, "43"
 	o.Resource.Status.TargetResourceVersion = "40"
 	o.Progress = Progress{
 		Handled:    v1alpha1.HandledRequests{Check: "now"},

@@ -118,7 +118,7 @@ func (s situation) observation() Observation {
 	o.Target.Conflict, o.Target.Terminating = s.claim == target.Conflict, s.claim == target.Terminating
 	if s.credentials != "" {
 		o.Credentials = refresh.Credentials{Missing: true, Malformed: s.credentials == v1alpha1.ReasonCredentialsMalformed}
-		o.CredentialsProblem, o.CredentialsMessage = s.credentials, "what is wrong with the credentials"
+		o.CredentialsSecret.Problem, o.CredentialsSecret.Message = s.credentials, "what is wrong with the credentials"
 	}
 	o.Inputs.Token.Had = s.had
 	if s.valid {

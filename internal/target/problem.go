@@ -40,7 +40,7 @@ func RefusalMessage(err error) string {
 	}
 }
 
-// DelayMessage returns why a write did not happen that may work the next time.
+// DelayMessage returns why a request did not work that may work the next time, without the data that an answer may quote.
 func DelayMessage(err error) string {
 	var status apierrors.APIStatus
 	switch {
