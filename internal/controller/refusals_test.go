@@ -264,7 +264,7 @@ func actions() map[string]action {
 	idle := func(*simulation) {}
 	return map[string]action{
 		"issue":                    {nil, (*simulation).removeTarget, "", 6, 1},
-		"rotation":                 {untilDue, idle, "", 150, 1}, // each 10 s in the handover window
+		"rotation":                 {untilDue, idle, "", 150, 2}, // each 10 s in the handover window; a check may come just before the overlap
 		"labels":                   {nil, editing(label), "", 4, 0},
 		"owner reference":          {nil, editing(retain), "", 4, 0},
 		"check without a target":   {nil, without(refresh.RequestCheck), refresh.RequestCheck, 6, 1},
