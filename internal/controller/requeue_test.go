@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"testing"
+	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+)
+
+// Work that a token's life depends on goes before checks.
+func TestRequeue(t *testing.T) {
+	at := func(d time.Duration) time.Time { return unitNow.Add(d) }
+	for name, test := range map[string]struct {
+		d        refresh.Decision
+		after    time.Duration
+		priority int // -1 for none
+	}{
+		"nothing but an event":        {refresh.Decision{}, 0, -1},
+		"nothing, and a token is due": {refresh.Decision{DueAt: at(time.Hour)}, 0, -1},
+		"a check":                     {refresh.Decision{At: at(time.Minute), DueAt: at(time.Hour)}, time.Minute, 0},
+		"no token":                    {refresh.Decision{At: at(time.Minute)}, time.Minute, 0},
+		"a rotation":                  {refresh.Decision{At: at(time.Hour), DueAt: at(time.Hour)}, time.Hour, dueRotationPriority},
+		"the retry of one":            {refresh.Decision{At: at(2 * time.Hour), DueAt: at(time.Hour)}, 2 * time.Hour, dueRotationPriority},
+		"at once":                     {refresh.Decision{At: unitNow}, time.Millisecond, 0},
+		"long ago":                    {refresh.Decision{At: at(-time.Hour)}, time.Millisecond, 0},
+	} {
+		result := requeue(unitNow, test.d)
+		priority := -1
+		if result.Priority != nil {
+			priority = *result.Priority
+		}
+		if result.RequeueAfter != test.after || priority != test.priority {
+			t.Errorf("%s: after %s with priority %d", name, result.RequeueAfter, priority)
+		}
+	}
+}
