@@ -74,7 +74,7 @@ func TestConcernedBySecrets(t *testing.T) {
 	} {
 		r := neighbourhood(t)
 		var direct []string
-		for _, req := range r.concernedBy(test.secret) {
+		for _, req := range r.concernedBy(t.Context(), test.secret) {
 			direct = append(direct, req.String())
 		}
 		slices.Sort(direct)
@@ -106,7 +106,7 @@ func TestConcernedBySecrets(t *testing.T) {
 // A resource that had no pass yet wrote nothing, so each Secret of its own concerns it.
 func TestConcernedBeforeTheFirstPass(t *testing.T) {
 	r, _ := unitReconciler(t, resourceNamed("shop", v1alpha1.ModeStable))
-	if got := r.concernedBy(secretAt("shop", "", "")); len(got) != 1 || got[0].NamespacedName != named("shop") {
+	if got := r.concernedBy(t.Context(), secretAt("shop", "", "")); len(got) != 1 || got[0].NamespacedName != named("shop") {
 		t.Errorf("%v", got)
 	}
 }
@@ -141,7 +141,7 @@ func TestDeletionIsNoted(t *testing.T) {
 		"a stranger":  {secretAt("database", "d", "11"), nil},
 	} {
 		r := neighbourhood(t)
-		if !r.secretChanged().Delete(event.DeleteEvent{Object: test.secret}) {
+		if !r.secretChanged(t.Context()).Delete(event.DeleteEvent{Object: test.secret}) {
 			t.Errorf("%s: the event is dropped", name)
 		}
 		shop := &r.states.find(named("shop")).gate
@@ -161,11 +161,11 @@ func TestDeletionIsNoted(t *testing.T) {
 func TestUpdatesThatCount(t *testing.T) {
 	r := neighbourhood(t)
 	same := event.UpdateEvent{ObjectOld: secretAt("shop", "s", "10"), ObjectNew: secretAt("shop", "s", "10")}
-	if r.secretChanged().Update(same) {
+	if r.secretChanged(t.Context()).Update(same) {
 		t.Error("the same Secret counts")
 	}
 	same.ObjectNew = secretAt("shop", "s", "11")
-	if !r.secretChanged().Update(same) {
+	if !r.secretChanged(t.Context()).Update(same) {
 		t.Error("another version of a Secret does not count")
 	}
 	for name, test := range map[string]struct {
