@@ -105,18 +105,12 @@ func (p *observer) observeEnd(o *report.Observation, unattested bool) {
 			return
 		}
 	}
-	if at := &p.state.verdict.At; unattested && p.contradicted() && o.ClockSynced {
+	if at := &p.state.verdict.At; unattested && p.state.contradicted(p.resource.Status.Token) && o.ClockSynced {
 		if at.IsZero() || refresh.IsInFuture(*at, o.Now) {
 			*at = o.Now
 		}
 		t.ReplaceBy = at.Add(replaceUnattestedAfter)
 	}
-}
-
-// contradicted reports whether the operator knows of another token than the one in the Secret.
-func (p *observer) contradicted() bool {
-	s := p.resource.Status.Token
-	return p.state.foreignTokenWritten() || s != nil && s.Fingerprint != "" && s.Fingerprint != p.state.verdict.Fingerprint
 }
 
 // observePending finds a token that waits to be written. One that has ended, or that is for an appid or mode that the spec has left, is

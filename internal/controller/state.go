@@ -209,3 +209,9 @@ func (s *resourceState) failureBinds(generation int64, credentialsVersion string
 func (s *resourceState) foreignTokenWritten() bool {
 	return s.verdict.Holding == target.HoldsUnattested && s.stored != nil && s.stored.Fingerprint != s.verdict.Fingerprint
 }
+
+// contradicted reports whether the operator knows of another token than the one in the Secret. status is what the status says; nil for
+// nothing.
+func (s *resourceState) contradicted(status *v1alpha1.TokenStatus) bool {
+	return s.foreignTokenWritten() || status != nil && status.Fingerprint != "" && status.Fingerprint != s.verdict.Fingerprint
+}
