@@ -50,7 +50,7 @@ func (p *observer) mintAllowedAt(o *report.Observation) time.Time {
 		expiresAt = o.Token.ExpiresAt
 	}
 	at := refresh.Later(acct.MintNotBefore(expiresAt, o.Now), refresh.EarliestNext(p.state.last.Asked, askAgainAfter, o.Now))
-	if m := acct.Minted(); m.Replaces(o.Stored.Fingerprint, o.Stored.IssuedAt) {
+	if m := acct.Minted(); m.Replaces(o.Stored.Fingerprint, o.Stored.IssuedAt) && !o.Intent.MintAgain() {
 		at = refresh.Later(at, refresh.EarliestNext(m.At, copyWithin, o.Now)) // another member has the newer token, or will soon
 	}
 	if mark := o.Unanswered; !mark.IsZero() {
