@@ -20,6 +20,9 @@ const (
 	ModeLegacy Mode = "Legacy"
 )
 
+// Modes returns all modes.
+func Modes() []Mode { return []Mode{ModeStable, ModeLegacy} }
+
 // DeletionPolicy says what becomes of the target Secret when its
 // WeChatAppToken is deleted.
 // +kubebuilder:validation:Enum=Delete;Retain
