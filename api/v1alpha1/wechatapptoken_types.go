@@ -20,6 +20,9 @@ const (
 	ModeLegacy Mode = "Legacy"
 )
 
+// Modes returns all modes.
+func Modes() []Mode { return []Mode{ModeStable, ModeLegacy} }
+
 // DeletionPolicy says what becomes of the target Secret when its
 // WeChatAppToken is deleted.
 // +kubebuilder:validation:Enum=Delete;Retain
@@ -263,8 +266,8 @@ type WeChatAppTokenStatus struct {
 	// +kubebuilder:validation:MaxLength=64
 	TargetResourceVersion string `json:"targetResourceVersion,omitempty"`
 
-	// credentialsVersion is <uid>/<resourceVersion> of the credentials Secret that
-	// was last used.
+	// credentialsVersion is <uid>/<resourceVersion> of the credentials Secret
+	// with which WeChat last issued a token.
 	// +optional
 	// +kubebuilder:validation:MaxLength=128
 	CredentialsVersion string `json:"credentialsVersion,omitempty"`

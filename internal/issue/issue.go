@@ -23,6 +23,8 @@ import (
 // Issuer gets tokens of one WeChat endpoint. What WeChat refuses is part of the effect. An error is a *WriteError, or says that the API
 // server could not be read.
 type Issuer interface {
+	// Traits returns how the tokens behave.
+	Traits() refresh.Traits
 	// Issue gets a token because of the decision's reason, without being asked to.
 	Issue(ctx context.Context, s Step) (report.Effect, error)
 	// Check asks WeChat about the stored token.
@@ -74,6 +76,9 @@ func (e Env) For(mode v1alpha1.Mode) Issuer {
 	}
 	return stable{e}
 }
+
+// Traits returns how the tokens of a mode behave.
+func Traits(mode v1alpha1.Mode) refresh.Traits { return Env{}.For(mode).Traits() }
 
 func (e Env) wakeAll(ctx context.Context, names []types.NamespacedName) {
 	for _, name := range names {

@@ -30,6 +30,8 @@ import (
 // it is written.
 type legacy struct{ Env }
 
+func (legacy) Traits() refresh.Traits { return refresh.Legacy() }
+
 // Issue gets a token in a way that costs no mint, if there is one, or else mints.
 func (i legacy) Issue(ctx context.Context, s Step) (report.Effect, error) {
 	return i.mint(ctx, s, true)

@@ -17,7 +17,6 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
@@ -191,12 +190,4 @@ func Superseded(o report.Observation, t *report.Pending, acct *account.Account) 
 		return false // nobody wrote a token since this mint began, or WeChat refuses what was written
 	}
 	return t.Unmarked || o.Record.IssuedAt.After(t.IssuedAt)
-}
-
-// Traits returns how the tokens of a mode behave.
-func Traits(mode v1alpha1.Mode) refresh.Traits {
-	if mode == v1alpha1.ModeLegacy {
-		return refresh.Legacy()
-	}
-	return refresh.Stable()
 }

@@ -22,6 +22,8 @@ const expirySlack = 30 * time.Second
 // token that is valid now.
 type stable struct{ Env }
 
+func (stable) Traits() refresh.Traits { return refresh.Stable() }
+
 func (i stable) Issue(ctx context.Context, s Step) (report.Effect, error) {
 	if !i.beginCheck(s) {
 		return report.Effect{}, nil

@@ -7,6 +7,7 @@ package target
 import (
 	"encoding/json"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,7 +67,7 @@ func DecodeRecord(annotations map[string]string) Record {
 
 // Complete reports whether the record describes a token with all that a status needs: its times and its mode.
 func (r Record) Complete() bool {
-	return !r.IssuedAt.IsZero() && !r.ExpiresAt.IsZero() && (r.Mode == v1alpha1.ModeStable || r.Mode == v1alpha1.ModeLegacy)
+	return !r.IssuedAt.IsZero() && !r.ExpiresAt.IsZero() && slices.Contains(v1alpha1.Modes(), r.Mode)
 }
 
 // Encode returns the annotations of the record, the inverse of DecodeRecord. A key whose value is empty is to be absent.

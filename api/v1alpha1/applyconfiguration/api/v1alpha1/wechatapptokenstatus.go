@@ -33,8 +33,8 @@ type WeChatAppTokenStatusApplyConfiguration struct {
 	// targetResourceVersion is the Secret's resourceVersion after the operator's
 	// last write.
 	TargetResourceVersion *string `json:"targetResourceVersion,omitempty"`
-	// credentialsVersion is <uid>/<resourceVersion> of the credentials Secret that
-	// was last used.
+	// credentialsVersion is <uid>/<resourceVersion> of the credentials Secret
+	// with which WeChat last issued a token.
 	CredentialsVersion *string `json:"credentialsVersion,omitempty"`
 	// lastError tells why the last attempt failed; absent when it worked.
 	LastError *RefreshErrorApplyConfiguration `json:"lastError,omitempty"`
