@@ -241,7 +241,8 @@ func (p *observer) judge(o *report.Observation, snapshot target.Snapshot) {
 	if o.Stored = p.storedToken(o); o.Stored.Fingerprint != "" {
 		outdated = p.outdated(o)
 	}
-	if v.Holding == target.HoldsOther || p.state.foreignTokenWritten() || outdated {
+	judgedBefore := last.UID == v.UID && last.ResourceVersion == v.ResourceVersion // nobody changed it since
+	if !judgedBefore && (v.Holding == target.HoldsOther || p.state.foreignTokenWritten() || outdated) {
 		p.state.repairs = p.state.repairs.Noted(now)
 	}
 }

@@ -297,7 +297,7 @@ func TestRefusedActions(t *testing.T) {
 	// The value tells whether the refusal passes by itself. What TestRefused has besides is handled in the same way.
 	kinds := map[string]bool{
 		"conflict": true, "already exists": true, "not found": true, "server error": true, "no answer": true,
-		"forbidden": false, "webhook says no": false, "namespace ends": false,
+		"invalid": false, "forbidden": false, "webhook says no": false, "namespace ends": false,
 	}
 	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
 		for name, action := range actions() {

@@ -179,16 +179,15 @@ func (p *plan) checkDue() bool {
 	if !p.stored() || p.backingOff() {
 		return false
 	}
-	doubtful := p.in.Token.Doubtful && !p.now.Before(p.in.Token.CheckNotBefore)
-	return doubtful || p.causeChanged() || !p.now.Before(p.checkAt)
+	early := (p.in.Token.Doubtful || p.causeChanged()) && !p.now.Before(p.in.Token.CheckNotBefore)
+	return early || !p.now.Before(p.checkAt)
 }
 
 // causeChanged reports whether spec or credentials are others than those that failed, and a check can tell whether the failure is over.
 // The check of a token that was issued by a mint says nothing about what the next mint will meet.
 func (p *plan) causeChanged() bool {
 	f := p.in.Failure
-	tells := f != nil && (!p.in.Traits.EndsOlder || f.Class != token.Action)
-	return tells && !f.Binds && !p.now.Before(p.in.Token.CheckNotBefore)
+	return f != nil && !f.Binds && (!p.in.Traits.EndsOlder || f.Class != token.Action)
 }
 
 // mintUnfinished reports whether a mark was left by a mint whose answer was lost. An errcode that arrived at or after the mark is
@@ -277,7 +276,7 @@ func (p *plan) wakeFor(reason Reason) time.Time {
 		}
 	default: // an event ends these, or the next look
 	}
-	for _, at := range [...]time.Time{p.requestAt(), p.memberHeldUntil, p.doubtAt()} {
+	for _, at := range [...]time.Time{p.requestAt(), p.memberHeldUntil, p.earlyCheckAt()} {
 		if p.now.Before(at) {
 			wake = earliest(wake, at)
 		}
@@ -288,9 +287,9 @@ func (p *plan) wakeFor(reason Reason) time.Time {
 	return earliest(wake, p.now.Add(p.in.CheckInterval))
 }
 
-// doubtAt returns when a doubtful token may be checked; zero for one that is not doubtful.
-func (p *plan) doubtAt() time.Time {
-	if p.stored() && p.in.Token.Doubtful {
+// earlyCheckAt returns when a token may be checked that is doubtful, or whose check tells whether a failure is over; zero for others.
+func (p *plan) earlyCheckAt() time.Time {
+	if p.stored() && (p.in.Token.Doubtful || p.causeChanged()) {
 		return p.in.Token.CheckNotBefore
 	}
 	return time.Time{}

@@ -294,6 +294,10 @@ func TestCauseChanged(t *testing.T) {
 			t.Errorf("%s: %s %s, want %s", name, d.Action, d.Reason, test.reason)
 		}
 	}
+	// Just after a call, the check is made as soon as the next one may be.
+	if d := Decide(now, healthy(checked(now), changed(token.Action), checkNotBefore(soon))); d.Action != Wait || !d.At.Equal(soon) {
+		t.Errorf("just called: %s at %s, want %s", d.Action, d.At, soon)
+	}
 }
 
 // Members whose answers contradict each other make each other's tokens doubtful, and are checked at a pace.

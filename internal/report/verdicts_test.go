@@ -93,7 +93,7 @@ func holding(o *Observation) {
 		IssuedAt: expiry.Add(-2 * time.Hour), ExpiresAt: expiry,
 	}
 	o.Target.Exists, o.Holding = true, target.HoldsKnown
-	o.Inputs.Token = refresh.Token{
+	o.Token = refresh.Token{
 		Fingerprint: o.Stored.Fingerprint, IssuedAt: o.Stored.IssuedAt, ExpiresAt: expiry, CheckedAt: after(-time.Second), Had: true,
 	}
 }
