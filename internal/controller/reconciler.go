@@ -37,7 +37,7 @@ import (
 const stepsPerPass = 5
 
 // dueRotationPriority puts due rotations before events and checks, whose priority is 0. The first pass over a resource after a start
-// comes last: controller-runtime gives it -100 (docs/adr/0024).
+// comes last: controller-runtime gives it -100 (docs/scaling.md).
 const dueRotationPriority = 10
 
 // errCacheBehind says that a cache has not seen the last write of this process. The pass ends and is repeated soon.

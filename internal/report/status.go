@@ -60,8 +60,10 @@ func tokenStatus(o Observation) *v1alpha1.TokenStatus {
 	if t.Fingerprint == "" {
 		return nil
 	}
-	if !t.Believable(o.Now) || t.Unattested && !o.Token.ReplaceBy.IsZero() {
-		return o.Resource.Status.Token // what is not believed, or is about to be replaced, must not become what is
+	last := o.Resource.Status.Token
+	contradicted := t.Unattested && last != nil && last.Fingerprint != "" && last.Fingerprint != t.Fingerprint
+	if contradicted || !t.Believable(o.Now) {
+		return last // what is not proven must not become the proof
 	}
 	s := &v1alpha1.TokenStatus{Mode: t.Mode, IssueTime: wholeSeconds(t.IssuedAt), ExpirationTime: wholeSeconds(t.ExpiresAt)}
 	if !t.Unattested {
