@@ -235,12 +235,12 @@ func (m timedManager) replaceQueue(r manager.Runnable) error {
 		return fmt.Errorf("%T has no NewQueue any more", r)
 	}
 	operators := field.Interface().(newQueue)
-	field.Set(reflect.ValueOf(newQueue(func(name string, limiter workqueue.TypedRateLimiter[ctrl.Request]) workqueue.TypedRateLimitingInterface[ctrl.Request] {
+	field.Set(reflect.ValueOf(func(name string, limiter workqueue.TypedRateLimiter[ctrl.Request]) workqueue.TypedRateLimitingInterface[ctrl.Request] {
 		q := &queue{PriorityQueue: operators(name, limiter).(priorityqueue.PriorityQueue[ctrl.Request]), clock: m.world.clock, waiting: map[ctrl.Request]*waiting{}}
 		m.world.operators.mu.Lock()
 		defer m.world.operators.mu.Unlock()
 		m.world.operators.queues = append(m.world.operators.queues, q)
 		return q
-	})))
+	}))
 	return nil
 }
