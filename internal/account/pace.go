@@ -121,9 +121,17 @@ func (a *Account) BeginUnrequestedMint(now time.Time) (undo func()) {
 	if p.bucket == nil {
 		p.bucket = rate.NewLimiter(rate.Every(mintEvery), mintBurst)
 	}
+	last := p.lastMint
 	p.lastMint = now
 	taken := p.bucket.ReserveN(now, 1)
-	return func() { taken.CancelAt(now) }
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		taken.CancelAt(now)
+		if a.pace.lastMint.Equal(now) {
+			a.pace.lastMint = last
+		}
+	}
 }
 
 // BeginRequestedMint counts a requested mint or a forced call against the account's budget. The returned function takes it back, for a

@@ -33,7 +33,7 @@ func RequestKinds() [3]RequestKind {
 	return [...]RequestKind{RequestRevoke, RequestRefresh, RequestCheck}
 }
 
-// actionFor returns the action that carries a request out. Where there is no token, a check gets one.
+// actionFor returns the action that carries a request out. Where there is no token to ask about, a check gets one.
 func (p *plan) actionFor(kind RequestKind) Action {
 	if p.mustDecline(kind) {
 		return Decline
@@ -44,12 +44,17 @@ func (p *plan) actionFor(kind RequestKind) Action {
 	case RequestRefresh:
 		return Force
 	case RequestCheck:
-		if !p.in.Target.Exists {
+		if !p.in.Target.Exists || p.checkNeedsMint() {
 			return Issue
 		}
 		return Check
 	}
 	return Wait
+}
+
+// checkNeedsMint reports whether a check on request needs a mint, because there is no token to ask about.
+func (p *plan) checkNeedsMint() bool {
+	return p.in.Traits.EndsOlder && (!p.in.Target.Exists || p.in.Target.Tampered)
 }
 
 // Requests are those that were made and not handled yet.
@@ -105,7 +110,7 @@ func (p *plan) executableAt(kind RequestKind) (at time.Time, made bool) {
 		return p.forcedAt(2), true
 	case kind == RequestRefresh && r.Refresh && r.RevokeStarted.IsZero():
 		return Later(p.forcedAt(1), EarliestNext(p.in.Account.LastMint, p.in.Traits.AfterMint, p.now)), true
-	case kind == RequestCheck && r.Check && p.in.Traits.EndsOlder && !p.in.Target.Exists:
+	case kind == RequestCheck && r.Check && p.checkNeedsMint():
 		// It is a mint, and who asks for checks may not have more mints than the account can bear.
 		return Later(p.in.Account.MintNotBefore, p.in.Account.MintEndsBy), true
 	case kind == RequestCheck && r.Check:
