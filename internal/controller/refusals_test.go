@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
+)
+
+// simulation is one resource, its Secrets in a fake client, a stand-in for WeChat, and a clock that moves as the passes ask for it.
+type simulation struct {
+	*testing.T
+	client.WithWatch
+
+	reconciler *Reconciler
+	wechat     *wechattest.Server
+	events     *events.FakeRecorder
+	offset     atomic.Int64
+	// due is when the next pass over each resource begins, and retries are its passes in a row that returned an error.
+	due     map[types.NamespacedName]time.Time
+	retries map[types.NamespacedName]int
+
+	// refusal is the answer to every write of the target; nil for none.
+	refusal error
+	// writes counts the attempts to write the target, rehearsals included. passes counts the passes.
+	writes, passes int
+}
+
+func (s *simulation) now() time.Time { return unitNow.Add(time.Duration(s.offset.Load())) }
+
+func newSimulation(t *testing.T, mode v1alpha1.Mode) *simulation {
+	t.Helper()
+	s := &simulation{T: t, due: map[types.NamespacedName]time.Time{}, retries: map[types.NamespacedName]int{}, events: events.NewFakeRecorder(1000)}
+	var err error
+	if s.wechat, err = wechattest.NewServer(wechattest.Options{Now: s.now}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.wechat.Close)
+	s.wechat.SetApp(wechattest.App{ID: unitAppID, Secret: unitAppSecret})
+	api, err := wechat.New(wechat.Options{Endpoints: []string{s.wechat.URL()}, Wall: s.now, Monotonic: s.now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.WithWatch = unitClient(t, interceptor.Funcs{Create: s.create, Patch: s.patch},
+		resourceNamed("shop", mode),
+		&corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "credentials", UID: "credentials"},
+			Type:       corev1.SecretTypeOpaque, Data: map[string][]byte{"appSecret": []byte(unitAppSecret)},
+		})
+	s.reconciler = New(Options{Client: s, Live: s, WeChat: api, Events: s.events, MaxConcurrentReconciles: 1})
+	s.wake("shop")
+	return s
+}
+
+func (s *simulation) create(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
+	if o.GetName() == "shop" && o.GetUID() == "" {
+		s.writes++
+		if s.refusal != nil {
+			return s.refusal
+		}
+		o.SetUID(uuid.NewUUID())
+	}
+	return c.Create(ctx, o, opts...)
+}
+
+func (s *simulation) patch(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
+	if o.GetObjectKind().GroupVersionKind().Kind == "Secret" {
+		s.writes++
+		if s.refusal != nil {
+			return s.refusal
+		}
+	}
+	return c.Patch(ctx, o, p, opts...)
+}
+
+// wake starts a pass over a resource, as an event does.
+func (s *simulation) wake(name string) { s.due[named(name)] = s.now() }
+
+// run lets this much time pass, and makes all passes that are due meanwhile.
+func (s *simulation) run(span time.Duration) {
+	s.Helper()
+	end := s.now().Add(span)
+	for {
+		for len(s.reconciler.wake.events) > 0 {
+			s.wake((<-s.reconciler.wake.events).Object.GetName())
+		}
+		names := slices.SortedFunc(maps.Keys(s.due), func(a, b types.NamespacedName) int { return s.due[a].Compare(s.due[b]) })
+		if len(names) == 0 || s.due[names[0]].After(end) {
+			break
+		}
+		if ahead := s.due[names[0]].Sub(s.now()); ahead > 0 {
+			s.offset.Add(int64(ahead))
+		}
+		s.pass(names[0])
+	}
+	s.offset.Add(int64(end.Sub(s.now())))
+}
+
+func (s *simulation) pass(name types.NamespacedName) {
+	s.Helper()
+	if s.passes++; s.passes > 20_000 {
+		s.Fatal("the passes do not end")
+	}
+	result, err := s.reconciler.Reconcile(s.Context(), ctrl.Request{NamespacedName: name})
+	delete(s.due, name)
+	switch {
+	case err != nil:
+		s.due[name] = s.now().Add(min(retryMax, retryBase<<min(s.retries[name], 10)))
+		s.retries[name]++
+		return
+	case result.RequeueAfter > 0:
+		s.due[name] = s.now().Add(result.RequeueAfter)
+	}
+	s.retries[name] = 0
+}
+
+func (s *simulation) resource() *v1alpha1.WeChatAppToken {
+	s.Helper()
+	r := &v1alpha1.WeChatAppToken{}
+	if err := s.Get(s.Context(), named("shop"), r); err != nil {
+		s.Fatal(err)
+	}
+	return r
+}
+
+// edit changes the resource, as a person does.
+func (s *simulation) edit(change func(*v1alpha1.WeChatAppToken)) {
+	s.Helper()
+	r := s.resource()
+	spec := r.Spec
+	change(r)
+	if spec.Target.DeletionPolicy != r.Spec.Target.DeletionPolicy || len(spec.Target.Labels) != len(r.Spec.Target.Labels) {
+		r.Generation++
+	}
+	if err := s.Update(s.Context(), r); err != nil {
+		s.Fatal(err)
+	}
+	s.wake("shop")
+}
+
+// ask makes a request. The value is its kind.
+func (s *simulation) ask(kind refresh.RequestKind) {
+	s.Helper()
+	s.edit(func(r *v1alpha1.WeChatAppToken) {
+		metav1.SetMetaDataAnnotation(&r.ObjectMeta, request.Annotation(kind), string(kind))
+	})
+}
+
+// handled reports whether a request had its attempt.
+func (s *simulation) handled(kind refresh.RequestKind) bool {
+	s.Helper()
+	h := s.resource().Status.HandledRequests
+	return h != nil && *request.Handled(h, kind) == string(kind)
+}
+
+// target returns the data of the target; nil for none.
+func (s *simulation) target() map[string][]byte {
+	s.Helper()
+	secret := &corev1.Secret{}
+	if err := s.Get(s.Context(), named("shop"), secret); client.IgnoreNotFound(err) != nil {
+		s.Fatal(err)
+	}
+	return secret.Data
+}
+
+// removeTarget deletes the target, as a person does.
+func (s *simulation) removeTarget() {
+	s.Helper()
+	if err := s.Delete(s.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop"}}); err != nil {
+		s.Fatal(err)
+	}
+	s.wake("shop")
+}
+
+// isReady reports whether the status says so, and the target holds a token that WeChat accepts.
+func (s *simulation) isReady() bool {
+	s.Helper()
+	for _, c := range s.resource().Status.Conditions {
+		if c.Type == v1alpha1.ConditionReady && c.Status == metav1.ConditionTrue {
+			return s.wechat.Valid(string(s.target()["access_token"]))
+		}
+	}
+	return false
+}
+
+// calls counts the calls that issue a token.
+func (s *simulation) calls() int {
+	return s.wechat.Count(wechattest.Filter{Endpoint: wechattest.EndpointStable}) + s.wechat.Count(wechattest.Filter{Endpoint: wechattest.EndpointLegacy})
+}
+
+// A healthy resource gets its token, keeps it, and writes nothing in between.
+func TestSimulation(t *testing.T) {
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		s := newSimulation(t, mode)
+		s.run(time.Minute)
+		if !s.isReady() {
+			t.Fatalf("%s: %+v", mode, s.resource().Status)
+		}
+		writes := s.writes
+		if s.run(90 * time.Minute); s.writes != writes || !s.isReady() {
+			t.Errorf("%s: %d writes without a reason", mode, s.writes-writes)
+		}
+		if s.run(12 * time.Hour); !s.isReady() || s.writes > writes+14 {
+			t.Errorf("%s: %d writes in 12 hours, ready %t", mode, s.writes-writes, s.isReady())
+		}
+	}
+}
+
+// action is something that ends in a write of the target.
+type action struct {
+	// prepare is done while writes are taken; nil for nothing. begin is done when they are refused.
+	prepare, begin func(*simulation)
+	// request is the one that it carries out; empty for none.
+	request refresh.RequestKind
+	// writes and calls are how many there may be within ten minutes of a refusal that somebody has to end. The first attempts are 5 s and
+	// 15 s apart.
+	writes, calls int
+}
+
+// actions are all that write the target.
+func actions() map[string]action {
+	retain := func(r *v1alpha1.WeChatAppToken) { r.Spec.Target.DeletionPolicy = v1alpha1.DeletionRetain }
+	label := func(r *v1alpha1.WeChatAppToken) {
+		r.Spec.Target.Labels = map[string]v1alpha1.LabelValue{"team": "shop"}
+	}
+	asking := func(kind refresh.RequestKind) func(*simulation) { return func(s *simulation) { s.ask(kind) } }
+	without := func(kind refresh.RequestKind) func(*simulation) {
+		return func(s *simulation) { s.removeTarget(); s.run(5 * time.Second); s.ask(kind) }
+	}
+	editing := func(change func(*v1alpha1.WeChatAppToken)) func(*simulation) {
+		return func(s *simulation) { s.edit(change) }
+	}
+	untilDue := func(s *simulation) { s.run(s.resource().Status.NextRefreshTime.Sub(s.now()) - time.Second) }
+	halfDone := func(s *simulation) { s.ask(refresh.RequestRevoke); s.run(20 * time.Second) }
+	idle := func(*simulation) {}
+	return map[string]action{
+		"issue":                    {nil, (*simulation).removeTarget, "", 6, 1},
+		"rotation":                 {untilDue, idle, "", 150, 1}, // each 10 s in the handover window
+		"labels":                   {nil, editing(label), "", 4, 0},
+		"owner reference":          {nil, editing(retain), "", 4, 0},
+		"check without a target":   {nil, without(refresh.RequestCheck), refresh.RequestCheck, 6, 1},
+		"refresh":                  {nil, asking(refresh.RequestRefresh), refresh.RequestRefresh, 6, 2},
+		"refresh without a target": {nil, without(refresh.RequestRefresh), refresh.RequestRefresh, 6, 2},
+		"revoke":                   {nil, asking(refresh.RequestRevoke), refresh.RequestRevoke, 6, 1},
+		"revoke without a target":  {nil, without(refresh.RequestRevoke), refresh.RequestRevoke, 6, 2},
+		"second call of a revoke":  {halfDone, idle, refresh.RequestRevoke, 6, 1},
+		"a target with other data": {nil, (*simulation).tamper, "", 6, 1},
+	}
+}
+
+// tamper replaces the token in the target, as somebody does who may edit it.
+func (s *simulation) tamper() {
+	s.Helper()
+	secret := &corev1.Secret{}
+	if err := s.Get(s.Context(), named("shop"), secret); err != nil {
+		s.Fatal(err)
+	}
+	secret.Data["access_token"] = []byte("planted")
+	if err := s.Update(s.Context(), secret); err != nil {
+		s.Fatal(err)
+	}
+	s.wake("shop")
+}
+
+// Whatever a write is for, and however the API server refuses it: the attempts follow a back-off, a request has one attempt, and all is
+// well once the writes are taken again.
+func TestRefusedActions(t *testing.T) {
+	// The value tells whether the refusal passes by itself. What TestRefused has besides is handled in the same way.
+	kinds := map[string]bool{
+		"conflict": true, "already exists": true, "not found": true, "server error": true, "no answer": true,
+		"forbidden": false, "webhook says no": false, "namespace ends": false,
+	}
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		for name, action := range actions() {
+			for kind, transient := range kinds {
+				t.Run(fmt.Sprintf("%s/%s/%s", mode, name, kind), func(t *testing.T) {
+					t.Parallel()
+					a := action
+					if transient {
+						a.writes = max(a.writes, 80) // full jitter makes some 30 attempts, and after a conflict another one follows at once
+					}
+					refuseAction(t, mode, a, refusals()[kind])
+				})
+			}
+		}
+	}
+}
+
+func refuseAction(t *testing.T, mode v1alpha1.Mode, a action, refusal error) {
+	t.Helper()
+	s := newSimulation(t, mode)
+	if s.run(10 * time.Minute); !s.isReady() {
+		t.Fatalf("before all: %+v", s.resource().Status)
+	}
+	if a.prepare != nil {
+		a.prepare(s)
+	}
+	writes, calls, passes := s.writes, s.calls(), s.passes
+	s.refusal = refusal
+	a.begin(s)
+	s.run(10 * time.Minute)
+	if w, c := s.writes-writes, s.calls()-calls; w > a.writes || c > a.calls {
+		t.Errorf("%d writes and %d calls to WeChat in ten minutes, want at most %d and %d", w, c, a.writes, a.calls)
+	}
+	if n := s.passes - passes; n > 100 {
+		t.Errorf("%d passes in ten minutes", n)
+	}
+	status := s.resource().Status
+	told := status.LastError != nil && status.LastError.Reason == v1alpha1.ReasonTargetWriteFailed
+	contested := apimeta.FindStatusCondition(status.Conditions, v1alpha1.ConditionReady).Reason == v1alpha1.ReasonTargetContested
+	if !told && (!contested || isRefusal(refusal)) {
+		t.Errorf("the status tells %+v, with %+v", status.LastError, status.Conditions)
+	}
+	s.refusal = nil
+	s.run(65 * time.Minute)
+	if !s.isReady() {
+		t.Errorf("the writes are taken again, but %+v", s.resource().Status)
+	}
+	if a.request != "" && !s.handled(a.request) {
+		t.Errorf("the request is not handled: %+v", s.resource().Status.HandledRequests)
+	}
+}
