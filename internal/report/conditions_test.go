@@ -90,7 +90,7 @@ func TestTransitionTimes(t *testing.T) {
 		t.Errorf("the first transition is at %s", got)
 	}
 	o.Resource.Status, o.Now = first, after(time.Minute)
-	o.Inputs.Token.Had = true
+	o.Token.Had = true
 	second := decided(o)
 	ready := condition(second, v1alpha1.ConditionReady)
 	if ready.Reason != v1alpha1.ReasonTokenExpired || !ready.LastTransitionTime.Time.Equal(now.Truncate(time.Second)) {

@@ -54,7 +54,7 @@ func TestStatus(t *testing.T) {
 	}
 	// The same observation says the same, and a check moves nothing.
 	o.Resource.Status = decided(o)
-	o.Now, o.Inputs.Token.CheckedAt = after(2*time.Minute), after(2*time.Minute)
+	o.Now, o.Token.CheckedAt = after(2*time.Minute), after(2*time.Minute)
 	if s := decided(o); !equality.Semantic.DeepEqual(s, o.Resource.Status) {
 		t.Errorf("a check changed the status:\n%+v\n%+v", o.Resource.Status, s)
 	}
@@ -101,11 +101,11 @@ func TestNextRefresh(t *testing.T) {
 	}
 	o.Stored.IssuedAt, o.Stored.ExpiresAt = o.Stored.IssuedAt.Add(300*time.Millisecond), expiry.Add(900*time.Millisecond)
 	// What a check said moves the decision, and not the time that people see.
-	o.Inputs.Token.CheckedAt, o.Inputs.Token.ExpiresAt = expiry.Add(-10*time.Second), expiry.Add(20*time.Second)
+	o.Token.CheckedAt, o.Token.ExpiresAt = expiry.Add(-10*time.Second), expiry.Add(20*time.Second)
 	if got := NextRefresh(o); !got.Equal(whole) {
 		t.Errorf("moved from %s to %s", whole, got)
 	}
-	o.Traits, o.Inputs.Token.ReplaceBy = refresh.Legacy(), after(time.Minute)
+	o.Traits, o.Token.ReplaceBy = refresh.Legacy(), after(time.Minute)
 	if got := NextRefresh(o); !got.Equal(after(time.Minute)) {
 		t.Errorf("a token to be replaced soon: %s", got)
 	}
@@ -220,7 +220,7 @@ func TestOnlyMarked(t *testing.T) {
 		"the mark is gone":              {func(o *Observation) { o.Record.Mint = account.Mark{} }, true},
 		"the failure is over":           {func(o *Observation) { o.Failed, o.Failure = nil, nil }, true},
 		"another attempt":               {func(o *Observation) { o.Failed.Attempts, o.Failure.Attempts = 5, 5 }, true},
-		"the token is another one":      {func(o *Observation) { o.Stored.Fingerprint, o.Inputs.Token.Fingerprint = "f", "f" }, true},
+		"the token is another one":      {func(o *Observation) { o.Stored.Fingerprint, o.Token.Fingerprint = "f", "f" }, true},
 		"a request was handled as well": {func(o *Observation) { o.Progress.Handled.Check = "now" }, true},
 	} {
 		o := failing()

@@ -93,7 +93,7 @@ func holding(o *Observation) {
 		IssuedAt: expiry.Add(-2 * time.Hour), ExpiresAt: expiry,
 	}
 	o.Target.Exists, o.Holding = true, target.HoldsKnown
-	o.Inputs.Token = refresh.Token{
+	o.Token = refresh.Token{
 		Fingerprint: o.Stored.Fingerprint, IssuedAt: o.Stored.IssuedAt, ExpiresAt: expiry, CheckedAt: after(-time.Second), Had: true,
 	}
 }
@@ -120,7 +120,7 @@ func (s situation) observation() Observation {
 		o.Credentials = refresh.Credentials{Missing: true, Malformed: s.credentials == v1alpha1.ReasonCredentialsMalformed}
 		o.CredentialsProblem, o.CredentialsMessage = s.credentials, "what is wrong with the credentials"
 	}
-	o.Inputs.Token.Had = s.had
+	o.Token.Had = s.had
 	if s.valid {
 		holding(&o)
 	}
