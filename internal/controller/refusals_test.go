@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +21,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
@@ -122,7 +124,7 @@ func (s *simulation) pass(name types.NamespacedName) {
 	if s.passes++; s.passes > 20_000 {
 		s.Fatal("the passes do not end")
 	}
-	result, err := s.reconciler.Reconcile(s.Context(), ctrl.Request{NamespacedName: name})
+	result, err := s.reconciler.Reconcile(log.IntoContext(s.Context(), logr.Discard()), ctrl.Request{NamespacedName: name})
 	delete(s.due, name)
 	switch {
 	case err != nil:

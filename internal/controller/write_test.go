@@ -12,10 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
@@ -232,7 +234,7 @@ func TestFailureEndsARequest(t *testing.T) {
 			o.Requests.RevokeStarted = ago(time.Minute)
 		}
 		e := effect{failure: &failure{Failure: refresh.Failure{Class: token.Transient, Reason: v1alpha1.ReasonUnreachable}, message: "what happened"}}
-		p.apply(t.Context(), o, test.d, e)
+		p.apply(log.IntoContext(t.Context(), logr.Discard()), o, test.d, e)
 		if got := p.state.progress.Handled; got != test.want {
 			t.Errorf("%s: handled %+v, want %+v", name, got, test.want)
 		}
