@@ -291,7 +291,7 @@ func TestRefusedActions(t *testing.T) {
 	// The value tells whether the refusal passes by itself. What TestRefused has besides is handled in the same way.
 	kinds := map[string]bool{
 		"conflict": true, "already exists": true, "not found": true, "server error": true, "no answer": true,
-		"forbidden": false, "webhook says no": false, "namespace ends": false,
+		"invalid": false, "forbidden": false, "webhook says no": false, "namespace ends": false,
 	}
 	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
 		for name, action := range actions() {
@@ -341,5 +341,21 @@ func refuseAction(t *testing.T, mode v1alpha1.Mode, a action, refusal error) {
 	}
 	if a.request != "" && !s.handled(a.request) {
 		t.Errorf("the request is not handled: %+v", s.resource().Status.HandledRequests)
+	}
+}
+
+// WeChat refused the mint of a refresh, so no token was ended by it: the next request need not wait.
+func TestRefreshAfterARefusedMint(t *testing.T) {
+	s := newSimulation(t, v1alpha1.ModeLegacy)
+	s.run(10 * time.Minute)
+	before := string(s.target()["access_token"])
+	s.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Errcode: 40164, Times: 1})
+	s.ask(refresh.RequestRefresh)
+	if s.run(time.Second); !s.handled(refresh.RequestRefresh) || s.resource().Status.LastError == nil {
+		t.Fatalf("the first request: %+v", s.resource().Status)
+	}
+	s.edit(func(r *v1alpha1.WeChatAppToken) { r.Annotations[v1alpha1.AnnotationRefreshRequestedAt] = "again" })
+	if s.run(30 * time.Second); string(s.target()["access_token"]) == before {
+		t.Errorf("the second request waits: %+v", s.resource().Status)
 	}
 }
