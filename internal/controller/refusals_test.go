@@ -253,14 +253,20 @@ func actions() map[string]action {
 	editing := func(change func(*v1alpha1.WeChatAppToken)) func(*simulation) {
 		return func(s *simulation) { s.edit(change) }
 	}
-	untilDue := func(s *simulation) { s.run(s.resource().Status.NextRefreshTime.Sub(s.now()) - time.Second) }
+	untilDue := func(s *simulation) { // and before a check could return the next token
+		lead := refresh.StableOverlap
+		if s.resource().Spec.Mode == v1alpha1.ModeLegacy {
+			lead = refresh.LegacyLead + time.Minute
+		}
+		s.run(s.resource().Status.Token.ExpirationTime.Sub(s.now()) - lead - time.Second)
+	}
 	halfDone := func(s *simulation) { s.ask(refresh.RequestRevoke); s.run(20 * time.Second) }
 	idle := func(*simulation) {}
 	return map[string]action{
 		"issue":                    {nil, (*simulation).removeTarget, "", 6, 1},
 		"rotation":                 {untilDue, idle, "", 150, 1}, // each 10 s in the handover window
-		"labels":                   {nil, editing(label), "", 4, 0},
-		"owner reference":          {nil, editing(retain), "", 4, 0},
+		"labels":                   {nil, editing(label), "", 6, 0},
+		"owner reference":          {nil, editing(retain), "", 6, 0},
 		"check without a target":   {nil, without(refresh.RequestCheck), refresh.RequestCheck, 6, 1},
 		"refresh":                  {nil, asking(refresh.RequestRefresh), refresh.RequestRefresh, 6, 2},
 		"refresh without a target": {nil, without(refresh.RequestRefresh), refresh.RequestRefresh, 6, 2},
@@ -357,5 +363,23 @@ func TestRefreshAfterARefusedMint(t *testing.T) {
 	s.edit(func(r *v1alpha1.WeChatAppToken) { r.Annotations[v1alpha1.AnnotationRefreshRequestedAt] = "again" })
 	if s.run(30 * time.Second); string(s.target()["access_token"]) == before {
 		t.Errorf("the second request waits: %+v", s.resource().Status)
+	}
+}
+
+// A check cannot ask about data that is not the stored token. Somebody who waits for one gets the repair.
+func TestCheckOfATargetWithOtherData(t *testing.T) {
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		s := newSimulation(t, mode)
+		s.run(10 * time.Minute)
+		s.edit(func(r *v1alpha1.WeChatAppToken) { r.Spec.Suspend = true })
+		s.run(time.Minute)
+		s.tamper()
+		s.ask(refresh.RequestCheck)
+		s.run(time.Minute)
+		passes := s.passes
+		s.edit(func(r *v1alpha1.WeChatAppToken) { r.Spec.Suspend = false })
+		if s.run(5 * time.Minute); !s.isReady() || !s.handled(refresh.RequestCheck) || s.passes-passes > 20 {
+			t.Errorf("%s: %d passes, and %+v", mode, s.passes-passes, s.resource().Status)
+		}
 	}
 }
