@@ -265,3 +265,13 @@ func TestForcedCallThatIsTakenBack(t *testing.T) {
 		t.Errorf("the list was changed from outside: %v", got)
 	}
 }
+
+// A mint that did not happen ended no token, so nothing has to wait for it.
+func TestUndoneMint(t *testing.T) {
+	a := with("a")
+	a.BeginUnrequestedMint(after(-time.Hour))
+	undo := a.BeginUnrequestedMint(now)
+	if undo(); !a.LastMint().Equal(after(-time.Hour)) {
+		t.Errorf("the last mint was at %s, want %s", a.LastMint(), after(-time.Hour))
+	}
+}

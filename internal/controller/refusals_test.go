@@ -365,3 +365,20 @@ func TestRefreshAfterARefusedMint(t *testing.T) {
 		t.Errorf("the second request waits: %+v", s.resource().Status)
 	}
 }
+// A check cannot ask about data that is not the stored token. Somebody who waits for one gets the repair.
+func TestCheckOfATargetWithOtherData(t *testing.T) {
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		s := newSimulation(t, mode)
+		s.run(10 * time.Minute)
+		s.edit(func(r *v1alpha1.WeChatAppToken) { r.Spec.Suspend = true })
+		s.run(time.Minute)
+		s.tamper()
+		s.ask(refresh.RequestCheck)
+		s.run(time.Minute)
+		passes := s.passes
+		s.edit(func(r *v1alpha1.WeChatAppToken) { r.Spec.Suspend = false })
+		if s.run(5 * time.Minute); !s.isReady() || !s.handled(refresh.RequestCheck) || s.passes-passes > 20 {
+			t.Errorf("%s: %d passes, and %+v", mode, s.passes-passes, s.resource().Status)
+		}
+	}
+}

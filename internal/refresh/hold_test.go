@@ -354,3 +354,12 @@ func TestReplaceBy(t *testing.T) {
 		}
 	}
 }
+
+// The check that a changed cause allows is paced like any other, and made as soon as the pace allows it.
+func TestCauseChangedWakes(t *testing.T) {
+	soon := after(8 * time.Second)
+	d := Decide(now, healthy(checked(now), every(time.Hour), backedOff(after(time.Hour)), released, checkNotBefore(soon)))
+	if d.Action != Wait || !d.At.Equal(soon) {
+		t.Errorf("%s %s at %s, want to wait until %s", d.Action, d.Reason, d.At, soon)
+	}
+}

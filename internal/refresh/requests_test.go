@@ -262,3 +262,21 @@ func TestPaceOfRequestedChecks(t *testing.T) {
 		}
 	}
 }
+
+// The data of a target that was tampered with is not the stored token, so a probe of it tells nothing.
+func TestCheckOfATamperedTarget(t *testing.T) {
+	soon := after(8 * time.Second)
+	for name, test := range map[string]struct {
+		edits  []edit
+		action Action
+		at     time.Time
+	}{
+		"Stable":              {[]edit{askCheck, tampered}, Check, time.Time{}},
+		"Legacy":              {[]edit{legacyTampered, askCheck}, Issue, time.Time{}},
+		"Legacy, mints paced": {[]edit{legacyTampered, askCheck, mintAt(soon)}, Wait, soon},
+	} {
+		if d := Decide(now, healthy(test.edits...)); d.Action != test.action || !d.At.Equal(test.at) {
+			t.Errorf("%s: %s %s at %s, want %s at %s", name, d.Action, d.Reason, d.At, test.action, test.at)
+		}
+	}
+}
