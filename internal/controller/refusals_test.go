@@ -365,6 +365,7 @@ func TestRefreshAfterARefusedMint(t *testing.T) {
 		t.Errorf("the second request waits: %+v", s.resource().Status)
 	}
 }
+
 // A check cannot ask about data that is not the stored token. Somebody who waits for one gets the repair.
 func TestCheckOfATargetWithOtherData(t *testing.T) {
 	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
