@@ -251,7 +251,9 @@ func checkLimits(t *testing.T, in Inputs, d Decision) {
 		return
 	}
 	today := 0
-	for _, at := range r.Forced {
+	calls := slices.SortedFunc(slices.Values(r.Forced), time.Time.Compare)
+	// Times within a second of each other are one call.
+	for _, at := range slices.CompactFunc(calls, func(a, b time.Time) bool { return a.Sub(b).Abs() < time.Second }) {
 		if now.Sub(at) < 31*time.Second && !in.Traits.EndsOlder && !IsInFuture(at, now) {
 			t.Errorf("%s although the last forced call was at %s", d.Action, at)
 		}

@@ -131,6 +131,9 @@ func (p *plan) forcedAt(n int) time.Time {
 // ForcedAt returns the earliest time, zero for now, at which the budget of the account has room for n more forced calls and the last
 // one is at least spacing ago.
 func ForcedAt(now time.Time, forced []time.Time, n int, spacing time.Duration) time.Time {
+	// A status has whole seconds, so times within a second of each other are the same call.
+	forced = slices.SortedFunc(slices.Values(forced), time.Time.Compare)
+	forced = slices.CompactFunc(forced, func(a, b time.Time) bool { return a.Sub(b).Abs() < time.Second })
 	var last time.Time
 	recent := make([]time.Time, 0, len(forced))
 	for _, t := range forced {
@@ -146,9 +149,7 @@ func ForcedAt(now time.Time, forced []time.Time, n int, spacing time.Duration) t
 	if !last.IsZero() {
 		at = last.Add(spacing)
 	}
-	// A status has whole seconds, so times within a second of each other are the same call.
 	slices.SortFunc(recent, time.Time.Compare)
-	recent = slices.CompactFunc(recent, func(a, b time.Time) bool { return a.Sub(b).Abs() < time.Second })
 	if excess := len(recent) + n - ForcedPerDay; excess > 0 {
 		at = Later(at, recent[excess-1].Add(24*time.Hour))
 	}
