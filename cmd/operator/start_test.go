@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,15 +31,16 @@ import (
 type stubCache struct {
 	cache.Cache
 
-	started time.Time
+	started atomic.Pointer[time.Time]
 }
 
 func (c *stubCache) Start(context.Context) error {
-	c.started = time.Now()
+	now := time.Now()
+	c.started.Store(&now)
 	return nil
 }
 
-func (c *stubCache) WaitForCacheSync(context.Context) bool { return !c.started.IsZero() }
+func (c *stubCache) WaitForCacheSync(context.Context) bool { return c.started.Load() != nil }
 
 var tokens = schema.GroupResource{Group: "wechat.apptoken.dev", Resource: "wechatapptokens"}
 
@@ -85,11 +87,12 @@ func TestStartingCache(t *testing.T) {
 					t.Error(err)
 				}
 				time.Sleep(startInterval) // for the last check
-				if tt.starts != !inner.started.IsZero() {
-					t.Errorf("started at %s", inner.started)
+				started := inner.started.Load()
+				if tt.starts != (started != nil) {
+					t.Errorf("started at %v", started)
 				}
-				if want := startInterval * time.Duration(len(tt.answers)-1); tt.starts && inner.started.Sub(began) != want {
-					t.Errorf("started after %s, want %s", inner.started.Sub(began), want)
+				if want := startInterval * time.Duration(len(tt.answers)-1); started != nil && started.Sub(began) != want {
+					t.Errorf("started after %s, want %s", started.Sub(began), want)
 				}
 				if len(lines) != len(tt.logged) {
 					t.Fatalf("logged %q, want %q", lines, tt.logged)
