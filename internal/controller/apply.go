@@ -36,7 +36,7 @@ func (p *pass) apply(ctx context.Context, o report.Observation, d refresh.Decisi
 	if e.Intent != nil {
 		s.intent = *e.Intent
 	}
-	s.last = s.last.Later(e.Times)
+	s.last = s.last.Past(p.WeChat.Now()).Later(e.Times)
 	if e.ReferencesRefused {
 		s.refusedReferences = p.resource.Generation
 	}

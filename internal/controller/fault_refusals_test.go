@@ -166,7 +166,7 @@ type refusalTrial struct {
 	calls  map[string]int
 }
 
-// prepare gives the resources that need one a token, and lets time pass until the short-lived ones are due.
+// prepare gives the resources that need one a token.
 func (r *refusalTrial) prepare() {
 	r.Helper()
 	for i, a := range r.actions {
@@ -185,15 +185,17 @@ func (r *refusalTrial) prepare() {
 		}
 		r.before[a.name] = r.eventuallyReady(a.name)
 	}
-	r.clock.advance(30*time.Minute - 250*time.Second)
 }
 
-// begin starts all actions.
+// begin lets time pass until the short-lived tokens are due, and starts all other actions.
 func (r *refusalTrial) begin() {
 	r.Helper()
 	r.writes, r.calls = r.secretRequests(r.operator, "create", "patch"), map[string]int{}
 	for _, a := range r.actions {
 		r.calls[a.name] = r.wechat.Count(wechattest.Filter{AppID: r.apps[a.name]})
+	}
+	r.clock.advance(30*time.Minute - 250*time.Second)
+	for _, a := range r.actions {
 		if a.first {
 			r.update(a.name, func(t *v1alpha1.WeChatAppToken) { t.Spec.Suspend = false })
 			// A request that comes later goes through the back-off of the first attempt.

@@ -55,6 +55,9 @@ func (p *observer) observe(ctx context.Context, known report.KnownTarget) (repor
 	o.StartedAt = p.started.notLater(now)
 	o.Deleting, o.Suspended = p.gone, p.resource.Spec.Suspend
 	p.observeStored(&o)
+	if f := o.Failure; f != nil && f.OfWrite && !f.Binds && o.Target.Exists && !o.Target.Outdated && !o.Target.Tampered && !o.Token.Unwritten {
+		p.state.failure, o.Failed, o.Failure = nil, nil, nil // nobody wants that write any more
+	}
 	if err := p.observeRequests(ctx, &o); err != nil {
 		return o, err
 	}

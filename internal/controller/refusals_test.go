@@ -25,6 +25,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
@@ -381,5 +382,73 @@ func TestCheckOfATargetWithOtherData(t *testing.T) {
 		if s.run(5 * time.Minute); !s.isReady() || !s.handled(refresh.RequestCheck) || s.passes-passes > 20 {
 			t.Errorf("%s: %d passes, and %+v", mode, s.passes-passes, s.resource().Status)
 		}
+	}
+}
+
+// WeChat refuses the new AppSecret, and the API server a change of the target: neither failure may end the back-off of the other.
+func TestTwoFailures(t *testing.T) {
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		for _, name := range []string{"server error", "forbidden"} {
+			s := newSimulation(t, mode)
+			s.run(10 * time.Minute)
+			s.setAppSecret("ffffffffffffffffffffffffffffffff")
+			s.refusal = refusals()[name]
+			s.edit(func(r *v1alpha1.WeChatAppToken) {
+				r.Spec.Target.Labels = map[string]v1alpha1.LabelValue{"team": "shop"}
+			})
+			writes, calls := s.writes, s.calls()
+			s.run(10 * time.Minute)
+			if w, c := s.writes-writes, s.calls()-calls; w > 80 || c > 10 {
+				t.Errorf("%s, %s: %d writes and %d calls to WeChat in ten minutes", mode, name, w, c)
+			}
+		}
+	}
+}
+
+// A write that failed and is not wanted any more is over. A probe cannot tell.
+func TestFailedWriteThatIsNotWantedAnyMore(t *testing.T) {
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		s := newSimulation(t, mode)
+		s.run(10 * time.Minute)
+		s.refusal = refusals()["server error"]
+		s.edit(func(r *v1alpha1.WeChatAppToken) {
+			r.Spec.Target.Labels = map[string]v1alpha1.LabelValue{"team": "shop"}
+		})
+		if s.run(3 * time.Minute); s.resource().Status.LastError == nil {
+			t.Fatalf("%s: the failure is not told", mode)
+		}
+		s.edit(func(r *v1alpha1.WeChatAppToken) { r.Spec.Target.Labels = nil })
+		calls := s.wechat.Count(wechattest.Filter{})
+		if s.run(10 * time.Minute); s.wechat.Count(wechattest.Filter{})-calls > 8 {
+			t.Errorf("%s: %d calls to WeChat in ten minutes", mode, s.wechat.Count(wechattest.Filter{})-calls)
+		}
+		if e := s.resource().Status.LastError; e != nil {
+			t.Errorf("%s: the status still tells %+v", mode, e)
+		}
+	}
+}
+
+// Times that were noted by a clock that ran ahead pace nothing, so those that are noted later must take their place.
+func TestTimesByAClockThatRanAhead(t *testing.T) {
+	ahead := unitNow.Add(44 * time.Minute)
+	noted := report.Times{Asked: unitNow, CopySought: unitNow, Called: unitNow}
+	if got := (report.Times{Asked: ahead, CopySought: ahead, Called: ahead}).Past(unitNow).Later(noted); got != noted {
+		t.Errorf("%+v", got)
+	}
+}
+
+// setAppSecret changes the credentials Secret, which all resources use.
+func (s *simulation) setAppSecret(value string) {
+	s.Helper()
+	secret := &corev1.Secret{}
+	if err := s.Get(s.Context(), named("credentials"), secret); err != nil {
+		s.Fatal(err)
+	}
+	secret.Data["appSecret"] = []byte(value)
+	if err := s.Update(s.Context(), secret); err != nil {
+		s.Fatal(err)
+	}
+	for _, r := range s.reconciler.concernedBy(s.Context(), secret) {
+		s.wake(r.Name)
 	}
 }

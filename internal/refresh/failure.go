@@ -44,6 +44,9 @@ type Failure struct {
 
 	// transient is the number of transient failures in a row, whatever their reasons: an outage shows itself in several ways.
 	transient int
+	// turns is how often a failed write followed a failed call, or the other way round. Each of them lets the other one be tried at
+	// once, so the pair needs a back-off of its own.
+	turns int
 }
 
 // Next returns the failure of this attempt, given the one before it (nil after a success, or when spec or credentials changed
@@ -62,7 +65,12 @@ func Next(previous *Failure, this Failure, now time.Time, seed string) Failure {
 	if previous != nil && previous.Class == token.Transient {
 		this.transient = max(previous.transient, previous.Attempts) + 1
 	}
-	this.RetryAt = now.Add(Backoff(this, seed))
+	if previous != nil {
+		if this.turns = previous.turns; previous.OfWrite != this.OfWrite {
+			this.turns++
+		}
+	}
+	this.RetryAt = now.Add(max(Backoff(this, seed), turnBackoff(this)))
 	return this
 }
 
@@ -82,6 +90,14 @@ func Backoff(f Failure, seed string) time.Duration {
 	n := max(f.Attempts, f.transient, 1) - 1
 	ceiling := min(60, math.Pow(2, float64(min(n, 6))))
 	return max(minRetry, time.Duration(u*ceiling*float64(time.Second)))
+}
+
+// turnBackoff returns the least time to the next attempt after writes and calls have failed in turn: 2 s, 4 s and so on, up to 2 min.
+func turnBackoff(f Failure) time.Duration {
+	if f.turns < 2 {
+		return 0
+	}
+	return min(2*time.Minute, time.Second<<min(f.turns-1, 7))
 }
 
 // actionBackoff returns the back-off of a failure that somebody has to act on. The first two are short, because changes in WeChat's

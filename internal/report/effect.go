@@ -79,6 +79,16 @@ func (t Times) Later(than Times) Times {
 	}
 }
 
+// Past returns the times without those that lie ahead of now, because a clock that ran ahead noted them.
+func (t Times) Past(now time.Time) Times {
+	for _, at := range [...]*time.Time{&t.Asked, &t.CopySought, &t.Called} {
+		if refresh.IsInFuture(*at, now) {
+			*at = time.Time{}
+		}
+	}
+	return t
+}
+
 // Pending is a token on its way to the Secret, with what is handled once it is there.
 type Pending struct {
 	token.Token

@@ -64,6 +64,7 @@ func TestTokenStatus(t *testing.T) {
 	last := &v1alpha1.TokenStatus{Mode: v1alpha1.ModeLegacy, Fingerprint: "of the last status"}
 	far := func(o *Observation) { o.Stored.ExpiresAt = after(5 * time.Hour) }
 	unattested := func(o *Observation) { o.Stored.Unattested = true }
+	unproven := func(o *Observation) { o.Resource.Status.Token = nil }
 	for name, test := range map[string]struct {
 		edits       []func(*Observation)
 		fingerprint string
@@ -72,7 +73,8 @@ func TestTokenStatus(t *testing.T) {
 	}{
 		"no token":                       {nil, "", true, false},
 		"stored":                         {[]func(*Observation){holding}, "1f0c3a5b7d9e2468", false, true},
-		"nobody saw WeChat issue it":     {[]func(*Observation){holding, unattested}, "", false, true},
+		"nobody saw WeChat issue it":     {[]func(*Observation){holding, unattested, unproven}, "", false, true},
+		"the status names another one":   {[]func(*Observation){holding, unattested}, "of the last status", false, true},
 		"an expiry that WeChat gives no": {[]func(*Observation){holding, unattested, far}, "of the last status", false, false},
 		"a far expiry of our own":        {[]func(*Observation){holding, far}, "1f0c3a5b7d9e2468", false, true},
 	} {

@@ -150,7 +150,7 @@ func TestDueOf(t *testing.T) {
 	tok := wechattest.IssuedToken{Token: "92_token", IssuedAt: start, ExpiresAt: start.Add(400 * time.Second)}
 	dueAfter := func(checked time.Duration) time.Time {
 		at := start.Add(checked)
-		return refresh.DueAt(refresh.Inputs{UID: "uid", Token: refresh.Token{
+		return refresh.DueAt(refresh.Inputs{UID: "uid", Traits: refresh.Stable(), Token: refresh.Token{
 			Fingerprint: token.NewValue(tok.Token).Fingerprint(),
 			IssuedAt:    at, ExpiresAt: at.Add((400*time.Second - checked).Truncate(time.Second)), CheckedAt: at,
 		}})

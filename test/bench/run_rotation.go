@@ -167,7 +167,7 @@ func dueOf(uid string, tok wechattest.IssuedToken, calls []wechattest.Call) (tim
 			continue
 		}
 		expiresAt := c.Clock.Add(tok.ExpiresAt.Sub(c.Clock).Truncate(time.Second))
-		due = refresh.DueAt(refresh.Inputs{UID: uid, Token: refresh.Token{
+		due = refresh.DueAt(refresh.Inputs{UID: uid, Traits: refresh.Stable(), Token: refresh.Token{
 			Fingerprint: token.NewValue(tok.Token).Fingerprint(),
 			IssuedAt:    c.Clock, ExpiresAt: expiresAt, CheckedAt: c.Clock,
 		}})
