@@ -301,6 +301,9 @@ func TestHungMintHoldsOneWorker(t *testing.T) {
 	if took := time.Since(hung); took > hangs+3500*time.Millisecond {
 		t.Errorf("the members waited for %s, but should have been woken when the mint ended", took)
 	}
+	// The mint handled the request if it began after a pass saw the request. Otherwise the request has a mint of its own, which keeps
+	// its distance to the last one.
+	w.advance(6 * time.Minute)
 	w.Eventually(func() string { return w.handled("h").Refresh }).Should(gomega.Equal("1"))
 }
 
