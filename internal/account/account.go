@@ -30,7 +30,8 @@ type Account struct {
 	flights singleflight.Group
 	// members has one element for nearly all accounts.
 	members []Member
-	turn    turn
+	// waiting are the members to wake when the mint ends that a pass is making; nil while none is made.
+	waiting map[types.NamespacedName]bool
 	pace    pace
 	// confirmed is WeChat's latest answer about the account's token.
 	confirmed Confirmation
@@ -109,7 +110,9 @@ func (a *Account) Confirmed() Confirmation {
 func (a *Account) Doubt() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.confirmed.Doubted = true
+	c := a.confirmed
+	c.Doubted = true
+	a.confirmed = c
 }
 
 // Minted returns the last token that this process minted for the account.

@@ -29,16 +29,7 @@ const (
 	markedMintAfter = 2 * time.Minute
 	// checkEvery is the least time between two checks of the account that are made on request.
 	checkEvery = 10 * time.Second
-	// budgetWindow is the time in which WeChat counts forced calls.
-	budgetWindow = 24 * time.Hour
 )
-
-// turn belongs to the pass that may mint.
-type turn struct {
-	taken bool
-	// waiting are the members to wake when the mint ends.
-	waiting map[types.NamespacedName]bool
-}
 
 // pace limits how often an account is called.
 type pace struct {
@@ -54,7 +45,7 @@ type pace struct {
 
 // matters reports whether a member that joined now would find other limits than in a fresh account.
 func (p *pace) matters(now time.Time) bool {
-	return p.bucket != nil && p.bucket.TokensAt(now) < mintBurst || len(withinDay(p.forced, now)) > 0 ||
+	return p.bucket != nil && p.bucket.TokensAt(now) < mintBurst || len(refresh.WithinDay(p.forced, now)) > 0 ||
 		now.Sub(p.lastMint) < refresh.RefreshAfterMint && !refresh.IsInFuture(p.lastMint, now)
 }
 
@@ -63,10 +54,10 @@ func (p *pace) matters(now time.Time) bool {
 func (a *Account) BeginMint() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.turn.taken {
+	if a.waiting != nil {
 		return false
 	}
-	a.turn = turn{taken: true, waiting: map[types.NamespacedName]bool{}}
+	a.waiting = map[types.NamespacedName]bool{}
 	return true
 }
 
@@ -74,8 +65,8 @@ func (a *Account) BeginMint() bool {
 func (a *Account) EndMint() []types.NamespacedName {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	waiting := slices.Collect(maps.Keys(a.turn.waiting))
-	a.turn = turn{}
+	waiting := slices.Collect(maps.Keys(a.waiting))
+	a.waiting = nil
 	return waiting
 }
 
@@ -83,10 +74,10 @@ func (a *Account) EndMint() []types.NamespacedName {
 func (a *Account) AwaitMint(name types.NamespacedName) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.turn.taken {
-		a.turn.waiting[name] = true
+	if a.waiting != nil {
+		a.waiting[name] = true
 	}
-	return a.turn.taken
+	return a.waiting != nil
 }
 
 // MintNotBefore returns when a mint that nobody asked for may be made; zero for now. If expiresAt is not zero, a valid token
@@ -113,41 +104,33 @@ func (a *Account) MintNotBefore(expiresAt, now time.Time) time.Time {
 	return refresh.Earlier(at, refresh.Later(expiresAt.Add(-handover), p.lastMint.Add(mintInHandover)))
 }
 
-// BeginUnrequestedMint takes a mint out of the bucket. The returned function puts it back, for a mint that did not happen.
-func (a *Account) BeginUnrequestedMint(now time.Time) (undo func()) {
+// CountMint counts a mint or a forced call that is about to be made: against the account's budget if it was requested, or else against
+// the bucket. The returned function takes it back, for a call that WeChat refused or that was not sent.
+func (a *Account) CountMint(now time.Time, requested bool) (undo func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p := &a.pace
-	if p.bucket == nil {
-		p.bucket = rate.NewLimiter(rate.Every(mintEvery), mintBurst)
-	}
 	last := p.lastMint
 	p.lastMint = now
-	taken := p.bucket.ReserveN(now, 1)
-	return func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		taken.CancelAt(now)
-		if a.pace.lastMint.Equal(now) {
-			a.pace.lastMint = last
+	var taken *rate.Reservation
+	if requested {
+		p.forced = append(refresh.WithinDay(p.forced, now), now)
+	} else {
+		if p.bucket == nil {
+			p.bucket = rate.NewLimiter(rate.Every(mintEvery), mintBurst)
 		}
+		taken = p.bucket.ReserveN(now, 1)
 	}
-}
-
-// BeginRequestedMint counts a requested mint or a forced call against the account's budget. The returned function takes it back, for a
-// call that WeChat refused or that was not sent.
-func (a *Account) BeginRequestedMint(now time.Time) (undo func()) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	last := a.pace.lastMint
-	a.pace.lastMint = now
-	a.pace.forced = append(withinDay(a.pace.forced, now), now)
 	return func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.pace.forced = slices.DeleteFunc(a.pace.forced, now.Equal)
-		if a.pace.lastMint.Equal(now) {
-			a.pace.lastMint = last
+		if p.lastMint.Equal(now) {
+			p.lastMint = last
+		}
+		if requested {
+			p.forced = slices.DeleteFunc(p.forced, now.Equal)
+		} else {
+			taken.CancelAt(now)
 		}
 	}
 }
@@ -174,7 +157,7 @@ func (a *Account) MarkedMintNotBefore(now time.Time) time.Time {
 func (a *Account) Forced(now time.Time) []time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return withinDay(a.pace.forced, now)
+	return refresh.WithinDay(a.pace.forced, now)
 }
 
 // BeginCheck reports whether a check may be made on request now, and counts it if so.
@@ -193,9 +176,4 @@ func (a *Account) CheckNotBefore(now time.Time) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return refresh.EarliestNext(a.pace.lastCheck, checkEvery, now)
-}
-
-// withinDay returns the times of the last 24 hours.
-func withinDay(times []time.Time, now time.Time) []time.Time {
-	return slices.DeleteFunc(slices.Clone(times), func(t time.Time) bool { return now.Sub(t) >= budgetWindow })
 }

@@ -58,7 +58,7 @@ func TestMintBucket(t *testing.T) {
 		if wait() != 0 {
 			t.Fatalf("mint %d of the burst waits", i+1)
 		}
-		undo = a.BeginUnrequestedMint(at)
+		undo = a.CountMint(at, false)
 	}
 	if got := wait(); (got - mintEvery).Abs() > time.Second {
 		t.Errorf("the next one waits %s, want %s", got, mintEvery)
@@ -66,12 +66,12 @@ func TestMintBucket(t *testing.T) {
 	if undo(); wait() != 0 {
 		t.Error("a mint that did not happen counts")
 	}
-	a.BeginUnrequestedMint(at)
+	a.CountMint(at, false)
 	// A day of one after the other, as fast as allowed.
 	mints := mintBurst
 	for end := at.Add(24 * time.Hour); at.Before(end); at = at.Add(time.Second) {
 		if wait() == 0 {
-			a.BeginUnrequestedMint(at)
+			a.CountMint(at, false)
 			mints++
 		}
 	}
@@ -80,7 +80,7 @@ func TestMintBucket(t *testing.T) {
 	}
 	// The clock ran an hour ahead.
 	for wait() == 0 {
-		a.BeginUnrequestedMint(at)
+		a.CountMint(at, false)
 	}
 	at = at.Add(-time.Hour)
 	if got := wait(); got > mintEvery {
@@ -109,7 +109,7 @@ func TestMintsInTheHandover(t *testing.T) {
 	} {
 		a := with("a")
 		for range mintBurst {
-			a.BeginUnrequestedMint(now)
+			a.CountMint(now, false)
 		}
 		at := after(test.since)
 		if got := waits(a, at.Add(test.left), at) <= 0; got != test.allowed {
@@ -127,7 +127,7 @@ func TestMintsInAHandover(t *testing.T) {
 	expiry := after(2 * time.Hour)
 	for at := now; at.Before(expiry); at = at.Add(time.Second) {
 		if waits(a, expiry, at) <= 0 {
-			a.BeginUnrequestedMint(at)
+			a.CountMint(at, false)
 			mints++
 		}
 	}
@@ -141,11 +141,11 @@ func TestLastMint(t *testing.T) {
 	if !a.LastMint().IsZero() {
 		t.Error("a mint before the first")
 	}
-	a.BeginUnrequestedMint(now)
+	a.CountMint(now, false)
 	if !a.LastMint().Equal(now) {
 		t.Errorf("the last mint was at %s", a.LastMint())
 	}
-	a.BeginRequestedMint(after(time.Minute))
+	a.CountMint(after(time.Minute), true)
 	if !a.LastMint().Equal(after(time.Minute)) {
 		t.Errorf("the last mint was at %s", a.LastMint())
 	}
@@ -214,7 +214,7 @@ func TestForced(t *testing.T) {
 	last := start.Add((refresh.ForcedPerDay - 1) * refresh.ForcedSpacing)
 	a := with("a", "b")
 	for i := range refresh.ForcedPerDay {
-		a.BeginRequestedMint(start.Add(time.Duration(i) * refresh.ForcedSpacing))
+		a.CountMint(start.Add(time.Duration(i)*refresh.ForcedSpacing), true)
 	}
 	forced := a.Forced(last)
 	if len(forced) != refresh.ForcedPerDay {
@@ -230,7 +230,7 @@ func TestForced(t *testing.T) {
 	if forced := a.Forced(start.Add(24 * time.Hour)); len(forced) != refresh.ForcedPerDay-1 {
 		t.Errorf("%d calls when the first is a day old", len(forced))
 	}
-	a.BeginRequestedMint(last.Add(24 * time.Hour))
+	a.CountMint(last.Add(24*time.Hour), true)
 	if n := len(a.pace.forced); n != 1 {
 		t.Errorf("%d times are kept after a day", n)
 	}
@@ -239,8 +239,8 @@ func TestForced(t *testing.T) {
 // The two calls of a revoke are both counted.
 func TestForcedCallsOfARevoke(t *testing.T) {
 	a := with("a")
-	a.BeginRequestedMint(now)
-	a.BeginRequestedMint(after(refresh.RevokeSpacing))
+	a.CountMint(now, true)
+	a.CountMint(after(refresh.RevokeSpacing), true)
 	at := after(refresh.RevokeSpacing + 5*time.Second)
 	if next := refresh.ForcedAt(at, a.Forced(at), 1, refresh.ForcedSpacing); !next.Equal(after(refresh.RevokeSpacing + refresh.ForcedSpacing)) {
 		t.Errorf("after a revoke the next forced call is allowed at %s", next)
@@ -250,8 +250,8 @@ func TestForcedCallsOfARevoke(t *testing.T) {
 // A call that WeChat refused, or that was not sent, does not count.
 func TestForcedCallThatIsTakenBack(t *testing.T) {
 	a := with("a")
-	a.BeginRequestedMint(now)
-	undo := a.BeginRequestedMint(after(time.Minute))
+	a.CountMint(now, true)
+	undo := a.CountMint(after(time.Minute), true)
 	undo()
 	if got := a.Forced(after(time.Minute)); !slices.EqualFunc(got, []time.Time{now}, time.Time.Equal) {
 		t.Errorf("%v count, want the first alone", got)
@@ -269,8 +269,8 @@ func TestForcedCallThatIsTakenBack(t *testing.T) {
 // A mint that did not happen ended no token, so nothing has to wait for it.
 func TestUndoneMint(t *testing.T) {
 	a := with("a")
-	a.BeginUnrequestedMint(after(-time.Hour))
-	undo := a.BeginUnrequestedMint(now)
+	a.CountMint(after(-time.Hour), false)
+	undo := a.CountMint(now, false)
 	if undo(); !a.LastMint().Equal(after(-time.Hour)) {
 		t.Errorf("the last mint was at %s, want %s", a.LastMint(), after(-time.Hour))
 	}

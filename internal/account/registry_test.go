@@ -98,9 +98,9 @@ func TestAbandonedAccounts(t *testing.T) {
 		a := r.Join(legacyID(app, "k"), member(app))
 		switch app {
 		case "minted", "returned":
-			a.BeginUnrequestedMint(at)
+			a.CountMint(at, false)
 		case "forced":
-			a.BeginRequestedMint(at)
+			a.CountMint(at, true)
 		}
 		r.Leave(legacyID(app, "k"), types.UID(app), at)
 	}
@@ -137,7 +137,7 @@ func TestSweep(t *testing.T) {
 	r := NewRegistry()
 	id := func(i int) ID { return legacyID(fmt.Sprint("wx", i), "k") }
 	for i := range 100 {
-		r.Join(id(i), member("m")).BeginRequestedMint(now)
+		r.Join(id(i), member("m")).CountMint(now, true)
 	}
 	for i := range 100 {
 		r.Leave(id(i), "m", now)
@@ -180,7 +180,7 @@ func TestPaceOutlivesMembers(t *testing.T) {
 		if at := a.MintNotBefore(time.Time{}, now); !at.IsZero() {
 			t.Fatalf("a mint of the burst waits until %s", at)
 		}
-		a.BeginUnrequestedMint(now)
+		a.CountMint(now, false)
 		r.Leave(id, "a", now)
 	}
 	if at := r.Join(id, member("b")).MintNotBefore(time.Time{}, now); at.Sub(now) < 4*time.Minute {

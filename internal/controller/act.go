@@ -33,7 +33,10 @@ func (p *pass) act(ctx context.Context, o report.Observation, d refresh.Decision
 	}
 	step := issue.Step{
 		Observation: o, Decision: d, Credentials: p.state.credentials.secret, Account: p.state.membership.account,
-		HasPending: func() bool { return p.state.shared.pendingNow() != nil },
+		HasPending: func() bool {
+			t, _ := p.state.shared.pendingNow()
+			return t != nil
+		},
 	}
 	e, err := p.call(ctx, step)
 	if refused, ok := errors.AsType[*issue.WriteError](err); ok {
@@ -83,7 +86,9 @@ func (p *pass) revoke(ctx context.Context, issuer issue.Issuer, s issue.Step) (r
 	}
 	fingerprint := e.Issued.Value.Fingerprint()
 	if progress.FirstForcedTime != nil && fingerprint != s.Stored.Fingerprint && fingerprint != progress.Victim {
-		e.Issued.Revoke = progress.Value
+		second := *e.Issued
+		second.Revoke = progress.Value
+		e.Issued = &second
 		return e, nil
 	}
 	e.Revocation = report.HalfRevoked(progress, now) // after the first call, or one that WeChat answered with the same token

@@ -9,7 +9,6 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
 // apply changes the state of the resource by what a step came to.
@@ -17,16 +16,10 @@ func (p *pass) apply(ctx context.Context, o report.Observation, d refresh.Decisi
 	s := p.state
 	if e.Wrote != nil {
 		s.gate.SawTarget(e.Wrote, true, p.WeChat.Now())
-		v := target.Verdict{UID: e.Wrote.UID, Holding: target.HoldsKnown}
-		if e.DataKept {
-			v = s.verdict
-		}
-		v.ResourceVersion = e.Wrote.ResourceVersion
-		s.verdict = v
+		s.target = s.target.Wrote(e.Wrote, e.DataKept)
 	}
 	if e.Stored != nil {
-		s.stored = e.Stored
-		s.verdict.Holding = target.HoldsKnown
+		s.target = s.target.Holds(e.Stored)
 	}
 	s.shared.drop(e.Landed)
 	s.shared.drop(e.Dropped)
@@ -41,10 +34,20 @@ func (p *pass) apply(ctx context.Context, o report.Observation, d refresh.Decisi
 		s.refusedReferences = p.resource.Generation
 	}
 	if e.Accepted {
-		s.credentials.accepted = s.credentials.version
+		s.accepted = s.credentials.version
 	}
 	p.applyProgress(o, d, e)
-	p.applyFailure(ctx, o, d, e)
+	written := d.Action == refresh.Write && e.Wrote != nil && e.Failed == nil
+	if last := s.failure; last != nil && (e.Accepted || e.FailureOver || written && last.OfWrite) {
+		if mark := o.Record.Mint; last.Answered(mark.StartedAt) {
+			s.intent = s.intent.NotMinted(mark) // without the failure, the mark would look like that of a lost mint
+		}
+		log.FromContext(ctx).Info("the failure is over", "reason", last.Reason, "attempts", last.Attempts)
+		s.failureEnds()
+	}
+	if e.Failed != nil {
+		p.applyFailure(ctx, o, d, *e.Failed)
+	}
 	for _, event := range e.Events {
 		p.event(event)
 	}
@@ -55,7 +58,7 @@ func (p *pass) apply(ctx context.Context, o report.Observation, d refresh.Decisi
 
 // applyProgress records how far requests have come.
 func (p *pass) applyProgress(o report.Observation, d refresh.Decision, e report.Effect) {
-	progress := &p.state.progress
+	progress := p.state.progress
 	if e.Revocation != nil {
 		progress.Revocation = e.Revocation
 	}
@@ -68,35 +71,24 @@ func (p *pass) applyProgress(o report.Observation, d refresh.Decision, e report.
 	if e.Failed != nil && d.Reason == refresh.RequestExecutable && !halfDone {
 		outcomes = append(outcomes, report.Outcome{Kind: d.Request, Value: o.Requested(d.Request), Failed: e.Failed.Message})
 	}
+	p.state.progress = progress.After(outcomes)
 	for _, outcome := range outcomes {
-		progress.End(outcome)
 		p.event(outcome.Event())
 	}
 }
 
-// applyFailure records what failed, or that the last failure is over.
-func (p *pass) applyFailure(ctx context.Context, o report.Observation, d refresh.Decision, e report.Effect) {
+// applyFailure records what failed.
+func (p *pass) applyFailure(ctx context.Context, o report.Observation, d refresh.Decision, f report.Failure) {
 	s, logger := p.state, log.FromContext(ctx)
-	written := d.Action == refresh.Write && e.Wrote != nil && e.Failed == nil
-	if last := s.failure; last != nil && (e.Accepted || e.FailureOver || written && last.OfWrite) {
-		logger.Info("the failure is over", "reason", last.Reason, "attempts", last.Attempts)
-		if mark := o.Record.Mint; last.Answered(mark.StartedAt) {
-			s.intent = s.intent.NotMinted(mark) // without the failure, the mark would look like that of a lost mint
-		}
-		s.failure = nil
-	}
-	if e.Failed == nil {
-		return
-	}
 	version := s.credentials.version
 	if version == "" { // they were not read yet
 		version = o.CredentialsSecret.Version
 	}
 	var previous *refresh.Failure
 	if s.failureBinds(p.resource.Generation, version) {
-		previous = &s.failure.Failure
+		last := s.failure.Failure
+		previous = &last
 	}
-	f := *e.Failed
 	f.Failure = refresh.Next(previous, f.Failure, p.WeChat.Now(), string(p.resource.UID))
 	f.Generation, f.CredentialsVersion, f.Account = p.resource.Generation, version, s.credentials.secret.Account()
 	s.failure = &f

@@ -37,13 +37,13 @@ func TestApplyWrite(t *testing.T) {
 		},
 	} {
 		p := unitPass(t, v1alpha1.ModeStable)
-		p.state.verdict = judged
+		p.state.target.Verdict = judged
 		p.apply(t.Context(), report.Observation{}, refresh.Decision{Action: refresh.Write}, test.e)
-		if p.state.verdict != test.want {
-			t.Errorf("%s: %+v, want %+v", name, p.state.verdict, test.want)
+		if p.state.target.Verdict != test.want {
+			t.Errorf("%s: %+v, want %+v", name, p.state.target.Verdict, test.want)
 		}
-		if p.state.stored != test.e.Stored {
-			t.Errorf("%s: stored is %+v", name, p.state.stored)
+		if p.state.target.Token != test.e.Stored {
+			t.Errorf("%s: stored is %+v", name, p.state.target.Token)
 		}
 		if w := test.e.Wrote; w != nil && (!p.state.gate.IsOwnWrite(w.UID, "11") || p.state.gate.Written() != "11") {
 			t.Errorf("%s: the write is not known", name)
@@ -71,7 +71,7 @@ func TestApplyPending(t *testing.T) {
 			p.state.shared.give(test.had)
 		}
 		p.apply(t.Context(), report.Observation{}, refresh.Decision{}, test.e)
-		if got := p.state.shared.pendingNow(); got != test.want {
+		if got, _ := p.state.shared.pendingNow(); got != test.want {
 			t.Errorf("%s: %+v is pending", name, got)
 		}
 	}
@@ -92,8 +92,8 @@ func TestApplyRest(t *testing.T) {
 		Events:   []report.Event{report.ForeignFetcher(unitAppID, 2)},
 	})
 	s := p.state
-	if !s.intent.Own(mark) || s.progress.Revocation != revocation || s.refusedReferences != 7 || s.credentials.accepted != "c/1" {
-		t.Errorf("intent %+v, revoke %+v, references %d, accepted %s", s.intent, s.progress.Revocation, s.refusedReferences, s.credentials.accepted)
+	if !s.intent.Own(mark) || s.progress.Revocation != revocation || s.refusedReferences != 7 || s.accepted != "c/1" {
+		t.Errorf("intent %+v, revoke %+v, references %d, accepted %s", s.intent, s.progress.Revocation, s.refusedReferences, s.accepted)
 	}
 	if want := (report.Times{Asked: unitNow, Called: unitNow}); s.last != want {
 		t.Errorf("times %+v, want %+v", s.last, want)

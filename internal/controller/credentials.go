@@ -25,16 +25,14 @@ type credentials struct {
 	secret token.Credentials
 	// problem is the reason of a condition, and message what to do; empty if the AppSecret can be used.
 	problem, message string
-	// accepted is the version with which WeChat last issued a token.
-	accepted string
 }
 
 // observeCredentials finds out, from metadata, whether the credentials are those of the last pass. They are read only when they are
 // new; otherwise a step reads them when it needs them.
 func (p *observer) observeCredentials(ctx context.Context, o *report.Observation) error {
-	c := &p.state.credentials
+	c := p.state.credentials
 	if p.resource.Spec.Suspend {
-		o.CredentialsSecret.Version, o.CredentialsSecret.Accepted = c.version, c.accepted
+		o.CredentialsSecret.Version, o.CredentialsSecret.Accepted = c.version, p.state.accepted
 		return nil
 	}
 	ref, status := p.resource.Spec.CredentialsSecretRef, &p.resource.Status
@@ -46,14 +44,14 @@ func (p *observer) observeCredentials(ctx context.Context, o *report.Observation
 	if meta != nil {
 		cached = versionOf(meta)
 	}
-	acceptedBefore := c.version == "" && cached == c.accepted && status.ObservedGeneration == p.resource.Generation
+	acceptedBefore := c.version == "" && cached == p.state.accepted && status.ObservedGeneration == p.resource.Generation
 	switch {
 	case cached == "":
 		err = p.readCredentials(ctx) // the cache is behind, or does not know the Secret, because it holds Opaque ones alone
 	case c.serves(cached, ref.Key, p.resource.Spec.AppID):
 		p.joinAccount() // the mode may be another one
 	case acceptedBefore && !p.accountIsKnown():
-		o.CredentialsSecret.Version, o.CredentialsSecret.Accepted = cached, c.accepted
+		o.CredentialsSecret.Version, o.CredentialsSecret.Accepted = cached, p.state.accepted
 		return nil
 	default:
 		err = p.readCredentials(ctx)
@@ -61,17 +59,18 @@ func (p *observer) observeCredentials(ctx context.Context, o *report.Observation
 	if err != nil {
 		return err
 	}
-	if s := p.state.stored; s != nil && c.problem == "" && s.Credentials == c.secret.Fingerprint() {
-		c.accepted = c.version // the Secret was touched, its AppSecret is that of the last token
+	c = p.state.credentials
+	if s := p.state.target.Token; s != nil && c.problem == "" && s.Credentials == c.secret.Fingerprint() {
+		p.state.accepted = c.version // the Secret was touched, its AppSecret is that of the last token
 	}
-	o.CredentialsSecret.Version, o.CredentialsSecret.Accepted = c.version, c.accepted
+	o.CredentialsSecret.Version, o.CredentialsSecret.Accepted = c.version, p.state.accepted
 	o.CredentialsSecret.Problem, o.CredentialsSecret.Message = c.problem, c.message
 	o.Credentials.Missing, o.Credentials.Malformed = c.problem != "", c.problem == v1alpha1.ReasonCredentialsMalformed
 	return nil
 }
 
 // serves reports whether the credentials were read from this version of the Secret, for this key and appid.
-func (c *credentials) serves(version, key, appID string) bool {
+func (c credentials) serves(version, key, appID string) bool {
 	return c.version == version && c.key == key && (c.problem != "" || c.secret.AppID == appID)
 }
 
@@ -84,7 +83,7 @@ func (p *observer) accountIsKnown() bool {
 
 // haveAppSecret makes sure that the AppSecret is at hand, and reports whether there is one.
 func (p *observer) haveAppSecret(ctx context.Context) (bool, error) {
-	if c := &p.state.credentials; c.version == "" || p.state.membership.account == nil {
+	if c := p.state.credentials; c.version == "" || p.state.membership.account == nil {
 		if err := p.readCredentials(ctx); err != nil {
 			return false, err
 		}
@@ -98,7 +97,6 @@ func (p *observer) readCredentials(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	read.accepted = p.state.credentials.accepted
 	p.state.credentials = read
 	p.joinAccount()
 	return nil

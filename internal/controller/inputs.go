@@ -33,15 +33,15 @@ func (p *observer) observeStored(o *report.Observation) {
 	o.WrittenVersion = p.state.gate.Written()
 	o.Target.Conflict = o.Ownership.Claim == target.Conflict
 	o.Target.Terminating = o.Ownership.Claim == target.Terminating
-	o.Target.RepairNotBefore, o.Target.Contested = p.state.repairs.NotBefore(o.Now), p.state.repairs.Contested(o.Now)
+	repairs := p.state.target.Repairs
+	o.Target.RepairNotBefore, o.Target.Contested = repairs.NotBefore(o.Now), repairs.Contested(o.Now)
 	o.ReferencesRefused = p.state.refusedReferences == p.resource.Generation
 	o.Token.Had = p.resource.Status.Token != nil
 	p.observePending(o)
 	if o.Secret == nil || !o.Ownership.Writable() || o.Ownership.Claim == target.Adopt {
 		return
 	}
-	s := p.storedToken(o)
-	o.Stored = s
+	s := o.Stored
 	o.Target.Exists = s.Fingerprint != ""
 	believable := s.Believable(o.Now)
 	o.Target.Tampered = o.Holding == target.HoldsOther || o.ClockSynced && !believable
@@ -49,7 +49,6 @@ func (p *observer) observeStored(o *report.Observation) {
 		return
 	}
 	o.Target.AppIDChanged, o.Target.ModeChanged = s.AppID != p.resource.Spec.AppID, s.Mode != p.resource.Spec.Mode
-	o.Target.Outdated = p.outdated(o)
 	o.Token.Fingerprint, o.Token.IssuedAt, o.Token.ExpiresAt = s.Fingerprint, s.IssuedAt, s.ExpiresAt
 	unattested := o.Holding == target.HoldsUnattested
 	p.observeAnswers(o, unattested, believable)
@@ -71,7 +70,7 @@ func (p *observer) observeAnswers(o *report.Observation, unattested, believable 
 	accepted := confirmed.Fingerprint == t.Fingerprint
 	disputed := !o.Traits.EndsOlder && !accepted && confirmed.Fingerprint != "" // another member was given another token
 	t.Doubtful = unattested && !accepted || confirmed.Doubted || disputed
-	t.Unbelievable = !believable || p.state.foreignTokenWritten() && !accepted
+	t.Unbelievable = !believable || p.state.target.ForeignTokenWritten() && !accepted
 	if !unattested { // RepairNotBefore paces what somebody else wrote
 		t.CheckNotBefore = refresh.EarliestNext(called, disputedCheckAfter, o.Now)
 	}
@@ -86,8 +85,8 @@ func (p *observer) observeAnswers(o *report.Observation, unattested, believable 
 // credentialsChanged reports whether the AppSecret is another one than the stored token was issued with. That is known from the own
 // write, or else taken from the annotation, unless the credentials are still those that WeChat accepted last.
 func (p *observer) credentialsChanged(o *report.Observation) bool {
-	c := &p.state.credentials
-	return c.version != "" && c.problem == "" && c.version != c.accepted && !p.resource.Spec.Suspend &&
+	c := p.state.credentials
+	return c.version != "" && c.problem == "" && c.version != p.state.accepted && !p.resource.Spec.Suspend &&
 		o.Stored.Credentials != c.secret.Fingerprint()
 }
 
@@ -105,10 +104,7 @@ func (p *observer) observeEnd(o *report.Observation, unattested bool) {
 			return
 		}
 	}
-	if at := &p.state.verdict.At; unattested && p.state.contradicted(p.resource.Status.Token) && o.ClockSynced {
-		if at.IsZero() || refresh.IsInFuture(*at, o.Now) {
-			*at = o.Now
-		}
+	if at := p.state.target.Verdict.At; unattested && p.state.target.Contradicted(p.resource.Status.Token) && !at.IsZero() {
 		t.ReplaceBy = at.Add(replaceUnattestedAfter)
 	}
 }
@@ -116,7 +112,7 @@ func (p *observer) observeEnd(o *report.Observation, unattested bool) {
 // observePending finds a token that waits to be written. One that has ended, or that is for an appid or mode that the spec has left, is
 // dropped: a request that waited for it has had its attempt.
 func (p *observer) observePending(o *report.Observation) {
-	t := p.state.shared.pendingNow()
+	t, _ := p.state.shared.pendingNow()
 	if t == nil {
 		return
 	}
@@ -149,7 +145,8 @@ func (p *observer) observeFailure(o *report.Observation) {
 	f := p.state.failure
 	restored := o.CredentialsSecret.Version != "" && o.CredentialsSecret.Version == o.CredentialsSecret.Accepted
 	if f != nil && f.Class == token.Action && !f.OfWrite && restored && f.CredentialsVersion != o.CredentialsSecret.Version {
-		p.state.failure, f = nil, nil // the credentials that failed were replaced by those that the token was issued with
+		p.state.failureEnds() // the credentials that failed were replaced by those that the token was issued with
+		f = nil
 	}
 	if f != nil {
 		inputs := f.Failure

@@ -56,7 +56,8 @@ func (p *observer) observe(ctx context.Context, known report.KnownTarget) (repor
 	o.Deleting, o.Suspended = p.gone, p.resource.Spec.Suspend
 	p.observeStored(&o)
 	if f := o.Failure; f != nil && f.OfWrite && !f.Binds && o.Target.Exists && !o.Target.Outdated && !o.Target.Tampered && !o.Token.Unwritten {
-		p.state.failure, o.Failed, o.Failure = nil, nil, nil // nobody wants that write any more
+		p.state.failureEnds() // nobody wants that write any more
+		o.Failed, o.Failure = nil, nil
 	}
 	if err := p.observeRequests(ctx, &o); err != nil {
 		return o, err
@@ -73,28 +74,60 @@ func (p *observer) observeTarget(ctx context.Context, o *report.Observation, kno
 	if err != nil {
 		return err
 	}
-	p.noteReplaced(o.Secret, o.Ownership)
-	if o.Secret == nil {
-		return nil
+	k := p.state.target.Met(o.Secret, o.Ownership.Claim, p.WeChat.Now())
+	if o.Secret != nil {
+		o.Record = target.DecodeRecord(o.Secret.Annotations)
+		p.state.intent = p.state.intent.Seen(o.Record.Mint, p.WeChat.Now())
+		o.Intent, o.Unanswered = p.state.intent, p.state.intent.Unanswered(o.Record.Mint)
+		if o.Ownership.Writable() {
+			k = p.judge(o, k, snapshot)
+		}
 	}
-	o.Record = target.DecodeRecord(o.Secret.Annotations)
-	p.state.intent = p.state.intent.Seen(o.Record.Mint, p.WeChat.Now())
-	o.Intent, o.Unanswered = p.state.intent, p.state.intent.Unanswered(o.Record.Mint)
+	p.state.target = k
+	return nil
+}
+
+// judge finds out what the data of the target is, and counts somebody else's change that has to be undone. There is no snapshot if the
+// data is known already, or gives way whatever it is.
+func (p *observer) judge(o *report.Observation, k target.Knowledge, snapshot *target.Snapshot) target.Knowledge {
+	now, synced := p.WeChat.Clock()
+	status, claim := p.resource.Status.Token, o.Ownership.Claim
+	if claim == target.TakeOver {
+		status = nil
+	}
+	last := k.Verdict
 	switch {
-	case !o.Ownership.Writable():
-		return nil
-	case snapshot != nil && o.Ownership.Claim == target.Adopt: // whatever it holds gives way
-		p.state.verdict = target.Verdict{UID: o.Secret.UID, ResourceVersion: o.Secret.ResourceVersion, Refused: snapshot.Refusal()}
+	case claim == target.Adopt:
+		if snapshot != nil {
+			k.Verdict = target.Verdict{UID: o.Secret.UID, ResourceVersion: o.Secret.ResourceVersion, Refused: snapshot.Refusal()}
+		}
+	case snapshot == nil && last.ResourceVersion == "":
+		k = k.Wrote(o.Secret, false) // by what the status says
+	case snapshot != nil && synced:
+		k = k.Judged(*snapshot, p.resource.Spec.Target.AccessTokenKey, status, now)
 	case snapshot != nil:
-		p.judge(o, *snapshot)
+		k = k.Judged(*snapshot, p.resource.Spec.Target.AccessTokenKey, status, time.Time{})
 	}
-	p.attest(o)
-	v := p.state.verdict
-	o.Holding = v.Holding
+	if claim == target.Own {
+		k = k.AttestedBy(status, o.Record)
+	}
+	if synced {
+		k = k.Dated(now)
+	}
+	v := k.Verdict
 	if v.Refused != "" && v.ResourceVersion == o.Secret.ResourceVersion {
 		o.Ownership = target.Ownership{Claim: target.Conflict, Message: v.Refused}
 	}
-	return nil
+	if o.Holding = v.Holding; !o.Ownership.Writable() || claim == target.Adopt {
+		return k
+	}
+	o.Stored = k.Stored(status, o.Record)
+	o.Target.Outdated = o.Stored.Fingerprint != "" && p.outdated(o)
+	judgedBefore := last.UID == v.UID && last.ResourceVersion == v.ResourceVersion // nobody changed it since
+	if snapshot != nil && !judgedBefore && (v.Holding == target.HoldsOther || k.ForeignTokenWritten() || o.Target.Outdated) {
+		k.Repairs = k.Repairs.Noted(now)
+	}
+	return k
 }
 
 // settle finds the target and its owner. A version whose data was not judged yet costs one live read, which returns a snapshot.
@@ -119,18 +152,6 @@ func (p *observer) settle(ctx context.Context, o *report.Observation, known repo
 	}
 	o.Ownership, err = target.SettleWith(ctx, p.Client, p.Live, p.resource, o.Secret)
 	return snapshot, err
-}
-
-// attest recognizes a token that the status has come to name since the Secret was read: another process of this operator wrote both.
-func (p *observer) attest(o *report.Observation) {
-	v, s := &p.state.verdict, p.resource.Status.Token
-	if v.Holding != target.HoldsUnattested || s == nil || s.Fingerprint == "" || s.Fingerprint != v.Fingerprint ||
-		target.FormatTime(o.Record.ExpiresAt) != target.FormatTime(s.ExpirationTime.Time) || o.Ownership.Claim != target.Own {
-		return
-	}
-	v.Holding = target.HoldsKnown
-	stored := target.Attested(s, o.Record)
-	p.state.stored = &stored
 }
 
 // findTarget returns the target's metadata, nil for none: as the last step left it, from the cache, or, where the cache cannot know,
@@ -165,7 +186,7 @@ func (p *observer) findTarget(ctx context.Context, known report.KnownTarget) (*m
 func (p *observer) readTarget(ctx context.Context, cached types.UID) (*target.Snapshot, error) {
 	snapshot, err := p.store.Read(ctx, p.targetName())
 	if apierrors.IsNotFound(err) {
-		p.state.gate.SawNoTarget(cached)
+		p.state.gate.TargetDeleted(cached, "")
 		return nil, nil
 	}
 	if err != nil {
@@ -192,76 +213,12 @@ func (r *Reconciler) cachedMetadata(ctx context.Context, name types.NamespacedNa
 
 // judged reports whether the data of this version is known: this process judged it, or the status names it as the last write.
 func (p *observer) judged(secret *metav1.PartialObjectMetadata, claim target.Claim) bool {
-	if v := p.state.verdict; v.ResourceVersion != "" {
+	if v := p.state.target.Verdict; v.ResourceVersion != "" {
 		return v.ResourceVersion == secret.ResourceVersion && v.UID == secret.UID
 	}
 	status := &p.resource.Status
-	if status.TargetResourceVersion != secret.ResourceVersion || claim != target.Own ||
-		status.Token == nil || status.Token.Fingerprint == "" {
-		return false
-	}
-	p.state.verdict = target.Verdict{UID: secret.UID, ResourceVersion: secret.ResourceVersion, Holding: target.HoldsKnown}
-	return true
-}
-
-// noteReplaced counts a target that somebody deleted, or replaced by one that has to be adopted again.
-func (p *observer) noteReplaced(secret *metav1.PartialObjectMetadata, ownership target.Ownership) {
-	v := p.state.verdict
-	if v.UID == "" || v.Refused != "" {
-		return
-	}
-	if secret == nil || secret.UID != v.UID || ownership.Claim == target.Adopt {
-		p.state.repairs = p.state.repairs.Noted(p.WeChat.Now())
-		p.state.verdict = target.Verdict{}
-	}
-}
-
-// judge finds out what the data of the target is, and counts somebody else's change that has to be undone.
-func (p *observer) judge(o *report.Observation, snapshot target.Snapshot) {
-	now, synced := p.WeChat.Clock()
-	var plausibleAt time.Time
-	if synced {
-		plausibleAt = now
-	}
-	last := p.state.verdict
-	var known []target.Token
-	if p.state.stored != nil {
-		known = append(known, *p.state.stored)
-	}
-	if s := p.resource.Status.Token; s != nil && s.Fingerprint != "" && o.Ownership.Claim != target.TakeOver {
-		known = append(known, target.Attested(s, o.Record))
-	}
-	v, match := target.Judge(snapshot, p.resource.Spec.Target.AccessTokenKey, known, plausibleAt)
-	if match > 0 {
-		p.state.stored = &known[match] // another process of this operator wrote it
-	}
-	v.Fingerprint = o.Record.TokenFingerprint
-	if last.Holding == v.Holding && last.Fingerprint == v.Fingerprint {
-		v.At = last.At
-	}
-	p.state.verdict = v
-	outdated := false
-	if o.Stored = p.storedToken(o); o.Stored.Fingerprint != "" {
-		outdated = p.outdated(o)
-	}
-	judgedBefore := last.UID == v.UID && last.ResourceVersion == v.ResourceVersion // nobody changed it since
-	if !judgedBefore && (v.Holding == target.HoldsOther || p.state.foreignTokenWritten() || outdated) {
-		p.state.repairs = p.state.repairs.Noted(now)
-	}
-}
-
-// storedToken returns the token that the target holds, or ought to hold; the zero value for none.
-func (p *observer) storedToken(o *report.Observation) target.Token {
-	status := p.resource.Status.Token
-	switch {
-	case p.state.verdict.Holding == target.HoldsUnattested:
-		return target.Recorded(o.Record)
-	case p.state.stored != nil:
-		return *p.state.stored
-	case status != nil && o.Ownership.Claim != target.TakeOver:
-		return target.Attested(status, o.Record)
-	}
-	return target.Token{}
+	return status.TargetResourceVersion == secret.ResourceVersion && claim == target.Own &&
+		status.Token != nil && status.Token.Fingerprint != ""
 }
 
 // startTime is the time of the first pass: a standby that becomes leader starts then.

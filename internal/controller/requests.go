@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -22,16 +21,10 @@ func (p *observer) observeRequests(ctx context.Context, o *report.Observation) e
 	for _, kind := range refresh.RequestKinds() {
 		o.LongRequest = o.LongRequest || len(request.Value(p.resource, kind)) > v1alpha1.RequestValueMaxLength
 	}
-	progress := &p.state.progress
-	wants := func(kind refresh.RequestKind) bool { return progress.Wants(p.resource, kind) }
-	if r := progress.Revocation; r != nil && (!wants(refresh.RequestRevoke) || r.Value != request.Value(p.resource, refresh.RequestRevoke)) {
-		progress.Revocation = nil // it is not asked for any more
-	}
-	progress.Forced = slices.DeleteFunc(slices.Clone(progress.Forced), func(t time.Time) bool { return o.Now.Sub(t) >= 24*time.Hour })
 	p.observeCheck(o)
-	for _, ended := range o.Ended {
-		progress.End(ended)
-	}
+	progress := p.state.progress.Current(p.resource, o.Now).After(o.Ended)
+	p.state.progress, o.Progress = progress, progress
+	wants := func(kind refresh.RequestKind) bool { return progress.Wants(p.resource, kind) }
 	o.Requests = refresh.Requests{
 		Check: wants(refresh.RequestCheck), Refresh: wants(refresh.RequestRefresh), Revoke: wants(refresh.RequestRevoke),
 		Forced: progress.Forced,
@@ -47,7 +40,6 @@ func (p *observer) observeRequests(ctx context.Context, o *report.Observation) e
 			return err
 		}
 	}
-	o.Progress = *progress
 	return nil
 }
 

@@ -29,10 +29,10 @@ type resourceState struct {
 	credentials credentials
 	// membership is the WeChat account that the AppSecret belongs to. Losing it costs a GET.
 	membership membership
-	// stored is the token that this process wrote last, or that WeChat confirmed to it. Losing it costs a GET and a check.
-	stored *target.Token
-	// verdict is what the target's data was found to be. Losing it costs a GET.
-	verdict target.Verdict
+	// accepted is the version of the credentials Secret with which WeChat last issued a token. The status keeps it over a restart.
+	accepted string
+	// target is what was found out about the target. Losing it costs a GET and a check, and makes the next repair prompt.
+	target target.Knowledge
 	// failure is what the last attempt ended with; nil when it worked. The status keeps it over a restart.
 	failure *report.Failure
 	// told is the class of the failure that the status tells. It is derived from the reason after a restart.
@@ -41,8 +41,6 @@ type resourceState struct {
 	progress report.Progress
 	// intent is what is known of the marks of Legacy mints. Losing it costs at most one mint.
 	intent account.Intent
-	// repairs paces the repair of a target that somebody keeps rewriting. Losing it makes the next repair prompt.
-	repairs target.Repairs
 	// last are the times of attempts that have a pace of their own. Losing them makes the next attempt prompt.
 	last report.Times
 	// check is the check request that waits. Losing it costs a call.
@@ -59,6 +57,8 @@ type shared struct {
 	// pending is a token that WeChat issued and the target does not hold yet. Losing it costs a call in Stable mode; in Legacy mode it
 	// is a lost mint, of which the mark on the Secret tells.
 	pending *report.Pending
+	// readSince reports that the Secret was read after the pending token was issued.
+	readSince bool
 	// delivered is what the last attempt to tell pods of a token came to; nil before the first. Losing it costs a list of pods.
 	delivered *delivery.Outcome
 }
@@ -79,7 +79,7 @@ type membership struct {
 func newState(resource *v1alpha1.WeChatAppToken) *resourceState {
 	s := &resourceState{
 		uid: resource.UID, failure: report.RecallFailure(resource.Status.LastError), progress: report.RecallProgress(resource),
-		credentials: credentials{accepted: resource.Status.CredentialsVersion},
+		accepted: resource.Status.CredentialsVersion,
 	}
 	if s.failure != nil {
 		s.told = s.failure.Class
@@ -138,15 +138,15 @@ func (s *shared) give(t *report.Pending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.pending == nil || !t.IssuedAt.Before(s.pending.IssuedAt) {
-		s.pending = t
+		s.pending, s.readSince = t, false
 	}
 }
 
-// pendingNow returns the token that waits to be written; nil for none.
-func (s *shared) pendingNow() *report.Pending {
+// pendingNow returns the token that waits to be written, nil for none, and whether the Secret was read after it was issued.
+func (s *shared) pendingNow() (t *report.Pending, readSince bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.pending
+	return s.pending, s.readSince
 }
 
 // drop drops a token that was written or has become useless, unless another one came meanwhile. t may be nil.
@@ -162,9 +162,7 @@ func (s *shared) drop(t *report.Pending) {
 func (s *shared) noteRead() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pending != nil {
-		s.pending.ReadSinceIssued = true
-	}
+	s.readSince = s.pending != nil
 }
 
 // setDelivered records what an attempt to tell pods of a token came to.
@@ -192,6 +190,9 @@ func (s *resourceState) confirmation() account.Confirmation {
 	return s.membership.account.Confirmed()
 }
 
+// failureEnds forgets the last failure.
+func (s *resourceState) failureEnds() { s.failure = nil }
+
 // failureBinds reports whether the back-off of the last failure holds. A change of spec or credentials ends it, except for a wait that
 // WeChat named: that is the account's, however often the credentials Secret is touched.
 func (s *resourceState) failureBinds(generation int64, credentialsVersion string) bool {
@@ -203,15 +204,4 @@ func (s *resourceState) failureBinds(generation int64, credentialsVersion string
 		return true
 	}
 	return f.Generation == generation && f.CredentialsVersion == credentialsVersion
-}
-
-// foreignTokenWritten reports whether somebody replaced the token of this process by another consistent one, such as a restored backup.
-func (s *resourceState) foreignTokenWritten() bool {
-	return s.verdict.Holding == target.HoldsUnattested && s.stored != nil && s.stored.Fingerprint != s.verdict.Fingerprint
-}
-
-// contradicted reports whether the operator knows of another token than the one in the Secret. status is what the status says; nil for
-// nothing.
-func (s *resourceState) contradicted(status *v1alpha1.TokenStatus) bool {
-	return s.foreignTokenWritten() || status != nil && status.Fingerprint != "" && status.Fingerprint != s.verdict.Fingerprint
 }

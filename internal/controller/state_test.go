@@ -13,6 +13,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/delivery"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
@@ -77,7 +78,7 @@ func TestPending(t *testing.T) {
 	s := &shared{}
 	expect := func(step string, want *report.Pending) {
 		t.Helper()
-		if got := s.pendingNow(); got != want {
+		if got, _ := s.pendingNow(); got != want {
 			t.Errorf("%s: %v is pending, want %v", step, got, want)
 		}
 	}
@@ -94,14 +95,15 @@ func TestPending(t *testing.T) {
 	expect("an older one", first)
 	s.give(same)
 	expect("one of the same moment", same)
-	if s.noteRead(); !same.ReadSinceIssued || first.ReadSinceIssued {
-		t.Error("the read of the Secret is noted for another token")
+	s.noteRead()
+	writing, readSince := s.pendingNow()
+	if !readSince {
+		t.Error("the read of the Secret is not noted")
 	}
-	writing := s.pendingNow()
 	s.give(second)
 	s.drop(writing)
 	expect("one that came during the write", second)
-	if second.ReadSinceIssued {
+	if _, readSince := s.pendingNow(); readSince {
 		t.Error("a token that came after the read was read before")
 	}
 	s.drop(second)
@@ -114,10 +116,12 @@ func TestGive(t *testing.T) {
 	given := &report.Pending{Token: token.Token{IssuedAt: unitNow}}
 	s.give(named("shop"), "shop", given) // it had no pass yet
 	state, _ := s.of(resourceNamed("shop", v1alpha1.ModeLegacy))
-	if s.give(named("shop"), "successor", given); state.shared.pendingNow() != nil {
+	s.give(named("shop"), "successor", given)
+	if got, _ := state.shared.pendingNow(); got != nil {
 		t.Error("a namesake was given the token")
 	}
-	if s.give(named("shop"), "shop", given); state.shared.pendingNow() != given {
+	s.give(named("shop"), "shop", given)
+	if got, _ := state.shared.pendingNow(); got != given {
 		t.Error("the token was lost")
 	}
 }
@@ -155,14 +159,14 @@ func TestNewState(t *testing.T) {
 		LastError:  &v1alpha1.RefreshError{Reason: v1alpha1.ReasonRateLimited},
 	}
 	s := newState(resource)
-	if s.uid != "shop" || s.credentials.accepted != "c/7" || s.credentials.version != "" || s.told != token.Limited ||
+	if s.uid != "shop" || s.accepted != "c/7" || s.credentials.version != "" || s.told != token.Limited ||
 		!reflect.DeepEqual(s.failure, report.RecallFailure(resource.Status.LastError)) {
-		t.Errorf("told %s, failure %+v, credentials %s", s.told, s.failure, s.credentials.accepted)
+		t.Errorf("told %s, failure %+v, credentials %s", s.told, s.failure, s.accepted)
 	}
 	if !reflect.DeepEqual(s.progress, report.RecallProgress(resource)) || s.progress.Wants(resource, refresh.RequestRevoke) || !s.progress.Wants(resource, refresh.RequestCheck) {
 		t.Errorf("progress: %+v", s.progress)
 	}
-	if s.stored != nil || s.verdict.UID != "" || s.shared.pendingNow() != nil {
+	if pending, _ := s.shared.pendingNow(); s.target != (target.Knowledge{}) || pending != nil {
 		t.Error("a status is taken for proof of what the Secret holds")
 	}
 }

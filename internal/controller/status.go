@@ -66,7 +66,7 @@ func (p *pass) writeStatus(ctx context.Context, next v1alpha1.WeChatAppTokenStat
 		return fmt.Errorf("writing the status of WeChatAppToken %s: %w", nameOf(p.resource), err)
 	}
 	failpoint.Hit("after-status")
-	p.state.gate.WroteStatus(p.resource.UID, version, p.WeChat.Now())
+	p.state.gate.WroteStatus(version, p.WeChat.Now())
 	p.resource.Status, p.resource.ResourceVersion = next, version
 	for _, e := range report.Transitions(last, next) {
 		p.event(e)

@@ -29,8 +29,8 @@ func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decisi
 	if gone, err := p.isGone(ctx); gone || err != nil {
 		return report.Effect{}, err
 	}
-	t := p.state.shared.pendingNow()
-	if t != nil && issue.Superseded(o, t, p.state.membership.account) {
+	t, readSince := p.state.shared.pendingNow()
+	if t != nil && issue.Superseded(o, t, readSince, p.state.membership.account) {
 		intent := p.state.intent.Lost(t.Unmarked)
 		return report.Effect{Dropped: t, Intent: &intent}, nil
 	}

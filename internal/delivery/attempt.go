@@ -47,7 +47,8 @@ func Forbidden(err error) bool {
 // attempt lists the pods of a namespace and annotates those that mount the Secret and do not carry the fingerprint yet.
 func (d *Deliverer) attempt(ctx context.Context, job Job) Outcome {
 	out := Outcome{Fingerprint: job.Fingerprint}
-	names, err := d.pods(ctx, job, &out)
+	names, told, err := d.pods(ctx, job)
+	out.Pods, out.Reached = len(names)+told, told
 	var failed error
 	inARow := 0
 	for _, name := range names {
@@ -78,16 +79,14 @@ func (d *Deliverer) attempt(ctx context.Context, job Job) Outcome {
 	return out
 }
 
-// pods returns the names of the pods that mount the Secret and do not carry the token's fingerprint yet. It counts in out the pods
-// that mount the Secret, and those that carry the fingerprint.
-func (d *Deliverer) pods(ctx context.Context, job Job, out *Outcome) ([]string, error) {
+// pods returns the names of the pods that mount the Secret and do not carry the token's fingerprint yet, and how many carry it.
+func (d *Deliverer) pods(ctx context.Context, job Job) (names []string, told int, err error) {
 	// A pod that has no node yet will mount the new token anyway, and one that has finished reads nothing any more.
 	active := fields.AndSelectors(
 		fields.OneTermNotEqualSelector("spec.nodeName", ""),
 		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
 		fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)),
 	)
-	var names []string
 	for next := ""; ; {
 		list := &corev1.PodList{}
 		err := within(ctx, func(ctx context.Context) error {
@@ -95,22 +94,21 @@ func (d *Deliverer) pods(ctx context.Context, job Job, out *Outcome) ([]string, 
 				client.Limit(pageSize), client.Continue(next))
 		})
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		for i := range list.Items {
 			pod := &list.Items[i]
 			if !Mounts(&pod.Spec, job.Secret) {
 				continue
 			}
-			out.Pods++
 			if pod.Annotations[v1alpha1.AnnotationTokenFingerprint] == job.Fingerprint {
-				out.Reached++
+				told++
 			} else {
 				names = append(names, pod.Name)
 			}
 		}
 		if next = list.Continue; next == "" {
-			return names, nil
+			return names, told, nil
 		}
 	}
 }

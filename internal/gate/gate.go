@@ -77,11 +77,7 @@ func (g *Gate) Target(cached *metav1.PartialObjectMetadata, now time.Time) (*met
 	if cached == nil || g.deleted != "" && cached.UID == g.deleted {
 		return nil, g.target.reached(nil, now)
 	}
-	f := g.target.reached(cached, now)
-	if f == Current && cached.ResourceVersion != g.target.resourceVersion {
-		g.target = version{} // somebody else wrote since
-	}
-	return cached, f
+	return cached, g.target.reached(cached, now)
 }
 
 // Status compares the cached resource to the last write of its status.
@@ -104,22 +100,15 @@ func (g *Gate) SawTarget(meta metav1.Object, written bool, now time.Time) {
 	}
 }
 
-// SawNoTarget records that the API server has no target; uid is that of the one that the cache still has, or empty.
-func (g *Gate) SawNoTarget(uid types.UID) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.target = version{}
-	if uid != "" {
-		g.deleted = uid
-	}
-}
-
-// TargetDeleted takes the event of a target's deletion: writes before it do not count any more.
+// TargetDeleted records that the target with this UID is gone, empty for one that the cache does not have either. It was deleted at
+// resourceVersion, and writes before that do not count any more; without one, no write counts, because the API server was read.
 func (g *Gate) TargetDeleted(uid types.UID, resourceVersion string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.deleted = uid
-	if v := g.target; v.resourceVersion != "" && (v.uid == uid || newer(resourceVersion, v.resourceVersion)) {
+	if uid != "" {
+		g.deleted = uid
+	}
+	if v := g.target; resourceVersion == "" || v.uid == uid || newer(resourceVersion, v.resourceVersion) {
 		g.target = version{}
 	}
 }
@@ -140,8 +129,8 @@ func (g *Gate) Written() string {
 }
 
 // WroteStatus records the resourceVersion that the resource has after the write of its status.
-func (g *Gate) WroteStatus(uid types.UID, resourceVersion string, now time.Time) {
+func (g *Gate) WroteStatus(resourceVersion string, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.status = version{uid: uid, resourceVersion: resourceVersion, at: now}
+	g.status = version{resourceVersion: resourceVersion, at: now}
 }

@@ -47,7 +47,7 @@ func TestFreshness(t *testing.T) {
 		g := &Gate{}
 		if test.written != "" {
 			g.SawTarget(secretAt("a", test.written), true, now.Add(-test.age))
-			g.WroteStatus("r", test.written, now.Add(-test.age))
+			g.WroteStatus(test.written, now.Add(-test.age))
 		}
 		var secret *metav1.PartialObjectMetadata
 		if test.cached != "" {
@@ -76,9 +76,9 @@ func TestDeletedTarget(t *testing.T) {
 		want   bool // the cached one counts
 		f      Freshness
 	}{
-		"the API server has none":               {func(g *Gate) { g.SawNoTarget("a") }, old, false, Current},
-		"and the cache neither":                 {func(g *Gate) { g.SawNoTarget("a") }, nil, false, Current},
-		"none, and none in the cache then":      {func(g *Gate) { g.SawNoTarget("") }, old, true, Current},
+		"the API server has none":               {func(g *Gate) { g.TargetDeleted("a", "") }, old, false, Current},
+		"and the cache neither":                 {func(g *Gate) { g.TargetDeleted("a", "") }, nil, false, Current},
+		"none, and none in the cache then":      {func(g *Gate) { g.TargetDeleted("", "") }, old, true, Current},
 		"its event came":                        {func(g *Gate) { g.TargetDeleted("a", "11") }, old, false, Current},
 		"deleted after the own write":           {func(g *Gate) { g.SawTarget(old, true, now); g.TargetDeleted("a", "11") }, old, false, Current},
 		"deleted, and the answer came later":    {func(g *Gate) { g.TargetDeleted("a", "11"); g.SawTarget(old, true, now) }, old, false, Current},
@@ -87,9 +87,9 @@ func TestDeletedTarget(t *testing.T) {
 		"made anew, the event of the old late":  {func(g *Gate) { g.SawTarget(written, true, now); g.TargetDeleted("a", "11") }, written, true, Current},
 		"made anew, old event late, cache old":  {func(g *Gate) { g.SawTarget(written, true, now); g.TargetDeleted("a", "11") }, old, false, Behind},
 		"made anew, and deleted by another one": {func(g *Gate) { g.SawTarget(written, true, now); g.TargetDeleted("c", "13") }, nil, false, Current},
-		"made anew, behind for long":            {func(g *Gate) { g.SawNoTarget("a"); g.SawTarget(written, true, ago(time.Minute)) }, old, false, BehindForLong},
-		"another one than the deleted":          {func(g *Gate) { g.SawNoTarget("a") }, written, true, Current},
-		"the API server had it after all":       {func(g *Gate) { g.SawNoTarget(""); g.SawTarget(old, false, now) }, old, true, Current},
+		"made anew, behind for long":            {func(g *Gate) { g.TargetDeleted("a", ""); g.SawTarget(written, true, ago(time.Minute)) }, old, false, BehindForLong},
+		"another one than the deleted":          {func(g *Gate) { g.TargetDeleted("a", "") }, written, true, Current},
+		"the API server had it after all":       {func(g *Gate) { g.TargetDeleted("", ""); g.SawTarget(old, false, now) }, old, true, Current},
 	} {
 		g := &Gate{}
 		test.do(g)
@@ -119,12 +119,8 @@ func TestIsOwnWrite(t *testing.T) {
 	if _, f := g.Target(secretAt("a", "10"), now); f != Current || !g.IsOwnWrite("a", "10") {
 		t.Error("the echo is not known any more")
 	}
-	// Somebody else wrote since: nothing waits for the own write any more.
-	if _, f := g.Target(secretAt("a", "12"), now); f != Current || g.IsOwnWrite("a", "10") {
-		t.Error("the own write still counts")
-	}
-	if _, f := g.Target(secretAt("a", "11"), now); f != Current {
-		t.Errorf("freshness %d although nothing was written since", f)
+	if _, f := g.Target(secretAt("a", "12"), now); f != Current || g.IsOwnWrite("a", "12") {
+		t.Error("somebody else's write is taken for the own one")
 	}
 }
 
@@ -138,7 +134,7 @@ func TestWritten(t *testing.T) {
 	g.SawTarget(secretAt("a", "10"), true, now)
 	g.SawTarget(secretAt("a", "11"), false, now)
 	g.TargetDeleted("a", "12")
-	g.SawNoTarget("a")
+	g.TargetDeleted("a", "")
 	if got := g.Written(); got != "10" {
 		t.Errorf("the last write is %q", got)
 	}

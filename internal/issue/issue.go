@@ -50,7 +50,7 @@ type Step struct {
 func (s Step) uid() types.UID { return s.Resource.UID }
 
 // pending returns a token that WeChat issued for the resource.
-func (s Step) pending(t token.Token) *report.Pending {
+func (s Step) pending(t token.Token) report.Pending {
 	return report.NewPending(s.Observation, s.Decision, t, s.Credentials)
 }
 

@@ -203,7 +203,7 @@ func TestMustWrite(t *testing.T) {
 		s.Stored = target.Token{Fingerprint: value.Fingerprint(), ExpiresAt: after(time.Hour)}
 		p := &report.Pending{Token: token.Token{Value: value, ExpiresAt: after(time.Hour)}}
 		test.edit(&s, p)
-		if got := mustWrite(s, p); got != test.want {
+		if got := mustWrite(s, *p); got != test.want {
 			t.Errorf("%s: %t", name, got)
 		}
 	}

@@ -91,11 +91,8 @@ type mint struct {
 func (i legacy) call(ctx context.Context, s Step, e report.Effect, m mint) (report.Effect, error) {
 	now := i.WeChat.Now()
 	e.Times.Called = now
-	var undo func()
-	if m.unrequested {
-		undo = s.Account.BeginUnrequestedMint(now)
-	} else {
-		undo = s.Account.BeginRequestedMint(now)
+	undo := s.Account.CountMint(now, !m.unrequested)
+	if !m.unrequested {
 		e.Times.Forced = now
 	}
 	waiting := s.Account.Others(s.uid()) // requests that were seen before the mint are handled by it
@@ -123,13 +120,13 @@ func (i legacy) call(ctx context.Context, s Step, e report.Effect, m mint) (repo
 	log.FromContext(ctx).Info("minted a Legacy token", "reason", s.Decision.Reason, "fingerprint", minted.Value.Fingerprint())
 	s.Account.NoteMinted(account.Confirmation{Fingerprint: minted.Value.Fingerprint(), At: minted.IssuedAt, ExpiresAt: minted.ExpiresAt})
 	i.confirm(ctx, s, minted)
-	i.handOut(ctx, s, *own, waiting)
+	i.handOut(ctx, s, own, waiting)
 	e.Accepted, e.Outcomes = true, s.Checked()
 	own.Unmarked, own.Forced = m.unmarked, !m.unrequested
 	if s.Requests.Refresh { // seen before the mint, whatever it was made for
 		own.Refresh = s.Requested(refresh.RequestRefresh)
 	}
-	e.Issued = own
+	e.Issued = &own
 	return e, nil
 }
 
@@ -141,12 +138,12 @@ func (i legacy) rehearse(ctx context.Context, s Step) error {
 	}
 	now := i.WeChat.Now()
 	probe := s.pending(token.Token{Value: token.NewValue("rehearsal"), IssuedAt: now, ExpiresAt: now})
-	_, want := target.Want(s.Resource, s.Ownership.Claim, s.WantedRecord(probe))
+	_, want := target.Want(s.Resource, s.Ownership.Claim, s.WantedRecord(&probe))
 	var err error
 	if s.Secret == nil {
-		_, err = i.Store.Create(ctx, s.Resource, want, *s.Content(probe), client.DryRunAll)
+		_, err = i.Store.Create(ctx, s.Resource, want, *s.Content(&probe), client.DryRunAll)
 	} else {
-		_, err = i.Store.Update(ctx, s.Secret, want, s.Content(probe), client.DryRunAll)
+		_, err = i.Store.Update(ctx, s.Secret, want, s.Content(&probe), client.DryRunAll)
 	}
 	if apierrors.IsBadRequest(err) {
 		return nil

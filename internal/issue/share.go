@@ -78,7 +78,7 @@ func (i legacy) copyFrom(ctx context.Context, s Step) (*report.Pending, error) {
 		}
 		t := s.pending(token.Token{Value: value, IssuedAt: status.IssueTime.UTC(), ExpiresAt: status.ExpirationTime.UTC()})
 		t.Copied = true
-		return t, nil
+		return &t, nil
 	}
 	return nil, nil
 }
@@ -171,13 +171,15 @@ func (i legacy) handOut(ctx context.Context, s Step, t report.Pending, before []
 //
 // A token that was minted before there was a Secret to mark may be of the same moment as the other one, and the times do not tell which
 // mint was the later one. Then both give way to a new one, before a volume can have either.
-func Superseded(o report.Observation, t *report.Pending, acct *account.Account) bool {
+//
+// readSince reports that the Secret was read after WeChat issued the pending token, so no times need to be compared.
+func Superseded(o report.Observation, t *report.Pending, readSince bool, acct *account.Account) bool {
 	if o.Secret == nil || o.Record.TokenFingerprint == t.Value.Fingerprint() {
 		return false
 	}
 	unattested, replaced := o.Holding == target.HoldsUnattested, o.Record.TokenFingerprint != t.Replaces
 	if !o.Traits.EndsOlder {
-		return !t.Forced && t.ReadSinceIssued && (unattested || replaced)
+		return !t.Forced && readSince && (unattested || replaced)
 	}
 	if !unattested && !t.Unmarked && (t.Replaces == "" || !replaced) {
 		return false

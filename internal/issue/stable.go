@@ -44,7 +44,7 @@ func (i stable) Issue(ctx context.Context, s Step) (report.Effect, error) {
 		if t.Value.Fingerprint() == s.Stored.Fingerprint && !s.Stored.IssuedAt.IsZero() {
 			t.IssuedAt = refresh.Earlier(s.Stored.IssuedAt, t.IssuedAt) // a clock that was ahead may have noted it
 		}
-		e.Issued = t
+		e.Issued = &t
 		return e, nil
 	}
 	attested := s.Stored
@@ -56,7 +56,7 @@ func (i stable) Issue(ctx context.Context, s Step) (report.Effect, error) {
 func (i stable) Check(ctx context.Context, s Step) (report.Effect, error) { return i.Issue(ctx, s) }
 
 // mustWrite reports whether the Secret needs the token that WeChat named.
-func mustWrite(s Step, t *report.Pending) bool {
+func mustWrite(s Step, t report.Pending) bool {
 	return t.Value.Fingerprint() != s.Stored.Fingerprint || s.Target.Tampered || s.Target.AppIDChanged || s.Target.ModeChanged ||
 		s.Inputs.Credentials.Changed || t.ExpiresAt.Sub(s.Stored.ExpiresAt).Abs() > expirySlack
 }
@@ -74,21 +74,17 @@ func (i stable) Refresh(ctx context.Context, s Step) (report.Effect, error) {
 		return failed(ctx, e, err)
 	}
 	if answer.Value.Fingerprint() == known {
-		if e, err = i.Force(ctx, s); err != nil || e.Issued == nil {
-			return e, err
-		}
-	} else {
-		i.confirm(ctx, s, answer)
-		e.Accepted, e.Issued = true, s.pending(answer)
-		e.Issued.Forced = true
+		return i.force(ctx, s, s.Requested(refresh.RequestRefresh))
 	}
-	e.Issued.Refresh = s.Requested(refresh.RequestRefresh)
-	return e, nil
+	return i.forced(ctx, s, e, answer, s.Requested(refresh.RequestRefresh)), nil
 }
 
-func (i stable) Force(ctx context.Context, s Step) (report.Effect, error) {
+func (i stable) Force(ctx context.Context, s Step) (report.Effect, error) { return i.force(ctx, s, "") }
+
+// force makes a forced call. handles is the refresh request that it handles; empty for none.
+func (i stable) force(ctx context.Context, s Step, handles string) (report.Effect, error) {
 	now := i.WeChat.Now()
-	undo := s.Account.BeginRequestedMint(now)
+	undo := s.Account.CountMint(now, true)
 	e := report.Effect{Times: report.Times{Called: now, Forced: now}}
 	log.FromContext(ctx).Info("forcing a new token on request", "request", s.Decision.Request)
 	failpoint.Hit("before-force")
@@ -103,8 +99,14 @@ func (i stable) Force(ctx context.Context, s Step) (report.Effect, error) {
 		}
 		return failed(ctx, e, err)
 	}
+	return i.forced(ctx, s, e, answer, handles), nil
+}
+
+// forced adds to the effect the token that a request brought.
+func (i stable) forced(ctx context.Context, s Step, e report.Effect, answer token.Token, handles string) report.Effect {
 	i.confirm(ctx, s, answer)
-	e.Accepted, e.Issued = true, s.pending(answer)
-	e.Issued.Forced = true
-	return e, nil
+	t := s.pending(answer)
+	t.Forced, t.Refresh = true, handles
+	e.Accepted, e.Issued = true, &t
+	return e
 }

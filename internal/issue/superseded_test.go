@@ -23,11 +23,12 @@ func TestSuperseded(t *testing.T) {
 		o    report.Observation
 		t    *report.Pending
 		acct *account.Account
+		read bool
 	}
 	earlier := func(s *scene) { s.t.IssuedAt = after(-time.Minute) }
 	later := func(s *scene) { s.t.IssuedAt = after(time.Minute) }
 	sameMoment := func(s *scene) { s.t.IssuedAt = now }
-	read := func(s *scene) { s.t.ReadSinceIssued = true }
+	read := func(s *scene) { s.read = true }
 	known := func(s *scene) { s.o.Holding = target.HoldsKnown }
 	unmarked := func(s *scene) { s.t.Unmarked = true }
 	forced := func(s *scene) { s.t.Forced = true }
@@ -90,7 +91,7 @@ func TestSuperseded(t *testing.T) {
 		for _, e := range test.edits {
 			e(s)
 		}
-		if got := Superseded(s.o, s.t, s.acct); got != test.want {
+		if got := Superseded(s.o, s.t, s.read, s.acct); got != test.want {
 			t.Errorf("%s: superseded is %t", name, got)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 const (
 	// ForcedPerDay is the number of forced calls, or of requested mints, in 24 hours. WeChat documents 20 for stable_token.
 	ForcedPerDay = 20
+	budgetWindow = 24 * time.Hour
 	// ForcedSpacing is the least time between two forced calls of a Stable account; a closer one does not refresh. WeChat documents
 	// 30 s; one more makes up for the network.
 	ForcedSpacing = 31 * time.Second
@@ -128,6 +129,11 @@ func (p *plan) forcedAt(n int) time.Time {
 	return at
 }
 
+// WithinDay returns the times of the forced calls that count against the budget.
+func WithinDay(forced []time.Time, now time.Time) []time.Time {
+	return slices.DeleteFunc(slices.Clone(forced), func(t time.Time) bool { return now.Sub(t) >= budgetWindow })
+}
+
 // ForcedAt returns the earliest time, zero for now, at which the budget of the account has room for n more forced calls and the last
 // one is at least spacing ago.
 func ForcedAt(now time.Time, forced []time.Time, n int, spacing time.Duration) time.Time {
@@ -141,17 +147,16 @@ func ForcedAt(now time.Time, forced []time.Time, n int, spacing time.Duration) t
 			t = now.Add(-spacing)
 		}
 		last = Later(last, t)
-		if now.Sub(t) < 24*time.Hour {
-			recent = append(recent, t)
-		}
+		recent = append(recent, t)
 	}
+	recent = WithinDay(recent, now)
 	var at time.Time
 	if !last.IsZero() {
 		at = last.Add(spacing)
 	}
 	slices.SortFunc(recent, time.Time.Compare)
 	if excess := len(recent) + n - ForcedPerDay; excess > 0 {
-		at = Later(at, recent[excess-1].Add(24*time.Hour))
+		at = Later(at, recent[excess-1].Add(budgetWindow))
 	}
 	if !now.Before(at) {
 		return time.Time{}

@@ -110,13 +110,11 @@ type Pending struct {
 	Copied bool
 	// Unmarked reports that it was minted without a mark, because there was no Secret.
 	Unmarked bool
-	// ReadSinceIssued reports that the Secret was read after WeChat issued this token, so no timestamps need to be compared.
-	ReadSinceIssued bool
 }
 
 // NewPending returns a token of the account that the spec and the credentials name.
-func NewPending(o Observation, d refresh.Decision, t token.Token, c token.Credentials) *Pending {
-	return &Pending{
+func NewPending(o Observation, d refresh.Decision, t token.Token, c token.Credentials) Pending {
+	return Pending{
 		Token: t, AppID: o.Resource.Spec.AppID, Mode: o.Resource.Spec.Mode, Credentials: c.Fingerprint(),
 		Reason: d.Reason, Replaces: o.Stored.Fingerprint,
 	}

@@ -115,11 +115,11 @@ func TestWantedRecord(t *testing.T) {
 	want := o.Record
 	want.AppID, want.Mode, want.CredentialsFingerprint = o.Resource.Spec.AppID, v1alpha1.ModeStable, credentials.Fingerprint()
 	want.IssuedAt, want.ExpiresAt, want.TokenFingerprint, want.Mint = now, after(2*time.Hour), issued.Value.Fingerprint(), account.Mark{}
-	if got := o.WantedRecord(p); !reflect.DeepEqual(got, want) {
+	if got := o.WantedRecord(&p); !reflect.DeepEqual(got, want) {
 		t.Errorf("with a token: %+v, want %+v", got, want)
 	}
 	o.Resource.Spec.Target.AccessTokenKey = "token"
-	content := o.Content(p)
+	content := o.Content(&p)
 	if o.Content(nil) != nil || *content != (target.Content{AccessTokenKey: "token", Token: issued.Value, ExpiresAt: p.ExpiresAt, AppID: p.AppID}) {
 		t.Errorf("content %+v", content)
 	}

@@ -69,17 +69,29 @@ func RecallProgress(resource *v1alpha1.WeChatAppToken) Progress {
 }
 
 // Wants reports whether a request was made that is not handled yet.
-func (p *Progress) Wants(resource *v1alpha1.WeChatAppToken, kind refresh.RequestKind) bool {
+func (p Progress) Wants(resource *v1alpha1.WeChatAppToken, kind refresh.RequestKind) bool {
 	value := request.Value(resource, kind)
 	return value != "" && value != *request.Handled(&p.Handled, kind) && len(value) <= v1alpha1.RequestValueMaxLength
 }
 
-// End records that a request had its attempt.
-func (p *Progress) End(o Outcome) {
-	*request.Handled(&p.Handled, o.Kind) = o.Value
-	if o.Kind == refresh.RequestRevoke {
+// After returns the progress after requests had their attempts.
+func (p Progress) After(outcomes []Outcome) Progress {
+	for _, o := range outcomes {
+		*request.Handled(&p.Handled, o.Kind) = o.Value
+		if o.Kind == refresh.RequestRevoke {
+			p.Revocation = nil
+		}
+	}
+	return p
+}
+
+// Current returns the progress without a revoke that is not asked for any more, and without forced calls that count no more.
+func (p Progress) Current(resource *v1alpha1.WeChatAppToken, now time.Time) Progress {
+	if r := p.Revocation; r != nil && (!p.Wants(resource, refresh.RequestRevoke) || r.Value != request.Value(resource, refresh.RequestRevoke)) {
 		p.Revocation = nil
 	}
+	p.Forced = refresh.WithinDay(p.Forced, now)
+	return p
 }
 
 // Requested returns the value of a request annotation; "" for none.

@@ -129,7 +129,7 @@ func TestRecallProgress(t *testing.T) {
 }
 
 // A value that is too long is ignored, and a request that had its attempt is not wanted again.
-func TestWantsAndEnd(t *testing.T) {
+func TestWantsAndAfter(t *testing.T) {
 	r := resource()
 	var p Progress
 	for _, kind := range refresh.RequestKinds() {
@@ -143,12 +143,12 @@ func TestWantsAndEnd(t *testing.T) {
 		if !p.Wants(r, o.Kind) {
 			t.Errorf("%s is not wanted", o.Kind)
 		}
-		p.End(o)
+		p = p.After([]Outcome{o})
 		if p.Wants(r, o.Kind) || p.Revocation == nil {
 			t.Errorf("%s ended: wanted %t, the revoke is %+v", o.Kind, p.Wants(r, o.Kind), p.Revocation)
 		}
 	}
-	p.End(Outcome{Kind: refresh.RequestRevoke, Value: "k"})
+	p = p.After([]Outcome{{Kind: refresh.RequestRevoke, Value: "k"}})
 	if p.Revocation != nil || p.Handled != (v1alpha1.HandledRequests{Check: "c", Refresh: "r", Revoke: "k"}) {
 		t.Errorf("all ended: %+v", p)
 	}
