@@ -79,6 +79,9 @@ func (p *pass) revoke(ctx context.Context, issuer issue.Issuer, s issue.Step) (r
 		return report.Effect{StatusFirst: true}, nil
 	case progress.FirstForcedTime == nil && s.Stored.Fingerprint != "" && s.Stored.Fingerprint != progress.Victim:
 		return report.Effect{Revocation: report.HalfRevoked(progress, now), StatusFirst: true}, nil // another process made the first call
+	case progress.FirstForcedTime != nil && refresh.IsInFuture(progress.FirstForcedTime.Time, now):
+		// A clock that ran ahead noted the first call. When that was is not known, so the second one counts from now.
+		return report.Effect{Revocation: report.HalfRevoked(progress, now), StatusFirst: true}, nil
 	}
 	e, err := issuer.Force(ctx, s)
 	if err != nil || e.Issued == nil {

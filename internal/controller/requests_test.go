@@ -212,6 +212,28 @@ func TestRevokeRequest(t *testing.T) {
 	w.Eventually(func() []string { return w.events("shop") }).Should(gomega.ConsistOf(v1alpha1.EventRequestedRevoke))
 }
 
+// The first call of a revoke was noted by a process whose clock ran ahead. The second one keeps its distance all the same, because
+// WeChat does not take a forced call that follows another one within 30 s.
+func TestRevokeNotedByAClockAhead(t *testing.T) {
+	w, leaked := readyWorld(t, v1alpha1.ModeStable)
+	o := w.operators.last
+	w.update("shop", annotated(v1alpha1.AnnotationRevokeRequestedAt, "leak"))
+	w.eventuallyAnother("shop", leaked)
+	w.Eventually(func() bool { r := w.token("shop").Status.Revocation; return r != nil && r.FirstForcedTime != nil }).Should(gomega.BeTrue())
+	o.stop()
+	token := w.token("shop")
+	ahead := metav1.NewTime(w.clock.now().Add(20 * time.Second))
+	token.Status.Revocation.FirstForcedTime, token.Status.ForcedRefreshes = &ahead, []metav1.Time{ahead}
+	w.must(w.Client.Status().Update(w.Context(), token))
+	w.startOperator()
+	if w.lapse(20*time.Second, func() bool { return w.forcedCalls() > 1 }) {
+		t.Error("the second call was made within 30 s of the first one")
+	}
+	if !w.lapse(time.Minute, func() bool { return !w.wechat.Valid(leaked) }) || w.forcedCalls() != 2 {
+		t.Errorf("the leaked token lives after %d forced calls", w.forcedCalls())
+	}
+}
+
 // A revoke in Legacy mode is two mints, whichever member of the account is asked for it, also when the operator restarts
 // between them.
 func TestRevokeRequestLegacy(t *testing.T) {

@@ -42,6 +42,12 @@ func ClassOf(e *v1alpha1.RefreshError) token.Class {
 		if e.Attempts < refresh.RejectionsUntilAction {
 			return token.Transient
 		}
+	case v1alpha1.ReasonTargetWriteFailed:
+		// A refusal is tried again after more than a minute from the third attempt on, and a write that may work the next time is
+		// told once it has failed for a minute, which is more than two attempts.
+		if e.Attempts > 2 && e.RetryTime != nil && e.RetryTime.Sub(e.Time.Time) <= refresh.ReportAfter {
+			return token.Transient
+		}
 	}
 	return token.Action
 }

@@ -28,6 +28,11 @@ func TestRecallFailure(t *testing.T) {
 	if RecallFailure(nil) != nil {
 		t.Error("a failure out of nothing")
 	}
+	soon := func(e *v1alpha1.RefreshError) *v1alpha1.RefreshError {
+		next := seconds(at.Add(time.Minute))
+		e.RetryTime = &next
+		return e
+	}
 	retries := func(f *refresh.Failure) { f.RetryAt = retry.UTC() }
 	for name, test := range map[string]struct {
 		e     *v1alpha1.RefreshError
@@ -44,6 +49,8 @@ func TestRecallFailure(t *testing.T) {
 		"an unknown errcode":          {of(v1alpha1.ReasonRequestRejected, 2), token.Transient, nil},
 		"an unknown errcode, often":   {of(v1alpha1.ReasonRequestRejected, 3), token.Action, retries},
 		"a refused write":             {of(v1alpha1.ReasonTargetWriteFailed, 2), token.Action, func(f *refresh.Failure) { f.RetryAt, f.OfWrite = retry.UTC(), true }},
+		"a write that did not work":   {soon(of(v1alpha1.ReasonTargetWriteFailed, 7)), token.Transient, func(f *refresh.Failure) { f.OfWrite = true }},
+		"a write refused often":       {of(v1alpha1.ReasonTargetWriteFailed, 7), token.Action, func(f *refresh.Failure) { f.RetryAt, f.OfWrite = retry.UTC(), true }},
 		"a reason of another version": {of("Other", 2), token.Action, retries},
 		"without a retry time":        {noRetry, token.Action, nil},
 	} {

@@ -156,7 +156,9 @@ func Unread(resource *v1alpha1.WeChatAppToken, since, now time.Time, why string)
 	if c.isTrue(v1alpha1.ConditionReady) && s.Token != nil && !now.Before(s.Token.ExpirationTime.Time) {
 		message := noToken(resource.TargetName())
 		c.set(v1alpha1.ConditionReady, false, v1alpha1.ReasonTokenExpired, message)
-		c.set(v1alpha1.ConditionReconciling, true, v1alpha1.ReasonTokenExpired, message)
+		if !resource.Spec.Suspend {
+			c.set(v1alpha1.ConditionReconciling, true, v1alpha1.ReasonTokenExpired, message)
+		}
 	}
 	if now.Sub(since) >= refresh.ReportAfter && !c.isTrue(v1alpha1.ConditionRefreshFailing) {
 		c.set(v1alpha1.ConditionRefreshFailing, true, v1alpha1.ReasonKubernetesAPIError,

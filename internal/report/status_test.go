@@ -296,6 +296,11 @@ func TestUnread(t *testing.T) {
 		o.Resource.Status = decided(o)
 		return o.Resource
 	}
+	suspended := func() *v1alpha1.WeChatAppToken {
+		r := ready()
+		r.Spec.Suspend = true
+		return r
+	}
 	const valid, ended = v1alpha1.ReasonTokenValid, v1alpha1.ReasonTokenExpired
 	for name, test := range map[string]struct {
 		resource       *v1alpha1.WeChatAppToken
@@ -311,6 +316,7 @@ func TestUnread(t *testing.T) {
 		"for a minute":                 {ready(), now, after(time.Minute), valid, false, false, "KubernetesAPIError", now},
 		"a moment before the expiry":   {ready(), expiry, expiry.Add(-1), valid, false, false, "", now},
 		"the token expires":            {ready(), expiry, expiry, ended, true, false, "", expiry},
+		"suspended, and it expires":    {suspended(), expiry, expiry, ended, false, false, "", expiry},
 		"it has expired for long":      {ready(), now, expiry.Add(time.Hour), ended, true, false, "KubernetesAPIError", expiry.Add(time.Hour)},
 		"another failure stays":        {failing(), now, after(time.Hour), valid, false, false, "IPNotAllowed", now},
 		"another failure, and expired": {failing(), now, expiry, ended, true, false, "IPNotAllowed", expiry},

@@ -36,6 +36,8 @@ func RefusalMessage(err error) string {
 			"; look for a ResourceQuota, an admission policy, or missing permissions of the operator's ServiceAccount"
 	case apierrors.IsInvalid(err):
 		return "the result would be invalid" + gatekeeper(err) + "; look at spec.target"
+	case apierrors.IsNotFound(err):
+		return "its namespace does not exist any more"
 	default:
 		return "rejected (" + string(apierrors.ReasonForError(err)) + ")" + gatekeeper(err) + "; look for an admission webhook or policy"
 	}

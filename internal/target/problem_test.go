@@ -90,7 +90,7 @@ func TestProblems(t *testing.T) {
 			}
 		}
 	}
-	if got, want := RefusalMessage(apierrors.NewNotFound(corev1.Resource("namespaces"), "shop")), "rejected (NotFound); look for an admission webhook or policy"; got != want {
+	if got, want := RefusalMessage(apierrors.NewNotFound(corev1.Resource("namespaces"), "shop")), "its namespace does not exist any more"; got != want {
 		t.Errorf("the namespace is gone: %q, want %q", got, want)
 	}
 	if IsRefusal(nil) {
