@@ -4,6 +4,7 @@ package controller
 
 import (
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,10 +15,12 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/intern"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
-// CacheOptions are what the manager's cache has to hold: WeChatAppTokens without managedFields and kubectl's copy, and of Opaque
+// CacheOptions returns what the manager's cache has to hold: of WeChatAppTokens the spec, the status and the requests, and of Opaque
 // Secrets the metadata that decisions need. AppSecrets and tokens are never cached.
 func CacheOptions(selector labels.Selector) map[client.Object]cache.ByObject {
 	shared := &texts{}
@@ -50,10 +53,18 @@ type texts struct {
 	namespaces, keys, words intern.Pool
 }
 
-// shrink leaves out what no decision needs, and lets resources share what they have in common.
+// shrink leaves out what no decision needs, and lets resources share what they have in common. What users can write beside the spec is
+// bounded: a request's value that is too long stays too long.
 func shrink(token *v1alpha1.WeChatAppToken, shared *texts) {
-	token.ManagedFields = nil
-	delete(token.Annotations, corev1.LastAppliedConfigAnnotation)
+	token.ManagedFields, token.Labels, token.OwnerReferences, token.Finalizers = nil, nil, nil, nil
+	all := token.Annotations
+	token.Annotations = nil
+	for _, kind := range refresh.RequestKinds() {
+		key := request.Annotation(kind)
+		if v := all[key]; v != "" {
+			metav1.SetMetaDataAnnotation(&token.ObjectMeta, key, strings.Clone(v[:min(len(v), v1alpha1.RequestValueMaxLength+1)]))
+		}
+	}
 	intern.Share(&shared.namespaces, &token.Namespace)
 	intern.Share(&shared.keys, &token.Spec.CredentialsSecretRef.Key)
 	intern.Share(&shared.keys, &token.Spec.Target.AccessTokenKey)

@@ -19,7 +19,12 @@ func TestShrink(t *testing.T) {
 		token := &v1alpha1.WeChatAppToken{
 			ObjectMeta: metav1.ObjectMeta{
 				Namespace: strings.Clone("shop"), Name: "shop", ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kubectl"}},
-				Annotations: map[string]string{"kubectl.kubernetes.io/last-applied-configuration": "{}", "mine": "x"},
+				Annotations: map[string]string{
+					"kubectl.kubernetes.io/last-applied-configuration": "{}", "mine": "x", v1alpha1.AnnotationPrefix + "other": "x",
+					v1alpha1.AnnotationCheckRequestedAt: "1", v1alpha1.AnnotationRefreshRequestedAt: strings.Repeat("2", 100_000),
+				},
+				Labels: map[string]string{"mine": "x"}, Finalizers: []string{"example.com/f"},
+				OwnerReferences: []metav1.OwnerReference{{Kind: "Deployment", Name: "web"}},
 			},
 			Spec: v1alpha1.WeChatAppTokenSpec{AppID: "wx1", Mode: v1alpha1.ModeLegacy},
 		}
@@ -34,7 +39,10 @@ func TestShrink(t *testing.T) {
 	a, b, want := decoded(), decoded(), decoded()
 	shrink(a, shared)
 	shrink(b, shared)
-	want.ManagedFields, want.Annotations = nil, map[string]string{"mine": "x"}
+	want.ManagedFields, want.Labels, want.Finalizers, want.OwnerReferences = nil, nil, nil, nil
+	want.Annotations = map[string]string{
+		v1alpha1.AnnotationCheckRequestedAt: "1", v1alpha1.AnnotationRefreshRequestedAt: strings.Repeat("2", v1alpha1.RequestValueMaxLength+1),
+	}
 	if !equality.Semantic.DeepEqual(a, want) {
 		t.Errorf("got %+v, want %+v", a, want)
 	}

@@ -122,7 +122,9 @@ func (p *observer) judge(o *report.Observation, k target.Knowledge, snapshot *ta
 		return k
 	}
 	o.Stored = k.Stored(status, o.Record)
-	o.Target.Outdated = o.Stored.Fingerprint != "" && p.outdated(o)
+	if o.Target.Outdated = o.Stored.Fingerprint != "" && !target.Incomplete(o.Secret) && p.outdated(o); !o.Target.Outdated {
+		k.Verdict.Generation = p.resource.Generation
+	}
 	judgedBefore := last.UID == v.UID && last.ResourceVersion == v.ResourceVersion // nobody changed it since
 	if snapshot != nil && !judgedBefore && (v.Holding == target.HoldsOther || k.ForeignTokenWritten() || o.Target.Outdated) {
 		k.Repairs = k.Repairs.Noted(now)
@@ -214,10 +216,11 @@ func (r *Reconciler) cachedMetadata(ctx context.Context, name types.NamespacedNa
 // judged reports whether the data of this version is known: this process judged it, or the status names it as the last write.
 func (p *observer) judged(secret *metav1.PartialObjectMetadata, claim target.Claim) bool {
 	if v := p.state.target.Verdict; v.ResourceVersion != "" {
-		return v.ResourceVersion == secret.ResourceVersion && v.UID == secret.UID
+		return v.ResourceVersion == secret.ResourceVersion && v.UID == secret.UID &&
+			(!target.Incomplete(secret) || v.Generation == p.resource.Generation)
 	}
 	status := &p.resource.Status
-	return status.TargetResourceVersion == secret.ResourceVersion && claim == target.Own &&
+	return status.TargetResourceVersion == secret.ResourceVersion && claim == target.Own && !target.Incomplete(secret) &&
 		status.Token != nil && status.Token.Fingerprint != ""
 }
 

@@ -43,6 +43,9 @@ func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decisi
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), writeTakes)
 		defer cancel()
 	}
+	if o.Secret != nil && target.Incomplete(o.Secret) {
+		return report.LookAgain(), nil // what the spec set before and does not any more is to go
+	}
 	record, want := target.Want(p.resource, o.Ownership.Claim, o.WantedRecord(t))
 	failpoint.Hit("before-secret")
 	written, err := p.send(ctx, o, want, t)

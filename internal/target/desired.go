@@ -82,18 +82,18 @@ func (k keys) patch() map[string]any {
 	return out
 }
 
-// ReferenceOutdated tells whether the owner reference is missing, left over or for another resource.
+// ReferenceOutdated reports whether the owner reference is missing, left over or for another resource.
 func (d Desired) ReferenceOutdated(existing *metav1.PartialObjectMetadata) bool {
-	return !slices.EqualFunc(existing.OwnerReferences, d.references(existing), func(a, b metav1.OwnerReference) bool {
+	return !slices.EqualFunc(existing.OwnerReferences, d.references(existing.OwnerReferences), func(a, b metav1.OwnerReference) bool {
 		return a.UID == b.UID && a.Kind == b.Kind && a.Name == b.Name && a.APIVersion == b.APIVersion
 	})
 }
 
-// references are the Secret's owner references with ours as wanted and those of others as they are.
-func (d Desired) references(existing *metav1.PartialObjectMetadata) []metav1.OwnerReference {
+// references returns the Secret's owner references with ours as wanted and those of others as they are.
+func (d Desired) references(existing []metav1.OwnerReference) []metav1.OwnerReference {
 	var out []metav1.OwnerReference
 	kept := false
-	for _, ref := range existing.OwnerReferences {
+	for _, ref := range existing {
 		switch {
 		case !isOwnKind(ref):
 			out = append(out, ref)

@@ -63,7 +63,7 @@ func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetada
 	if existing.DeletionTimestamp != nil {
 		return Ownership{Terminating, fmt.Sprintf("Secret %q is being deleted; it is made anew once it is gone", name)}
 	}
-	said := func(key string) string { return existing.Annotations[key] }
+	said := func(key string) string { return valueOf(existing.Annotations, key) }
 	consent := owner.Name + "/" + owner.Spec.AppID
 	annotated, referenced := annotatedOwner(existing), referencedOwner(existing)
 	holder := holderOf(annotated, referenced, owner.UID, others)
@@ -120,7 +120,7 @@ func conflict(format string, args ...any) Ownership {
 }
 
 func annotatedOwner(existing *metav1.PartialObjectMetadata) owned {
-	return owned{types.UID(existing.Annotations[v1alpha1.AnnotationOwnerUID]), existing.Annotations[v1alpha1.AnnotationOwnerName]}
+	return owned{types.UID(valueOf(existing.Annotations, v1alpha1.AnnotationOwnerUID)), valueOf(existing.Annotations, v1alpha1.AnnotationOwnerName)}
 }
 
 // referencedOwner is the WeChatAppToken in the owner references; zero without one.

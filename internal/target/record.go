@@ -40,25 +40,68 @@ type Applied struct {
 	Adopted     bool     `json:"adopted,omitempty"`
 }
 
+// maxName is the longest name of a Kubernetes object.
+const maxName = 253
+
+// lengths yields the labels and annotations that decisions read, with the longest value that the operator or a consenting owner writes.
+// Whoever may edit a Secret can write longer ones; they count as absent, so that nobody can make the operator keep them.
+func lengths() iter.Seq2[string, int] {
+	return func(yield func(key string, longest int) bool) {
+		for _, k := range [...]struct {
+			key     string
+			longest int
+		}{
+			{v1alpha1.LabelManagedBy, 63},
+			{v1alpha1.AnnotationAdopt, maxName + 20}, // <name>/<appid>
+			{v1alpha1.AnnotationOwnerUID, 36},
+			{v1alpha1.AnnotationOwnerName, maxName},
+			{v1alpha1.AnnotationDeletionPolicy, 16},
+			{v1alpha1.AnnotationAppID, 20},
+			{v1alpha1.AnnotationMode, 16},
+			{v1alpha1.AnnotationIssuedAt, 35},
+			{v1alpha1.AnnotationExpiresAt, 35},
+			{v1alpha1.AnnotationTokenFingerprint, 16},
+			{v1alpha1.AnnotationCredentialsFingerprint, 16},
+			{v1alpha1.AnnotationAppliedMetadata, 32 << 10}, // 32 labels and 32 annotations with the longest keys
+			{v1alpha1.AnnotationMintStarted, 35 + 1 + 16},
+		} {
+			if !yield(k.key, k.longest) {
+				return
+			}
+		}
+	}
+}
+
+// valueOf returns the value of an annotation that decisions read; "" for one that is absent or too long.
+func valueOf(annotations map[string]string, key string) string {
+	for known, longest := range lengths() {
+		if known == key && len(annotations[key]) <= longest {
+			return annotations[key]
+		}
+	}
+	return ""
+}
+
 // DecodeRecord returns what annotations say. What is missing or malformed stays zero: an edited Secret must not stop its repair.
 func DecodeRecord(annotations map[string]string) Record {
+	value := func(key string) string { return valueOf(annotations, key) }
 	r := Record{
-		OwnerUID:               types.UID(annotations[v1alpha1.AnnotationOwnerUID]),
-		OwnerName:              annotations[v1alpha1.AnnotationOwnerName],
-		DeletionPolicy:         v1alpha1.DeletionPolicy(annotations[v1alpha1.AnnotationDeletionPolicy]),
-		AppID:                  annotations[v1alpha1.AnnotationAppID],
-		Mode:                   v1alpha1.Mode(annotations[v1alpha1.AnnotationMode]),
-		IssuedAt:               parseTime(annotations[v1alpha1.AnnotationIssuedAt]),
-		ExpiresAt:              parseTime(annotations[v1alpha1.AnnotationExpiresAt]),
-		TokenFingerprint:       annotations[v1alpha1.AnnotationTokenFingerprint],
-		CredentialsFingerprint: annotations[v1alpha1.AnnotationCredentialsFingerprint],
+		OwnerUID:               types.UID(value(v1alpha1.AnnotationOwnerUID)),
+		OwnerName:              value(v1alpha1.AnnotationOwnerName),
+		DeletionPolicy:         v1alpha1.DeletionPolicy(value(v1alpha1.AnnotationDeletionPolicy)),
+		AppID:                  value(v1alpha1.AnnotationAppID),
+		Mode:                   v1alpha1.Mode(value(v1alpha1.AnnotationMode)),
+		IssuedAt:               parseTime(value(v1alpha1.AnnotationIssuedAt)),
+		ExpiresAt:              parseTime(value(v1alpha1.AnnotationExpiresAt)),
+		TokenFingerprint:       value(v1alpha1.AnnotationTokenFingerprint),
+		CredentialsFingerprint: value(v1alpha1.AnnotationCredentialsFingerprint),
 	}
-	if applied := annotations[v1alpha1.AnnotationAppliedMetadata]; applied != "" {
+	if applied := value(v1alpha1.AnnotationAppliedMetadata); applied != "" {
 		if err := json.Unmarshal([]byte(applied), &r.Applied); err != nil {
 			r.Applied = Applied{}
 		}
 	}
-	minted, id, _ := strings.Cut(annotations[v1alpha1.AnnotationMintStarted], "/")
+	minted, id, _ := strings.Cut(value(v1alpha1.AnnotationMintStarted), "/")
 	if at := parseTime(minted); !at.IsZero() {
 		r.Mint = account.Mark{StartedAt: at, ID: id}
 	}

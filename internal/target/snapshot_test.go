@@ -3,6 +3,8 @@
 package target
 
 import (
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"reflect"
 	"strings"
@@ -84,7 +86,7 @@ func TestHolds(t *testing.T) {
 	}
 }
 
-func TestStripMetadata(t *testing.T) {
+func TestStrip(t *testing.T) {
 	at := metav1.NewTime(issuedAt)
 	const p = "wechat.apptoken.dev/"
 	given := func(more ...edit) *metav1.PartialObjectMetadata {
@@ -104,16 +106,23 @@ func TestStripMetadata(t *testing.T) {
 			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
 			ObjectMeta: metav1.ObjectMeta{
 				Namespace: "shop", Name: "shop-token", UID: "secret-uid", ResourceVersion: "42", CreationTimestamp: at, DeletionTimestamp: &at,
-				OwnerReferences: given().OwnerReferences, Labels: labels, Annotations: annotations,
+				OwnerReferences: given().OwnerReferences[1:], Labels: labels, Annotations: annotations,
 			},
 		}
 	}
+	managed := map[string]string{p + "managed-by": "wechat-token-operator"}
+	long := strings.Repeat("x", maxOthers)
 	tests := map[string]struct{ in, want *metav1.PartialObjectMetadata }{
-		"foreign": {given(), want(map[string]string{p + "credentials": "true"}, map[string]string{p + "adopt": "shop/" + appID})},
+		"foreign": {given(), want(nil, map[string]string{p + "adopt": "shop/" + appID})},
 		"target by label": {given(labelled(p+"managed-by", "wechat-token-operator")),
-			want(map[string]string{p + "credentials": "true", p + "managed-by": "wechat-token-operator", "team": "shop"}, map[string]string{p + "adopt": "shop/" + appID, "note": "x"})},
+			want(map[string]string{p + "managed-by": "wechat-token-operator", "team": "shop"}, map[string]string{p + "adopt": "shop/" + appID, "note": "x"})},
 		"target by annotation": {given(holder(ownUID)),
-			want(map[string]string{p + "credentials": "true", "team": "shop"}, map[string]string{p + "adopt": "shop/" + appID, p + "owner-uid": ownUID, "note": "x"})},
+			want(map[string]string{"team": "shop"}, map[string]string{p + "adopt": "shop/" + appID, p + "owner-uid": ownUID, "note": "x"})},
+		"a key of the operator that it does not know": {given(annotated(p+"other", "x")), want(nil, map[string]string{p + "adopt": "shop/" + appID})},
+		"a target with more than there is room for": {given(labelled(p+"managed-by", "wechat-token-operator"), annotated("more", long)),
+			want(managed, map[string]string{p + "adopt": "shop/" + appID, incompleteKey: ""})},
+		"a value that is longer than the operator writes": {given(annotated(p+"token-fingerprint", long), annotated(p+"owner-name", long)),
+			want(nil, map[string]string{p + "adopt": "shop/" + appID})},
 		// Nothing at all is kept of Secrets that are none of the operator's business.
 		"bare": {
 			&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"x": "y"}, Annotations: map[string]string{"x": "y"}}},
@@ -122,20 +131,67 @@ func TestStripMetadata(t *testing.T) {
 	}
 	for name, test := range tests {
 		before := test.in.DeepCopy()
-		got := StripMetadata(test.in)
+		got := NewStripper(nil).Strip(test.in)
 		if !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%s:\n%+v, want\n%+v", name, got, test.want)
 		}
 		if shared := NewStripper(&intern.Pool{}).Strip(test.in); !reflect.DeepEqual(shared, got) {
 			t.Errorf("%s: with shared strings:\n%+v, want\n%+v", name, shared, got)
 		}
-		if again := StripMetadata(got); !reflect.DeepEqual(again, got) {
-			t.Errorf("%s: stripped twice: %+v", name, again)
+		if _, cut := test.want.Annotations[incompleteKey]; Incomplete(got) != cut {
+			t.Errorf("%s: incomplete is %t", name, !cut)
 		}
 		if !reflect.DeepEqual(test.in, before) {
 			t.Errorf("%s: the original was changed", name)
 		}
 		noToken(t, got)
+	}
+}
+
+// Whatever a Secret holds, little is kept of it: anybody who may create Secrets could fill the operator's memory otherwise.
+func TestStripIsBounded(t *testing.T) {
+	huge := strings.Repeat("x", 200_000)
+	annotate := func(m *metav1.PartialObjectMetadata, v func(longest int) string) {
+		for key, longest := range lengths() {
+			m.Annotations[key], m.Labels[key] = v(longest), v(longest)
+		}
+	}
+	for name, edit := range map[string]func(*metav1.PartialObjectMetadata){
+		"many labels": func(m *metav1.PartialObjectMetadata) {
+			for i := range 9000 {
+				m.Labels[fmt.Sprint("label-", i)] = "x"
+			}
+		},
+		"many keys of the operator": func(m *metav1.PartialObjectMetadata) {
+			for i := range 9000 {
+				m.Annotations[fmt.Sprint(v1alpha1.AnnotationPrefix, i)] = "x"
+			}
+		},
+		"long values": func(m *metav1.PartialObjectMetadata) {
+			annotate(m, func(int) string { return huge })
+		},
+		"the longest values that are kept": func(m *metav1.PartialObjectMetadata) {
+			annotate(m, func(longest int) string { return huge[:longest] })
+		},
+		"many references": func(m *metav1.PartialObjectMetadata) {
+			for i := range 9000 {
+				m.OwnerReferences = append(m.OwnerReferences, metav1.OwnerReference{
+					APIVersion: v1alpha1.GroupName + "/" + huge, Kind: v1alpha1.Kind, Name: huge, UID: types.UID(fmt.Sprint(huge, i)),
+				})
+			}
+		},
+	} {
+		m := secret(labelled(v1alpha1.LabelManagedBy, "x"), holder(ownUID))
+		m.Name = huge[:maxName]
+		edit(m)
+		kept := NewStripper(nil).Strip(m)
+		text, err := json.Marshal(kept)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(text) > 3<<10 || len(kept.Labels)+len(kept.Annotations) > 64 {
+			t.Errorf("%s: %d bytes are kept, %d labels and %d annotations", name, len(text), len(kept.Labels), len(kept.Annotations))
+		}
 	}
 }
 

@@ -70,7 +70,7 @@ func (s Store) Read(ctx context.Context, key types.NamespacedName) (Snapshot, er
 		return Snapshot{}, fmt.Errorf("reading target Secret %s: %w", key, err)
 	}
 	return Snapshot{
-		Meta:      StripMetadata(&metav1.PartialObjectMetadata{TypeMeta: secretType(), ObjectMeta: secret.ObjectMeta}),
+		Meta:      metadataOf(secret.ObjectMeta),
 		Type:      secret.Type,
 		Immutable: secret.Immutable != nil && *secret.Immutable,
 		data:      secret.Data,
@@ -98,7 +98,7 @@ func (s Store) Create(
 	if err := s.Client.Create(ctx, secret, opts...); err != nil {
 		return nil, fmt.Errorf("creating target Secret %s/%s: %w", secret.Namespace, secret.Name, err)
 	}
-	return StripMetadata(&metav1.PartialObjectMetadata{TypeMeta: secretType(), ObjectMeta: secret.ObjectMeta}), nil
+	return metadataOf(secret.ObjectMeta), nil
 }
 
 // Update writes labels, annotations and, unless it is nil, the data. It fails with a conflict when the Secret is not the one that
@@ -114,11 +114,18 @@ func (s Store) Update(
 	return s.patch(ctx, existing, body, opts...)
 }
 
-// UpdateReferences sets or removes the operator's owner reference.
+// UpdateReferences sets or removes the operator's owner reference. A patch replaces the whole list, and the cache does not have the
+// references of others, so the Secret is read first. The write fails with a conflict if that one is another version than existing.
 func (s Store) UpdateReferences(
 	ctx context.Context, existing *metav1.PartialObjectMetadata, d Desired,
 ) (*metav1.PartialObjectMetadata, error) {
-	return s.patch(ctx, existing, map[string]any{"metadata": map[string]any{"ownerReferences": d.references(existing)}})
+	name := types.NamespacedName{Namespace: existing.Namespace, Name: existing.Name}
+	latest := &metav1.PartialObjectMetadata{TypeMeta: secretType()}
+	if err := s.Live.Get(ctx, name, latest); err != nil {
+		return nil, fmt.Errorf("reading the owner references of target Secret %s: %w", name, err)
+	}
+	references := d.references(latest.OwnerReferences)
+	return s.patch(ctx, existing, map[string]any{"metadata": map[string]any{"ownerReferences": references}})
 }
 
 // Mark writes that a Legacy mint begins. Only one process can do so for a given resourceVersion. Like every write it sets the
@@ -155,7 +162,14 @@ func (s Store) patch(
 	if err := s.Client.Patch(ctx, out, client.RawPatch(types.MergePatchType, raw), opts...); err != nil {
 		return nil, fmt.Errorf("updating target Secret %s/%s: %w", existing.Namespace, existing.Name, err)
 	}
-	return StripMetadata(out), nil
+	return metadataOf(out.ObjectMeta), nil
+}
+
+// metadataOf returns the metadata of a Secret without what may contain its data.
+func metadataOf(meta metav1.ObjectMeta) *metav1.PartialObjectMetadata {
+	meta.ManagedFields = nil
+	delete(meta.Annotations, corev1.LastAppliedConfigAnnotation)
+	return &metav1.PartialObjectMetadata{TypeMeta: secretType(), ObjectMeta: meta}
 }
 
 func secretType() metav1.TypeMeta {

@@ -195,35 +195,41 @@ func TestPatches(t *testing.T) {
 		metadata map[string]any
 		data     any
 		query    string
+		live     []metav1.OwnerReference // which a write of references reads first
 	}{
 		"labels only": {func(ctx context.Context, s Store) (*metav1.PartialObjectMetadata, error) {
 			return s.Update(ctx, existing, want, nil)
-		}, map[string]any{"labels": labels, "annotations": annotations}, nil, ""},
+		}, map[string]any{"labels": labels, "annotations": annotations}, nil, "", nil},
 		"a new token": {func(ctx context.Context, s Store) (*metav1.PartialObjectMetadata, error) {
 			return s.Update(ctx, existing, want, &c)
-		}, map[string]any{"labels": labels, "annotations": annotations}, wantData(), ""},
+		}, map[string]any{"labels": labels, "annotations": annotations}, wantData(), "", nil},
 		"a rehearsal": {func(ctx context.Context, s Store) (*metav1.PartialObjectMetadata, error) {
 			return s.Update(ctx, existing, want, &c, client.DryRunAll)
-		}, map[string]any{"labels": labels, "annotations": annotations}, wantData(), "dryRun=All&"},
+		}, map[string]any{"labels": labels, "annotations": annotations}, wantData(), "dryRun=All&", nil},
 		"a reference more": {func(ctx context.Context, s Store) (*metav1.PartialObjectMetadata, error) {
-			return s.UpdateReferences(ctx, existing, want)
-		}, map[string]any{"ownerReferences": []any{theirs, ours}}, nil, ""},
+			return s.UpdateReferences(ctx, secret(), want)
+		}, map[string]any{"ownerReferences": []any{theirs, ours}}, nil, "", secret(referenceOf(foreignReference)).OwnerReferences},
 		"no reference": {func(ctx context.Context, s Store) (*metav1.PartialObjectMetadata, error) {
-			return s.UpdateReferences(ctx, secret(reference(ownUID)), keep)
-		}, map[string]any{"ownerReferences": nil}, nil, ""},
+			return s.UpdateReferences(ctx, secret(), keep)
+		}, map[string]any{"ownerReferences": nil}, nil, "", secret(reference(ownUID)).OwnerReferences},
 		"a mark": {func(ctx context.Context, s Store) (*metav1.PartialObjectMetadata, error) {
 			return s.Mark(ctx, existing, account.Mark{StartedAt: issuedAt.Add(time.Millisecond), ID: "ABCDEFGH"})
 		}, map[string]any{
 			"labels":      map[string]any{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue},
 			"annotations": map[string]any{v1alpha1.AnnotationMintStarted: "2026-03-01T12:00:00.001Z/ABCDEFGH"},
-		}, nil, ""},
+		}, nil, "", nil},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			store, api := newStore(t, http.StatusOK, liveSecret()) // data and all, as a server may that does not know better
+			answer := liveSecret() // data and all, as a server may that does not know better
+			answer.OwnerReferences = test.live
+			store, api := newStore(t, http.StatusOK, answer)
 			got, err := test.write(t.Context(), store)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if first := api.requests[0]; test.live != nil && first.method == http.MethodGet && strings.Contains(first.accept, "as=PartialObjectMetadata") {
+				api.requests = api.requests[1:]
 			}
 			r := api.only(t, http.MethodPatch, "/api/v1/namespaces/shop/secrets/shop-token")
 			test.metadata["uid"], test.metadata["resourceVersion"] = "secret-uid", "42"

@@ -14,48 +14,56 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/intern"
 )
 
-// Stripper keeps of a Secret's metadata what decisions need. The informer uses it on every Opaque Secret of the cluster, so
-// that Secrets of others cost next to nothing. What targets have in common, such as the keys of their annotations, they share: it
-// would take more memory than what is different. The zero value shares nothing.
+const (
+	// maxOthers bounds the labels and annotations that the cache keeps of a target besides the operator's own, in bytes of keys and
+	// values. Most targets have none.
+	maxOthers = 512
+	// maxReferences is the number of owner references of the operator's kind that are kept: a second one is one too many.
+	maxReferences = 2
+	// incompleteKey is in the annotations of cached metadata that lacks some of the Secret's labels or annotations. No annotation of an
+	// API object can have this key.
+	incompleteKey = "(incomplete)"
+)
+
+// Incomplete reports whether cached metadata lacks labels or annotations that the Secret of a resource has. Then the comparison with what
+// the spec wants, and every write, need the Secret as the API server has it.
+func Incomplete(cached *metav1.PartialObjectMetadata) bool {
+	_, cut := cached.Annotations[incompleteKey]
+	return cut
+}
+
+// Stripper keeps of a Secret's metadata what decisions need, and never more than about 2 KiB. The informer uses it on every Opaque Secret
+// of the cluster, so that Secrets of others cost next to nothing, whatever they hold. What targets have in common, such as the keys of
+// their annotations, they share: it would take more memory than what is different.
 type Stripper struct {
-	known map[string]string
+	texts map[string]string
 	// labels of a target that has none but the operator's.
 	labels map[string]string
 	// shared has the names of namespaces.
 	shared *intern.Pool
 }
 
-// NewStripper makes one for the objects of a cache, which nobody changes.
+// NewStripper returns a Stripper for the objects of a cache, which nobody changes.
 func NewStripper(shared *intern.Pool) *Stripper {
 	s := &Stripper{
-		known: map[string]string{}, shared: shared,
+		texts: map[string]string{}, shared: shared,
 		labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue},
 	}
 	for _, text := range [...]string{
-		v1alpha1.GroupVersion.String(), v1alpha1.Kind, v1alpha1.LabelManagedBy, v1alpha1.ManagedByValue,
+		v1alpha1.GroupVersion.String(), v1alpha1.Kind, v1alpha1.ManagedByValue,
 		string(v1alpha1.ModeStable), string(v1alpha1.ModeLegacy), string(v1alpha1.DeletionDelete), string(v1alpha1.DeletionRetain),
 	} {
-		s.known[text] = text
+		s.texts[text] = text
 	}
-	for key := range (Record{}).Encode() {
-		s.known[key] = key
+	for key := range lengths() {
+		s.texts[key] = key
 	}
 	return s
 }
 
-// StripMetadata is what a Stripper keeps, for a single Secret.
-func StripMetadata(in *metav1.PartialObjectMetadata) *metav1.PartialObjectMetadata {
-	return (&Stripper{}).Strip(in)
-}
-
-// Strip leaves its argument as it is.
+// Strip returns a copy for the cache, and leaves its argument as it is.
 func (s *Stripper) Strip(in *metav1.PartialObjectMetadata) *metav1.PartialObjectMetadata {
-	managed := in.Labels[v1alpha1.LabelManagedBy] != "" || in.Annotations[v1alpha1.AnnotationOwnerUID] != ""
 	name, uid, version := joined(in.Name, string(in.UID), in.ResourceVersion)
-	labels := s.keep(name, in.Labels, managed)
-	if maps.Equal(labels, s.labels) {
-		labels = s.labels
-	}
 	out := &metav1.PartialObjectMetadata{
 		TypeMeta: secretType(),
 		ObjectMeta: metav1.ObjectMeta{
@@ -66,42 +74,97 @@ func (s *Stripper) Strip(in *metav1.PartialObjectMetadata) *metav1.PartialObject
 			CreationTimestamp: in.CreationTimestamp,
 			DeletionTimestamp: in.DeletionTimestamp,
 			OwnerReferences:   s.references(name, in),
-			Labels:            labels,
-			Annotations:       s.keep(name, in.Annotations, managed),
+			Labels:            s.known(name, in.Labels),
+			Annotations:       s.known(name, in.Annotations),
 		},
 	}
 	intern.Share(s.shared, &out.Namespace)
+	if in.Labels[v1alpha1.LabelManagedBy] != "" || in.Annotations[v1alpha1.AnnotationOwnerUID] != "" {
+		s.keepOthers(name, in, out)
+	}
+	if maps.Equal(out.Labels, s.labels) {
+		out.Labels = s.labels
+	}
 	return out
 }
 
-func (s *Stripper) keep(name string, all map[string]string, managed bool) map[string]string {
+// known returns the labels or annotations that decisions read, except for the list of what the spec set, which may be long.
+func (s *Stripper) known(name string, all map[string]string) map[string]string {
 	var out map[string]string
-	for k, v := range all {
-		// kubectl's copy of a Secret may contain its data.
-		if strings.HasPrefix(k, v1alpha1.AnnotationPrefix) || managed && k != corev1.LastAppliedConfigAnnotation {
-			if out == nil {
-				out = make(map[string]string)
-			}
-			out[s.one(name, k)] = s.one(name, v)
+	for key, longest := range lengths() {
+		if v, found := all[key]; found && len(v) <= longest && key != v1alpha1.AnnotationAppliedMetadata {
+			put(&out, s.one(name, key), s.one(name, v))
 		}
 	}
 	return out
 }
 
-func (s *Stripper) references(name string, in *metav1.PartialObjectMetadata) []metav1.OwnerReference {
-	if len(in.OwnerReferences) == 0 {
-		return nil
-	}
-	owner := in.Annotations[v1alpha1.AnnotationOwnerUID]
-	out := make([]metav1.OwnerReference, 0, len(in.OwnerReferences))
-	for _, ref := range in.OwnerReferences {
-		ref.APIVersion, ref.Kind, ref.Name = s.one(name, ref.APIVersion), s.one(name, ref.Kind), s.one(name, ref.Name)
-		if string(ref.UID) == owner {
-			ref.UID = types.UID(owner)
+// keepOthers adds the labels and annotations that a spec may have set. If they are too many, none is added, and the copy is incomplete.
+func (s *Stripper) keepOthers(name string, in, out *metav1.PartialObjectMetadata) {
+	size := 0
+	for _, all := range [...]map[string]string{in.Labels, in.Annotations} {
+		for key, v := range all {
+			if isOther(key) {
+				size += len(key) + len(v)
+			}
 		}
-		out = append(out, ref)
+	}
+	if size > maxOthers {
+		put(&out.Annotations, incompleteKey, "")
+		return
+	}
+	for key, v := range in.Labels {
+		if isOther(key) {
+			put(&out.Labels, s.one(name, key), s.one(name, v))
+		}
+	}
+	for key, v := range in.Annotations {
+		if isOther(key) {
+			put(&out.Annotations, s.one(name, key), s.one(name, v))
+		}
+	}
+}
+
+// isOther reports whether a label or annotation may have been set by a spec. kubectl's copy of a Secret may contain its data.
+func isOther(key string) bool {
+	return key == v1alpha1.AnnotationAppliedMetadata || !strings.HasPrefix(key, v1alpha1.AnnotationPrefix) && key != corev1.LastAppliedConfigAnnotation
+}
+
+func put(to *map[string]string, key, v string) {
+	if *to == nil {
+		*to = map[string]string{}
+	}
+	(*to)[key] = v
+}
+
+// references returns the owner references of the operator's kind. Others do not matter to decisions, and a write reads them first.
+func (s *Stripper) references(name string, in *metav1.PartialObjectMetadata) []metav1.OwnerReference {
+	var out []metav1.OwnerReference
+	owner := in.Annotations[v1alpha1.AnnotationOwnerUID]
+	for _, ref := range in.OwnerReferences {
+		if !isOwnKind(ref) {
+			continue
+		}
+		kept := metav1.OwnerReference{
+			APIVersion: s.one(name, clip(ref.APIVersion)), Kind: s.one(name, ref.Kind), Name: s.one(name, clip(ref.Name)),
+			UID: types.UID(clip(string(ref.UID))), Controller: ref.Controller,
+		}
+		if string(ref.UID) == owner {
+			kept.UID = types.UID(s.one(name, owner))
+		}
+		if out = append(out, kept); len(out) == maxReferences {
+			break
+		}
 	}
 	return out
+}
+
+// clip shortens a text that is longer than any name, so that it still differs from all of them.
+func clip(text string) string {
+	if len(text) <= maxName {
+		return text
+	}
+	return strings.Clone(text[:maxName+1])
 }
 
 // one gives the copy of a string that others hold already, if there is one.
@@ -109,8 +172,8 @@ func (s *Stripper) one(name, text string) string {
 	if text == name {
 		return name // a resource and its target have one name by default
 	}
-	if known, found := s.known[text]; found {
-		return known
+	if shared, found := s.texts[text]; found {
+		return shared
 	}
 	return text
 }

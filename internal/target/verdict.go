@@ -75,6 +75,8 @@ type Verdict struct {
 	At          time.Time
 	// Refused tells why the Secret cannot receive a token at all; empty if it can.
 	Refused string
+	// Generation is that of the spec whose labels and annotations the Secret has; zero if they were not compared.
+	Generation int64
 }
 
 // Judge compares the data of a Secret with the tokens that the operator knows, the likeliest first, and returns the index of the one that
