@@ -30,7 +30,9 @@ func TestTargetWithManyAnnotations(t *testing.T) {
 	if n := reads(); n != before+1 {
 		t.Errorf("%d reads of a Secret that nobody changed", n-before-1)
 	}
-	w.update("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Target.Labels = map[string]v1alpha1.LabelValue{"team": "a", "zone": "b"} })
+	w.update("shop", func(t *v1alpha1.WeChatAppToken) {
+		t.Spec.Target.Labels = map[string]v1alpha1.LabelValue{"team": "a", "zone": "b"}
+	})
 	w.Eventually(func() map[string]string { return w.secret("shop").Labels }).Should(gomega.And(
 		gomega.HaveKeyWithValue("team", "a"), gomega.HaveKeyWithValue("zone", "b")))
 	w.update("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.Target.Labels = map[string]v1alpha1.LabelValue{"team": "c"} })

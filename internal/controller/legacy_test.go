@@ -307,6 +307,22 @@ func TestHungMintHoldsOneWorker(t *testing.T) {
 	w.Eventually(func() string { return w.handled("h").Refresh }).Should(gomega.Equal("1"))
 }
 
+// A fetcher that is being deleted, and stays so for long because of a finalizer, mints no more. The next member takes its place.
+func TestFetcherInDeletion(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	w.createToken("fetcher", legacy)
+	value := w.eventuallyReady("fetcher")
+	w.createToken("younger", legacy)
+	w.eventuallyReady("younger")
+	w.update("fetcher", func(t *v1alpha1.WeChatAppToken) { t.Finalizers = []string{"example.com/stays"} })
+	w.must(w.Client.Delete(w.Context(), w.token("fetcher")))
+	w.advance(2*time.Hour - time.Minute)
+	w.eventuallyAnother("younger", value)
+	w.update("fetcher", func(t *v1alpha1.WeChatAppToken) { t.Finalizers = nil })
+}
+
 // Two operators that both think that they lead, because one was stopped past its lease, mint once for each rotation: who
 // finds the other's mark lets it finish.
 func TestTwoLeadersMintOnce(t *testing.T) {

@@ -117,8 +117,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	switch {
 	case errors.Is(err, errCacheBehind):
 		return ctrl.Result{RequeueAfter: lookSoon}, nil
-	case err != nil || p == nil || p.resource.DeletionTimestamp != nil: // the garbage collector does the rest
+	case err != nil || p == nil:
 		return ctrl.Result{}, err
+	case p.resource.DeletionTimestamp != nil: // the garbage collector does the rest
+		r.leaveAccount(p.state) // or the other members would wait for this one's mint
+		return ctrl.Result{}, nil
 	}
 	result, err := p.run(ctx)
 	if errors.Is(err, errCacheBehind) {
