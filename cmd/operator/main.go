@@ -25,13 +25,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/access"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/controller"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/metrics"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/quiet"
@@ -70,6 +68,9 @@ func main() {
 		// Most of the heap is caches, which live long. A more frequent collection costs little (docs/performance.md).
 		debug.SetGCPercent(gcPercent)
 	}
+	if limit := memoryLimit(os.DirFS("/")); limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit)
+	}
 	// net/http logs here what a server sends after the end of an answer, which could be a token.
 	stdlog.SetOutput(io.Discard)
 	if err := run(ctrl.SetupSignalHandler(), opts, logger, ctrlmetrics.Registry); err != nil {
@@ -78,9 +79,14 @@ func main() {
 	}
 }
 
-// run runs the operator until ctx ends. It registers its metrics with the registry, which should be the one that controller-runtime
-// serves.
-func run(ctx context.Context, opts *options, logger logr.Logger, registry prometheus.Registerer) error {
+// registry holds metrics and tells them. controller-runtime registers its own with one that is the process's.
+type registry interface {
+	prometheus.Registerer
+	prometheus.Gatherer
+}
+
+// run runs the operator until ctx ends. It registers its metrics with the registry, and serves what that one has.
+func run(ctx context.Context, opts *options, logger logr.Logger, registry registry) error {
 	if err := opts.complete(); err != nil {
 		return err
 	}
@@ -123,7 +129,7 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry promet
 	if err := reconciler.SetupWithManager(ctx, mgr); err != nil {
 		return fmt.Errorf("setting up the controller: %w", err)
 	}
-	if err := addProbes(mgr, starting.ready); err != nil {
+	if err := addServers(ctx, mgr, opts, registry, starting.ready); err != nil {
 		return err
 	}
 	logger.Info("starting", "version", version, "namespaces", opts.namespaceList, "selector", opts.selector.String(),
@@ -140,10 +146,6 @@ func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Ma
 	scheme := runtime.NewScheme()
 	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, nil, fmt.Errorf("registering kinds: %w", err)
-	}
-	server := metricsserver.Options{BindAddress: opts.metricsBindAddress, SecureServing: opts.metricsSecure}
-	if opts.metricsSecure {
-		server.FilterProvider = access.FilterProvider
 	}
 	var starting *startingCache
 	newCache := func(config *rest.Config, o cache.Options) (cache.Cache, error) {
@@ -165,9 +167,8 @@ func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Ma
 		Controller:                    ctrlconfig.Controller{CacheSyncTimeout: cacheSyncTimeout},
 		Client:                        client.Options{Cache: &client.CacheOptions{}},
 		MapperProvider:                newMapper,
-		Metrics:                       server,
-		HealthProbeBindAddress:        opts.healthProbeBindAddress,
-		PprofBindAddress:              opts.pprofBindAddress,
+		Metrics:                       metricsserver.Options{BindAddress: disabled},
+		HealthProbeBindAddress:        disabled,
 		LeaderElection:                opts.leaderElect,
 		LeaderElectionID:              opts.leaderElectionID,
 		LeaderElectionNamespace:       opts.leaderElectionNamespace,
@@ -209,14 +210,4 @@ func addMetrics(registry prometheus.Registerer, cached client.Reader, api *wecha
 		return nil, fmt.Errorf("registering the metrics of resources: %w", err)
 	}
 	return recorder, nil
-}
-
-func addProbes(mgr ctrl.Manager, ready healthz.Checker) error {
-	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
-		return fmt.Errorf("adding the liveness probe: %w", err)
-	}
-	if err := mgr.AddReadyzCheck("caches", ready); err != nil {
-		return fmt.Errorf("adding the readiness probe: %w", err)
-	}
-	return nil
 }

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package httpserver makes HTTP servers that a hostile client cannot exhaust: their connections, headers and times are bounded, and they
+// speak HTTP/1.1 alone.
+package httpserver
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"time"
+)
+
+const (
+	// maxHeader bounds the request line and the headers of a request, in bytes. net/http adds 4 KiB of its own.
+	maxHeader = 28 << 10
+	// maxBody bounds the body of a request. None of the operator's pages reads one.
+	maxBody = 64 << 10
+	// maxConnections is the number of connections that a listener holds open at the same time.
+	maxConnections = 128
+
+	readTimeout  = 10 * time.Second
+	writeTimeout = 60 * time.Second
+	idleTimeout  = 30 * time.Second
+)
+
+// New returns a server for the handler.
+func New(handler http.Handler) *http.Server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	return &http.Server{
+		Handler:           http.MaxBytesHandler(handler, maxBody),
+		MaxHeaderBytes:    maxHeader,
+		ReadHeaderTimeout: readTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		Protocols:         &protocols,
+		// It would log what clients send, one line for each broken connection.
+		ErrorLog: log.New(io.Discard, "", 0),
+	}
+}
+
+// Listen listens on a TCP address, over TLS unless config is nil.
+func Listen(ctx context.Context, address string, config *tls.Config) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listening on %q: %w", address, err)
+	}
+	l = newBounded(l, maxConnections)
+	if config == nil {
+		return l, nil
+	}
+	config = config.Clone()
+	config.NextProtos = []string{"http/1.1"}
+	return tls.NewListener(l, config), nil
+}
