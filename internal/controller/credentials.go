@@ -5,6 +5,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -13,9 +14,13 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
+
+// readRefusedAfter is the least time between two reads of a credentials Secret that the cache does not have.
+const readRefusedAfter = 10 * time.Second
 
 // credentials is the last live read of a credentials Secret. It is kept while the resource refers to that version of the Secret.
 type credentials struct {
@@ -25,6 +30,9 @@ type credentials struct {
 	secret token.Credentials
 	// problem is the reason of a condition, and message what to do; empty if the AppSecret can be used.
 	problem, message string
+	// generation is that of the spec for which they were read, and readAt when.
+	generation int64
+	readAt     time.Time
 }
 
 // observeCredentials finds out, from metadata, whether the credentials are those of the last pass. They are read only when they are
@@ -46,6 +54,9 @@ func (p *observer) observeCredentials(ctx context.Context, o *report.Observation
 	}
 	acceptedBefore := c.version == "" && cached == p.state.accepted && status.ObservedGeneration == p.resource.Generation
 	switch {
+	case cached == "" && c.problem != "" && c.generation == p.resource.Generation &&
+		p.WeChat.Now().Before(refresh.EarliestNext(c.readAt, readRefusedAfter, p.WeChat.Now())):
+		// An event comes when the Secret is made, and whoever wakes this resource again and again shall not cause a read each time.
 	case cached == "":
 		err = p.readCredentials(ctx) // the cache is behind, or does not know the Secret, because it holds Opaque ones alone
 	case c.serves(cached, ref.Key, p.resource.Spec.AppID):
@@ -107,7 +118,7 @@ func (p *observer) liveCredentials(ctx context.Context) (credentials, error) {
 	ref := p.resource.Spec.CredentialsSecretRef
 	secret := &corev1.Secret{}
 	err := p.Live.Get(ctx, types.NamespacedName{Namespace: p.resource.Namespace, Name: ref.Name}, secret)
-	c := credentials{key: ref.Key}
+	c := credentials{key: ref.Key, generation: p.resource.Generation, readAt: p.WeChat.Now()}
 	refuse := func(reason, format string, args ...any) (credentials, error) {
 		c.problem, c.message = reason, fmt.Sprintf(format, args...)
 		return c, nil

@@ -78,6 +78,26 @@ func TestCredentialsThatCannotBeUsed(t *testing.T) {
 	}
 }
 
+// Whoever wakes a resource without credentials again and again causes no read each time, and the Secret counts as soon as it is there.
+func TestMissingCredentialsAreReadSeldom(t *testing.T) {
+	w := newWorld(t)
+	o := w.startOperator()
+	w.createToken("shop")
+	w.eventuallyReason("shop", v1alpha1.ReasonCredentialsNotFound)
+	reads := func() int { return w.secretRequests(o, "get")["credentials"] }
+	w.settle()
+	before := reads()
+	for i := range 20 {
+		w.ask("shop", v1alpha1.AnnotationCheckRequestedAt, i)
+		w.settle()
+	}
+	if n := reads() - before; n > 1 {
+		t.Errorf("%d reads of a Secret that is not there, in 20 passes", n)
+	}
+	w.createCredentials(appSecret)
+	w.eventuallyReady("shop")
+}
+
 // With --require-credentials-label a Secret without its owner's consent is not used, whatever is in it, and a consent that is
 // withdrawn ends the calls.
 func TestCredentialsLabelRequired(t *testing.T) {

@@ -84,6 +84,7 @@ func New(opts Options) *Reconciler {
 	if opts.Recorder == nil {
 		opts.Recorder = unrecorded{}
 	}
+	opts.Live = newBoundedReader(opts.Live)
 	r := &Reconciler{
 		Options:  opts,
 		store:    target.Store{Client: opts.Client, Live: opts.Live},

@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// pageSize is the number of pods in one answer to a list, which keeps the answers of large namespaces small.
-	pageSize = 100
+	// pageSize is the number of pods in one answer to a list. A pod may have more than a megabyte of metadata, whoever made it.
+	pageSize = 16
 	// requestTimeout is the time that one request may take.
 	requestTimeout = 10 * time.Second
 	// giveUpAfter is the number of failures in a row after which an attempt ends, because all pods probably fail for the same reason.

@@ -13,7 +13,7 @@ import (
 
 // allRuns in the order in which they are made. Those from cold to failover share a control plane; the others have one
 // of their own.
-var allRuns = []string{runCold, runSteady, runRestart, runForeign, runFailover, runRotation, runFailing, runSlow}
+var allRuns = []string{runCold, runSteady, runRestart, runForeign, runTenant, runFailover, runRotation, runFailing, runSlow}
 
 // largestPlain: with more resources the plain loop takes longer and tells nothing new. The nearest size counts then.
 const largestPlain = 10_000
@@ -160,12 +160,29 @@ func (b *bench) restartAndForeign(ctx context.Context, s *stage, o *observer, n 
 		return fmt.Errorf("restart: %w", err)
 	}
 	b.add(base)
-	if err := p.stop(); err != nil || !first || !b.wants(runForeign) {
+	if err := p.stop(); err != nil || !first {
 		return err
 	}
+	if b.wants(runForeign) {
+		if err := b.foreignSecrets(ctx, s, o, base, n); err != nil {
+			return fmt.Errorf("foreign Secrets: %w", err)
+		}
+	}
+	if !b.wants(runTenant) {
+		return nil
+	}
+	r, err := s.attacked(ctx, o, base, n)
+	if err != nil {
+		return fmt.Errorf("a hostile tenant: %w", err)
+	}
+	b.add(r)
+	return nil
+}
+
+func (b *bench) foreignSecrets(ctx context.Context, s *stage, o *observer, base result, n int) error {
 	r, p, err := s.withForeign(ctx, o, base, n, b.foreign, b.foreignSize)
 	if err != nil {
-		return fmt.Errorf("foreign Secrets: %w", err)
+		return err
 	}
 	b.add(r)
 	return p.stop()

@@ -70,6 +70,8 @@ func table(results []result) []row {
 				figure(r, "added-memory", fmt.Sprintf("resident, added by %.0f foreign Secrets", r.More["foreignSecrets"]),
 					r.More["addedResident"]/mebibyte, unitMiB).atMost(40),
 				figure(r, "added-peak", "peak, added by them", r.More["addedPeak"]/mebibyte, unitMiB))
+		case runTenant:
+			rows = append(rows, tenantRows(r)...)
 		case runRotation:
 			rows = append(rows, rotationRows(r, p)...)
 		case runFailing:
@@ -87,6 +89,17 @@ func table(results []result) []row {
 		}
 	}
 	return rows
+}
+
+func tenantRows(r result) []row {
+	secrets := fmt.Sprintf("%.0f Secrets of a tenant", r.More["hostileSecrets"])
+	return []row{
+		figure(r, "added-while", "peak while "+secrets+" are made, added", r.More["addedWhile"]/mebibyte, unitMiB).atMost(60),
+		figure(r, "added-memory", "resident, added by them", r.More["addedBySecrets"]/mebibyte, unitMiB),
+		figure(r, "added-peak", "peak of a restart over them, added", r.More["addedPeak"]/mebibyte, unitMiB).atMost(60),
+		figure(r, "added-headers", fmt.Sprintf("resident, added by %d connections with headers", hostileConnections),
+			r.More["addedByHeaders"]/mebibyte, unitMiB).atMost(32),
+	}
 }
 
 func coldRows(r, p result) []row {

@@ -21,6 +21,9 @@ func good() []result {
 		{Run: runSteady, N: 1000, Tokens: 1000, CPU: 0.3, Calls: 1000, Memory: fine},
 		{Run: runRestart, N: 1000, Tokens: 1000, CPU: 0.5, RequestSum: 1, Calls: 1000, Memory: fine},
 		{Run: runForeign, N: 1000, Tokens: 1000, Memory: fine, More: map[string]float64{"foreignSecrets": 50_000, "addedResident": 20 << 20}},
+		{Run: runTenant, N: 1000, Tokens: 1000, Memory: fine, More: map[string]float64{
+			"hostileSecrets": 150, "addedWhile": 40 << 20, "addedPeak": 40 << 20, "addedByHeaders": 2 << 20,
+		}},
 		{Run: runFailover, N: 1000, Tokens: 1001, Seconds: 12, Memory: fine},
 		{Run: runRotation, N: 1000, Tokens: 1000, RequestSum: 2, CPU: 1, Lateness: &quantiles{P50: 0.1, P99: 1, Max: 3}, Memory: fine},
 		{Run: runFailing, N: 1000, Tokens: 900, Rate: 270, Memory: fine},
@@ -44,6 +47,15 @@ func TestVerdict(t *testing.T) {
 		"CPU of a check":      {change: func(r map[string]*result) { r[runSteady].CPU = 0.6 }, says: "steady/cpu/1000"},
 		"foreign Secrets": {
 			change: func(r map[string]*result) { r[runForeign].More["addedResident"] = 41 << 20 }, says: "foreign/added-memory/1000",
+		},
+		"a tenant's Secrets": {
+			change: func(r map[string]*result) { r[runTenant].More["addedWhile"] = 61 << 20 }, says: "tenant/added-while/1000",
+		},
+		"a start over a tenant's Secrets": {
+			change: func(r map[string]*result) { r[runTenant].More["addedPeak"] = 61 << 20 }, says: "tenant/added-peak/1000",
+		},
+		"a neighbour's headers": {
+			change: func(r map[string]*result) { r[runTenant].More["addedByHeaders"] = 33 << 20 }, says: "tenant/added-headers/1000",
 		},
 		"late rotation":     {change: func(r map[string]*result) { r[runRotation].Lateness.P99 = 2.1 }, says: "rotation/p99/1000"},
 		"rotation requests": {change: func(r map[string]*result) { r[runRotation].RequestSum = 2.5 }, says: "rotation/requests/1000"},

@@ -14,6 +14,7 @@ const (
 	runSteady    = "steady"
 	runRestart   = "restart"
 	runForeign   = "foreign"
+	runTenant    = "tenant"
 	runFailover  = "failover"
 	runRotation  = "rotation"
 	runFailing   = "failing"

@@ -140,7 +140,7 @@ func (s *stage) startStandIn(life time.Duration) error {
 type operator struct {
 	*process
 
-	pprof string
+	pprof, probes string
 }
 
 // startOperator starts the operator's binary and waits until its caches are filled. All flags but addresses have their
@@ -175,7 +175,7 @@ func (s *stage) launchOperator(args ...string) (*operator, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	return &operator{process: p, pprof: pprof}, probes, nil
+	return &operator{process: p, pprof: pprof, probes: probes}, probes, nil
 }
 
 // credentialsOf is the Secret with the AppSecret of an app.
