@@ -104,7 +104,12 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry regist
 		return fmt.Errorf("finding the API server: %w", err)
 	}
 	config.UserAgent = userAgent
+	served, err := metrics.NewNamespaces(registry)
+	if err != nil {
+		return err
+	}
 	config.Wrap(withDeadline)
+	config.Wrap(newNamespaces(opts.namespaceList, logger, served.Served))
 	// Warnings are dropped, because an admission policy's warning may quote the Secret that it is about.
 	config.WarningHandlerWithContext = rest.NoWarnings{}
 	config.QPS, config.Burst = float32(opts.kubeAPIQPS), opts.kubeAPIBurst

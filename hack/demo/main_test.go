@@ -33,6 +33,7 @@ func told(t *testing.T, opts options) (string, error) {
 }
 
 func TestStory(t *testing.T) {
+	t.Parallel()
 	out, err := told(t, options{sample: sample})
 	if err != nil {
 		t.Fatal(err)
@@ -46,6 +47,7 @@ func TestStory(t *testing.T) {
 
 // What does not happen must not be told.
 func TestStoryOfASuspendedResource(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile(sample)
 	if err != nil {
 		t.Fatal(err)

@@ -35,6 +35,11 @@ func busy(t testing.TB) *rig {
 	r.recorder.PodsDelivered(time.Second)
 	r.recorder.ForeignFetch(legacy.UID)
 	r.calls.Observe(wechat.Call{Endpoint: "token", Host: "api.weixin.qq.com", Outcome: wechat.OutcomeSuccess, Duration: time.Second})
+	namespaces, err := NewNamespaces(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	namespaces.Served("shop", true)
 	return r
 }
 

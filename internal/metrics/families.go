@@ -11,6 +11,8 @@ const (
 	nameOperatorInfo  = "wechatapptoken_operator_info"
 	nameScrapeSuccess = "wechatapptoken_scrape_success"
 
+	nameNamespaceServed = "wechatapptoken_namespace_served"
+
 	nameInfo         = "wechatapptoken_info"
 	nameReady        = "wechatapptoken_ready"
 	nameSuspended    = "wechatapptoken_suspended"
@@ -60,6 +62,7 @@ func Families() []Family {
 	return []Family{
 		{nameOperatorInfo, Gauge, "1, with the version of the operator that answers.", []string{labelVersion}},
 		{nameScrapeSuccess, Gauge, "1 if the operator could read its resources for this scrape, else 0.", nil},
+		{nameNamespaceServed, Gauge, "1 if the operator can read this namespace of --namespaces, else 0.", []string{labelNamespace}},
 
 		{nameInfo, Gauge, "1, with what a WeChatAppToken is for.", resource(labelAppID, labelMode, labelTarget)},
 		{nameReady, Gauge, "1 if the target Secret holds a token that is valid now, else 0.", resource()},

@@ -151,6 +151,11 @@ func (e *Environment) OperatorKubeConfig(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return KubeConfigOf(config)
+}
+
+// KubeConfigOf returns a kubeconfig with what a config of Operator or NamespacedOperator holds.
+func KubeConfigOf(config *rest.Config) ([]byte, error) {
 	out := clientcmdapi.NewConfig()
 	out.Clusters["c"] = &clientcmdapi.Cluster{Server: config.Host, CertificateAuthorityData: config.CAData}
 	out.AuthInfos["u"] = &clientcmdapi.AuthInfo{Token: config.BearerToken}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/go-logr/logr"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+)
+
+// lists are what the caches list in each namespace, by resource.
+var lists = map[string]string{
+	"secrets":         `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{},"items":[]}`,
+	"wechatapptokens": `{"kind":"` + v1alpha1.Kind + `List","apiVersion":"wechat.apptoken.dev/v1alpha1","metadata":{},"items":[]}`,
+}
+
+// namespaces lets the caches fill although a namespace of --namespaces is gone or may not be read. Until its first list works, it counts
+// as empty: the other namespaces are served meanwhile, and the informers ask again.
+type namespaces struct {
+	next http.RoundTripper
+	log  logr.Logger
+	// served is told whether a namespace can be read.
+	served func(namespace string, yes bool)
+
+	mu sync.Mutex
+	// listed has the paths of lists and watches that have worked, and refused the namespaces that were logged.
+	listed  map[string]bool
+	refused map[string]bool
+}
+
+func newNamespaces(names []string, log logr.Logger, served func(namespace string, yes bool)) func(http.RoundTripper) http.RoundTripper {
+	return func(next http.RoundTripper) http.RoundTripper {
+		if len(names) == 0 {
+			return next
+		}
+		return &namespaces{next: next, log: log, served: served, listed: map[string]bool{}, refused: map[string]bool{}}
+	}
+}
+
+// RoundTrip implements http.RoundTripper.
+func (n *namespaces) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := n.next.RoundTrip(req)
+	namespace, resource, ok := listOf(req)
+	if err != nil || !ok {
+		return res, err
+	}
+	switch res.StatusCode {
+	case http.StatusOK:
+		n.note(req.URL.Path, namespace, true)
+	case http.StatusForbidden, http.StatusNotFound:
+		if n.note(req.URL.Path, namespace, false) && !req.URL.Query().Has("watch") {
+			_ = res.Body.Close()
+			return emptyList(req, resource), nil
+		}
+	}
+	return res, nil
+}
+
+// note records the answer to a list, and reports whether the namespace counts as empty for now.
+func (n *namespaces) note(path, namespace string, worked bool) (empty bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case worked:
+		n.listed[path] = true
+		if n.refused[namespace] {
+			n.log.Info("a namespace of --namespaces can be read now", "namespace", namespace)
+		}
+		delete(n.refused, namespace)
+	case n.listed[path]:
+		return false // the cache goes on with what it has
+	case !n.refused[namespace]:
+		n.refused[namespace] = true
+		n.log.Info("a namespace of --namespaces cannot be read, the others are served: does it exist, and is the operator's Role bound in it?",
+			"namespace", namespace)
+	}
+	n.served(namespace, !n.refused[namespace])
+	return !worked
+}
+
+// listOf returns the namespace and the resource of a list or watch by which a cache is filled, and whether the request is one.
+func listOf(req *http.Request) (namespace, resource string, ok bool) {
+	if !patient(req) {
+		return "", "", false
+	}
+	parts := strings.Split(strings.Trim(req.URL.Path, "/"), "/")
+	at := slices.Index(parts, "namespaces")
+	if at < 0 || len(parts) != at+3 || lists[parts[at+2]] == "" {
+		return "", "", false
+	}
+	return parts[at+1], parts[at+2], true
+}
+
+func emptyList(req *http.Request, resource string) *http.Response {
+	body := lists[resource]
+	return &http.Response{
+		Status: fmt.Sprintf("%d %s", http.StatusOK, http.StatusText(http.StatusOK)), StatusCode: http.StatusOK,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: req,
+		Header: http.Header{"Content-Type": {"application/json"}}, ContentLength: int64(len(body)),
+		Body: io.NopCloser(bytes.NewReader([]byte(body))),
+	}
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
+)
+
+// TestNamespaceThatCannotBeRead starts an operator for three namespaces, of which one lacks the operator's RoleBinding and one does not
+// exist. The third is served, log and metric name the others, and what is granted later is served then.
+func TestNamespaceThatCannotBeRead(t *testing.T) {
+	g := gomega.NewWithT(t)
+	g.SetDefaultEventuallyTimeout(90 * time.Second)
+	env, err := testenv.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := env.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	wechat, err := wechattest.NewServer(wechattest.Options{AutoApps: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(wechat.Close)
+	scheme := runtime.NewScheme()
+	g.Expect(errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme))).To(gomega.Succeed())
+	c, err := client.New(env.Config, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"served", "unbound"} {
+		g.Expect(c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})).To(gomega.Succeed())
+		g.Expect(c.Create(t.Context(), &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "credentials"},
+			StringData: map[string]string{"appSecret": "0123456789abcdef0123456789abcdef"},
+		})).To(gomega.Succeed())
+		g.Expect(c.Create(t.Context(), &v1alpha1.WeChatAppToken{
+			ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "shop"},
+			Spec: v1alpha1.WeChatAppTokenSpec{
+				AppID: "wx0123456789abcdef", CredentialsSecretRef: v1alpha1.CredentialsSecretReference{Name: "credentials"},
+			},
+		})).To(gomega.Succeed())
+	}
+	config, err := env.NamespacedOperator(t.Context(), "some-namespaces", "served")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubeconfig, err := testenv.KubeConfigOf(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address, err := testenv.FreeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := startProcess(t, kubeconfig, "--namespaces=served,unbound,gone", "--wechat-endpoints="+wechat.URL(),
+		"--metrics-bind-address="+address, "--metrics-secure=false", "--health-probe-bind-address=0")
+	secretIn := func(namespace string) func() error {
+		return func() error {
+			return c.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: "shop"}, &corev1.Secret{})
+		}
+	}
+	metrics := func() string {
+		res, err := http.Get("http://" + address + "/metrics") //nolint:noctx // on this machine
+		if err != nil {
+			return err.Error()
+		}
+		defer res.Body.Close() //nolint:errcheck // it is read
+		body, _ := io.ReadAll(res.Body)
+		return string(body)
+	}
+	g.Eventually(secretIn("served")).Should(gomega.Succeed())
+	g.Eventually(metrics).Should(gomega.And(
+		gomega.ContainSubstring(`wechatapptoken_namespace_served{namespace="served"} 1`),
+		gomega.ContainSubstring(`wechatapptoken_namespace_served{namespace="unbound"} 0`),
+		gomega.ContainSubstring(`wechatapptoken_namespace_served{namespace="gone"} 0`)))
+	if n := strings.Count(p.logged(), "cannot be read, the others are served"); n != 2 {
+		t.Errorf("%d lines of the log tell of namespaces that cannot be read, want 2", n)
+	}
+	g.Expect(c.Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "unbound", Name: "some-namespaces"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "manager-role"},
+		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: testenv.OperatorNamespace, Name: "some-namespaces"}},
+	})).To(gomega.Succeed())
+	g.Eventually(secretIn("unbound")).Should(gomega.Succeed())
+	g.Eventually(metrics).Should(gomega.ContainSubstring(`wechatapptoken_namespace_served{namespace="unbound"} 1`))
+	p.terminate(t, 10*time.Second)
+}
+
+// answers is a transport that always answers with a code.
+type answers int
+
+func (a answers) RoundTrip(*http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: int(a), Body: io.NopCloser(strings.NewReader("the answer"))}, nil
+}
+
+func TestListsThatCountAsEmpty(t *testing.T) {
+	const secrets, tokens = "/api/v1/namespaces/shop/secrets", "/apis/wechat.apptoken.dev/v1alpha1/namespaces/shop/wechatapptokens"
+	for name, test := range map[string]struct {
+		method, url string
+		code        int
+		empty       bool
+	}{
+		"a list of Secrets that is forbidden": {http.MethodGet, secrets + "?limit=500", http.StatusForbidden, true},
+		"a list of resources":                 {http.MethodGet, tokens + "?resourceVersion=0", http.StatusForbidden, true},
+		"not found":                           {http.MethodGet, tokens + "?limit=500", http.StatusNotFound, true},
+		"a list that works":                   {http.MethodGet, secrets + "?limit=500", http.StatusOK, false},
+		"an API server in trouble":            {http.MethodGet, secrets + "?limit=500", http.StatusServiceUnavailable, false},
+		"no longer logged in":                 {http.MethodGet, secrets + "?limit=500", http.StatusUnauthorized, false},
+		"a watch":                             {http.MethodGet, secrets + "?watch=true&resourceVersion=1", http.StatusForbidden, false},
+		"one Secret":                          {http.MethodGet, secrets + "/shop", http.StatusForbidden, false},
+		"pods":                                {http.MethodGet, "/api/v1/namespaces/shop/pods?limit=16", http.StatusForbidden, false},
+		"all namespaces":                      {http.MethodGet, "/api/v1/secrets?limit=500", http.StatusForbidden, false},
+		"a write":                             {http.MethodPost, secrets, http.StatusForbidden, false},
+	} {
+		transport := newNamespaces([]string{"shop"}, logr.Discard(), func(string, bool) {})(answers(test.code))
+		req, err := http.NewRequestWithContext(t.Context(), test.method, "https://kubernetes"+test.url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := transport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if empty := strings.Contains(string(body), `"items":[]`); empty != test.empty || empty != (res.StatusCode == http.StatusOK && test.code != http.StatusOK) {
+			t.Errorf("%s: %d %s", name, res.StatusCode, body)
+		}
+	}
+	// What could be read once does not become empty, because the cache still has it.
+	codes := []int{http.StatusOK, http.StatusForbidden}
+	transport := newNamespaces([]string{"shop"}, logr.Discard(), func(string, bool) {})(roundTripper(func(r *http.Request) (*http.Response, error) {
+		code := codes[0]
+		codes = codes[1:]
+		return answers(code).RoundTrip(r)
+	}))
+	for _, want := range codes {
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://kubernetes"+secrets+"?limit=500", nil)
+		res, err := transport.RoundTrip(req)
+		if err != nil || res.StatusCode != want {
+			t.Errorf("%v %v, want %d", res, err, want)
+			continue
+		}
+		_ = res.Body.Close()
+	}
+	if got := newNamespaces(nil, logr.Discard(), nil)(answers(http.StatusOK)); got != answers(http.StatusOK) {
+		t.Errorf("an operator of all namespaces has a %T", got)
+	}
+}
