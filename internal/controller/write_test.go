@@ -72,7 +72,7 @@ func TestRefused(t *testing.T) {
 	for name, test := range map[string]wants{
 		"conflict":            {look, want{true, transient, "somebody else keeps writing it"}, look},
 		"already exists":      {look, want{true, transient, "somebody else keeps writing it"}, look},
-		"not found":           {look, want{true, transient, "somebody else keeps writing it"}, want{false, action, "rejected (NotFound)"}},
+		"not found":           {look, want{true, transient, "somebody else keeps writing it"}, want{false, action, "its namespace does not exist any more"}},
 		"invalid":             {look, want{false, action, "would be invalid; look at spec.target"}, want{false, action, "would be invalid; look at spec.target"}},
 		"forbidden":           sameFor(want{false, action, "forbidden; look for a ResourceQuota"}),
 		"forbidden by policy": sameFor(want{false, action, `forbidden by "no-tokens.example.com"; look for`}),
