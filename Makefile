@@ -22,7 +22,9 @@ ARGS ?=
 # How many packages are tested at once: each with a control plane of its own fills a core.
 TEST_PACKAGES ?= 2
 # How many tests of a package run at once: most of them wait, for a timer or the API server.
-TEST_PARALLEL ?= 4
+TEST_PARALLEL ?= 8
+# The long tables of internal/controller, which run without the race detector.
+TEST_TABLES = ^(TestErrorMatrix|TestRefusedActions)$$
 TEST_TIMEOUT ?= 20m
 
 # What image-oci builds for, and where; and where make cluster keeps everything.
@@ -121,11 +123,17 @@ verify: ## Check that generated files, module files and formatting are up to dat
 	hack/verify.sh
 
 .PHONY: test
-test: verify vet lint chart-lint argocd-test image-test fuzz-short ## Check everything and run all tests with the race detector on a real API server.
+test: verify vet lint chart-lint argocd-test image-test fuzz-short ## Check everything and run all tests on a real API server, those of the programs with the race detector.
 	@hack/tools/build.sh promtool >/dev/null; hack/tools/build.sh prometheus >/dev/null # ahead of the tests' time limit
+	@# The race detector takes several times the CPU. It watches the programs; the other tests drive built binaries, and the tables of
+	@# the controller repeat the same passes for hundreds of answers and refusals.
 	assets=$(TEST_ASSETS); helm=$(HELM); \
-	KUBE_CACHE_MUTATION_DETECTOR=true KUBEBUILDER_ASSETS="$$assets" HELM="$$helm" \
-		$(GO) test -race -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) ./...
+	export KUBEBUILDER_ASSETS="$$assets" HELM="$$helm"; \
+	KUBE_CACHE_MUTATION_DETECTOR=true $(GO) test -race -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) \
+		-skip '$(TEST_TABLES)' ./api/... ./cmd/... ./internal/...; \
+	$(GO) test -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) -run '$(TEST_TABLES)' ./internal/controller; \
+	$(GO) test -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) \
+		$$($(GO) list ./... | grep -vE '/(api|cmd|internal)/')
 
 .PHONY: chart-lint
 chart-lint: ## Lint the chart and run its unit tests.
