@@ -74,6 +74,7 @@ func (p *observer) observeTarget(ctx context.Context, o *report.Observation, kno
 	if err != nil {
 		return err
 	}
+	o.SecretIsLatest = o.Secret != nil && (snapshot != nil || known.Secret != nil)
 	k := p.state.target.Met(o.Secret, o.Ownership.Claim, p.WeChat.Now())
 	if o.Secret != nil {
 		o.Record = target.DecodeRecord(o.Secret.Annotations)

@@ -190,7 +190,10 @@ func (p *pass) run(ctx context.Context) (ctrl.Result, error) {
 			return ctrl.Result{}, err
 		}
 		p.apply(ctx, o, d, e)
-		if known = e.Target; e.Landed != nil {
+		if known = e.Target; known == (report.KnownTarget{}) && o.SecretIsLatest {
+			known.Secret = o.Secret // the cache may not have it yet, and a call must not wait for its write
+		}
+		if e.Landed != nil {
 			// If the process is told to end now, the status is still written, or the next one would carry out a request again.
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), writeTakes)

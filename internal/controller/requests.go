@@ -18,9 +18,6 @@ import (
 
 // observeRequests finds the requests that are to be carried out.
 func (p *observer) observeRequests(ctx context.Context, o *report.Observation) error {
-	for _, kind := range refresh.RequestKinds() {
-		o.LongRequest = o.LongRequest || len(request.Value(p.resource, kind)) > v1alpha1.RequestValueMaxLength
-	}
 	p.observeCheck(o)
 	progress := p.state.progress.Current(p.resource, o.Now).After(o.Ended)
 	p.state.progress, o.Progress = progress, progress

@@ -108,7 +108,7 @@ func note(o Observation) string {
 	case o.ReferencesRefused:
 		return "spec.target.deletionPolicy has no effect, because the API server refuses to change the owner reference: this cluster lets " +
 			"only accounts that may delete Secrets do it, or the Secret has another controller. Edit its metadata.ownerReferences by hand"
-	case o.LongRequest:
+	case longRequest(o.Resource):
 		return "a request was ignored, because its value is longer than 64 characters: use a timestamp"
 	}
 	return ""

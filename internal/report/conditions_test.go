@@ -31,7 +31,9 @@ func condition(s v1alpha1.WeChatAppTokenStatus, kind string) metav1.Condition {
 // What people should know beside the state of the token stands at the end of Ready's message.
 func TestNotes(t *testing.T) {
 	refused := func(o *Observation) { o.ReferencesRefused = true }
-	long := func(o *Observation) { o.LongRequest = true }
+	long := func(o *Observation) {
+		metav1.SetMetaDataAnnotation(&o.Resource.ObjectMeta, v1alpha1.AnnotationRefreshRequestedAt, strings.Repeat("1", v1alpha1.RequestValueMaxLength+1))
+	}
 	for name, test := range map[string]struct {
 		edits []func(*Observation)
 		says  string // the end of the message
@@ -60,7 +62,8 @@ func TestNotes(t *testing.T) {
 	// A suspended resource says so before the note.
 	o := observation()
 	holding(&o)
-	o.Suspended, o.LongRequest = true, true
+	o.Suspended = true
+	long(&o)
 	if m := condition(decided(o), v1alpha1.ConditionReady).Message; !strings.Contains(m, "; suspended: ") || !strings.Contains(m, "false; a request") {
 		t.Errorf("suspended: %q", m)
 	}

@@ -29,7 +29,10 @@ type Observation struct {
 	CredentialsSecret CredentialsSecret
 
 	// Secret is the metadata of the target; nil if it does not exist. Nobody may change it.
-	Secret    *metav1.PartialObjectMetadata
+	Secret *metav1.PartialObjectMetadata
+	// SecretIsLatest reports that Secret comes from the API server, by a read or a write of this pass.
+	SecretIsLatest bool
+
 	Record    target.Record
 	Ownership target.Ownership
 	Holding   target.Holding
@@ -49,8 +52,6 @@ type Observation struct {
 	Progress Progress
 	Ended    []Outcome
 	Delivery Delivery
-	// LongRequest reports that a request was ignored because its value is too long.
-	LongRequest bool
 }
 
 // CredentialsSecret is what is known of the credentials Secret.

@@ -3,6 +3,7 @@
 package report
 
 import (
+	"slices"
 	"time"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -98,6 +99,14 @@ func (p Progress) Current(resource *v1alpha1.WeChatAppToken, now time.Time) Prog
 	}
 	p.Forced = refresh.WithinDay(p.Forced, now)
 	return p
+}
+
+// longRequest reports whether a request was made that is ignored, because its value fits no status.
+func longRequest(resource *v1alpha1.WeChatAppToken) bool {
+	kinds := refresh.RequestKinds()
+	return slices.ContainsFunc(kinds[:], func(kind refresh.RequestKind) bool {
+		return len(request.Value(resource, kind)) > v1alpha1.RequestValueMaxLength
+	})
 }
 
 // Requested returns the value of a request annotation; "" for none.
