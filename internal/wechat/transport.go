@@ -20,7 +20,32 @@ type proxyRefusal int
 
 func (p proxyRefusal) Error() string { return fmt.Sprintf("the proxy answered HTTP %d", int(p)) }
 
-// newTransport returns the transport for requests that may be repeated. It reuses connections. It uses HTTP/1.1, as WeChat does. In a
+// network is how WeChat is reached.
+type network struct {
+	// shared reuses connections, fresh opens a new one for each request.
+	shared, fresh transports
+}
+
+func newNetwork(o Options, roots *x509.CertPool) *network {
+	large, small := newTransport(o, roots), newTransport(o, roots)
+	large.TLSHandshakeTimeout = o.Timeout / 2 // the rest is for a second handshake
+	mintLarge, mintSmall := newMintTransport(o, roots), newMintTransport(o, roots)
+	for _, t := range []*http.Transport{small, mintSmall} {
+		t.TLSClientConfig.CurvePreferences = classicalCurves
+	}
+	return &network{shared: transports{large: large, small: small}, fresh: transports{large: mintLarge, small: mintSmall}}
+}
+
+// closeIdle closes the idle connections.
+func (n *network) closeIdle() {
+	for _, t := range []http.RoundTripper{n.shared.large, n.shared.small} {
+		if t, ok := t.(*http.Transport); ok {
+			t.CloseIdleConnections()
+		}
+	}
+}
+
+// newTransport returns a transport for requests that may be repeated. It reuses connections. It uses HTTP/1.1, as WeChat does. In a
 // burst this takes less CPU and time than many requests on one connection of HTTP/2 (docs/performance.md).
 func newTransport(o Options, roots *x509.CertPool) *http.Transport {
 	t := baseTransport(o, roots)
@@ -30,7 +55,7 @@ func newTransport(o Options, roots *x509.CertPool) *http.Transport {
 	return t
 }
 
-// newMintTransport returns the transport for mints. It opens a connection for each request, because net/http sends a request again if a
+// newMintTransport returns a transport for mints. It opens a connection for each request, because net/http sends a request again if a
 // reused connection turns out to be closed, but never does so on a new connection.
 func newMintTransport(o Options, roots *x509.CertPool) *http.Transport {
 	t := baseTransport(o, roots)
