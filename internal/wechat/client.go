@@ -36,8 +36,10 @@ type Client struct {
 	observe func(Call)
 
 	// hellos holds, for each endpoint, the kind of ClientHello that worked last.
-	hellos  []atomic.Int32
+	hellos []atomic.Int32
+	// network is replaced when the certificate authorities change.
 	network atomic.Pointer[network]
+	trust   *trust
 }
 
 // New returns a Client with the given options. It does not call WeChat. The error is an *OptionError.
@@ -45,10 +47,6 @@ func New(o Options) (*Client, error) {
 	o, endpoints, err := o.complete()
 	if err != nil {
 		return nil, err
-	}
-	roots, err := rootCAs(o.CAFile)
-	if err != nil {
-		return nil, &OptionError{Flag: "--wechat-ca-file", err: err}
 	}
 	c := &Client{
 		clock:     newClock(o.Wall, o.Monotonic),
@@ -58,8 +56,11 @@ func New(o Options) (*Client, error) {
 		slots:     make(chan struct{}, o.MaxInFlight),
 		observe:   o.Observe,
 		hellos:    make([]atomic.Int32, len(endpoints)),
+		trust:     &trust{options: o},
 	}
-	c.network.Store(newNetwork(o, roots))
+	if _, err := c.ReloadCA(); err != nil {
+		return nil, &OptionError{Flag: "--wechat-ca-file", err: err}
+	}
 	return c, nil
 }
 

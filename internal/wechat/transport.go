@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"sync/atomic"
 	"time"
 )
@@ -20,7 +19,7 @@ type proxyRefusal int
 
 func (p proxyRefusal) Error() string { return fmt.Sprintf("the proxy answered HTTP %d", int(p)) }
 
-// network is how WeChat is reached.
+// network is how WeChat is reached. It is replaced when the certificate authorities change.
 type network struct {
 	// shared reuses connections, fresh opens a new one for each request.
 	shared, fresh transports
@@ -91,25 +90,6 @@ func onProxyConnectResponse(_ context.Context, _ *url.URL, _ *http.Request, res 
 		return proxyRefusal(res.StatusCode)
 	}
 	return nil
-}
-
-// rootCAs returns the system's certificates together with those of a PEM file. It returns nil if no file is named.
-func rootCAs(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil // crypto/tls uses the system's
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		return nil, fmt.Errorf("the system's certificates cannot be read: %w", err)
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no PEM certificate", file)
-	}
-	return pool, nil
 }
 
 // gate decides whether a mint may be sent on a connection that is ready. Before the gate is passed no byte of the request has been

@@ -28,8 +28,16 @@ const nextNetwork = "If this lasts, check DNS, firewall and HTTPS_PROXY between 
 // URL, and it holds none of the secrets.
 func (c *Client) unreachable(endpoint int, err error, secrets []token.Value) *token.Error {
 	what, cause := describe(err)
+	next := nextNetwork
+	if problem, ok := c.certificateProblem(endpoint, err); ok {
+		cause, next = nil, problem.next
+		if isProxyConnect(err) {
+			problem.what = what + ": " + problem.what
+		}
+		what = hide(problem.what, secrets)
+	}
 	return &token.Error{Class: token.Transient, Reason: v1alpha1.ReasonUnreachable, Cause: cause,
-		Message: hide(fmt.Sprintf("No answer from %s: %s. %s", c.endpoints[endpoint].Host, what, nextNetwork), secrets)}
+		Message: fmt.Sprintf("No answer from %s: %s. %s", c.endpoints[endpoint].Host, what, next)}
 }
 
 // describe returns a description of an error of the transport, and the cause that the caller's error wraps.
@@ -48,8 +56,6 @@ func describe(err error) (what string, cause error) {
 		return proxyNotReached, causeOf(err)
 	case errors.As(err, &dns):
 		return "its name was not resolved", causeOf(err)
-	case errors.As(err, new(*tls.CertificateVerificationError)):
-		return "its certificate is not trusted; a CA of your own belongs into --wechat-ca-file", nil
 	case errors.As(err, new(tls.RecordHeaderError)):
 		return "it does not speak TLS", nil
 	case errors.As(err, &op) && op.Op == "remote error": // crypto/tls uses this name for an alert of the server
