@@ -61,23 +61,29 @@ func (c *Client) caProblem() error {
 	return c.trust.problem
 }
 
-// rootCAs returns the system's certificates together with those of a PEM file. A file with a damaged
-// certificate is refused, because it may have been read while it was written.
+// rootCAs returns the system's certificates together with those of a PEM file. It refuses a file with a certificate that cannot be read,
+// because the file may have been read while it was written.
 func rootCAs(file string, content []byte) (*x509.CertPool, error) {
-	whole := 0
-	for block, rest := pem.Decode(content); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type == "CERTIFICATE" {
-			whole++
-		}
-	}
-	if whole < bytes.Count(content, []byte("-----BEGIN CERTIFICATE-----")) {
-		return nil, fmt.Errorf("%s was cut or damaged: a PEM certificate in it has no proper end", file)
-	}
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		return nil, fmt.Errorf("the system's certificates cannot be read: %w", err)
 	}
-	if !pool.AppendCertsFromPEM(content) {
+	found := 0
+	for block, rest := pem.Decode(content); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		found++
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d in %s cannot be read: %w", found, file, err)
+		}
+		pool.AddCert(cert)
+	}
+	switch {
+	case found < bytes.Count(content, []byte("-----BEGIN CERTIFICATE-----")):
+		return nil, fmt.Errorf("%s was cut or damaged: not every PEM certificate in it can be read", file)
+	case found == 0:
 		return nil, fmt.Errorf("%s holds no PEM certificate", file)
 	}
 	return pool, nil

@@ -4,6 +4,7 @@ package wechat
 
 import (
 	"crypto/x509"
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,6 +58,7 @@ func TestCAFileIsReadAgain(t *testing.T) {
 				"holds no PEM":             []byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
 				"was cut or damaged":       append(after.pem(), after.pem()[:200]...),
 				"was cut or":               append([]byte("-----BEGIN CERTIFICATE-----\n"), after.pem()...),
+				"certificate 2 in ":        append(after.pem(), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: after.cert.Raw[:99]})...),
 				"or damaged":               []byte(strings.Replace(string(after.pem()), "M", "!", 1)),
 			} {
 				write(t, file, content)
