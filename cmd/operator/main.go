@@ -137,6 +137,11 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry regist
 	if err := addServers(ctx, mgr, opts, registry, starting.ready); err != nil {
 		return err
 	}
+	if opts.wechatCAFile != "" {
+		if err := mgr.Add(caWatch{reload: api.ReloadCA, log: logger}); err != nil {
+			return fmt.Errorf("adding to the manager: %w", err)
+		}
+	}
 	logger.Info("starting", "version", version, "namespaces", opts.namespaceList, "selector", opts.selector.String(),
 		"leaderElection", opts.leaderElect, "leaderElectionID", opts.leaderElectionID)
 	if err := serve(ctx, mgr, logger); err != nil {

@@ -63,6 +63,10 @@ func (i legacy) mint(ctx context.Context, s Step, unrequested bool) (report.Effe
 	if err := i.rehearse(ctx, s); err != nil {
 		return e, &WriteError{err}
 	}
+	// A mint has to start soon after its mark, which leaves no time to find out how the host can be reached.
+	if err := i.WeChat.TryHosts(ctx); err != nil {
+		return failed(ctx, e, err)
+	}
 	failpoint.Hit("before-mark")
 	m := mint{intent: s.Intent, mark: s.Record.Mint, unrequested: unrequested, unmarked: s.Secret == nil}
 	if s.Secret != nil && !failpoint.Off(failpoint.Mark) {

@@ -28,9 +28,15 @@ type request struct {
 	codes   []outcome
 	secrets []token.Value
 
+	transports transports
+	// transport is the one of the transports that is used.
 	transport http.RoundTripper
 	// repeatable allows net/http to send the request again if a reused connection turns out to be closed.
 	repeatable bool
+	// once is not nil for a request that must be sent at most once.
+	once *once
+	// handshake observes the connection.
+	handshake *handshake
 	// onConn, if not nil, is called when the connection is ready and before anything is sent.
 	onConn func()
 }
@@ -53,12 +59,12 @@ type exchange struct {
 // try sends one request to one endpoint. If WeChat answers, it also adjusts the clock and makes the endpoint the preferred one.
 func (c *Client) try(ctx context.Context, endpoint int, r request) (reply, *token.Error) {
 	host := c.endpoints[endpoint].Host
-	ex, err := c.roundTrip(ctx, c.endpoints[endpoint], r)
+	ex, err := c.send(ctx, endpoint, r)
 	switch {
 	case errors.As(err, new(malformed)):
 		return reply{}, badResponse(host, err.Error())
 	case err != nil:
-		return reply{}, unreachable(host, err)
+		return reply{}, c.unreachable(endpoint, err, r.secrets)
 	}
 	if e := statusError(host, ex.status); e != nil {
 		return reply{}, e
@@ -102,8 +108,11 @@ func (c *Client) roundTrip(ctx context.Context, endpoint *url.URL, r request) (e
 	}
 	start() // in case the transport does not call GotConn
 	req, err := c.newRequest(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) {
+		TLSHandshakeStart: r.handshake.started,
+		TLSHandshakeDone:  r.handshake.ended,
+		GotConn: func(info httptrace.GotConnInfo) {
 			start()
+			r.handshake.gotConn(info)
 			if r.onConn != nil {
 				r.onConn()
 			}

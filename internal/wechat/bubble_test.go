@@ -41,8 +41,11 @@ func bubble(t *testing.T, o Options, hosts ...*host) *Client {
 		defer cancel()
 		return byAddr[addr].dial(ctx)
 	}
-	c.shared.(*http.Transport).DialContext = dial
-	c.fresh.(*http.Transport).DialContext = gatedDial(dial)
+	n := c.network.Load()
+	for _, h := range []hello{largeHello, smallHello} {
+		n.shared.of(h).(*http.Transport).DialContext = dial
+		n.fresh.of(h).(*http.Transport).DialContext = gatedDial(dial)
+	}
 	// Time stands still when the test returns, so what it left behind ends before.
 	t.Cleanup(func() { time.Sleep(time.Minute) })
 	return c

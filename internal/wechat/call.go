@@ -26,7 +26,7 @@ func (c *Client) fetch(ctx context.Context, r request) (reply, error) {
 		return reply{}, notStarted(err)
 	}
 	defer c.release()
-	r.transport, r.repeatable = c.shared, true
+	r.transports, r.repeatable = c.network.Load().shared, true
 
 	var last *token.Error
 	for _, i := range c.order() {
@@ -49,7 +49,7 @@ func (c *Client) fetchFrom(ctx context.Context, endpoint int, r request) (reply,
 	answer, err := c.attempt(ctx, endpoint, r)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		// The other idle connections may be dead for the same reason, and each would cost a later call its whole timeout.
-		c.closeIdle()
+		c.network.Load().closeIdle()
 	}
 	return answer, err
 }
@@ -78,19 +78,19 @@ func (c *Client) mint(ctx context.Context, r request, startBy time.Time) (reply,
 	// From here on the mint ignores the caller's context, because abandoning it could lose a token.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), mintTimeout)
 	defer cancel()
-	r.transport = c.fresh
+	r.transports = c.network.Load().fresh
 
 	var last *token.Error
 	order := c.order()
 	for n, i := range order {
 		// Each endpoint gets an equal share of the remaining time, so that a dead one leaves time for the others.
 		limit := time.Until(connectBy) / time.Duration(len(order)-n)
-		g := &gate{allowed: inTime}
-		answer, err := c.mintFrom(ctx, i, r, g, min(limit, c.timeout))
+		r.once = &once{allowed: inTime, by: time.Now().Add(min(limit, c.timeout))}
+		answer, err := c.attempt(ctx, i, r)
 		if err == nil {
 			return answer, nil
 		}
-		if g.passed() {
+		if r.once.sent() {
 			if err.MaybeSent = !err.Answered; err.MaybeSent {
 				// This request is not sent again, so let the next mint start with another endpoint.
 				c.preferred.CompareAndSwap(int64(i), int64(order[(n+1)%len(order)]))
@@ -106,18 +106,38 @@ func (c *Client) mint(ctx context.Context, r request, startBy time.Time) (reply,
 	return reply{}, last
 }
 
-// mintFrom sends the request of a mint to one endpoint. It gives up if the connection is not ready within limit.
-func (c *Client) mintFrom(ctx context.Context, endpoint int, r request, g *gate, limit time.Duration) (reply, *token.Error) {
+// once is one attempt at a request that must be sent at most once. Only the goroutine that makes the attempt uses it.
+type once struct {
+	// allowed reports whether the request may still be sent. It is called when a connection is ready.
+	allowed func() bool
+	// by is when the connection has to be ready.
+	by time.Time
+	// last is the gate of the newest connection. The gates of all earlier ones are shut.
+	last *gate
+}
+
+// sent reports whether the request may have been sent.
+func (o *once) sent() bool { return o.last != nil && o.last.passed() }
+
+// mayConnect reports whether the request may be tried on another connection. A request that may be repeated has no once and always may.
+func (o *once) mayConnect() bool { return o == nil || !o.sent() && time.Now().Before(o.by) }
+
+// sendOnce sends a request that must be sent at most once. It gives up if the connection is not ready within its share of the time that
+// is left. If it returns an error and the request cannot have been sent, it never will be.
+func (c *Client) sendOnce(ctx context.Context, endpoint int, r request, share int) (exchange, error) {
+	g := &gate{allowed: r.once.allowed}
+	r.once.last = g
 	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, gateKey{}, g))
 	defer cancel(nil)
-	timer := time.AfterFunc(limit, func() {
+	defer g.shut()
+	timer := time.AfterFunc(time.Until(r.once.by)/time.Duration(share), func() {
 		if g.shut() {
 			cancel(context.DeadlineExceeded)
 		}
 	})
 	defer timer.Stop()
 	r.onConn = g.pass
-	return c.attempt(ctx, endpoint, r)
+	return c.roundTrip(ctx, c.endpoints[endpoint], r)
 }
 
 // order returns the indices of the endpoints, beginning with the preferred one.

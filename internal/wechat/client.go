@@ -35,10 +35,11 @@ type Client struct {
 	// observe is called after each request, unless it is nil.
 	observe func(Call)
 
-	// shared reuses connections, fresh opens a new one for each request.
-	shared, fresh http.RoundTripper
-	// closeIdle closes the idle connections of shared.
-	closeIdle func()
+	// hellos holds, for each endpoint, the kind of ClientHello that worked last.
+	hellos []atomic.Int32
+	// network is replaced when the certificate authorities change.
+	network atomic.Pointer[network]
+	trust   *trust
 }
 
 // New returns a Client with the given options. It does not call WeChat. The error is an *OptionError.
@@ -47,22 +48,20 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	roots, err := rootCAs(o.CAFile)
-	if err != nil {
-		return nil, &OptionError{Flag: "--wechat-ca-file", err: err}
-	}
-	shared := newTransport(o, roots)
-	return &Client{
+	c := &Client{
 		clock:     newClock(o.Wall, o.Monotonic),
 		endpoints: endpoints,
 		timeout:   o.Timeout,
 		userAgent: o.UserAgent,
 		slots:     make(chan struct{}, o.MaxInFlight),
 		observe:   o.Observe,
-		shared:    shared,
-		closeIdle: shared.CloseIdleConnections,
-		fresh:     newMintTransport(o, roots),
-	}, nil
+		hellos:    make([]atomic.Int32, len(endpoints)),
+		trust:     &trust{options: o},
+	}
+	if _, err := c.ReloadCA(); err != nil {
+		return nil, &OptionError{Flag: "--wechat-ca-file", err: err}
+	}
+	return c, nil
 }
 
 // StableToken returns the Stable token of an account (POST /cgi-bin/stable_token).

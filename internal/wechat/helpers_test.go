@@ -159,7 +159,7 @@ func newClient(t *testing.T, o Options) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.shared.(*http.Transport).CloseIdleConnections)
+	t.Cleanup(func() { c.network.Load().closeIdle() })
 	return c
 }
 
@@ -181,7 +181,7 @@ func (f tripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r
 func without(t *testing.T, f tripper) *Client {
 	t.Helper()
 	c := newClient(t, Options{Endpoints: []string{"https://api.example.com"}})
-	c.shared, c.fresh = f, f
+	c.network.Store(&network{shared: transports{f, f}, fresh: transports{f, f}})
 	return c
 }
 

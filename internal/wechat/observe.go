@@ -58,13 +58,19 @@ func KnownCode(code int) bool {
 
 // attempt calls try and then the observer.
 func (c *Client) attempt(ctx context.Context, endpoint int, r request) (reply, *token.Error) {
-	if c.observe == nil {
-		return c.try(ctx, endpoint, r)
-	}
 	begin := c.clock.mark()
 	answer, err := c.try(ctx, endpoint, r)
+	c.report(ctx, r.path, endpoint, begin, err)
+	return answer, err
+}
+
+// report calls the observer, unless there is none.
+func (c *Client) report(ctx context.Context, path string, endpoint int, begin instant, err *token.Error) {
+	if c.observe == nil {
+		return
+	}
 	call := Call{
-		Endpoint: endpointName(r.path), Host: c.endpoints[endpoint].Host, Outcome: OutcomeSuccess,
+		Endpoint: endpointName(path), Host: c.endpoints[endpoint].Host, Outcome: OutcomeSuccess,
 		Duration: between(begin, c.clock.mark()),
 	}
 	if err != nil {
@@ -74,5 +80,4 @@ func (c *Client) attempt(ctx context.Context, endpoint int, r request) (reply, *
 		}
 	}
 	c.observe(call)
-	return answer, err
 }

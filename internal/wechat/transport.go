@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"sync/atomic"
 	"time"
 )
@@ -20,7 +19,32 @@ type proxyRefusal int
 
 func (p proxyRefusal) Error() string { return fmt.Sprintf("the proxy answered HTTP %d", int(p)) }
 
-// newTransport returns the transport for requests that may be repeated. It reuses connections. It uses HTTP/1.1, as WeChat does. In a
+// network is how WeChat is reached. It is replaced when the certificate authorities change.
+type network struct {
+	// shared reuses connections, fresh opens a new one for each request.
+	shared, fresh transports
+}
+
+func newNetwork(o Options, roots *x509.CertPool) *network {
+	large, small := newTransport(o, roots), newTransport(o, roots)
+	large.TLSHandshakeTimeout = o.Timeout / 2 // the rest is for a second handshake
+	mintLarge, mintSmall := newMintTransport(o, roots), newMintTransport(o, roots)
+	for _, t := range []*http.Transport{small, mintSmall} {
+		t.TLSClientConfig.CurvePreferences = classicalCurves
+	}
+	return &network{shared: transports{large: large, small: small}, fresh: transports{large: mintLarge, small: mintSmall}}
+}
+
+// closeIdle closes the idle connections.
+func (n *network) closeIdle() {
+	for _, t := range []http.RoundTripper{n.shared.large, n.shared.small} {
+		if t, ok := t.(*http.Transport); ok {
+			t.CloseIdleConnections()
+		}
+	}
+}
+
+// newTransport returns a transport for requests that may be repeated. It reuses connections. It uses HTTP/1.1, as WeChat does. In a
 // burst this takes less CPU and time than many requests on one connection of HTTP/2 (docs/performance.md).
 func newTransport(o Options, roots *x509.CertPool) *http.Transport {
 	t := baseTransport(o, roots)
@@ -30,7 +54,7 @@ func newTransport(o Options, roots *x509.CertPool) *http.Transport {
 	return t
 }
 
-// newMintTransport returns the transport for mints. It opens a connection for each request, because net/http sends a request again if a
+// newMintTransport returns a transport for mints. It opens a connection for each request, because net/http sends a request again if a
 // reused connection turns out to be closed, but never does so on a new connection.
 func newMintTransport(o Options, roots *x509.CertPool) *http.Transport {
 	t := baseTransport(o, roots)
@@ -66,25 +90,6 @@ func onProxyConnectResponse(_ context.Context, _ *url.URL, _ *http.Request, res 
 		return proxyRefusal(res.StatusCode)
 	}
 	return nil
-}
-
-// rootCAs returns the system's certificates together with those of a PEM file. It returns nil if no file is named.
-func rootCAs(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil // crypto/tls uses the system's
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		return nil, fmt.Errorf("the system's certificates cannot be read: %w", err)
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no PEM certificate", file)
-	}
-	return pool, nil
 }
 
 // gate decides whether a mint may be sent on a connection that is ready. Before the gate is passed no byte of the request has been

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-logr/logr/funcr"
+	"github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/features"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
+)
+
+// The log tells of each reason once, and when it is over.
+func TestCAWatch(t *testing.T) {
+	type answer struct {
+		changed bool
+		err     error
+	}
+	missing, damaged := errors.New("no such file"), errors.New("was cut")
+	for name, tt := range map[string]struct {
+		answers []answer
+		logged  []string
+	}{
+		"nothing happens":      {[]answer{{}, {}, {}}, nil},
+		"it changes":           {[]answer{{}, {true, nil}, {}}, []string{"has changed"}},
+		"it is missing":        {[]answer{{false, missing}, {false, missing}, {false, missing}}, []string{"no such file"}},
+		"and comes back":       {[]answer{{false, missing}, {}, {}, {false, missing}}, []string{"no such file", "has not changed", "no such file"}},
+		"and is another":       {[]answer{{false, missing}, {true, nil}, {}}, []string{"no such file", "has changed"}},
+		"two kinds of trouble": {[]answer{{false, missing}, {false, damaged}, {false, damaged}}, []string{"no such file", "was cut"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var lines []string
+				reads := 0
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(len(tt.answers))*caInterval+time.Second)
+				defer cancel()
+				w := caWatch{
+					log: funcr.New(func(_, args string) { lines = append(lines, args) }, funcr.Options{}),
+					reload: func() (bool, error) {
+						reads++
+						return tt.answers[reads-1].changed, tt.answers[reads-1].err
+					},
+				}
+				if err := w.Start(ctx); err != nil || reads != len(tt.answers) || w.NeedLeaderElection() {
+					t.Errorf("%d reads, %v", reads, err)
+				}
+				if len(lines) != len(tt.logged) {
+					t.Fatalf("logged %q, want %q", lines, tt.logged)
+				}
+				for i, line := range lines {
+					if !strings.Contains(line, tt.logged[i]) || !strings.Contains(line, "--wechat-ca-file") {
+						t.Errorf("logged %q, want %q", line, tt.logged[i])
+					}
+				}
+			})
+		})
+	}
+}
+
+// client-go reads the API server's certificate authority again, which is a file in a pod, unless somebody turns it off.
+func TestCAOfTheAPIServer(t *testing.T) {
+	if !features.FeatureGates().Enabled(features.ClientsAllowCARotation) {
+		t.Error("client-go does not read the API server's certificate authority again")
+	}
+}
+
+// TestHostileNetwork runs an operator behind a network that loses large ClientHellos, with a proxy that inspects TLS and whose certificate
+// authority is rotated. Each resource gets its token: the first one by a single Legacy mint, one while the file is damaged, and one after
+// the rotation.
+func TestHostileNetwork(t *testing.T) {
+	g := gomega.NewWithT(t)
+	g.SetDefaultEventuallyTimeout(40 * time.Second)
+	env, err := testenv.Start(t.Context())
+	g.Expect(err).NotTo(gomega.HaveOccurred())
+	t.Cleanup(func() {
+		if err := env.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	access, err := env.OperatorKubeConfig(t.Context())
+	g.Expect(err).NotTo(gomega.HaveOccurred())
+	scheme := runtime.NewScheme()
+	g.Expect(clientgoscheme.AddToScheme(scheme)).To(gomega.Succeed())
+	g.Expect(v1alpha1.AddToScheme(scheme)).To(gomega.Succeed())
+	c, err := client.New(env.Config, client.Options{Scheme: scheme})
+	g.Expect(err).NotTo(gomega.HaveOccurred())
+
+	address, err := testenv.FreeAddress()
+	g.Expect(err).NotTo(gomega.HaveOccurred())
+	serve := func() *wechattest.Server {
+		s, err := wechattest.NewServer(wechattest.Options{TLS: true, AutoApps: true, Addr: address})
+		g.Expect(err).NotTo(gomega.HaveOccurred())
+		t.Cleanup(s.Close)
+		return s
+	}
+	carrier, err := wechattest.NewCarrier(address)
+	g.Expect(err).NotTo(gomega.HaveOccurred())
+	t.Cleanup(carrier.Close)
+	file := filepath.Join(t.TempDir(), "ca.crt")
+	write := func(content []byte) { g.Expect(os.WriteFile(file, content, 0o600)).To(gomega.Succeed()) }
+	created := 0
+	ready := func(mode v1alpha1.Mode) {
+		t.Helper()
+		created++
+		name := fmt.Sprintf("shop-%d", created)
+		g.Expect(c.Create(t.Context(), &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name + "-wechat"},
+			Data:       map[string][]byte{"appSecret": []byte("0123456789abcdef0123456789abcdef")},
+		})).To(gomega.Succeed())
+		r := &v1alpha1.WeChatAppToken{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
+			Spec: v1alpha1.WeChatAppTokenSpec{
+				AppID: fmt.Sprintf("wx%016d", created), Mode: mode,
+				CredentialsSecretRef: v1alpha1.CredentialsSecretReference{Name: name + "-wechat"},
+			},
+		}
+		g.Expect(c.Create(t.Context(), r)).To(gomega.Succeed())
+		g.Eventually(func(g gomega.Gomega) {
+			g.Expect(c.Get(t.Context(), client.ObjectKeyFromObject(r), r)).To(gomega.Succeed())
+			g.Expect(apimeta.IsStatusConditionTrue(r.Status.Conditions, v1alpha1.ConditionReady)).To(gomega.BeTrue(), "%v", r.Status)
+		}).Should(gomega.Succeed())
+	}
+
+	first := serve()
+	write(first.CACertPEM())
+	p := startProcess(t, access, "--health-probe-bind-address=0", "--wechat-ca-file="+file,
+		"--wechat-endpoints=https://"+carrier.Addr()+",https://"+carrier.Addr())
+	ready(v1alpha1.ModeLegacy)
+	g.Expect(first.Count(wechattest.Filter{Endpoint: wechattest.EndpointLegacy})).To(gomega.Equal(1), "Legacy mints")
+	g.Expect(carrier.Dropped.Load()).To(gomega.BeEquivalentTo(1), "large ClientHellos")
+	write(first.CACertPEM()[:100])
+	g.Eventually(p.logged).Should(gomega.ContainSubstring("the certificates that it held before stay in use"))
+	ready(v1alpha1.ModeStable)
+	first.Close()
+	second := serve()
+	write(second.CACertPEM())
+	g.Eventually(p.logged).Should(gomega.ContainSubstring("its new certificates are in use"))
+	ready(v1alpha1.ModeStable)
+	g.Expect(p.ended).To(gomega.BeEmpty(), "the process runs")
+	p.terminate(t, 10*time.Second)
+}

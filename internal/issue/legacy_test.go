@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package issue
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
+)
+
+// throughCarrier makes the stage reach WeChat by TLS through a network that loses large ClientHellos.
+func (s *stage) throughCarrier(t *testing.T) *wechattest.Carrier {
+	t.Helper()
+	clock := func() time.Time { return now }
+	var err error
+	if s.server, err = wechattest.NewServer(wechattest.Options{Now: clock, TLS: true}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.server.Close)
+	s.server.SetApp(wechattest.App{ID: appID, Secret: appSecret})
+	ca := filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(ca, s.server.CACertPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	carrier, err := wechattest.NewCarrier(strings.TrimPrefix(s.server.URL(), "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(carrier.Close)
+	// As by default, there is a second host, so that a mint has one second for each.
+	s.WeChat, err = wechat.New(wechat.Options{
+		Endpoints: []string{"https://" + carrier.Addr(), "https://" + carrier.Addr()}, CAFile: ca, Wall: clock, Monotonic: clock,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return carrier
+}
+
+// A network that loses large ClientHellos does not keep a Legacy token from being minted. The host is tried before the mark, and the mint
+// is sent once.
+func TestLegacyMintOnALossyNetwork(t *testing.T) {
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop", UID: "s", ResourceVersion: "1"}, Type: corev1.SecretTypeOpaque}
+	withSecret := func(s *Step) {
+		s.Secret = &metav1.PartialObjectMetadata{ObjectMeta: secret.ObjectMeta}
+		s.Ownership.Claim = target.Own
+	}
+	mint := func(i Issuer, s Step, t *testing.T) (report.Effect, error) { return i.Issue(t.Context(), s) }
+	request := func(i Issuer, s Step, t *testing.T) (report.Effect, error) {
+		s.Decision = refresh.Decision{Action: refresh.Force, Reason: refresh.RequestExecutable, Request: refresh.RequestRefresh}
+		return i.Refresh(t.Context(), s)
+	}
+	for name, test := range map[string]struct {
+		edits []func(*Step)
+		do    func(Issuer, Step, *testing.T) (report.Effect, error)
+		marks int
+	}{
+		"first issue":       {nil, mint, 0},
+		"under a mark":      {[]func(*Step){withSecret}, mint, 1},
+		"requested":         {[]func(*Step){withSecret}, request, 1},
+		"requested, no one": {nil, request, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var s *stage
+			var carrier *wechattest.Carrier
+			marks := 0
+			s = newStage(t, interceptor.Funcs{Patch: func(
+				ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption,
+			) error {
+				marks++
+				if s.calls() != 0 || carrier.Passed.Load() == 0 {
+					t.Error("the Secret is marked before the host is known")
+				}
+				return c.Patch(ctx, o, p, opts...)
+			}}, secret.DeepCopy())
+			carrier = s.throughCarrier(t)
+			step := stepOf(resourceAt("shop", "shop", v1alpha1.ModeLegacy), test.edits...)
+			if step.Secret == nil {
+				if err := s.Store.Client.Delete(t.Context(), secret.DeepCopy()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			e, err := test.do(s.For(v1alpha1.ModeLegacy), step, t)
+			if err != nil || e.Failed != nil || e.Issued == nil || !s.server.Valid(e.Issued.Value.Reveal()) {
+				t.Fatalf("%v, %+v", err, e.Failed)
+			}
+			if s.calls() != 1 || marks != test.marks || carrier.Dropped.Load() != 1 || carrier.Passed.Load() != 2 {
+				t.Errorf("%d mints, %d marks, %d large ClientHellos, %d small ones",
+					s.calls(), marks, carrier.Dropped.Load(), carrier.Passed.Load())
+			}
+		})
+	}
+}
+
+// A network that is down costs no mark and none of the account's mints.
+func TestLegacyMintWithoutANetwork(t *testing.T) {
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop", UID: "s"}, Type: corev1.SecretTypeOpaque}
+	s := newStage(t, interceptor.Funcs{Patch: func(
+		context.Context, client.WithWatch, client.Object, client.Patch, ...client.PatchOption,
+	) error {
+		t.Error("the Secret is marked")
+		return nil
+	}}, secret)
+	s.throughCarrier(t).Close()
+	step := stepOf(resourceAt("shop", "shop", v1alpha1.ModeLegacy), func(s *Step) {
+		s.Secret = &metav1.PartialObjectMetadata{ObjectMeta: secret.ObjectMeta}
+		s.Ownership.Claim = target.Own
+	})
+	for range 5 { // more than the account may mint in a row
+		e, err := s.For(v1alpha1.ModeLegacy).Refresh(t.Context(), step)
+		if err != nil || e.Failed == nil || e.Failed.Reason != v1alpha1.ReasonUnreachable || e.Intent != nil || e.Wrote != nil || !e.Times.Forced.IsZero() {
+			t.Fatalf("%v, %+v", err, e)
+		}
+	}
+	if n := len(step.Account.Forced(now)); n != 0 || !step.Account.BeginMint() {
+		t.Errorf("%d requested mints count, or the turn was not given back", n)
+	}
+}
