@@ -12,6 +12,7 @@ import (
 	stdlog "log"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -34,6 +35,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/access"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/controller"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/metrics"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/plain"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/quiet"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
@@ -58,7 +60,7 @@ const gcPercent = 40
 func main() {
 	opts := &options{}
 	opts.bind(flag.CommandLine)
-	flag.Parse()
+	err := errors.Join(plain.Environment(), cleanNoProxy(), parseFlags(flag.CommandLine, os.Args[1:]))
 	if opts.version {
 		fmt.Println(version)
 		return
@@ -66,16 +68,33 @@ func main() {
 	logger := quiet.Logger(zap.New(zap.UseFlagOptions(&opts.zap)))
 	ctrl.SetLogger(logger)
 	klog.SetLogger(logger.WithName("client-go"))
-	if os.Getenv("GOGC") == "" {
-		// Most of the heap is caches, which live long. A more frequent collection costs little (docs/performance.md).
-		debug.SetGCPercent(gcPercent)
-	}
+	setGC(os.Getenv("GOGC"), logger)
 	// net/http logs here what a server sends after the end of an answer, which could be a token.
 	stdlog.SetOutput(io.Discard)
-	if err := run(ctrl.SetupSignalHandler(), opts, logger, ctrlmetrics.Registry); err != nil {
-		logger.Error(err, "the operator stops")
+	if err == nil {
+		err = run(ctrl.SetupSignalHandler(), opts, logger, ctrlmetrics.Registry)
+	}
+	if err != nil {
+		logger.Error(errors.New(plain.Show(err.Error())), "the operator stops")
 		os.Exit(1)
 	}
+}
+
+// setGC sets the garbage collector's percentage to the value of GOGC. Go's runtime reads it too, but ignores one that is not exactly a
+// number.
+func setGC(value string, logger logr.Logger) {
+	percent, err := strconv.Atoi(value)
+	switch {
+	case value == "":
+		// Most of the heap is caches, which live long. A more frequent collection costs little (docs/performance.md).
+		percent = gcPercent
+	case value == "off":
+		percent = -1
+	case err != nil:
+		logger.Info("GOGC is not a number and is ignored", "value", value)
+		percent = gcPercent
+	}
+	debug.SetGCPercent(percent)
 }
 
 // run runs the operator until ctx ends. It registers its metrics with the registry, which should be the one that controller-runtime
@@ -97,6 +116,7 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry promet
 	if err != nil {
 		return fmt.Errorf("finding the API server: %w", err)
 	}
+	withoutProxy(config)
 	config.UserAgent = userAgent
 	config.Wrap(withDeadline)
 	// Warnings are dropped, because an admission policy's warning may quote the Secret that it is about.
