@@ -63,7 +63,8 @@ const (
 	ReasonUnreachable = "Unreachable"
 	// ReasonBadResponse: the answer is not one of WeChat's. It may be a redirect or no JSON, or fields may be missing or malformed.
 	ReasonBadResponse = "BadResponse"
-	// ReasonRequestRejected: WeChat answered with an errcode that the operator does not know.
+	// ReasonRequestRejected: WeChat answered with an errcode that the operator does not know, or that means that something changed the
+	// request on the way.
 	ReasonRequestRejected = "RequestRejected"
 
 	ReasonRateLimited               = "RateLimited"

@@ -12,6 +12,7 @@ import (
 	stdlog "log"
 	"os"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -32,6 +33,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/controller"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/metrics"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/plain"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/quiet"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
@@ -56,7 +58,7 @@ const gcPercent = 40
 func main() {
 	opts := &options{}
 	opts.bind(flag.CommandLine)
-	flag.Parse()
+	err := errors.Join(plain.Environment(), cleanNoProxy(), parseFlags(flag.CommandLine, os.Args[1:]))
 	if opts.version {
 		fmt.Println(version)
 		return
@@ -64,19 +66,36 @@ func main() {
 	logger := quiet.Logger(zap.New(zap.UseFlagOptions(&opts.zap)))
 	ctrl.SetLogger(logger)
 	klog.SetLogger(logger.WithName("client-go"))
-	if os.Getenv("GOGC") == "" {
-		// Most of the heap is caches, which live long. A more frequent collection costs little (docs/performance.md).
-		debug.SetGCPercent(gcPercent)
-	}
+	setGC(os.Getenv("GOGC"), logger)
 	if limit := memoryLimit(os.DirFS("/")); limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(limit)
 	}
 	// net/http logs here what a server sends after the end of an answer, which could be a token.
 	stdlog.SetOutput(io.Discard)
-	if err := run(ctrl.SetupSignalHandler(), opts, logger, ctrlmetrics.Registry); err != nil {
-		logger.Error(err, "the operator stops")
+	if err == nil {
+		err = run(ctrl.SetupSignalHandler(), opts, logger, ctrlmetrics.Registry)
+	}
+	if err != nil {
+		logger.Error(errors.New(plain.Show(err.Error())), "the operator stops")
 		os.Exit(1)
 	}
+}
+
+// setGC sets the garbage collector's percentage to the value of GOGC. Go's runtime reads it too, but ignores one that is not exactly a
+// number.
+func setGC(value string, logger logr.Logger) {
+	percent, err := strconv.Atoi(value)
+	switch {
+	case value == "":
+		// Most of the heap is caches, which live long. A more frequent collection costs little (docs/performance.md).
+		percent = gcPercent
+	case value == "off":
+		percent = -1
+	case err != nil:
+		logger.Info("GOGC is not a number and is ignored", "value", value)
+		percent = gcPercent
+	}
+	debug.SetGCPercent(percent)
 }
 
 // registry holds metrics and tells them. controller-runtime registers its own with one that is the process's.
@@ -103,6 +122,7 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry regist
 	if err != nil {
 		return fmt.Errorf("finding the API server: %w", err)
 	}
+	withoutProxy(config)
 	config.UserAgent = userAgent
 	served, err := metrics.NewNamespaces(registry)
 	if err != nil {

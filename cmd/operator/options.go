@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"net/netip"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -19,7 +18,15 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/plain"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
+)
+
+// Flags whose values are lists.
+const (
+	flagEndpoints  = "wechat-endpoints"
+	flagNamespaces = "namespaces"
+	flagSelector   = "watch-label-selector"
 )
 
 // options holds the operator's flags. Their defaults suit 10,000 resources.
@@ -56,15 +63,15 @@ type options struct {
 }
 
 func (o *options) bind(fs *flag.FlagSet) {
-	fs.StringVar(&o.wechatEndpoints, "wechat-endpoints", wechat.DefaultEndpoints,
+	fs.StringVar(&o.wechatEndpoints, flagEndpoints, wechat.DefaultEndpoints,
 		"Base URLs of WeChat's API, separated by commas; the next one is tried when one cannot be reached. "+
 			"https only, except for loopback addresses.")
 	fs.StringVar(&o.wechatCAFile, "wechat-ca-file", "",
 		"PEM file with certificate authorities to trust for WeChat's API besides the system's, for a TLS-inspecting proxy.")
 	fs.DurationVar(&o.wechatTimeout, "wechat-timeout", 5*time.Second, "Time that one attempt at one WeChat endpoint may take.")
 	fs.IntVar(&o.wechatMaxInFlight, "wechat-max-in-flight", 64, "Maximum number of calls to WeChat at the same time.")
-	fs.StringVar(&o.namespaces, "namespaces", "", "Namespaces to serve, separated by commas. Empty: all.")
-	fs.StringVar(&o.watchLabelSelector, "watch-label-selector", "",
+	fs.StringVar(&o.namespaces, flagNamespaces, "", "Namespaces to serve, separated by commas. Empty: all.")
+	fs.StringVar(&o.watchLabelSelector, flagSelector, "",
 		"Serve only WeChatAppTokens that match this label selector, to split them over several operators. "+
 			"All resources of one Legacy account must be in one of them.")
 	fs.IntVar(&o.maxConcurrentReconciles, "max-concurrent-reconciles", 64, "Maximum number of resources that are worked on at the same time.")
@@ -88,6 +95,27 @@ func (o *options) bind(fs *flag.FlagSet) {
 	o.zap.BindFlags(fs)
 }
 
+// parseFlags parses the arguments of the command line. Values of flags that come from a ConfigMap or a Secret may have invisible
+// characters around them, which are removed. Those inside a value are refused and shown.
+func parseFlags(fs *flag.FlagSet, args []string) (err error) {
+	if err := fs.Parse(plain.Args(args)); err != nil {
+		return err
+	}
+	if fs.NArg() > 0 {
+		return fmt.Errorf("%q is not a flag, and would make the operator ignore everything behind it", fs.Arg(0))
+	}
+	fs.Visit(func(f *flag.Flag) {
+		switch f.Name {
+		case flagEndpoints, flagNamespaces, flagSelector: // lists, which may have several lines; their entries are checked
+			return
+		}
+		if hidden := plain.Hidden(f.Value.String()); hidden != "" {
+			err = fmt.Errorf("--%s: %q has %s", f.Name, f.Value, hidden)
+		}
+	})
+	return err
+}
+
 // complete validates the flags and sets the fields that are derived from them.
 func (o *options) complete() error {
 	selector, err := labels.Parse(o.watchLabelSelector)
@@ -96,7 +124,7 @@ func (o *options) complete() error {
 	}
 	o.selector = selector
 	for name := range strings.SplitSeq(o.namespaces, ",") {
-		name = strings.TrimSpace(name)
+		name = plain.Trim(name)
 		if name == "" {
 			continue
 		}
@@ -116,6 +144,12 @@ func (o *options) complete() error {
 	if !isLoopback(o.pprofBindAddress) {
 		return fmt.Errorf("--pprof-bind-address: %q is not a loopback address; use 127.0.0.1:6060 and kubectl port-forward", o.pprofBindAddress)
 	}
+	if problems := validation.IsDNS1123Subdomain(o.leaderElectionID); o.leaderElectionID != "" && len(problems) > 0 {
+		return fmt.Errorf("--leader-election-id: %q is not a valid name of a Lease: %s", o.leaderElectionID, problems[0])
+	}
+	if problems := validation.IsDNS1123Label(o.leaderElectionNamespace); o.leaderElectionNamespace != "" && len(problems) > 0 {
+		return fmt.Errorf("--leader-election-namespace: %q is not a valid name of a namespace: %s", o.leaderElectionNamespace, problems[0])
+	}
 	if err := checkProxy(os.Getenv); err != nil {
 		return err
 	}
@@ -133,21 +167,6 @@ func isLoopback(address string) bool {
 	}
 	at, err := netip.ParseAddrPort(address)
 	return err == nil && at.Addr().Unmap().IsLoopback()
-}
-
-// checkProxy returns an error for a proxy setting that net/http would silently ignore. Calls would then come from another address than
-// the one on WeChat's IP allowlist. The error does not contain the value, which may include a password.
-func checkProxy(getenv func(string) string) error {
-	for _, name := range []string{"HTTPS_PROXY", "https_proxy"} {
-		value := getenv(name)
-		if !strings.Contains(value, "://") {
-			value = "http://" + value
-		}
-		if u, err := url.Parse(value); getenv(name) != "" && (err != nil || u.Host == "") {
-			return fmt.Errorf("%s is not a valid URL, write it like http://proxy.example.com:3128", name)
-		}
-	}
-	return nil
 }
 
 // defaultLeaderElectionID returns a name that is the same for the replicas of an operator, and different for operators that serve

@@ -122,27 +122,3 @@ func TestDefaultLeaderElectionID(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
-
-// TestProxySetting checks that a proxy setting that net/http would ignore is refused.
-func TestProxySetting(t *testing.T) {
-	for value, ok := range map[string]bool{
-		"":                                  true,
-		"http://proxy.example.com:3128":     true,
-		"proxy.example.com:3128":            true,
-		"http://u:secret@proxy.example.com": true,
-		"http://u:secret@proxy:port":        false,
-		"http://u:sec%ret@proxy":            false,
-		"http://":                           false,
-	} {
-		t.Run(value, func(t *testing.T) {
-			t.Setenv("HTTPS_PROXY", value)
-			err := parse(t).complete()
-			if (err == nil) != ok {
-				t.Fatalf("got %v", err)
-			}
-			if err != nil && strings.Contains(err.Error(), "sec") {
-				t.Errorf("the error holds the password: %v", err)
-			}
-		})
-	}
-}

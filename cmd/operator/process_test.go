@@ -41,8 +41,16 @@ func startProcess(t *testing.T, kubeconfig []byte, args ...string) *process {
 	if err := os.WriteFile(path, kubeconfig, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(os.Args[0], args...), ended: make(chan error, 1)}
-	p.cmd.Env = append(os.Environ(), asOperator+"=yes", "KUBECONFIG="+path)
+	p := &process{}
+	p.start(t, path, args...)
+	return p
+}
+
+// start starts the process with the value of KUBECONFIG.
+func (p *process) start(t *testing.T, kubeconfig string, args ...string) {
+	t.Helper()
+	p.cmd, p.ended = exec.Command(os.Args[0], args...), make(chan error, 1)
+	p.cmd.Env = append(os.Environ(), asOperator+"=yes", "KUBECONFIG="+kubeconfig)
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -54,7 +62,6 @@ func startProcess(t *testing.T, kubeconfig []byte, args ...string) *process {
 			t.Logf("log of the operator:\n%s", p.logged())
 		}
 	})
-	return p
 }
 
 func (p *process) Write(b []byte) (int, error) {

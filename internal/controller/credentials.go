@@ -5,6 +5,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/plain"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
@@ -145,11 +147,20 @@ func (p *observer) liveCredentials(ctx context.Context) (credentials, error) {
 			"Secret %q has no key %q: add it with the AppSecret, or set spec.credentialsSecretRef.key", ref.Name, ref.Key)
 	case !wellFormed:
 		return refuse(v1alpha1.ReasonCredentialsMalformed,
-			"key %q of Secret %q is no AppSecret: it must be 16 to 128 letters and digits; copy it from WeChat's console again",
-			ref.Key, ref.Name)
+			"key %q of Secret %q is no AppSecret: it must be 16 to 128 letters and digits%s; copy it from WeChat's console again",
+			ref.Key, ref.Name, butHidden(value))
 	}
 	c.secret = token.Credentials{AppID: p.resource.Spec.AppID, AppSecret: appSecret}
 	return c, nil
+}
+
+// butHidden names the first invisible character in a malformed AppSecret, which nobody would find otherwise. It shows nothing else of it.
+func butHidden(value []byte) string {
+	hidden := plain.Hidden(strings.TrimSpace(string(value)))
+	if hidden == "" {
+		return ""
+	}
+	return ", but has " + hidden
 }
 
 // joinAccount joins the account of the AppSecret that was read, and leaves any other one.

@@ -49,6 +49,14 @@ func TestCredentialsThatCannotBeUsed(t *testing.T) {
 			create: func(w *world) { w.createCredentials("paste your AppSecret here") },
 			reason: v1alpha1.ReasonCredentialsMalformed, says: "is no AppSecret", kstatus: status.FailedStatus,
 		},
+		"an invisible character inside": {
+			create: func(w *world) { w.createCredentials("\ufeff" + appSecret + "\n") },
+			reason: v1alpha1.ReasonCredentialsMalformed, says: "has the invisible character U+FEFF at position 1", kstatus: status.FailedStatus,
+		},
+		"two lines": {
+			create: func(w *world) { w.createCredentials(appSecret + "\n" + appSecret) },
+			reason: v1alpha1.ReasonCredentialsMalformed, says: "has the invisible character U+000A", kstatus: status.FailedStatus,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

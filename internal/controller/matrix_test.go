@@ -114,8 +114,16 @@ func answers() []answer {
 	codes(v1alpha1.ReasonAccountRestricted, action, 50002, 50004, 50007, 48004)
 	codes(v1alpha1.ReasonUnsupportedAccount, action, 61024)
 	codes(v1alpha1.ReasonRequestRejected, unknown, 47999, -7, 2147483647)
-	// WeChat documents these for the two endpoints: they would be mistakes of the operator's, and no table can explain them.
-	codes(v1alpha1.ReasonRequestRejected, unknown, 40002, 41002, 41004, 43002)
+	// The operator sends what these ask for, so something on the way changed the request.
+	codes(v1alpha1.ReasonRequestRejected, unknown, 40002, 41001, 41002, 41004, 43001, 43002, 44002, 47001)
+	// A malformed answer that shows an errcode is a refusal all the same.
+	for name, text := range map[string]string{
+		"errcode in quotes":       `{"errcode":"40164","errmsg":"invalid ip rid: 1-2-3"}`,
+		"errcode twice":           `{"errcode":0,"errcode":40164,"errmsg":"rid: 1-2-3"}`,
+		"errcode in a broken one": "\ufeff{\"errcode\":40164,\"errmsg\":\"invalid\x1bip rid: 1-2-3",
+	} {
+		out = append(out, answer{name, wechattest.Fault{Body: text}, v1alpha1.ReasonIPNotAllowed, allowlist, false})
+	}
 
 	broken := func(name, reason string, fault wechattest.Fault) {
 		out = append(out, answer{name, fault, reason, transient, true})
@@ -132,8 +140,8 @@ func answers() []answer {
 	body("expires_in in quotes", `{"access_token":"abc","expires_in":"7200"}`)
 	body("errcode 0 without a token", `{"errcode":0,"errmsg":"ok"}`)
 	body("errcode above 32 bits", `{"errcode":4294967296}`)
-	body("errcode in quotes", `{"errcode":"40164","errmsg":"invalid ip"}`)
-	body("errcode twice", `{"errcode":0,"errcode":40164}`)
+	body("errcode 0 in quotes", `{"errcode":"0","access_token":"abc","expires_in":7200}`)
+	body("two tokens", `{"access_token":"abc","access_token":"def","expires_in":7200}`)
 	body("a list", `[{"access_token":"abc","expires_in":7200}]`)
 	body("a token with a line break", `{"access_token":"abc\ndef","expires_in":7200}`)
 	body("more than 64 KiB", `{"access_token":"abc","expires_in":7200,"more":"`+strings.Repeat("x", 64<<10)+`"}`)

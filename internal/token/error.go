@@ -41,7 +41,7 @@ type Error struct {
 	// RetryAfter is how long WeChat says that it will refuse further calls, or 0 if it does not say.
 	RetryAfter time.Duration
 	// MaybeSent reports whether WeChat may have issued a new token although none was received. It is false for calls that
-	// never make WeChat issue one, and whenever WeChat answered with an errcode.
+	// never make WeChat issue one, and whenever WeChat answered with an errcode and without a token.
 	MaybeSent bool
 
 	// Cause is returned by Unwrap. It is nil or one of a few known values, which contain no text from outside: context.Canceled,

@@ -52,7 +52,8 @@ type reply struct {
 type exchange struct {
 	status            int
 	date              string
-	body              []byte // empty unless the status is 200
+	body              []byte
+	flaw              error // why the body may not be the whole one
 	started, received instant
 }
 
@@ -60,27 +61,39 @@ type exchange struct {
 func (c *Client) try(ctx context.Context, endpoint int, r request) (reply, *token.Error) {
 	host := c.endpoints[endpoint].Host
 	ex, err := c.send(ctx, endpoint, r)
-	switch {
-	case errors.As(err, new(malformed)):
-		return reply{}, badResponse(host, err.Error())
-	case err != nil:
+	if err != nil {
 		return reply{}, c.unreachable(endpoint, err, r.secrets)
+	}
+	a, err := r.decode(ex.body)
+	if err == nil && a.code != 0 && (ex.status == http.StatusOK || lasting(a.code, r.codes)) {
+		return reply{}, c.refused(endpoint, ex, a, r)
 	}
 	if e := statusError(host, ex.status); e != nil {
 		return reply{}, e
 	}
-	a, err := r.decode(ex.body)
-	if err != nil {
+	switch {
+	case errors.As(ex.flaw, new(malformed)):
+		return reply{}, badResponse(host, ex.flaw.Error())
+	case ex.flaw != nil:
+		return reply{}, c.unreachable(endpoint, ex.flaw, r.secrets)
+	case err != nil:
 		return reply{}, badResponse(host, err.Error())
 	}
 	c.preferred.Store(int64(endpoint))
-	startedAt := c.tellTime(ex)
-	if a.code != 0 {
-		e := classify(a, r.codes, append([]token.Value{a.token}, r.secrets...))
-		e.Answered = true
-		return reply{}, e
+	return reply{answer: a, startedAt: c.tellTime(ex)}, nil
+}
+
+// refused returns the error for an answer with an errcode. If the answer is whole, it also adjusts the clock and makes the endpoint the
+// preferred one.
+func (c *Client) refused(endpoint int, ex exchange, a answer, r request) *token.Error {
+	e := classify(a, r.codes, append([]token.Value{a.token}, r.secrets...))
+	// An answer that names a token too, or comes with the status of a gateway, does not prove that no token was issued.
+	e.Answered = a.token.IsZero() && (ex.status == http.StatusOK || ex.status == http.StatusTooManyRequests)
+	if ex.status == http.StatusOK && ex.flaw == nil && !a.salvaged {
+		c.preferred.Store(int64(endpoint))
+		c.tellTime(ex)
 	}
-	return reply{answer: a, startedAt: startedAt}, nil
+	return e
 }
 
 // tellTime adjusts the clock by an answer and returns when the request was sent, by WeChat's clock.
@@ -127,18 +140,9 @@ func (c *Client) roundTrip(ctx context.Context, endpoint *url.URL, r request) (e
 	}
 	defer func() { _ = res.Body.Close() }()
 	ex = exchange{status: res.StatusCode, date: res.Header.Get("Date"), started: *started.Load(), received: c.clock.mark()}
-	if ex.status != http.StatusOK {
-		// The body is of no use, and errors of reading it do not matter. It is read because a connection can be reused only
-		// if nothing is left unread.
-		_, _ = io.CopyN(io.Discard, res.Body, maxBody)
-		return ex, nil
-	}
-	ex.body, err = io.ReadAll(io.LimitReader(res.Body, maxBody+1))
-	switch {
-	case err != nil:
-		return exchange{}, errors.Join(err, context.Cause(ctx))
-	case len(ex.body) > maxBody:
-		return exchange{}, errTooLarge
+	// The body is read whatever the status is, because a connection can be reused only if nothing is left unread.
+	if ex.body, ex.flaw = readBody(res.Body); ex.flaw != nil && !errors.As(ex.flaw, new(malformed)) {
+		ex.flaw = errors.Join(ex.flaw, context.Cause(ctx))
 	}
 	return ex, nil
 }
@@ -155,6 +159,7 @@ func (c *Client) newRequest(ctx context.Context, endpoint *url.URL, r request) (
 	req.URL.Path = r.path
 	req.URL.RawQuery = r.query.Encode()
 	req.Header.Set("Accept", "application/json")
+	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("User-Agent", c.userAgent)
 	if r.body != nil {
 		req.Header.Set("Content-Type", "application/json")

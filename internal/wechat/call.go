@@ -34,8 +34,10 @@ func (c *Client) fetch(ctx context.Context, r request) (reply, error) {
 		if err == nil {
 			return answer, nil
 		}
-		last = err
-		if err.Reason != v1alpha1.ReasonUnreachable && err.Reason != v1alpha1.ReasonBadResponse || ctx.Err() != nil {
+		if last == nil || last.Code == 0 || err.Code != 0 { // an errcode says more than what another endpoint failed with
+			last = err
+		}
+		if err.Answered || ctx.Err() != nil {
 			break
 		}
 	}

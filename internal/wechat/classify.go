@@ -8,13 +8,16 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-// maxExcerpt is the maximum length of an excerpt from an errmsg, in bytes.
+// maxExcerpt is the maximum length of an excerpt from an errmsg, in characters.
 const maxExcerpt = 120
 
 var (
@@ -41,6 +44,12 @@ func classify(a answer, codes []outcome, secrets []token.Value) *token.Error {
 	}
 	e.Message += ". " + nextUnknown
 	return e
+}
+
+// lasting reports whether a table says that the cause of an errcode does not pass by itself. Such an errcode says more than an HTTP
+// status other than 200. Any other could be one of a gateway's own, and its status tells enough.
+func lasting(code int, codes []outcome) bool {
+	return slices.ContainsFunc(codes, func(o outcome) bool { return o.code == code && o.class != token.Transient })
 }
 
 // requestID returns the rid in an errmsg, or "" if there is none.
@@ -72,27 +81,56 @@ func address(errmsg string, secrets []token.Value) string {
 // excerpt returns a safe excerpt from the errmsg of an unknown errcode. It removes unprintable characters before it hides secrets,
 // because the removal could otherwise join the parts of a secret. It truncates last, because a truncated secret would not be found.
 func excerpt(errmsg string, secrets []token.Value) string {
-	errmsg = ridPattern.ReplaceAllString(errmsg, "")
-	printable := strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t' || r == '\n' || r == '\r':
-			return ' '
-		case r < ' ' || r > '~':
-			return -1
-		}
-		return r
-	}, errmsg)
-	words := strings.Fields(hide(printable, secrets))
+	shown := strings.Map(showable, ridPattern.ReplaceAllString(errmsg, ""))
+	words := strings.Fields(hide(shown, secrets))
 	for i, word := range words {
-		if tokenLike(word) {
-			words[i] = token.Redacted
-		}
+		words[i] = hideTokens(word)
 	}
-	clean := strings.Join(words, " ")
+	clean := []rune(strings.Join(words, " "))
 	if len(clean) > maxExcerpt {
-		clean = clean[:maxExcerpt-3] + "..."
+		clean = append(clean[:maxExcerpt-3], []rune("...")...)
 	}
-	return clean
+	return string(clean)
+}
+
+// showable maps the characters of an errmsg to what is shown: printable ASCII and Chinese. Full-width letters and digits become
+// ASCII, so that a secret written in them is found. It returns -1 for all others, which could be invisible or look like ASCII.
+func showable(r rune) rune {
+	const toASCII = '\uff01' - '!'
+	switch {
+	case r == '\t', r == '\n', r == '\r', r == '\u3000':
+		return ' '
+	case ' ' <= r && r <= '~', chinese(r):
+		return r
+	case '０' <= r && r <= '９', 'Ａ' <= r && r <= 'Ｚ', 'ａ' <= r && r <= 'ｚ':
+		return r - toASCII
+	}
+	return -1
+}
+
+func chinese(r rune) bool {
+	return unicode.Is(unicode.Han, r) || strings.ContainsRune("、。，：；！？（）「」『』《》〈〉【】“”‘’…—·", r)
+}
+
+// hideTokens replaces what may be a token in a word. Chinese has no spaces between words, so each part between Chinese characters is a
+// word of its own.
+func hideTokens(word string) string {
+	var b strings.Builder
+	for word != "" {
+		n := strings.IndexFunc(word, chinese)
+		if n < 0 {
+			n = len(word)
+		}
+		if part := word[:n]; tokenLike(part) {
+			b.WriteString(token.Redacted)
+		} else {
+			b.WriteString(part)
+		}
+		_, size := utf8.DecodeRuneInString(word[n:])
+		b.WriteString(word[n : n+size])
+		word = word[n+size:]
+	}
+	return b.String()
 }
 
 // tokenLike reports whether word may be an unknown token or AppSecret or a part of one. Ordinary words of an errmsg have fewer letters

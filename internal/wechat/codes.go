@@ -24,14 +24,15 @@ type outcome struct {
 
 // Texts that several codes share.
 const (
-	whatAddress = "WeChat does not allow calls from {address} for this account."
-	nextAddress = "Add the address to the IP allowlist of the account in WeChat's console; it works some minutes later."
-	whatConfirm = "The account's administrator has to confirm that {address} may use its AppSecret."
-	nextConfirm = "Confirm the message that WeChat sent to the administrator, or put the address on the account's IP allowlist."
-	whatSecret  = "WeChat says that the AppSecret is wrong for this appid."
-	nextSecret  = "Compare appid and AppSecret with WeChat's console, and write the current AppSecret into the credentials Secret."
-	nextAccount = "Look at the account's notices in WeChat's console, or appeal to WeChat there."
-	nextWait    = "The operator tries again by itself."
+	whatAddress  = "WeChat does not allow calls from {address} for this account."
+	nextAddress  = "Add the address to the IP allowlist of the account in WeChat's console; it works some minutes later."
+	whatConfirm  = "The account's administrator has to confirm that {address} may use its AppSecret."
+	nextConfirm  = "Confirm the message that WeChat sent to the administrator, or put the address on the account's IP allowlist."
+	whatSecret   = "WeChat says that the AppSecret is wrong for this appid."
+	nextSecret   = "Compare appid and AppSecret with WeChat's console, and write the current AppSecret into the credentials Secret."
+	nextAccount  = "Look at the account's notices in WeChat's console, or appeal to WeChat there."
+	nextWait     = "The operator tries again by itself."
+	nextStripped = "Something on the way to WeChat removed or changed a part of it: look for a proxy, gateway or firewall that does."
 )
 
 // tokenCodes lists the known errcodes of the two token endpoints. They come from the pages that the package comment names,
@@ -78,6 +79,24 @@ var tokenCodes = []outcome{
 	{code: 61024, class: token.Action, reason: v1alpha1.ReasonUnsupportedAccount,
 		what: "This appid is a third-party platform, whose tokens come from another interface.",
 		next: "Use the appid of a mini program, an official account or another account that has an AppSecret of its own."},
+
+	// The operator's requests are complete, so these mean that something on the way changed one.
+	{code: 40002, class: token.Transient, reason: v1alpha1.ReasonRequestRejected,
+		what: "WeChat received the request without its grant_type.", next: nextStripped},
+	{code: 41001, class: token.Transient, reason: v1alpha1.ReasonRequestRejected,
+		what: "WeChat received the request without its access_token.", next: nextStripped},
+	{code: 41002, class: token.Transient, reason: v1alpha1.ReasonRequestRejected,
+		what: "WeChat received the request without its appid.", next: nextStripped},
+	{code: 41004, class: token.Transient, reason: v1alpha1.ReasonRequestRejected,
+		what: "WeChat received the request without its AppSecret.", next: nextStripped},
+	{code: 43001, class: token.Transient, reason: v1alpha1.ReasonRequestRejected,
+		what: "WeChat received the request with another method than GET.", next: nextStripped},
+	{code: 43002, class: token.Transient, reason: v1alpha1.ReasonRequestRejected,
+		what: "WeChat received the request with another method than POST.", next: nextStripped},
+	{code: 44002, class: token.Transient, reason: v1alpha1.ReasonRequestRejected,
+		what: "WeChat received the request without its body.", next: nextStripped},
+	{code: 47001, class: token.Transient, reason: v1alpha1.ReasonRequestRejected,
+		what: "WeChat could not read the body of the request.", next: nextStripped},
 }
 
 // probeCodes lists the known errcodes of a probe. It is searched from the front, and the first entries replace those of tokenCodes.

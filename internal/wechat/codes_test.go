@@ -43,6 +43,14 @@ var known = []struct {
 	{50007, "Action", "AccountRestricted", 0, "notices in WeChat's console"},
 	{48004, "Action", "AccountRestricted", 0, "notices in WeChat's console"},
 	{61024, "Action", "UnsupportedAccount", 0, "Use the appid of"},
+	{40002, "Transient", "RequestRejected", 0, "on the way to WeChat"},
+	{41001, "Transient", "RequestRejected", 0, "on the way to WeChat"},
+	{41002, "Transient", "RequestRejected", 0, "on the way to WeChat"},
+	{41004, "Transient", "RequestRejected", 0, "on the way to WeChat"},
+	{43001, "Transient", "RequestRejected", 0, "on the way to WeChat"},
+	{43002, "Transient", "RequestRejected", 0, "on the way to WeChat"},
+	{44002, "Transient", "RequestRejected", 0, "on the way to WeChat"},
+	{47001, "Transient", "RequestRejected", 0, "on the way to WeChat"},
 }
 
 func refusal(code int, errmsg string) string {
@@ -89,7 +97,7 @@ func aboutAddress(r token.Reason) bool {
 }
 
 func TestUnknownCode(t *testing.T) {
-	for _, code := range []int{40002, 41002, 41004, 43002, 40014, 42001, 1, -2, 2147483647, -2147483648} {
+	for _, code := range []int{40003, 47999, 40014, 42001, 1, -2, 2147483647, -2147483648} {
 		for _, call := range allCalls {
 			_, err := call.do(t.Context(), offline(t, refusal(code, "invalid grant_type, rid: 1-2-3")))
 			if call.name == "probe" && (code == 40014 || code == 42001) {
@@ -102,8 +110,8 @@ func TestUnknownCode(t *testing.T) {
 			}
 		}
 	}
-	_, err := offline(t, `{"errcode":40002}`).StableToken(t.Context(), testAccount, false)
-	wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonRequestRejected, 40002), "does not know. Look")
+	_, err := offline(t, `{"errcode":40003}`).StableToken(t.Context(), testAccount, false)
+	wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonRequestRejected, 40003), "does not know. Look")
 	_, err = offline(t, `{"errcode":7,"errmsg":"see short-token","access_token":"short-token"}`).StableToken(t.Context(), testAccount, false)
 	wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonRequestRejected, 7), `"see [redacted]"`)
 }
@@ -190,8 +198,8 @@ func TestExcerpt(t *testing.T) {
 		{"real", "invalid credential, access_token is invalid or not latest, could get access_token by getStableAccessToken, more details at https://mmbizurl.cn/s/JtxxFh33r",
 			"invalid credential, access_token is invalid or not latest, could get access_token by getStableAccessToken, more detai..."},
 		{"white space", " a\n\tb\r\n  c ", "a b c"},
-		{"terminal and no ASCII", "a\x1b[31mb\u202e\u0000系统繁忙c", "a[31mbc"},
-		{"nothing left", "系统繁忙\u200b \n", ""},
+		{"terminal and no Chinese", "a\x1b[31mb\u202e\u0000системаc", "a[31mbc"},
+		{"nothing left", "система\u200b \n", ""},
 		{"quotes", `"a\b"`, `"a\b"`},
 		{"AppSecret", "x " + appSecret + " y", "x " + hidden + " y"},
 		{"beside letters", "secret=" + appSecret, "secret=" + hidden},

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
@@ -25,6 +26,8 @@ type answer struct {
 	token  token.Value
 	// life is the expires_in of the token. It is positive and at most maxLife.
 	life time.Duration
+	// salvaged reports whether the errcode was read from an answer that is malformed.
+	salvaged bool
 }
 
 // malformed is an error that says why an answer is not one of WeChat's. All values are constants, so none quotes the answer.
@@ -34,6 +37,7 @@ func (m malformed) Error() string { return string(m) }
 
 const (
 	errTooLarge   malformed = "it is larger than 64 KiB"
+	errGzip       malformed = "it is compressed, and the compression is broken"
 	errEmpty      malformed = "it is empty"
 	errHTML       malformed = "it is a web page"
 	errNotJSON    malformed = "it is no JSON object, or was cut"
@@ -80,66 +84,111 @@ func decodeProbe(body []byte) (answer, error) {
 }
 
 // decodeCommon decodes what all answers have in common. If the errcode is not 0, the answer is complete and the caller ignores all
-// other fields.
+// other fields. It is strict in accepting an answer and liberal in reading a refusal: if any errcode other than 0 can be read from
+// the body, the answer is a refusal, however malformed it is otherwise.
 func decodeCommon(body []byte) (map[string]json.RawMessage, answer, error) {
-	fields, err := members(body)
+	o, err := members(body)
+	if a, ok := o.refusal(); ok {
+		a.salvaged = err != nil
+		return nil, a, nil
+	}
+	if a, ok := salvage(body); ok {
+		return nil, a, nil
+	}
 	if err != nil {
 		return nil, answer{}, err
 	}
-	raw, ok := fields["errcode"]
-	if !ok {
-		return fields, answer{}, nil
+	for _, raw := range o.named("errcode") {
+		if code, err := strconv.ParseInt(string(raw), 10, 32); err != nil || code != 0 {
+			return nil, answer{}, errErrcode
+		}
 	}
-	// The status stores the errcode in 32 bits.
-	code, err := strconv.ParseInt(string(raw), 10, 32)
-	if err != nil {
-		return nil, answer{}, errErrcode
+	for _, name := range []string{"access_token", "expires_in", "ip_list"} {
+		if len(o.named(name)) > 1 {
+			return nil, answer{}, errDuplicate
+		}
 	}
-	a := answer{code: int(code)}
-	if code != 0 {
-		// A field that is not a string is treated as empty. A token beside an errcode is not used, but it has to be known because
-		// errmsg could quote it.
-		var tok string
-		_ = json.Unmarshal(fields["errmsg"], &a.errmsg)
-		_ = json.Unmarshal(fields["access_token"], &tok)
-		a.token = token.NewValue(tok)
-	}
-	return fields, a, nil
+	return o.fields, answer{}, nil
 }
 
-// members returns the members of a JSON object. It rejects duplicate names and does not fold case, unlike json.Unmarshal into a
-// struct, which would accept ambiguous answers.
-func members(body []byte) (map[string]json.RawMessage, error) {
+// object is a JSON object. Its names keep their case, unlike those that json.Unmarshal matches with the fields of a struct.
+type object struct {
+	fields map[string]json.RawMessage // the first value of each name
+	all    []member                   // in the order of the object
+}
+
+type member struct {
+	name  string
+	value json.RawMessage
+}
+
+// named returns the values of a name, whatever its case.
+func (o object) named(name string) (values []json.RawMessage) {
+	for _, m := range o.all {
+		if strings.EqualFold(m.name, name) {
+			values = append(values, m.value)
+		}
+	}
+	return values
+}
+
+// text returns the first value of a name, whatever its case, that is a string and not empty.
+func (o object) text(name string) (text string) {
+	for _, raw := range o.named(name) {
+		if json.Unmarshal(raw, &text) == nil && text != "" {
+			return text
+		}
+	}
+	return ""
+}
+
+// refusal returns the refusal that the object states, if it names an errcode other than 0. A token beside an errcode is not used, but
+// it has to be known because errmsg could quote it.
+func (o object) refusal() (answer, bool) {
+	for _, raw := range o.named("errcode") {
+		if code, ok := readErrcode(strings.Trim(string(raw), " \t\r\n\"[]")); ok {
+			return answer{code: code, errmsg: o.text("errmsg"), token: token.NewValue(o.text("access_token"))}, true
+		}
+	}
+	return answer{}, false
+}
+
+// members returns the members of a JSON object. It rejects duplicate names, because programs differ in which value they take. With
+// errDuplicate it returns the members too.
+func members(body []byte) (o object, err error) {
 	body = bytes.TrimSpace(body)
 	switch {
 	case len(body) == 0:
-		return nil, errEmpty
+		return o, errEmpty
 	case body[0] == '<':
-		return nil, errHTML
+		return o, errHTML
 	case body[0] != '{' || !json.Valid(body):
-		return nil, errNotJSON
+		return o, errNotJSON
 	}
 	dec := json.NewDecoder(bytes.NewReader(body))
 	if _, err := dec.Token(); err != nil { // the opening brace
-		return nil, errNotJSON
+		return o, errNotJSON
 	}
-	fields := make(map[string]json.RawMessage)
+	o.fields = make(map[string]json.RawMessage)
 	for dec.More() {
 		name, err := dec.Token()
 		if err != nil {
-			return nil, errNotJSON
+			return object{}, errNotJSON
 		}
-		key, _ := name.(string)
-		if _, twice := fields[key]; twice {
-			return nil, errDuplicate
+		m := member{}
+		m.name, _ = name.(string)
+		if err := dec.Decode(&m.value); err != nil {
+			return object{}, errNotJSON
 		}
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return nil, errNotJSON
+		o.all = append(o.all, m)
+		if _, twice := o.fields[m.name]; !twice {
+			o.fields[m.name] = m.value
 		}
-		fields[key] = value
 	}
-	return fields, nil
+	if len(o.fields) < len(o.all) {
+		return o, errDuplicate
+	}
+	return o, nil
 }
 
 // lifetime returns the duration for a number of seconds, capped at maxLife. It returns false unless raw is a positive integer.

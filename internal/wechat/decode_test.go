@@ -3,17 +3,24 @@
 package wechat
 
 import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-var allMalformed = []malformed{errTooLarge, errEmpty, errHTML, errNotJSON, errDuplicate, errErrcode, errNoToken,
+var allMalformed = []malformed{errTooLarge, errGzip, errEmpty, errHTML, errNotJSON, errDuplicate, errErrcode, errNoToken,
 	errTokenChars, errExpiresIn, errNoIPList}
 
 func TestDecodeToken(t *testing.T) {
@@ -37,10 +44,13 @@ func TestDecodeToken(t *testing.T) {
 		{name: "errcode", body: `{"errcode":40013,"errmsg":"invalid appid"}`, code: 40013},
 		{name: "errcode beside a token", body: `{"errcode":-1,"access_token":"t","expires_in":7200}`, token: "t", code: -1},
 		{name: "errcode, errmsg no string", body: `{"errcode":-1,"errmsg":{"a":1},"access_token":7}`, code: -1},
-		{name: "errcode text", body: `{"errcode":"40013"}`, err: errErrcode},
+		{name: "errcode text", body: `{"errcode":"40013"}`, code: 40013},
 		{name: "errcode null", body: `{"errcode":null,"access_token":"t","expires_in":7200}`, err: errErrcode},
-		{name: "errcode fraction", body: `{"errcode":40013.0}`, err: errErrcode},
-		{name: "errcode exponent", body: `{"errcode":4e4}`, err: errErrcode},
+		{name: "errcode fraction", body: `{"errcode":40013.0}`, code: 40013},
+		{name: "errcode exponent", body: `{"errcode":4e4}`, code: 40000},
+		{name: "errcode half", body: `{"errcode":40013.5}`, err: errErrcode},
+		{name: "errcode object", body: `{"errcode":{"code":40013}}`, err: errErrcode},
+		{name: "errcode 0 as text", body: `{"errcode":"0","access_token":"t","expires_in":7200}`, err: errErrcode},
 		{name: "errcode huge", body: `{"errcode":2147483648}`, err: errErrcode},
 		{name: "errcode bool", body: `{"errcode":false,"access_token":"t","expires_in":7200}`, err: errErrcode},
 
@@ -75,10 +85,10 @@ func TestDecodeToken(t *testing.T) {
 		{name: "token not UTF-8", body: "{\"access_token\":\"a\xff\",\"expires_in\":7200}", err: errTokenChars},
 
 		{name: "other case", body: `{"Access_Token":"t","EXPIRES_IN":7200}`, err: errNoToken},
-		{name: "errcode in other case", body: `{"ErrCode":40013,"access_token":"t","expires_in":7200}`, token: "t", life: 2 * time.Hour},
+		{name: "errcode in other case", body: `{"ErrCode":40013,"access_token":"t","expires_in":7200}`, token: "t", code: 40013},
 		{name: "two tokens", body: `{"access_token":"t","expires_in":7200,"access_token":"u"}`, err: errDuplicate},
 		{name: "two tokens, one escaped", body: `{"access_token":"t","expires_in":7200,"access\u005ftoken":"u"}`, err: errDuplicate},
-		{name: "two errcodes", body: `{"errcode":0,"errcode":40013}`, err: errDuplicate},
+		{name: "two errcodes", body: `{"errcode":0,"errcode":40013}`, code: 40013},
 		{name: "empty", body: "", err: errEmpty},
 		{name: "white space alone", body: " \r\n\t", err: errEmpty},
 		{name: "empty object", body: "{}", err: errNoToken},
@@ -137,6 +147,11 @@ func FuzzDecodeToken(f *testing.F) {
 		goodBody, probeBody, "", "<html>", `{"errcode":40164,"errmsg":"invalid ip 203.0.113.7 ipv6 ::ffff:203.0.113.7, not in whitelist rid: 1-2-3"}`,
 		`{"errcode":1,"errmsg":"bad 79_FRESHtoken","access_token":"79_FRESHtoken"}`, `{"access_token":"t","expires_in":1e3}`,
 		`{"access_token":"\u0074\ud800","expires_in":99999999999999999999}`, `{"a":1,"a":2}`, `{"errcode":-0,"access_token":"t","expires_in":"7200"}`, "{\xff", `[{}]`,
+		brokenRefusal[:40], "\ufeff" + brokenRefusal, inUTF16(brokenRefusal, binary.LittleEndian, true), inUTF16(goodBody, binary.BigEndian, true),
+		strings.Replace(brokenRefusal, "invalid", "\x1b[31m\xb7\xc7", 1), strings.Replace(brokenRefusal, "40164", `"40164"`, 1),
+		`{"errcode":0,"errcode":40013}`, `{"ErrCode":40013,"access_token":"t","expires_in":7200}`, `{"data":` + brokenRefusal + `}`,
+		`{"access_token":"t","expires_in":7200,"data":"{\"errcode\":40001}"}`, `{"access_token":"t","Access_Token":"u","expires_in":7200}`,
+		"<html>" + strings.ReplaceAll(brokenRefusal, `"`, "&quot;"), `{"errcode":7,"errmsg":"系统繁忙 79_FRESHtoken","access_token":"79_FRESHtoken"}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -158,8 +173,80 @@ func FuzzDecodeToken(f *testing.F) {
 			if tok == "" || !printable(tok) || a.life <= 0 || a.life > 4*time.Hour || a.errmsg != "" {
 				t.Errorf("token %q, life %v, errmsg %q", tok, a.life, a.errmsg)
 			}
+			beyondDoubt(t, body, a)
+		}
+		if code := statedErrcode(body); code != 0 && (err != nil || a.code == 0) {
+			t.Errorf("errcode %d is not read", code)
 		}
 		_, _ = decodeProbe(body)
+	})
+}
+
+// beyondDoubt fails the test unless two readers that differ in what they accept find the same token and no errcode.
+func beyondDoubt(t *testing.T, body []byte, a answer) {
+	t.Helper()
+	var loose struct {
+		Errcode     int    `json:"errcode"`
+		AccessToken string `json:"access_token"`
+		ExpiresIn   any    `json:"expires_in"`
+	}
+	var exact map[string]any
+	if json.Unmarshal(body, &loose) != nil || json.Unmarshal(body, &exact) != nil {
+		t.Fatal("not JSON")
+	}
+	if seconds, ok := loose.ExpiresIn.(float64); !ok || seconds <= 0 {
+		t.Errorf("expires_in is %v", loose.ExpiresIn)
+	}
+	if loose.Errcode != 0 || loose.AccessToken != a.token.Reveal() || exact["access_token"] != loose.AccessToken {
+		t.Errorf("errcode %d, token %q or %v", loose.Errcode, loose.AccessToken, exact["access_token"])
+	}
+}
+
+// statedErrcode returns the errcode that an ordinary reader finds, or 0.
+func statedErrcode(body []byte) int32 {
+	var a struct {
+		Errcode int32 `json:"errcode"`
+	}
+	if json.Unmarshal(body, &a) != nil {
+		return 0
+	}
+	return a.Errcode
+}
+
+// FuzzAnswer checks that nothing but a whole and plain answer is a token, whatever encoding it comes in, and that decompression ends at
+// the limit.
+func FuzzAnswer(f *testing.F) {
+	for _, seed := range []string{goodBody, brokenRefusal, "\x1f\x8b", gzipped(goodBody), gzipped(brokenRefusal), gzipped(goodBody)[:30],
+		gzipped(goodBody) + "x", gzipped(strings.Repeat(" ", maxBody) + goodBody), gzipped(gzipped(goodBody))} {
+		f.Add([]byte(seed), 200)
+	}
+	f.Add([]byte(goodBody), 203)
+	f.Add([]byte(brokenRefusal), 403)
+	f.Fuzz(func(t *testing.T, body []byte, status int) {
+		c := without(t, func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(body))}, nil
+		})
+		tok, err := c.StableToken(t.Context(), testAccount, false)
+		if err != nil {
+			if e, ok := errors.AsType[*token.Error](err); !ok || e.Message == "" || !tok.Value.IsZero() {
+				t.Errorf("token %q, error %v", tok.Value.Reveal(), err)
+			}
+			return
+		}
+		plain := body
+		if bytes.HasPrefix(body, gzipMagic) {
+			z, err := gzip.NewReader(bytes.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if plain, err = io.ReadAll(z); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if status != http.StatusOK || len(plain) > maxBody || len(body) > maxBody {
+			t.Fatalf("a token with status %d and %d bytes", status, len(plain))
+		}
+		beyondDoubt(t, plain, answer{token: tok.Value})
 	})
 }
 
@@ -167,7 +254,13 @@ func FuzzDecodeToken(f *testing.F) {
 func hidesToken(t *testing.T, a answer) {
 	t.Helper()
 	e := classify(a, tokenCodes, []token.Value{a.token})
-	if len(e.Message) > 400 || !printable(strings.ReplaceAll(e.Message, " ", "")) || !printable(e.RequestID) {
+	visible := strings.Map(func(r rune) rune {
+		if r == ' ' || chinese(r) {
+			return -1
+		}
+		return r
+	}, e.Message)
+	if utf8.RuneCountInString(e.Message) > 400 || !printable(visible) || !printable(e.RequestID) {
 		t.Errorf("message %q, rid %q", e.Message, e.RequestID)
 	}
 	showsNothing(t, a.errmsg, a.token)
@@ -196,6 +289,8 @@ func FuzzExcerpt(f *testing.F) {
 	f.Add(appSecret, "invalid secret ", "-", uint8(0), uint8(32))
 	f.Add(awkwardSecret, `"`, "\u0000 ", uint8(3), uint8(20))
 	f.Add(freshToken, "x", "é\x1b", uint8(1), uint8(200))
+	f.Add(appSecret, "密钥", "系", uint8(0), uint8(32))
+	f.Add(appSecret, "ａ", "\u3000", uint8(0), uint8(32))
 	f.Add("redacted-redacted", "[redacted", "]", uint8(0), uint8(17))
 	f.Fuzz(func(t *testing.T, secret, around, between string, from, to uint8) {
 		part := secret[min(int(from), len(secret)):]

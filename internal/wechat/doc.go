@@ -12,7 +12,9 @@
 //     https://developers.weixin.qq.com/doc/service/api/base/api_getapidomainip
 //
 // WeChat reports a failure with HTTP status 200 and an errcode. This package classifies failures by that number alone, using one
-// table. The accompanying text (errmsg) changes without notice and may quote the request.
+// table. The accompanying text (errmsg) changes without notice and may quote the request. The package is liberal in reading a
+// refusal and strict in accepting a token: any errcode that a malformed answer still shows counts, and only an answer that is whole
+// and unambiguous is a token.
 //
 // A mint is a call that always makes WeChat issue a new token, which is every Legacy call and every Stable call with
 // force_refresh. If the answer to a mint is lost, a token that pods still use may be invalidated, so mints are never

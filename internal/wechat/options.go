@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/plain"
 )
 
 // DefaultEndpoints lists WeChat's general host and its disaster recovery host, in the format of the flag. See
@@ -76,8 +78,11 @@ func (o Options) complete() (Options, []*url.URL, error) {
 
 // parseEndpoint parses an entry of Options.Endpoints. Its errors do not quote the entry, which may contain a password.
 func parseEndpoint(raw string) (*url.URL, error) {
-	u, err := url.Parse(strings.TrimSpace(raw))
-	switch {
+	raw = plain.Trim(raw)
+	u, err := url.Parse(raw)
+	switch hidden := plain.Hidden(raw); {
+	case hidden != "":
+		return nil, fmt.Errorf("not a URL: it has %s", hidden)
 	case err != nil:
 		return nil, errors.New("not a URL, write it like https://api.weixin.qq.com")
 	case u.Hostname() == "" || u.Opaque != "":

@@ -46,7 +46,7 @@ func TestProxyChild(t *testing.T) {
 }
 
 // child runs TestProxyChild and returns what it says to each call.
-func child(t *testing.T, ca, proxy string) []string {
+func child(t *testing.T, ca, proxy string, more ...string) []string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProxyChild$", "-test.v")
 	for _, kv := range os.Environ() {
@@ -55,6 +55,7 @@ func child(t *testing.T, ca, proxy string) []string {
 		}
 	}
 	cmd.Env = append(cmd.Env, envChild+"="+ca, "HTTPS_PROXY="+proxy, "GORACE=atexit_sleep_ms=0")
+	cmd.Env = append(cmd.Env, more...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -121,6 +122,15 @@ func TestProxy(t *testing.T) {
 		}
 		proxy.wantHits(t, 4)
 		s.wantHits(t, 4)
+	})
+	t.Run("NO_PROXY", func(t *testing.T) {
+		proxy := proxyTo(t, addr, http.StatusOK)
+		for i, text := range child(t, ca, withPassword(proxy.URL), "NO_PROXY=.example.com") {
+			if !strings.Contains(text, "its name was not resolved") && !strings.Contains(text, "No answer") {
+				t.Errorf("%s: %s", allCalls[i].name, text)
+			}
+		}
+		proxy.wantHits(t, 0)
 	})
 	for _, tt := range []struct{ name, proxy, says string }{
 		{"refused", withPassword(proxyTo(t, addr, 407).URL), "No answer from " + proxiedHost + ": the proxy answered HTTP 407."},
