@@ -77,4 +77,3 @@ func withoutHelm(all map[string]string) map[string]string {
 	}
 	return out
 }
-
