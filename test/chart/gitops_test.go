@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
 	"sigs.k8s.io/yaml"
@@ -65,6 +67,60 @@ func TestCRDIsNotPruned(t *testing.T) {
 		if label, found := labels["app.kubernetes.io/instance"]; found {
 			t.Errorf("%s: the CRD is labelled as a part of %q", name, label)
 		}
+	}
+}
+
+// TestKustomizeGenerators builds what docs/gitops.md says about kustomize's generators with the real kustomize: references follow the hash
+// and a prefix.
+func TestKustomizeGenerators(t *testing.T) {
+	tool, err := exec.CommandContext(t.Context(), "../../hack/tools/build.sh", "kustomize").Output()
+	if err != nil {
+		t.Fatalf("building kustomize: %v", err)
+	}
+	blocks := documented(t, "gitops.md", "## With kustomize's generators", "yaml")
+	if len(blocks) != 2 {
+		t.Fatalf("the page has %d blocks, want the references and the kustomization", len(blocks))
+	}
+	references, kustomization := blocks[0], blocks[1]
+	workload := func(kind string) string {
+		return "---\napiVersion: apps/v1\nkind: " + kind + "\nmetadata: {name: web}\nspec:\n  template:\n    spec:\n" +
+			"      volumes: [{name: token, secret: {secretName: shop}}]\n"
+	}
+	for name, c := range map[string]struct{ references, prefix, credentials, target string }{
+		"as documented":          {references, "", `shop-wechat-[0-9a-z]{10}`, `shop`},
+		"with a prefix":          {references, "namePrefix: eu-\n", `eu-shop-wechat-[0-9a-z]{10}`, `eu-shop`},
+		"without the references": {"nameReference: []\n", "", `shop-wechat`, `shop`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for file, content := range map[string]string{
+				"kustomization.yaml":     kustomization + c.prefix,
+				"wechat-references.yaml": c.references,
+				"app-secret.txt":         appSecret,
+				"token.yaml": "apiVersion: wechat.apptoken.dev/v1alpha1\nkind: WeChatAppToken\nmetadata: {name: shop}\n" +
+					"spec: {appID: wx0123456789abcdef, credentialsSecretRef: {name: shop-wechat}}\n",
+				"deployment.yaml": workload("Deployment") + workload("StatefulSet") + workload("DaemonSet"),
+			} {
+				if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			out, err := exec.CommandContext(t.Context(), strings.TrimSpace(string(tool)), "build", dir).CombinedOutput() //nolint:gosec // our own
+			if err != nil {
+				t.Fatalf("kustomize build: %v: %s", err, out)
+			}
+			for what, want := range map[string]string{
+				"credentials":       `(?m)^  credentialsSecretRef:\n    name: ` + c.credentials + `$`,
+				"name of the token": `(?m)^kind: WeChatAppToken\nmetadata:\n  name: ` + c.target + `$`,
+			} {
+				if !regexp.MustCompile(want).Match(out) {
+					t.Errorf("%s: there is no %s in\n%s", what, want, out)
+				}
+			}
+			if n := len(regexp.MustCompile(`(?m)^          secretName: `+c.target+`$`).FindAll(out, -1)); n != 3 {
+				t.Errorf("%d of 3 workloads mount %s:\n%s", n, c.target, out)
+			}
+		})
 	}
 }
 
