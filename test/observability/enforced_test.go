@@ -97,7 +97,7 @@ func startPrometheus(t *testing.T, config string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(strings.TrimSpace(string(path)), //nolint:gosec,noctx // our own; it is killed below
+	cmd := exec.Command(strings.TrimSpace(string(path)), //nolint:gosec // our own; it is killed below
 		"--config.file", file, "--storage.tsdb.path", filepath.Join(dir, "data"), "--web.listen-address", address)
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
@@ -121,7 +121,7 @@ func startPrometheus(t *testing.T, config string) string {
 // query returns the labels of the samples that a query gives, without the name of the metric; none if Prometheus does not answer.
 func query(g gomega.Gomega, address, expr string) []map[string]string {
 	client := &http.Client{Timeout: 5 * time.Second}
-	res, err := client.Get("http://" + address + "/api/v1/query?query=" + url.QueryEscape(expr)) //nolint:noctx // it has a time-out
+	res, err := client.Get("http://" + address + "/api/v1/query?query=" + url.QueryEscape(expr))
 	if err != nil {
 		return nil
 	}
