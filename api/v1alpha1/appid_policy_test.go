@@ -24,22 +24,13 @@ const (
 	unknownAppID = "wx0000000000000002"
 )
 
-// appIDPolicy is the example policy, limited to the namespaces of the test.
-type appIDPolicy struct {
-	*testing.T
-
-	appids *corev1.ConfigMap
-}
-
 // TestAppIDPolicy applies examples/appid-policy and checks who may use which appid.
 func TestAppIDPolicy(t *testing.T) {
-	p := &appIDPolicy{T: t}
-	p.install()
-	shop, staging, blog := p.namespace("shop"), p.namespace("shop-staging"), p.namespace("blog")
-	p.list(map[string]string{appID: shop + ", " + staging, otherAppID: blog + "\n" + staging + "\n"})
-	p.await(shop, unknownAppID, false)
-	p.await(blog, otherAppID, true)
-
+	appids := installAppIDPolicy(t)
+	shop, staging, blog := labelledNamespace(t, "shop"), labelledNamespace(t, "shop-staging"), labelledNamespace(t, "blog")
+	listAppIDs(t, appids, map[string]string{appID: shop + ", " + staging, otherAppID: blog + "\n" + staging + "\n"})
+	awaitAppID(t, shop, unknownAppID, false)
+	awaitAppID(t, blog, otherAppID, true)
 	for _, c := range []struct {
 		namespace, appID string
 		allowed          bool
@@ -48,129 +39,139 @@ func TestAppIDPolicy(t *testing.T) {
 		{shop, otherAppID, false}, {staging, otherAppID, true}, {blog, otherAppID, true},
 		{shop, unknownAppID, false},
 	} {
-		err := p.try(c.namespace, c.appID)
-		if c.allowed != (err == nil) || !c.allowed && !p.refuses(err) {
+		err := tryAppID(t, c.namespace, c.appID)
+		if c.allowed != (err == nil) || !c.allowed && !appIDRefused(err) {
 			t.Errorf("%s in %s: %v", c.appID, c.namespace, err)
 		}
 	}
 
-	u := create(t, shop, "kept", "")
-	if err := p.merge(u, `{"spec":{"appID":"`+otherAppID+`"}}`); !p.refuses(err) {
-		t.Errorf("another appid: %v", err)
-	}
-	if err := p.merge(u, `{"spec":{"checkInterval":"3m"}}`); err != nil {
-		t.Errorf("another field: %v", err)
-	}
+	kept := create(t, shop, "kept", "")
+	mayChange(t, kept, map[string]string{"another field": `{"spec":{"checkInterval":"3m"}}`})
+	mayNotChange(t, kept, map[string]string{"another appid": `{"spec":{"appID":"` + otherAppID + `"}}`})
 
 	// The namespace is taken off the list: what is there may go on and go, and not be changed into something else.
-	p.list(map[string]string{appID: staging})
-	p.await(shop, appID, false)
-	for what, change := range map[string]string{
+	listAppIDs(t, appids, map[string]string{appID: staging})
+	awaitAppID(t, shop, appID, false)
+	mayChange(t, kept, map[string]string{
 		"an annotation": `{"metadata":{"annotations":{"wechat.apptoken.dev/check-requested-at":"now"}}}`,
 		"a finalizer":   `{"metadata":{"finalizers":["example.com/x"]}}`,
-	} {
-		if err := p.merge(u, change); err != nil {
-			t.Errorf("%s: %v", what, err)
-		}
-	}
-	if err := p.merge(u, `{"spec":{"suspend":true}}`); !p.refuses(err) {
-		t.Errorf("a change of the spec: %v", err)
-	}
+	})
+	mayNotChange(t, kept, map[string]string{"the spec": `{"spec":{"suspend":true}}`})
 	status := client.RawPatch(types.MergePatchType, []byte(`{"status":{"observedGeneration":1}}`))
-	if err := api.Status().Patch(t.Context(), u.DeepCopy(), status); err != nil {
+	if err := api.Status().Patch(t.Context(), kept.DeepCopy(), status); err != nil {
 		t.Errorf("the operator's status: %v", err)
 	}
-	if err := api.Delete(t.Context(), u); err != nil {
+	if err := api.Delete(t.Context(), kept); err != nil {
 		t.Errorf("its deletion: %v", err)
 	}
-	if err := p.merge(u, `{"metadata":{"finalizers":null}}`); err != nil {
-		t.Errorf("the end of its deletion: %v", err)
-	}
-	if err := api.Get(t.Context(), client.ObjectKeyFromObject(u), u.DeepCopy()); !apierrors.IsNotFound(err) {
+	mayChange(t, kept, map[string]string{"the end of its deletion": `{"metadata":{"finalizers":null}}`})
+	if err := api.Get(t.Context(), client.ObjectKeyFromObject(kept), kept.DeepCopy()); !apierrors.IsNotFound(err) {
 		t.Errorf("it is still there: %v", err)
 	}
 
 	// Without the list nothing is allowed.
-	if err := api.Delete(t.Context(), p.appids); err != nil {
+	if err := api.Delete(t.Context(), appids); err != nil {
 		t.Fatal(err)
 	}
-	p.await(staging, appID, false)
+	awaitAppID(t, staging, appID, false)
 }
 
-// install applies the files of the example. The binding is limited to namespaces with a label, because the tests share an API server.
-func (p *appIDPolicy) install() {
-	p.Helper()
-	const dir = "../../examples/appid-policy/"
-	raw, err := os.ReadFile(dir + "policy.yaml")
-	if err != nil {
-		p.Fatal(err)
+// mayChange applies patches that the policy must allow.
+func mayChange(t *testing.T, u *unstructured.Unstructured, patches map[string]string) {
+	t.Helper()
+	for what, patch := range patches {
+		if err := mergePatch(t, u, patch); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
+}
+
+// mayNotChange tries patches that the policy must refuse.
+func mayNotChange(t *testing.T, u *unstructured.Unstructured, patches map[string]string) {
+	t.Helper()
+	for what, patch := range patches {
+		if err := mergePatch(t, u, patch); !appIDRefused(err) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func mergePatch(t *testing.T, u *unstructured.Unstructured, patch string) error {
+	t.Helper()
+	return api.Patch(t.Context(), u.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(patch)))
+}
+
+// installAppIDPolicy applies the files of the example, and returns the list. The binding is limited to namespaces with a label, because the
+// tests share an API server.
+func installAppIDPolicy(t *testing.T) *corev1.ConfigMap {
+	t.Helper()
 	policy, binding := &admissionregistrationv1.ValidatingAdmissionPolicy{}, &admissionregistrationv1.ValidatingAdmissionPolicyBinding{}
-	documents := bytes.Split(raw, []byte("\n---\n"))
+	documents := bytes.Split(readExample(t, "policy.yaml"), []byte("\n---\n"))
 	if len(documents) != 2 {
-		p.Fatalf("%d documents", len(documents))
+		t.Fatalf("%d documents", len(documents))
 	}
-	p.appids = &corev1.ConfigMap{}
-	list, err := os.ReadFile(dir + "appids.yaml")
-	if err != nil {
-		p.Fatal(err)
-	}
-	for _, d := range []struct {
-		raw  []byte
-		into client.Object
-	}{{documents[0], policy}, {documents[1], binding}, {list, p.appids}} {
-		if err := yaml.UnmarshalStrict(d.raw, d.into); err != nil {
-			p.Fatal(err)
+	appids := &corev1.ConfigMap{}
+	for i, into := range []client.Object{policy, binding, appids} {
+		raw := append(documents, readExample(t, "appids.yaml"))[i]
+		if err := yaml.UnmarshalStrict(raw, into); err != nil {
+			t.Fatal(err)
 		}
 	}
 	binding.Spec.MatchResources = &admissionregistrationv1.MatchResources{
 		NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"appid-policy": "test"}}}
-	system := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: p.appids.Namespace}}
-	for _, o := range []client.Object{system, p.appids, policy, binding} {
-		if err := api.Create(p.Context(), o); err != nil {
-			p.Fatal(err)
+	system := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: appids.Namespace}}
+	for _, o := range []client.Object{system, appids, policy, binding} {
+		if err := api.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
 		}
 	}
+	return appids
 }
 
-// namespace makes a namespace to which the policy applies. Its name begins with the prefix of another one's.
-func (p *appIDPolicy) namespace(name string) string {
-	p.Helper()
+func readExample(t *testing.T, file string) []byte {
+	t.Helper()
+	raw, err := os.ReadFile("../../examples/appid-policy/" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// labelledNamespace makes a namespace to which the policy applies.
+func labelledNamespace(t *testing.T, name string) string {
+	t.Helper()
 	o := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"appid-policy": "test"}}}
-	if err := api.Create(p.Context(), o); err != nil {
-		p.Fatal(err)
+	if err := api.Create(t.Context(), o); err != nil {
+		t.Fatal(err)
 	}
 	return name
 }
 
-func (p *appIDPolicy) list(data map[string]string) {
-	p.Helper()
-	p.appids.Data = data
-	if err := api.Update(p.Context(), p.appids); err != nil {
-		p.Fatal(err)
+func listAppIDs(t *testing.T, appids *corev1.ConfigMap, data map[string]string) {
+	t.Helper()
+	appids.Data = data
+	if err := api.Update(t.Context(), appids); err != nil {
+		t.Fatal(err)
 	}
 }
 
-func (p *appIDPolicy) try(namespace, appID string) error {
-	return api.Create(p.Context(), resource(p.T, namespace, "tried", "appID: "+appID), client.DryRunAll)
+func tryAppID(t *testing.T, namespace, appID string) error {
+	t.Helper()
+	return api.Create(t.Context(), resource(t, namespace, "tried", "appID: "+appID), client.DryRunAll)
 }
 
-func (p *appIDPolicy) merge(u *unstructured.Unstructured, patch string) error {
-	return api.Patch(p.Context(), u.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(patch)))
-}
-
-func (p *appIDPolicy) refuses(err error) bool {
+func appIDRefused(err error) bool {
 	return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "may not use the appid")
 }
 
-// await waits until the API server knows the policy and its list.
-func (p *appIDPolicy) await(namespace, appID string, allowed bool) {
-	p.Helper()
+// awaitAppID waits until the API server knows the policy and its list.
+func awaitAppID(t *testing.T, namespace, appID string, allowed bool) {
+	t.Helper()
 	var err error
 	for until := time.Now().Add(20 * time.Second); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
-		if err = p.try(namespace, appID); (err == nil) == allowed {
+		if err = tryAppID(t, namespace, appID); (err == nil) == allowed {
 			return
 		}
 	}
-	p.Fatalf("%s in %s: %v", appID, namespace, err)
+	t.Fatalf("%s in %s: %v", appID, namespace, err)
 }
