@@ -123,7 +123,7 @@ verify: ## Check that generated files, module files and formatting are up to dat
 	hack/verify.sh
 
 .PHONY: test
-test: verify vet lint chart-lint argocd-test image-test fuzz-short ## Check everything and run all tests on a real API server, those of the programs with the race detector.
+test: verify vet lint chart-lint argocd-test flux-test image-test fuzz-short ## Check everything and run all tests on a real API server, those of the programs with the race detector.
 	@hack/tools/build.sh promtool >/dev/null; hack/tools/build.sh prometheus >/dev/null # ahead of the tests' time limit
 	@# The race detector takes several times the CPU. It watches the programs; the other tests drive built binaries, and the tables of
 	@# the controller repeat the same passes for hundreds of answers and refusals.
@@ -150,6 +150,12 @@ argocd-test: ## Run Argo CD's health checks and actions in config/argocd; part o
 	$(GO) -C test/argocd vet ./...
 	@# Go's cache of test results knows nothing of files outside the module.
 	$(GO) -C test/argocd test -count=1 ./...
+
+.PHONY: flux-test
+flux-test: ## Test what Flux's own code makes of config/ and of the chart; part of test.
+	$(GO) -C test/flux vet ./...
+	@# Go's cache of test results knows nothing of files outside the module.
+	$(GO) -C test/flux test -count=1 ./...
 
 .PHONY: image-test
 image-test: ## Test what make image-oci makes: reproducible, and like the Dockerfile's; part of test.

@@ -47,7 +47,7 @@ const (
 
 // Reasons of DeliveryDegraded.
 const (
-	// ReasonPromptDeliveryDisabled: the operator runs without --prompt-delivery.
+	// ReasonPromptDeliveryDisabled: the operator runs without --prompt-delivery, or no admission policy confines what it changes on pods.
 	ReasonPromptDeliveryDisabled = "PromptDeliveryDisabled"
 	// ReasonPodsForbidden: the operator may not list the pods, or not annotate them.
 	ReasonPodsForbidden = "PodsForbidden"

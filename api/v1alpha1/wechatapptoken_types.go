@@ -61,6 +61,8 @@ const (
 // Secrets.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:metadata:annotations="argocd.argoproj.io/sync-options=Prune=false"
+// +kubebuilder:metadata:annotations="kustomize.toolkit.fluxcd.io/prune=disabled"
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:path=wechatapptokens,shortName=wxtoken,categories=wechat,scope=Namespaced
 // +kubebuilder:selectablefield:JSONPath=`.spec.appID`

@@ -32,6 +32,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/controller"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/fence"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/metrics"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/plain"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/quiet"
@@ -141,6 +142,10 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry regist
 	if err != nil {
 		return err
 	}
+	guard, err := addGuard(mgr, config, opts, logger)
+	if err != nil {
+		return err
+	}
 	reconciler := controller.New(controller.Options{
 		Client:                  mgr.GetClient(),
 		Live:                    mgr.GetAPIReader(),
@@ -149,6 +154,7 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry regist
 		Recorder:                recorder,
 		RequireCredentialsLabel: opts.requireCredentialsLabel,
 		PromptDelivery:          opts.promptDelivery,
+		CheckPodPolicy:          guard.CheckPod,
 		MaxConcurrentReconciles: opts.maxConcurrentReconciles,
 	})
 	if err := reconciler.SetupWithManager(ctx, mgr); err != nil {
@@ -240,4 +246,20 @@ func addMetrics(registry prometheus.Registerer, cached client.Reader, api *wecha
 		return nil, fmt.Errorf("registering the metrics of resources: %w", err)
 	}
 	return recorder, nil
+}
+
+// addGuard adds what finds out whether the admission policies bind this operator. Its requests have a User-Agent of their own, because
+// the audit log shows them as refused if all is well.
+func addGuard(mgr ctrl.Manager, config *rest.Config, opts *options, logger logr.Logger) (*fence.Guard, error) {
+	config = rest.CopyConfig(config)
+	config.UserAgent = "wechat-token-operator-policy-probe/" + version
+	probe, err := client.New(config, client.Options{Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper()})
+	if err != nil {
+		return nil, fmt.Errorf("setting up the dry runs of policies: %w", err)
+	}
+	guard := &fence.Guard{Client: probe, Namespaces: opts.namespaceList, PromptDelivery: opts.promptDelivery, Log: logger}
+	if err := mgr.Add(guard); err != nil {
+		return nil, fmt.Errorf("adding to the manager: %w", err)
+	}
+	return guard, nil
 }

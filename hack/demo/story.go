@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/fluxcd/cli-utils/pkg/kstatus/status"
@@ -237,7 +238,9 @@ func (s *stage) summarize(context.Context) error {
 	s.reader.stop()
 	looks, invalid := s.reader.seen()
 	requests, err := s.env.Requests(func(r testenv.Request) bool {
-		return r.User.Username == testenv.OperatorUser && r.Verb != "watch" && r.Verb != "list" &&
+		// What the operator tries of the admission policies at its start has another User-Agent.
+		return r.User.Username == testenv.OperatorUser && strings.HasPrefix(r.UserAgent, "wechat-token-operator/") &&
+			r.Verb != "watch" && r.Verb != "list" &&
 			(r.Object.Resource == "secrets" || r.Object.Resource == "wechatapptokens" || r.Object.Resource == "events")
 	})
 	if err != nil {

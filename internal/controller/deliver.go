@@ -25,6 +25,8 @@ func (p *observer) observeDelivery(o *report.Observation) {
 	d.Known, d.Counted, d.Pods, d.Reached, d.At = true, !last.Unknown, last.Pods, last.Reached, last.At
 	switch {
 	case last.Err == nil:
+	case delivery.Unbound(last.Err):
+		d.Reason, d.Message = v1alpha1.ReasonPromptDeliveryDisabled, last.Err.Error()
 	case delivery.Forbidden(last.Err):
 		d.Reason, d.Message = v1alpha1.ReasonPodsForbidden, last.Err.Error()
 	default:

@@ -61,6 +61,8 @@ type Options struct {
 	Recorder Recorder
 	// PromptDelivery tells pods of new tokens where a resource asks for it.
 	PromptDelivery bool
+	// CheckPodPolicy returns nil if an admission policy confines what this process changes on the pod; see delivery.Options.
+	CheckPodPolicy func(ctx context.Context, pod types.NamespacedName) error
 	// MaxConcurrentReconciles is the number of passes at the same time.
 	MaxConcurrentReconciles int
 }
@@ -97,6 +99,7 @@ func New(opts Options) *Reconciler {
 	if opts.PromptDelivery {
 		r.deliverer = delivery.New(delivery.Options{
 			Live: opts.Live, Client: opts.Client, Recorder: opts.Recorder, Now: opts.WeChat.Now, Done: r.delivered,
+			CheckPolicy: opts.CheckPodPolicy,
 		})
 	}
 	return r

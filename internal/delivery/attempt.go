@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/fence"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
@@ -33,7 +34,9 @@ const (
 type Error struct {
 	// Forbidden reports whether permissions or an admission policy must change before a further attempt can work.
 	Forbidden bool
-	message   string
+	// Unbound reports that no admission policy confines what this process changes on pods.
+	Unbound bool
+	message string
 }
 
 func (e *Error) Error() string { return e.message }
@@ -44,12 +47,25 @@ func Forbidden(err error) bool {
 	return ok && e.Forbidden
 }
 
+// Unbound reports whether err is an Error that is Unbound.
+func Unbound(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Unbound
+}
+
 // attempt lists the pods of a namespace and annotates those that mount the Secret and do not carry the fingerprint yet.
 func (d *Deliverer) attempt(ctx context.Context, job Job) Outcome {
 	out := Outcome{Fingerprint: job.Fingerprint}
 	names, told, err := d.pods(ctx, job)
 	out.Pods, out.Reached = len(names)+told, told
 	var failed error
+	if err == nil && len(names) > 0 {
+		failed = d.checkPolicy(ctx, types.NamespacedName{Namespace: job.Owner.Namespace, Name: names[0]})
+	}
+	if failed != nil {
+		d.Recorder.PodDeliveryFailed()
+		names = nil
+	}
 	inARow := 0
 	for _, name := range names {
 		if err != nil || inARow == giveUpAfter || d.limiter.Wait(ctx) != nil || !d.wanted(job) {
@@ -77,6 +93,13 @@ func (d *Deliverer) attempt(ctx context.Context, job Job) Outcome {
 		out.Err = patchError(out, failed)
 	}
 	return out
+}
+
+func (d *Deliverer) checkPolicy(ctx context.Context, pod types.NamespacedName) error {
+	if d.CheckPolicy == nil {
+		return nil
+	}
+	return d.CheckPolicy(ctx, pod)
 }
 
 // pods returns the names of the pods that mount the Secret and do not carry the token's fingerprint yet, and how many carry it.
@@ -143,6 +166,10 @@ func listError(job Job, err error) error {
 }
 
 func patchError(o Outcome, err error) error {
+	if errors.Is(err, fence.ErrUnbound) {
+		return &Error{Unbound: true, message: "no admission policy confines what the operator changes on pods: install the policy of " +
+			"config/prompt-delivery, and let its matchConditions name the operator's ServiceAccount"}
+	}
 	missed := fmt.Sprintf("%d of %d pods that mount the Secret could not be told of the token: ", o.Pods-o.Reached, o.Pods)
 	if apierrors.IsForbidden(err) {
 		return &Error{Forbidden: true, message: missed + "the API server forbids the annotation; look for a missing permission to " +

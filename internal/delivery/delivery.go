@@ -73,7 +73,10 @@ type Options struct {
 	// Client patches pods.
 	Client   client.Writer
 	Recorder Recorder
-	Now      func() time.Time
+	// CheckPolicy returns nil if an admission policy lets this process change nothing on the pod but its annotation, fence.ErrUnbound if
+	// none does, and otherwise why it is not known. Pods are told only if it returns nil. No function stands for nil.
+	CheckPolicy func(ctx context.Context, pod types.NamespacedName) error
+	Now         func() time.Time
 	// Done is called when a delivery is complete, and with each failure that is worth reporting.
 	Done func(ctx context.Context, owner types.NamespacedName, uid types.UID, o Outcome)
 	Log  logr.Logger

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/fence"
 )
 
 // stub is an API server with a namespace of pods, which fails as a test tells it to. The controller's tests use a real one.
@@ -219,6 +220,47 @@ func TestForbidden(t *testing.T) {
 			t.Errorf("outcomes %+v", s.outcomes)
 		}
 	})
+}
+
+// TestPolicy checks that no pod is patched unless an admission policy confines what the deliverer changes, and that it begins when one does.
+func TestPolicy(t *testing.T) {
+	for name, c := range map[string]struct {
+		err                error
+		unbound, forbidden bool
+	}{
+		"none":            {fence.ErrUnbound, true, false},
+		"forbidden":       {forbidden(), false, true},
+		"it is not known": {unavailable(), false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, verdict := &stub{}, c.err
+			run(t, s, 3, func(d *Deliverer) {
+				d.CheckPolicy = func(_ context.Context, pod types.NamespacedName) error {
+					if pod.Namespace != "ns" || s.told[pod.Name] == "" {
+						t.Errorf("asked about %s", pod)
+					}
+					return verdict
+				}
+				d.Deliver(job("a"))
+				s.pass(time.Minute)
+				if len(s.patches) > 0 || len(s.outcomes) == 0 {
+					t.Fatalf("%d patches, %d outcomes", len(s.patches), len(s.outcomes))
+				}
+				o := s.outcomes[len(s.outcomes)-1]
+				if o.Pods != 3 || o.Reached != 0 || o.Unknown || Unbound(o.Err) != c.unbound || Forbidden(o.Err) != c.forbidden {
+					t.Errorf("outcome %+v", o)
+				}
+				if strings.Contains(o.Err.Error(), "quotes") {
+					t.Errorf("the message quotes the API server: %v", o.Err)
+				}
+				verdict = nil
+				s.pass(retryMax + 10*time.Second)
+				if o := s.outcomes[len(s.outcomes)-1]; o.Err != nil || o.Reached != 3 || len(s.patches) != 3 {
+					t.Errorf("afterwards %+v, %d patches", o, len(s.patches))
+				}
+			})
+		})
+	}
 }
 
 // TestPodGone checks that a deleted pod is no failure.
