@@ -144,6 +144,9 @@ func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Ma
 	server := metricsserver.Options{BindAddress: opts.metricsBindAddress, SecureServing: opts.metricsSecure}
 	if opts.metricsSecure {
 		server.FilterProvider = access.FilterProvider
+		if c := newCertificate(opts, logger); c != nil {
+			server.TLSOpts = append(server.TLSOpts, c.configure)
+		}
 	}
 	var starting *startingCache
 	newCache := func(config *rest.Config, o cache.Options) (cache.Cache, error) {
