@@ -22,6 +22,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
+	"github.com/onsi/gomega"
 	"k8s.io/client-go/rest"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 )
@@ -79,16 +80,23 @@ func TestMetricsCertificate(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Start(ctx) }()
-	t.Cleanup(func() { stop(); <-ended })
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	bound, ok := server.(interface{ GetBindAddr() string })
+	if !ok {
+		t.Fatal("the server does not tell its address")
+	}
+	g := gomega.NewWithT(t)
+	g.Eventually(bound.GetBindAddr, "10s").ShouldNot(gomega.BeEmpty())
 	get := func(ca []byte) error {
 		pool := x509.NewCertPool()
 		pool.AppendCertsFromPEM(ca)
 		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: metricsHost}, DisableKeepAlives: true}
-		address := ""
-		for address == "" {
-			address = server.(interface{ GetBindAddr() string }).GetBindAddr() //nolint:forcetypeassert // controller-runtime's
-		}
-		res, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Get("https://" + address + "/metrics")
+		res, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Get("https://" + bound.GetBindAddr() + "/metrics")
 		if err != nil {
 			return err
 		}

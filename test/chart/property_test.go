@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -118,7 +119,7 @@ func (r rendering) strictly(t *testing.T) []client.Object {
 	stream := yamlutil.NewYAMLReader(bufio.NewReader(bytes.NewReader(out)))
 	for {
 		doc, err := stream.Read()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
