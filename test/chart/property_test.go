@@ -26,6 +26,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -242,6 +243,28 @@ func TestNames(t *testing.T) {
 			t.Parallel()
 			r.strictly(t)
 		})
+	}
+}
+
+// The API server itself accepts every object under such names.
+func TestNamesOnTheAPIServer(t *testing.T) {
+	w := newWorld(t, shared)
+	const namespace = "1000"
+	w.must(client.IgnoreAlreadyExists(w.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})))
+	api, err := client.New(w.env.Config, client.Options{})
+	w.must(err)
+	for _, o := range (rendering{"1.5", namespace, "", allParts + "commonLabels: {a: '1'}\npodAnnotations: {b: 'null'}\n"}).strictly(t) {
+		if f, ok := o.(*foreign); ok && f.Kind != "CustomResourceDefinition" {
+			continue // its CRD is not here
+		}
+		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+		w.must(err)
+		object := &unstructured.Unstructured{Object: content}
+		unstructured.RemoveNestedField(object.Object, "status")
+		apply := client.ApplyConfigurationFromUnstructured(object)
+		if err := api.Apply(t.Context(), apply, client.DryRunAll, client.ForceOwnership, client.FieldOwner("test")); err != nil {
+			t.Errorf("%s %s: %v", object.GetKind(), o.GetName(), err)
+		}
 	}
 }
 
@@ -495,6 +518,8 @@ func TestCombinations(t *testing.T) {
 		"networkPolicy: {egress: {enabled: true, extra: [{to: [{podSelector: {}}], ports: [{port: 1}]}]}}",
 		"podDisruptionBudget: {enabled: false}", "podDisruptionBudget: {maxUnavailable: 50%}", "replicaCount: 0",
 		"dnsConfig: {options: [{name: ndots, value: '1'}]}", "hostAliases: [{ip: 10.0.0.1, hostnames: [a, '1']}]",
+		"topologySpreadConstraints: [{topologyKey: a, maxSkew: 1, whenUnsatisfiable: DoNotSchedule, labelSelector: null}]",
+		"wechat: {caBundle: {inline: \"  \\t-----BEGIN CERTIFICATE-----\\r\\nMIIB\\n\\n\", configMap: ''}}",
 		"topologySpreadConstraints: []", "tolerations: [{key: '1', operator: Exists}]", "affinity: {podAntiAffinity: {}}",
 		"imagePullSecrets: [{name: '1'}]", "nodeSelector: {a: '1'}", "resources: {}", "podSecurityContext: {}", "securityContext: {}",
 		"priorityClassName: '1'", "deploymentAnnotations: {a: '1'}", "podAnnotations: {a: '1'}", "podLabels: {a: '1'}",

@@ -105,7 +105,7 @@ control-plane: controller-manager
   "helm.sh/chart" (include "wechat-token-operator.labelValue" (printf "%s-%s" $.Chart.Name $.Chart.Version | replace "+" "_"))
   "app.kubernetes.io/name" (include "wechat-token-operator.name" $)
   "app.kubernetes.io/instance" $.Release.Name
-  "app.kubernetes.io/version" (toString $.Chart.AppVersion)
+  "app.kubernetes.io/version" (include "wechat-token-operator.labelValue" (toString $.Chart.AppVersion))
   "app.kubernetes.io/part-of" "wechat-token-operator"
   "app.kubernetes.io/managed-by" $.Release.Service }}
 {{- include "wechat-token-operator.map" (list $.Values.commonLabels $own (last .)) }}
