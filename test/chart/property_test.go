@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -490,6 +491,62 @@ func TestDependency(t *testing.T) {
 	}
 }
 
+// Two dependencies of one chart have no object in common, whatever the release is called.
+func TestTwoDependencies(t *testing.T) {
+	dir := newUmbrella(t, "operator")
+	more := "- name: wechat-token-operator\n  version: 0.1.0\n  alias: operator-b\n"
+	text := append(read(t, filepath.Join(dir, "Chart.yaml")), more...)
+	if err := os.WriteFile(filepath.Join(dir, "Chart.yaml"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, release := range []string{"a", "operator-b", "operator", "operator-b-operator"} {
+		values := fmt.Sprintf("operator:\n%s\noperator-b:\n%s\n  crds: {enabled: false}\n", indent(allParts, "  "), indent(allParts, "  "))
+		rendering{release, "b", dir, values}.strictly(t)
+	}
+}
+
+// The rule for Leases names the one that the operator makes of what it serves, or none.
+func TestLeaseName(t *testing.T) {
+	for values, known := range map[string]bool{
+		"{}":                             true,
+		"namespaces: [shop, blog]":       true,
+		"namespaces: ['1', '1a']":        true,
+		"labelSelector: example.com/a=b": true,
+		"{labelSelector: a=b, namespaces: [shop, blog]}": true,
+		"labelSelector: ' a = b '":                       false,
+		"labelSelector: a==b":                            false,
+		"labelSelector: 'a in (c,b)'":                    false,
+		"labelSelector: 'b=1,a=2'":                       false,
+	} {
+		var watch struct {
+			LabelSelector string
+			Namespaces    []string
+		}
+		if err := yaml.Unmarshal([]byte(values), &watch); err != nil {
+			t.Fatal(err)
+		}
+		selector, err := labels.Parse(watch.LabelSelector)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(watch.Namespaces)
+		// As cmd/operator does, whose test compares it with the rule of config/rbac.
+		sum := sha256.Sum256([]byte(selector.String() + "\n" + strings.Join(watch.Namespaces, ",")))
+		want := []string{fmt.Sprintf("wechat-token-operator-%x", sum[:4])}
+		if !known {
+			want = nil
+		}
+		role := &rbacv1.Role{}
+		rendered := render(t, release, releaseSystem, "watch:\n"+indent(values, "  ")+"\n")["Role "+release+"-leader-election-role"]
+		if err := yaml.UnmarshalStrict(rendered, role); err != nil {
+			t.Fatal(err)
+		}
+		if got := role.Rules[0].ResourceNames; !slices.Equal(got, want) {
+			t.Errorf("%s: the rule names %q, want %q", values, got, want)
+		}
+	}
+}
+
 // Values in combinations that nobody thought of.
 func TestCombinations(t *testing.T) {
 	const seed = 1
@@ -522,6 +579,8 @@ func TestCombinations(t *testing.T) {
 		"wechat: {caBundle: {inline: \"  \\t-----BEGIN CERTIFICATE-----\\r\\nMIIB\\n\\n\", configMap: ''}}",
 		"topologySpreadConstraints: []", "tolerations: [{key: '1', operator: Exists}]", "affinity: {podAntiAffinity: {}}",
 		"imagePullSecrets: [{name: '1'}]", "nodeSelector: {a: '1'}", "resources: {}", "podSecurityContext: {}", "securityContext: {}",
+		"podSecurityContext: {runAsUser: 1000680000, fsGroup: 1000680000}", "resources: {limits: {memory: 268435456, cpu: 1}}",
+		"tolerations: [{key: a, operator: Exists, effect: NoExecute, tolerationSeconds: 12345678}]",
 		"priorityClassName: '1'", "deploymentAnnotations: {a: '1'}", "podAnnotations: {a: '1'}", "podLabels: {a: '1'}",
 		"enabled: true", "global: {imageRegistry: x}", "commonLabels: {a: '1'}",
 	}

@@ -58,7 +58,9 @@ that no two releases get the same.
 {{- $chart := default .Chart.Name .Values.nameOverride }}
 {{- $given := .Values.fullnameOverride }}
 {{- if not $given }}
-{{- $given = ternary .Release.Name (printf "%s-%s" .Release.Name $chart) (contains $chart .Release.Name) }}
+{{- /* Several dependencies of one chart have aliases, and a release's name may contain more than one of them. */}}
+{{- $contained := and (contains $chart .Release.Name) (or .Values.nameOverride (eq .Chart.Name "wechat-token-operator")) }}
+{{- $given = ternary .Release.Name (printf "%s-%s" .Release.Name $chart) (not (empty $contained)) }}
 {{- end }}
 {{- $name := regexReplaceAll "[^a-z0-9-]" (lower $given) "-" | trimAll "-" }}
 {{- if regexMatch "^([0-9]|$)" $name }}
@@ -226,12 +228,13 @@ control-plane: controller-manager
 {{- end }}
 
 {{/*
-The name of the Lease, or nothing if it cannot be known. The operator makes it from what it serves; a label selector has a normal form
-that only the operator knows.
+The name of the Lease, or nothing if it cannot be known. The operator makes it from what it serves. A label selector has a normal form,
+which only one of the form key=value certainly has.
 */}}
 {{- define "wechat-token-operator.leaseName" -}}
-{{- $name := printf "wechat-token-operator-%s" (printf "\n%s" (.Values.watch.namespaces | sortAlpha | join ",") | sha256sum | trunc 8) }}
-{{- if .Values.watch.labelSelector }}
+{{- $selector := .Values.watch.labelSelector }}
+{{- $name := printf "wechat-token-operator-%s" (printf "%s\n%s" $selector (.Values.watch.namespaces | sortAlpha | join ",") | sha256sum | trunc 8) }}
+{{- if not (regexMatch "^([A-Za-z0-9./_-]+=[A-Za-z0-9._-]+)?$" $selector) }}
 {{- $name = "" }}
 {{- end }}
 {{- range .Values.extraArgs }}
