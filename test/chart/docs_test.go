@@ -154,6 +154,42 @@ func TestDocumentedPrometheus(t *testing.T) {
 	}
 }
 
+// The overlay in docs/namespaces.md builds, and leaves no right for the whole cluster on Secrets and none on a Lease of another name.
+func TestDocumentedNamespaces(t *testing.T) {
+	blocks := documentedBlock.FindAllStringSubmatch(string(read(t, "../../docs/namespaces.md")), -1)
+	dir := t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, release, "config"), os.DirFS("../../config")); err != nil {
+		t.Fatal(err)
+	}
+	overlay := filepath.Join(dir, "overlay")
+	if err := os.Mkdir(overlay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range []string{"kustomization.yaml", "rolebindings.yaml"} {
+		if err := os.WriteFile(filepath.Join(overlay, name), []byte(blocks[i][2]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	//nolint:gosec // our own
+	out, err := exec.CommandContext(t.Context(), filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl"), "kustomize", overlay).CombinedOutput()
+	if err != nil {
+		t.Fatalf("kubectl kustomize: %v: %s", err, out)
+	}
+	objects := split(t, out)
+	if len(objects["ClusterRoleBinding "+release+"-manager-rolebinding"]) > 0 {
+		t.Error("the role is bound in the whole cluster")
+	}
+	role := &rbacv1.Role{}
+	if err := yaml.UnmarshalStrict(objects["Role "+release+"-leader-election-role"], role); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range role.Rules {
+		if len(r.ResourceNames) > 0 {
+			t.Errorf("a rule names %q, which is another Lease", r.ResourceNames)
+		}
+	}
+}
+
 // letScrape gives a ServiceAccount the right to read the metrics by the command that helm printed.
 func (i *installed) letScrape(namespace, account string) {
 	i.Helper()
