@@ -30,7 +30,8 @@ func TestMetricsCertificate(t *testing.T) {
 	}
 	var ca []byte
 	i := w.install(values, func(namespace string) {
-		monitor := render(t, release, namespace, values, "--set", "metrics.serviceMonitor.enabled=true")["ServiceMonitor "+deployment+"-metrics-monitor"]
+		objects := render(t, release, namespace, values, "--set", "metrics.serviceMonitor.enabled=true")
+		monitor := objects["ServiceMonitor "+deployment+"-metrics-monitor"]
 		endpoints, ok := specOf(t, monitor)["endpoints"].([]any)
 		if !ok {
 			t.Fatalf("no endpoints: %s", monitor)

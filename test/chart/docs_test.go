@@ -170,8 +170,8 @@ func TestDocumentedNamespaces(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	//nolint:gosec // our own
-	out, err := exec.CommandContext(t.Context(), filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl"), "kustomize", overlay).CombinedOutput()
+	kubectl := filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl")
+	out, err := exec.CommandContext(t.Context(), kubectl, "kustomize", overlay).CombinedOutput() //nolint:gosec // our own
 	if err != nil {
 		t.Fatalf("kubectl kustomize: %v: %s", err, out)
 	}
