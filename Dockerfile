@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-# Both images can be replaced, for example by mirrors.
-ARG BUILDER_IMAGE=golang:1.26
-ARG BASE_IMAGE=gcr.io/distroless/static:nonroot
+# Both images are pinned by digest, which Dependabot moves, and can be replaced, for example by mirrors.
+ARG BUILDER_IMAGE=golang:1.26.8@sha256:3c3e25a4da13fd0478eed2df1eb35a0e667094a7124d3993a6a1d30f71c17e79
+ARG BASE_IMAGE=gcr.io/distroless/static:nonroot@sha256:e2e927ec666bae08560abb3c55d0659eceabb657f56b6782ab500a9fc7f555e3
 
 # The compiler runs on the machine that builds and cross-compiles, instead of being emulated.
 FROM --platform=${BUILDPLATFORM:-linux/amd64} ${BUILDER_IMAGE} AS builder

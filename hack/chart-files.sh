@@ -14,6 +14,8 @@ cp config/crd/bases/*.yaml "$files/crds/"
 cp config/rbac/role.yaml config/rbac/wechatapptoken_{viewer,editor}_role.yaml "$files/rbac/"
 cp config/admission-policy/policy.yaml "$files/admission-policy/"
 cp config/prompt-delivery/{role,policy}.yaml "$files/prompt-delivery/"
+# The templates take the defaults of missing values from here.
+cp "$(dirname "$files")/values.yaml" "$files/values.yaml"
 # The rules and dashboards are optional: the templates include what is there.
 for rules in config/prometheus/*rule*.yaml; do
 	if [[ -f $rules ]]; then cp "$rules" "$files/rules/"; fi

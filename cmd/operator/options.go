@@ -5,6 +5,7 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -51,6 +52,9 @@ type options struct {
 
 	metricsBindAddress     string
 	metricsSecure          bool
+	metricsCertPath        string
+	metricsCertName        string
+	metricsCertKey         string
 	healthProbeBindAddress string
 	pprofBindAddress       string
 
@@ -88,6 +92,11 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.StringVar(&o.leaderElectionNamespace, "leader-election-namespace", "", "Namespace of the Lease. Default: the operator's own.")
 	fs.StringVar(&o.metricsBindAddress, "metrics-bind-address", "0", `Address of the metrics endpoint, such as :8443. "0": none.`)
 	fs.BoolVar(&o.metricsSecure, "metrics-secure", true, "Serve metrics over HTTPS, to callers that the API server authorizes.")
+	fs.StringVar(&o.metricsCertPath, "metrics-cert-path", "",
+		"Folder with the certificate that the metrics are served with. It is read again when it changes. "+
+			"Empty: a certificate that is made at each start, which nobody can verify.")
+	fs.StringVar(&o.metricsCertName, "metrics-cert-name", "tls.crt", "Name of the certificate's file in --metrics-cert-path.")
+	fs.StringVar(&o.metricsCertKey, "metrics-cert-key", "tls.key", "Name of the private key's file in --metrics-cert-path.")
 	fs.StringVar(&o.healthProbeBindAddress, "health-probe-bind-address", ":8081", `Address of /healthz and /readyz. "0": none.`)
 	fs.StringVar(&o.pprofBindAddress, "pprof-bind-address", "",
 		"Loopback address of Go's profiles, such as 127.0.0.1:6060. Empty: none.")
@@ -149,6 +158,9 @@ func (o *options) complete() error {
 	}
 	if problems := validation.IsDNS1123Label(o.leaderElectionNamespace); o.leaderElectionNamespace != "" && len(problems) > 0 {
 		return fmt.Errorf("--leader-election-namespace: %q is not a valid name of a namespace: %s", o.leaderElectionNamespace, problems[0])
+	}
+	if o.metricsCertPath != "" && !o.metricsSecure {
+		return errors.New("--metrics-cert-path: --metrics-secure=false serves no certificate")
 	}
 	if err := checkProxy(os.Getenv); err != nil {
 		return err

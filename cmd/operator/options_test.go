@@ -5,6 +5,7 @@ package main
 import (
 	"flag"
 	"io"
+	"os"
 	"strings"
 	"testing"
 
@@ -44,6 +45,9 @@ func TestFlags(t *testing.T) {
 		"leader-election-namespace": "",
 		"metrics-bind-address":      "0",
 		"metrics-secure":            "true",
+		"metrics-cert-path":         "",
+		"metrics-cert-name":         "tls.crt",
+		"metrics-cert-key":          "tls.key",
 		"health-probe-bind-address": ":8081",
 		"pprof-bind-address":        "",
 		"zap-log-level":             "",
@@ -62,22 +66,23 @@ func TestFlags(t *testing.T) {
 // TestWrongFlags checks that a wrong flag ends the process at once, with an error that names the flag.
 func TestWrongFlags(t *testing.T) {
 	for arg, says := range map[string]string{
-		"--wechat-endpoints=http://example.com":       "--wechat-endpoints",
-		"--wechat-endpoints=https://u:pw@example.com": "--wechat-endpoints",
-		"--wechat-endpoints=,":                        "--wechat-endpoints",
-		"--wechat-timeout=-1s":                        "--wechat-timeout",
-		"--wechat-max-in-flight=-1":                   "--wechat-max-in-flight",
-		"--wechat-ca-file=/does/not/exist":            "--wechat-ca-file",
-		"--namespaces=Shop":                           "--namespaces",
-		"--watch-label-selector=a=b=c":                "--watch-label-selector",
-		"--max-concurrent-reconciles=0":               "--max-concurrent-reconciles",
-		"--kube-api-qps=0":                            "--kube-api-qps",
-		"--pprof-bind-address=:6060":                  "--pprof-bind-address",
-		"--pprof-bind-address=0.0.0.0:6060":           "--pprof-bind-address",
-		"--pprof-bind-address=localhost:6060":         "--pprof-bind-address",
+		"--wechat-endpoints=http://example.com":         "--wechat-endpoints",
+		"--wechat-endpoints=https://u:pw@example.com":   "--wechat-endpoints",
+		"--wechat-endpoints=,":                          "--wechat-endpoints",
+		"--wechat-timeout=-1s":                          "--wechat-timeout",
+		"--wechat-max-in-flight=-1":                     "--wechat-max-in-flight",
+		"--wechat-ca-file=/does/not/exist":              "--wechat-ca-file",
+		"--namespaces=Shop":                             "--namespaces",
+		"--watch-label-selector=a=b=c":                  "--watch-label-selector",
+		"--max-concurrent-reconciles=0":                 "--max-concurrent-reconciles",
+		"--kube-api-qps=0":                              "--kube-api-qps",
+		"--pprof-bind-address=:6060":                    "--pprof-bind-address",
+		"--metrics-cert-path=/x --metrics-secure=false": "--metrics-cert-path",
+		"--pprof-bind-address=0.0.0.0:6060":             "--pprof-bind-address",
+		"--pprof-bind-address=localhost:6060":           "--pprof-bind-address",
 	} {
 		t.Run(arg, func(t *testing.T) {
-			err := run(t.Context(), parse(t, arg), logr.Discard(), prometheus.NewRegistry())
+			err := run(t.Context(), parse(t, strings.Fields(arg)...), logr.Discard(), prometheus.NewRegistry())
 			if err == nil || !strings.Contains(err.Error(), says) {
 				t.Fatalf("got %v", err)
 			}
@@ -117,6 +122,14 @@ func TestDefaultLeaderElectionID(t *testing.T) {
 				t.Errorf("%d and %d share %s", i, j, ids[i])
 			}
 		}
+	}
+	// The rule of config/rbac names the Lease of an operator that serves everything.
+	role, err := os.ReadFile("../../config/rbac/leader_election_role.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(role), "resourceNames: ["+ids[0]+"]") {
+		t.Errorf("config/rbac/leader_election_role.yaml does not name %s", ids[0])
 	}
 	if got := id("--leader-election-id=mine"); got != "mine" {
 		t.Errorf("got %s", got)

@@ -48,7 +48,10 @@ func addServers(ctx context.Context, mgr ctrl.Manager, opts *options, metrics pr
 		if handler, err = filter(mgr.GetLogger().WithName("metrics"), handler); err != nil {
 			return fmt.Errorf("setting up the authorization of metrics: %w", err)
 		}
-		if config, err = selfSigned(); err != nil {
+		config = &tls.Config{MinVersion: tls.VersionTLS12}
+		if c := newCertificate(opts, mgr.GetLogger()); c != nil {
+			c.configure(config)
+		} else if config.Certificates, err = selfSigned(); err != nil {
 			return err
 		}
 	}
@@ -99,9 +102,8 @@ func profiles() http.Handler {
 	return mux
 }
 
-// selfSigned returns a configuration with a certificate that nobody else trusts: it keeps metrics from being read on the way, and no
-// more.
-func selfSigned() (*tls.Config, error) {
+// selfSigned returns a certificate that nobody trusts: it keeps metrics from being read on the way, and no more.
+func selfSigned() ([]tls.Certificate, error) {
 	cert, key, err := certutil.GenerateSelfSignedCertKeyWithFixtures("localhost", nil, nil, "")
 	if err != nil {
 		return nil, fmt.Errorf("making a certificate for metrics: %w", err)
@@ -110,5 +112,5 @@ func selfSigned() (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a certificate for metrics: %w", err)
 	}
-	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
+	return []tls.Certificate{pair}, nil
 }

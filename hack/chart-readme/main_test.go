@@ -61,7 +61,8 @@ func compare(t *testing.T, path string, values, schema map[string]any) {
 			t.Errorf("values.yaml lacks %s%s", path, key)
 		}
 		p, isSchema := property.(map[string]any)
-		if m, isMap := inner.(map[string]any); isMap && isSchema {
+		// An empty map is a value as a whole, such as one that Kubernetes defines.
+		if m, isMap := inner.(map[string]any); isMap && len(m) > 0 && isSchema {
 			compare(t, path+key+".", m, p)
 		}
 	}

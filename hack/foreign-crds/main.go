@@ -27,6 +27,7 @@ func sources() []source {
 		prometheus = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 		argo       = "github.com/argoproj/argo-cd/v3@v3.5.7"
 		flux       = "github.com/fluxcd/kustomize-controller@v1.9.6"
+		manager    = "github.com/cert-manager/cert-manager@v1.18.2"
 		external   = "github.com/external-secrets/external-secrets@v1.3.2"
 	)
 	return []source{
@@ -34,6 +35,8 @@ func sources() []source {
 		{prometheus, "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml", "v1"},
 		{argo, "manifests/crds/application-crd.yaml", "v1alpha1"},
 		{flux, "config/crd/bases/kustomize.toolkit.fluxcd.io_kustomizations.yaml", "v1"},
+		{manager, "deploy/crds/crd-certificates.yaml", "v1"},
+		{manager, "deploy/crds/crd-issuers.yaml", "v1"},
 		{external, "config/crds/bases/external-secrets.io_externalsecrets.yaml", "v1"},
 	}
 }

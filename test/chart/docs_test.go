@@ -21,6 +21,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 )
 
 var (
@@ -86,7 +87,7 @@ func TestMoveFromKubectl(t *testing.T) {
 func TestDocumentedPrometheus(t *testing.T) {
 	const heading = "### With Prometheus"
 	values := strings.Join(documented(t, "install.md", heading, "yaml"), "\n")
-	objects := render(t, release, releaseSystem, values+"networkPolicy: {enabled: true}\n")
+	objects := render(t, release, releaseSystem, values)
 	for _, key := range []string{
 		"ServiceMonitor " + deployment + "-metrics-monitor", "PrometheusRule " + release + "-rules", "ConfigMap " + release + "-dashboards",
 	} {
@@ -99,9 +100,93 @@ func TestDocumentedPrometheus(t *testing.T) {
 	if role == nil || !strings.Contains(string(objects["ClusterRole "+role[1]]), "/metrics") {
 		t.Errorf("the command binds %q, which the chart does not make", role)
 	}
-	label := regexp.MustCompile(`label namespace monitoring (\w+)=(\w+)`).FindStringSubmatch(commands)
-	if label == nil || !strings.Contains(string(objects["NetworkPolicy "+deployment]), label[1]+": "+label[2]) {
-		t.Errorf("the command sets the label %q, which the network policy does not ask for", label)
+	// The recipe makes the Secret by which the ServiceMonitor verifies the operator, for the name that it asks for.
+	recipe := regexp.MustCompile(`kubectl apply -f (\S+)`).FindStringSubmatch(commands)
+	if recipe == nil {
+		t.Fatal("there is no recipe for a certificate")
+	}
+	var leaf struct {
+		Spec struct {
+			SecretName string
+			DNSNames   []string
+		}
+	}
+	if err := yaml.Unmarshal(split(t, read(t, "../../"+recipe[1]))["Certificate "+release+"-metrics"], &leaf); err != nil {
+		t.Fatal(err)
+	}
+	var monitor struct {
+		Spec struct {
+			Endpoints []struct {
+				TLSConfig struct {
+					CA         struct{ Secret, ConfigMap struct{ Name string } }
+					ServerName string
+				}
+			}
+		}
+	}
+	if err := yaml.Unmarshal(objects["ServiceMonitor "+deployment+"-metrics-monitor"], &monitor); err != nil {
+		t.Fatal(err)
+	}
+	verify := monitor.Spec.Endpoints[0].TLSConfig
+	if verify.CA.Secret.Name != leaf.Spec.SecretName || !slices.Contains(leaf.Spec.DNSNames, verify.ServerName) {
+		t.Errorf("%s makes %+v, and Prometheus asks for %+v", recipe[1], leaf.Spec, verify)
+	}
+
+	// The same for OpenShift, whose own service CA knows the Service by this name.
+	blocks := documented(t, "install.md", "### Under OpenShift", "yaml")
+	made, objects := split(t, []byte(blocks[0])), render(t, release, releaseSystem, blocks[1])
+	text := string(objects["ServiceMonitor "+deployment+"-metrics-monitor"])
+	for _, want := range []string{"serverName: " + verify.ServerName, "name: metrics-scraper", "name: metrics-service-ca"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "File:") {
+		t.Errorf("a file is named in\n%s", text)
+	}
+	for _, key := range []string{"Secret metrics-scraper", "ConfigMap metrics-service-ca", "ServiceAccount metrics-scraper"} {
+		if len(made[key]) == 0 {
+			t.Errorf("the page makes no %s", key)
+		}
+	}
+	if binding := string(made["ClusterRoleBinding "+release+"-metrics-scraper"]); !strings.Contains(binding, "name: "+role[1]+"\n") {
+		t.Errorf("the binding is\n%s", binding)
+	}
+}
+
+// The overlay in docs/namespaces.md builds, and leaves no right for the whole cluster on Secrets and none on a Lease of another name.
+func TestDocumentedNamespaces(t *testing.T) {
+	blocks := documentedBlock.FindAllStringSubmatch(string(read(t, "../../docs/namespaces.md")), -1)
+	dir := t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, release, "config"), os.DirFS("../../config")); err != nil {
+		t.Fatal(err)
+	}
+	overlay := filepath.Join(dir, "overlay")
+	if err := os.Mkdir(overlay, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range []string{"kustomization.yaml", "rolebindings.yaml"} {
+		if err := os.WriteFile(filepath.Join(overlay, name), []byte(blocks[i][2]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kubectl := filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl")
+	out, err := exec.CommandContext(t.Context(), kubectl, "kustomize", overlay).CombinedOutput() //nolint:gosec // our own
+	if err != nil {
+		t.Fatalf("kubectl kustomize: %v: %s", err, out)
+	}
+	objects := split(t, out)
+	if len(objects["ClusterRoleBinding "+release+"-manager-rolebinding"]) > 0 {
+		t.Error("the role is bound in the whole cluster")
+	}
+	role := &rbacv1.Role{}
+	if err := yaml.UnmarshalStrict(objects["Role "+release+"-leader-election-role"], role); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range role.Rules {
+		if len(r.ResourceNames) > 0 {
+			t.Errorf("a rule names %q, which is another Lease", r.ResourceNames)
+		}
 	}
 }
 
@@ -190,7 +275,7 @@ func TestUndeploy(t *testing.T) {
 	if out, err := undeploy.CombinedOutput(); err != nil {
 		t.Fatalf("make undeploy: %v: %s", err, out)
 	}
-	want := kustomizeWithPromptDelivery(t)
+	want := kustomizeWith(t, "prompt-delivery")
 	for _, file := range []string{"policy.yaml", "binding.yaml"} {
 		maps.Copy(want, split(t, read(t, "../../config/admission-policy/"+file)))
 	}

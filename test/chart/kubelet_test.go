@@ -233,21 +233,36 @@ func expand(text string, env map[string]string) string {
 	return text
 }
 
-// mount writes ConfigMaps below dir and tells where the mount paths went.
+// files are those of a volume.
+func (w *world) files(namespace string, v corev1.Volume) map[string][]byte {
+	w.Helper()
+	if v.Secret != nil {
+		secret := &corev1.Secret{}
+		w.must(w.Get(w.Context(), client.ObjectKey{Namespace: namespace, Name: v.Secret.SecretName}, secret))
+		return secret.Data
+	}
+	config := &corev1.ConfigMap{}
+	w.must(w.Get(w.Context(), client.ObjectKey{Namespace: namespace, Name: v.ConfigMap.Name}, config))
+	out := map[string][]byte{}
+	for name, text := range config.Data {
+		out[name] = []byte(text)
+	}
+	return out
+}
+
+// mount writes ConfigMaps and Secrets below dir and tells where the mount paths went.
 func (w *world) mount(namespace, dir string, volumes []corev1.Volume, mounts []corev1.VolumeMount) *strings.Replacer {
 	w.Helper()
 	var moved []string
 	for _, m := range mounts {
 		for _, v := range volumes {
-			if v.Name != m.Name || v.ConfigMap == nil {
+			if v.Name != m.Name || v.ConfigMap == nil && v.Secret == nil {
 				continue
 			}
-			files := &corev1.ConfigMap{}
-			w.must(w.Get(w.Context(), client.ObjectKey{Namespace: namespace, Name: v.ConfigMap.Name}, files))
 			at := filepath.Join(dir, v.Name)
 			w.must(os.MkdirAll(at, 0o700))
-			for name, text := range files.Data {
-				w.must(os.WriteFile(filepath.Join(at, name), []byte(text), 0o600))
+			for name, text := range w.files(namespace, v) {
+				w.must(os.WriteFile(filepath.Join(at, name), text, 0o600))
 			}
 			moved = append(moved, m.MountPath, at)
 		}

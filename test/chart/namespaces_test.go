@@ -38,10 +38,14 @@ func install(t *testing.T, moreValues string) *installed {
 	return newWorld(t, shared).install(moreValues)
 }
 
-func (w *world) install(moreValues string) *installed {
+// install calls before, which may make what the values name, with the namespace of the release.
+func (w *world) install(moreValues string, before ...func(namespace string)) *installed {
 	w.Helper()
 	i := &installed{world: w, system: w.newNamespace(restricted), shop: w.newNamespace(nil), blog: w.newNamespace(nil)}
 	values := w.loopback(i.system) + fmt.Sprintf("crds: {enabled: false}\nwatch: {namespaces: [%s, %s]}\n", i.shop, i.blog) + moreValues
+	for _, f := range before {
+		f(i.system)
+	}
 	i.notes = w.helm("install", release, chartDir, "-n", i.system, "-f", w.values(values))
 	w.Cleanup(func() {
 		// The context of the test is over.

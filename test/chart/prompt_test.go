@@ -173,19 +173,19 @@ func TestPromptDeliveryManifests(t *testing.T) {
 		t.Errorf("with a list of namespaces: %q, want %q", pods, want)
 	}
 
-	want, got := kustomizeWithPromptDelivery(t), render(t, release, releaseSystem, "promptDelivery: {enabled: true}\n")
+	want, got := kustomizeWith(t, "prompt-delivery"), render(t, release, releaseSystem, "promptDelivery: {enabled: true}\n")
 	sameAsChart(t, "kustomize", want, got)
 }
 
-// kustomizeWithPromptDelivery builds an overlay with the component.
-func kustomizeWithPromptDelivery(t *testing.T) map[string][]byte {
+// kustomizeWith builds an overlay with a component.
+func kustomizeWith(t *testing.T, component string) map[string][]byte {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.CopyFS(filepath.Join(dir, "config"), os.DirFS("../../config")); err != nil {
 		t.Fatal(err)
 	}
-	overlay := fmt.Sprintf("resources: [config/default]\ncomponents: [config/prompt-delivery]\n"+
-		"images: [{name: controller, newName: %s, newTag: %s}]\n", image, version)
+	overlay := fmt.Sprintf("resources: [config/default]\ncomponents: [config/%s]\n"+
+		"images: [{name: controller, newName: %s, newTag: %s}]\n", component, image, version)
 	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(overlay), 0o600); err != nil {
 		t.Fatal(err)
 	}

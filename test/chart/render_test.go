@@ -40,7 +40,10 @@ serviceAccount: {annotations: {a: b}}
 admissionPolicy: {enabled: true}
 metrics:
   service: {annotations: {a: b}}
-networkPolicy: {enabled: true, wechatPorts: [3128]}
+  certificate: {secretName: metrics-cert}
+networkPolicy: {egress: {enabled: true}}
+dnsConfig: {options: [{name: ndots, value: "1"}]}
+hostAliases: [{ip: 10.0.0.1, hostnames: [api.weixin.qq.com]}]
 deploymentAnnotations: {a: b}
 podAnnotations: {a: b}
 podLabels: {a: b}
@@ -51,14 +54,14 @@ affinity: {nodeAffinity: {}}
 `
 
 // render gives the chart's objects, by kind and name.
-func render(t *testing.T, name, namespace, values string) map[string][]byte {
+func render(t *testing.T, name, namespace, values string, more ...string) map[string][]byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "values.yaml")
 	if err := os.WriteFile(path, []byte(values), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	args := []string{"template", name, chartDir, "-n", namespace, "--set", "image.repository=" + image, "-f", path}
-	cmd := exec.CommandContext(t.Context(), os.Getenv("HELM"), args...) //nolint:gosec // our helm
+	cmd := exec.CommandContext(t.Context(), os.Getenv("HELM"), append(args, more...)...) //nolint:gosec // our helm
 	errs := &bytes.Buffer{}
 	cmd.Stderr = errs
 	out, err := cmd.Output()
@@ -121,26 +124,30 @@ func sameAsChart(t *testing.T, other string, want, got map[string][]byte) {
 func TestSameAsOptionalParts(t *testing.T) {
 	chart := render(t, release, releaseSystem, `
 admissionPolicy: {enabled: true}
-networkPolicy: {enabled: true}
-metrics: {serviceMonitor: {enabled: true}, prometheusRule: {enabled: true}}
+networkPolicy: {egress: {enabled: true}}
+metrics: {certificate: {secretName: metrics-server-cert}, serviceMonitor: {enabled: true}, prometheusRule: {enabled: true}}
 `)
 	for file, name := range map[string]string{
-		"admission-policy/policy.yaml":  "ValidatingAdmissionPolicy " + release + "-secrets",
-		"admission-policy/binding.yaml": "ValidatingAdmissionPolicyBinding " + release + "-secrets",
-		"prometheus/monitor.yaml":       "ServiceMonitor " + release + "-controller-manager-metrics-monitor",
-		"prometheus/rules.yaml":         "PrometheusRule " + release + "-rules",
+		"admission-policy/policy.yaml":      "ValidatingAdmissionPolicy " + release + "-secrets",
+		"admission-policy/binding.yaml":     "ValidatingAdmissionPolicyBinding " + release + "-secrets",
+		"prometheus/monitor.yaml":           "ServiceMonitor " + release + "-controller-manager-metrics-monitor",
+		"prometheus/rules.yaml":             "PrometheusRule " + release + "-rules",
+		"network-policy/ingress.yaml":       "NetworkPolicy " + deployment,
+		"network-policy-egress/egress.yaml": "NetworkPolicy " + deployment + "-egress",
 	} {
 		if want, got := specOf(t, read(t, "../../config/"+file)), specOf(t, chart[name]); !reflect.DeepEqual(want, got) {
 			t.Errorf("config/%s has\n%v\nand the chart's %s\n%v", file, want, name, got)
 		}
 	}
-	// The chart has one policy for what are two files.
-	want := specOf(t, read(t, "../../config/network-policy/allow-metrics-traffic.yaml"))
-	want["egress"] = specOf(t, read(t, "../../config/network-policy/restrict-egress.yaml"))["egress"]
-	want["policyTypes"] = []any{"Ingress", "Egress"}
-	if got := specOf(t, chart["NetworkPolicy "+deployment]); !reflect.DeepEqual(want, got) {
-		t.Errorf("config/network-policy has\n%v\nand the chart\n%v", want, got)
-	}
+}
+
+// A certificate by config/metrics-certificate is served as one by the chart's value; the chart leaves its making to the user.
+func TestSameAsMetricsCertificate(t *testing.T) {
+	want := kustomizeWith(t, "metrics-certificate")
+	maps.DeleteFunc(want, func(key string, _ []byte) bool {
+		return strings.HasPrefix(key, "Issuer ") || strings.HasPrefix(key, "Certificate ")
+	})
+	sameAsChart(t, "the overlay", want, render(t, release, releaseSystem, "metrics: {certificate: {secretName: metrics-server-cert}}\n"))
 }
 
 func read(t *testing.T, path string) []byte {
@@ -219,7 +226,13 @@ func TestForeignKinds(t *testing.T) {
 	t.Cleanup(func() { w.must(envtest.UninstallCRDs(w.env.Config, envtest.CRDInstallOptions{CRDs: crds})) })
 	objects := render(t, release, w.newNamespace(nil), `
 metrics:
-  serviceMonitor: {enabled: true, interval: 30s, scrapeTimeout: 10s, labels: {a: b}}
+  certificate: {secretName: metrics-cert}
+  serviceMonitor:
+    enabled: true
+    interval: 30s
+    scrapeTimeout: 10s
+    labels: {a: b}
+    authorization: {type: Bearer, credentials: {name: prometheus-token, key: token}}
   prometheusRule: {enabled: true, labels: {a: b}}
 `)
 	api, err := client.New(w.env.Config, client.Options{}) // another one would not know the new kinds
@@ -241,28 +254,40 @@ metrics:
 // What cannot be right is refused, with a message that names the value.
 func TestBadValues(t *testing.T) {
 	for values, says := range map[string]string{
-		"image.repository=":                                         "make image push IMG=",
-		"replicaCount=two":                                          "/replicaCount",
-		"replicas=2":                                                "'replicas' not allowed",
-		"image.digest=abc":                                          "/image/digest",
-		"watch.namespaces={Shop}":                                   "/watch/namespaces/0",
-		"wechat.endpoints={http://example.com}":                     "/wechat/endpoints/0",
-		"wechat.caBundle.inline=nonsense":                           "/wechat/caBundle/inline",
-		"metrics.port=0":                                            "/metrics/port",
-		"terminationGracePeriodSeconds=5":                           "/terminationGracePeriodSeconds",
-		"extraArgs={zap}":                                           "/extraArgs/0",
-		"proxy.httpsProxy=http://a,proxy.secretName=b":              "not both",
-		"wechat.caBundle.configMap=b,wechat.caBundle.key=":          "/wechat/caBundle/key",
-		"serviceAccount.create=false,admissionPolicy.enabled=true":  "ServiceAccount",
-		"serviceAccount.create=false,promptDelivery.enabled=true":   "ServiceAccount",
-		"promptDelivery.enabled=maybe":                              "/promptDelivery/enabled",
-		"metrics.enabled=false,metrics.serviceMonitor.enabled=true": "nothing to scrape",
-		"commonLabels.control-plane=x":                              "propertyName 'control-plane'",
-		`podLabels.app\.kubernetes\.io/name=x`:                      "propertyName 'app.kubernetes.io/name'",
-		"networkPolicy.enabled=true,proxy.httpsProxy=http://a:3128": "port 3128",
-		"networkPolicy.enabled=true,proxy.httpsProxy=http://a":      "port 80",
-		"resources=a":                                               "/resources",
-		"podDisruptionBudget.maxUnavailable=-1":                     "/podDisruptionBudget/maxUnavailable",
+		"image.repository=":                                              "make image push IMG=",
+		"replicaCount=two":                                               "/replicaCount",
+		"replicas=2":                                                     "'replicas' not allowed",
+		"image.digest=abc":                                               "/image/digest",
+		"watch.namespaces={Shop}":                                        "/watch/namespaces/0",
+		"wechat.endpoints={http://example.com}":                          "/wechat/endpoints/0",
+		"wechat.caBundle.inline=nonsense":                                "/wechat/caBundle/inline",
+		"metrics.port=0":                                                 "/metrics/port",
+		"terminationGracePeriodSeconds=5":                                "/terminationGracePeriodSeconds",
+		"extraArgs={zap}":                                                "/extraArgs/0",
+		"proxy.httpsProxy=http://a,proxy.secretName=b":                   "not both",
+		"wechat.caBundle.configMap=b,wechat.caBundle.key=":               "/wechat/caBundle/key",
+		"serviceAccount.create=false,admissionPolicy.enabled=true":       "ServiceAccount",
+		"serviceAccount.create=false,promptDelivery.enabled=true":        "ServiceAccount",
+		"promptDelivery.enabled=maybe":                                   "/promptDelivery/enabled",
+		"metrics.enabled=false,metrics.serviceMonitor.enabled=true":      "nothing to scrape",
+		"commonLabels.control-plane=x":                                   "propertyName 'control-plane'",
+		`podLabels.app\.kubernetes\.io/name=x`:                           "propertyName 'app.kubernetes.io/name'",
+		"networkPolicy.egress.enabled=true,proxy.secretName=a":           "networkPolicy.egress.wechatPorts",
+		"networkPolicy.egress.enabled=true,extraEnv[0].name=https_proxy": "networkPolicy.egress.wechatPorts",
+		"networkPolicy.egress.dnsPorts={}":                               "/networkPolicy/egress/dnsPorts",
+		"networkPolicy.dnsPorts={53}":                                    "'dnsPorts' not allowed",
+		"metrics.port=8081":                                              "/metrics/port",
+		"metrics.serviceMonitor.enabled=true":                            "metrics.serviceMonitor.insecureSkipVerify=true",
+		"metrics.serviceMonitor.enabled=true,metrics.serviceMonitor.tlsConfig.serverName=a": "metrics.certificate.secretName",
+		"metrics.serviceMonitor.insecureSkipVerify=yes":                                     "/metrics/serviceMonitor/insecureSkipVerify",
+		"metrics.serviceMonitor.authorization.token=a":                                      "'token' not allowed",
+		"enabled=false":                  "condition: wechat-token-operator.enabled",
+		"fullnameOverride=A":             "/fullnameOverride",
+		"commonLabels.a=1":               "/commonLabels/a",
+		"extraVolumes[0].name=wechat-ca": "/extraVolumes/0/name",
+		"extraVolumeMounts[0].mountPath=/etc/metrics-cert,extraVolumeMounts[0].name=a": "/extraVolumeMounts/0/mountPath",
+		"resources=a":                           "/resources",
+		"podDisruptionBudget.maxUnavailable=-1": "/podDisruptionBudget/maxUnavailable",
 	} {
 		t.Run(values, func(t *testing.T) {
 			out, err := runHelm(context.WithoutCancel(t.Context()), "", "template", release, chartDir, "--set", "image.repository="+image, "--set", values)

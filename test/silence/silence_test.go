@@ -184,7 +184,9 @@ func (s *stage) operator(t *testing.T) *process {
 	kubeconfig, err := env.OperatorKubeConfig(t.Context())
 	must(t, err)
 	return start(t, program, string(kubeconfig), s.wechat.URL(), nil,
-		"--leader-elect", "--leader-election-namespace", testenv.OperatorNamespace, "--namespaces", s.namespace)
+		// The Lease that the operator's role names.
+		"--leader-elect", "--leader-election-namespace", testenv.OperatorNamespace, "--leader-election-id", "wechat-token-operator-01ba4719",
+		"--namespaces", s.namespace)
 }
 
 func (s *stage) report(t *testing.T, places map[string]string) {

@@ -1,20 +1,75 @@
 {{/* SPDX-License-Identifier: Apache-2.0 */}}
 
-{{- define "wechat-token-operator.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
+{{/*
+Gives every value that is missing or null its default. All templates begin with it. Helm takes a null for "no such key", and
+--reuse-values knows no value of a newer chart; without a default either could turn off what protects.
+files/values.yaml is a copy of values.yaml, held equal by make verify.
+*/}}
+{{- define "wechat-token-operator.defaults" -}}
+{{- include "wechat-token-operator.fill" (dict "values" .Values "defaults" (.Files.Get "files/values.yaml" | fromYaml)) }}
 {{- end }}
 
-{{/* The prefix of all names. 40 characters, because the longest suffix has 23 and a label's value at most 63. */}}
-{{- define "wechat-token-operator.fullname" -}}
-{{- $name := default .Chart.Name .Values.nameOverride }}
-{{- if .Values.fullnameOverride }}
-{{- $name = .Values.fullnameOverride }}
-{{- else if not (contains $name .Release.Name) }}
-{{- $name = printf "%s-%s" .Release.Name $name }}
-{{- else }}
-{{- $name = .Release.Name }}
+{{/* In maps that Kubernetes defines, and in labels, a null removes a key. */}}
+{{- define "wechat-token-operator.fill" -}}
+{{- $values := .values }}
+{{- range $key, $default := .defaults }}
+{{- if not (has $key (list "labels" "podSecurityContext" "resources" "securityContext")) }}
+{{- if kindIs "invalid" (index $values $key) }}
+{{- $_ := set $values $key $default }}
+{{- else if kindIs "map" $default }}
+{{- include "wechat-token-operator.fill" (dict "values" (index $values $key) "defaults" $default) }}
 {{- end }}
-{{- $name | trunc 40 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Labels or annotations from a list of maps as YAML, or nothing. A later map wins, and its nulls remove a key. */}}
+{{- define "wechat-token-operator.map" -}}
+{{- $all := dict }}
+{{- range . }}
+{{- range $key, $value := . }}
+{{- if kindIs "invalid" $value }}
+{{- $_ := unset $all $key }}
+{{- else }}
+{{- $_ := set $all $key $value }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with $all }}
+{{- toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "wechat-token-operator.name" -}}
+{{- include "wechat-token-operator.labelValue" (default .Chart.Name .Values.nameOverride | trunc 40) }}
+{{- end }}
+
+{{/* A dependency's alias, which becomes the chart's name, may begin or end with what a label's value may not. */}}
+{{- define "wechat-token-operator.labelValue" -}}
+{{- regexReplaceAll "^[^A-Za-z0-9]+|[^A-Za-z0-9]+$" (regexReplaceAll "[^A-Za-z0-9._-]" . "_" | trunc 63) "" }}
+{{- end }}
+
+{{/*
+The prefix of all names. It has at most 40 characters, because the longest suffix of a label's value has 23 and such a value at most
+63. It begins with a letter and has no dots, because a Service's name must be so. A name that is changed for this gets a hash, so
+that no two releases get the same.
+*/}}
+{{- define "wechat-token-operator.fullname" -}}
+{{- $chart := default .Chart.Name .Values.nameOverride }}
+{{- $given := .Values.fullnameOverride }}
+{{- if not $given }}
+{{- /* Several dependencies of one chart have aliases, and a release's name may contain more than one of them. */}}
+{{- $contained := and (contains $chart .Release.Name) (or .Values.nameOverride (eq .Chart.Name "wechat-token-operator")) }}
+{{- $given = ternary .Release.Name (printf "%s-%s" .Release.Name $chart) (not (empty $contained)) }}
+{{- end }}
+{{- $name := regexReplaceAll "[^a-z0-9-]" (lower $given) "-" | trimAll "-" }}
+{{- if regexMatch "^([0-9]|$)" $name }}
+{{- $name = printf "r-%s" $name }}
+{{- end }}
+{{- if or (ne $name $given) (gt (len $name) 40) }}
+{{- $name = printf "%s-%s" (trunc 31 $name | trimSuffix "-") (sha256sum $given | trunc 8) }}
+{{- end }}
+{{- $name }}
 {{- end }}
 
 {{/* The prefix of names that the whole cluster shares: two releases of one name may be in two namespaces. */}}
@@ -23,7 +78,7 @@
 {{- if eq .Release.Namespace (printf "%s-system" $name) }}
 {{- $name }}
 {{- else }}
-{{- printf "%s-%s" $name .Release.Namespace | trunc 200 | trimSuffix "-" }}
+{{- printf "%s-%s" $name .Release.Namespace }}
 {{- end }}
 {{- end }}
 
@@ -36,21 +91,26 @@
 {{- end }}
 
 {{- define "wechat-token-operator.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "wechat-token-operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "wechat-token-operator.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 control-plane: controller-manager
 {{- end }}
 
 {{- define "wechat-token-operator.labels" -}}
-{{- with .Values.commonLabels }}
-{{- toYaml . }}
-{{ end -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/name: {{ include "wechat-token-operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: wechat-token-operator
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- include "wechat-token-operator.labelsWith" (list . dict) }}
+{{- end }}
+
+{{/* The labels of an object, and more of them, which win: a list of the context and a map. */}}
+{{- define "wechat-token-operator.labelsWith" -}}
+{{- $ := first . }}
+{{- $own := dict
+  "helm.sh/chart" (include "wechat-token-operator.labelValue" (printf "%s-%s" $.Chart.Name $.Chart.Version | replace "+" "_"))
+  "app.kubernetes.io/name" (include "wechat-token-operator.name" $)
+  "app.kubernetes.io/instance" $.Release.Name
+  "app.kubernetes.io/version" (include "wechat-token-operator.labelValue" (toString $.Chart.AppVersion))
+  "app.kubernetes.io/part-of" "wechat-token-operator"
+  "app.kubernetes.io/managed-by" $.Release.Service }}
+{{- include "wechat-token-operator.map" (list $.Values.commonLabels $own (last .)) }}
 {{- end }}
 
 {{- define "wechat-token-operator.image" -}}
@@ -72,56 +132,118 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
+{{/* The Secret with the certificate for the metrics; nothing where none is served. */}}
+{{- define "wechat-token-operator.metricsCertificate" -}}
+{{- with .Values.metrics }}
+{{- if and .enabled .secure }}
+{{- .certificate.secretName }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "wechat-token-operator.args" -}}
-- --leader-elect
-- --metrics-bind-address={{ if .Values.metrics.enabled }}:{{ .Values.metrics.port }}{{ else }}0{{ end }}
-- --health-probe-bind-address=:8081
+{{- $args := list "--leader-elect" (printf "--metrics-bind-address=%s" (ternary (printf ":%d" (int64 .Values.metrics.port)) "0" .Values.metrics.enabled))
+  "--health-probe-bind-address=:8081" }}
 {{- if and .Values.metrics.enabled (not .Values.metrics.secure) }}
-- --metrics-secure=false
+{{- $args = append $args "--metrics-secure=false" }}
+{{- end }}
+{{- if include "wechat-token-operator.metricsCertificate" . }}
+{{- $args = append $args "--metrics-cert-path=/etc/metrics-cert" }}
+{{- $args = append $args (printf "--metrics-cert-name=%s" .Values.metrics.certificate.certName) }}
+{{- $args = append $args (printf "--metrics-cert-key=%s" .Values.metrics.certificate.keyName) }}
 {{- end }}
 {{- with .Values.watch.namespaces }}
-- --namespaces={{ join "," . }}
+{{- $args = append $args (printf "--namespaces=%s" (join "," .)) }}
 {{- end }}
 {{- with .Values.watch.labelSelector }}
-- {{ printf "--watch-label-selector=%s" . | quote }}
+{{- $args = append $args (printf "--watch-label-selector=%s" .) }}
 {{- end }}
 {{- if .Values.requireCredentialsLabel }}
-- --require-credentials-label
+{{- $args = append $args "--require-credentials-label" }}
 {{- end }}
 {{- if .Values.promptDelivery.enabled }}
-- --prompt-delivery
+{{- $args = append $args "--prompt-delivery" }}
 {{- end }}
 {{- with .Values.wechat.endpoints }}
-- --wechat-endpoints={{ join "," . }}
+{{- $args = append $args (printf "--wechat-endpoints=%s" (join "," .)) }}
 {{- end }}
 {{- if include "wechat-token-operator.caConfigMap" . }}
-- --wechat-ca-file=/etc/wechat-ca/{{ .Values.wechat.caBundle.key }}
+{{- $args = append $args (printf "--wechat-ca-file=/etc/wechat-ca/%s" .Values.wechat.caBundle.key) }}
 {{- end }}
-{{- range .Values.extraArgs }}
-- {{ . | quote }}
-{{- end }}
+{{- toYaml (concat $args .Values.extraArgs) }}
 {{- end }}
 
 {{/* A proxy is for WeChat alone: the API server, whose address Kubernetes puts into the environment, is called directly. */}}
 {{- define "wechat-token-operator.env" -}}
+{{- $own := list }}
 {{- with .Values.proxy }}
-{{- if or .httpsProxy .secretName }}
-- name: HTTPS_PROXY
-  {{- if .secretName }}
-  valueFrom:
-    secretKeyRef:
-      name: {{ .secretName }}
-      key: {{ .secretKey }}
-  {{- else }}
-  value: {{ .httpsProxy | quote }}
-  {{- end }}
-- name: NO_PROXY
-  value: {{ prepend .noProxy "$(KUBERNETES_SERVICE_HOST)" | join "," | quote }}
+{{- if .secretName }}
+{{- $own = append $own (dict "name" "HTTPS_PROXY" "valueFrom" (dict "secretKeyRef" (dict "name" .secretName "key" .secretKey))) }}
+{{- else if .httpsProxy }}
+{{- $own = append $own (dict "name" "HTTPS_PROXY" "value" (trim .httpsProxy)) }}
+{{- end }}
+{{- if $own }}
+{{- $own = append $own (dict "name" "NO_PROXY" "value" (prepend .noProxy "$(KUBERNETES_SERVICE_HOST)" | join ",")) }}
 {{- end }}
 {{- end }}
-{{- with .Values.extraEnv }}
-{{ toYaml . }}
+{{- /* Server-side apply refuses a variable that comes twice. */}}
+{{- $env := list }}
+{{- range $own }}
+{{- $name := .name }}
+{{- $given := false }}
+{{- range $.Values.extraEnv }}
+{{- $given = or $given (eq .name $name) }}
 {{- end }}
+{{- if not $given }}
+{{- $env = append $env . }}
+{{- end }}
+{{- end }}
+{{- with concat $env .Values.extraEnv }}
+{{- toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* The port of a URL. */}}
+{{- define "wechat-token-operator.port" -}}
+{{- $url := trim . | lower }}
+{{- $host := regexReplaceAll "[/?#].*$" (regexReplaceAll "^([a-z0-9]+://)?([^/]*@)?" $url "") "" }}
+{{- $scheme := dict "https" "443" "socks5" "1080" "socks5h" "1080" }}
+{{- regexFind ":[0-9]+$" $host | trimPrefix ":" | default (get $scheme (regexFind "^[a-z0-9]+:" $url | trimSuffix ":") | default "80") }}
+{{- end }}
+
+{{/* The ports by which WeChat is reached, each once: those that are given, and those that follow from the proxy or the endpoints. */}}
+{{- define "wechat-token-operator.wechatPorts" -}}
+{{- $ports := list }}
+{{- range .Values.networkPolicy.egress.wechatPorts }}
+{{- $ports = append $ports (int64 .) }}
+{{- end }}
+{{- if .Values.proxy.httpsProxy }}
+{{- $ports = append $ports (include "wechat-token-operator.port" .Values.proxy.httpsProxy | int64) }}
+{{- else if not $ports }}
+{{- range .Values.wechat.endpoints | default (list "https://") }}
+{{- $ports = append $ports (include "wechat-token-operator.port" . | int64) }}
+{{- end }}
+{{- end }}
+{{- toJson (uniq $ports) }}
+{{- end }}
+
+{{/*
+The name of the Lease, or nothing if it cannot be known. The operator makes it from what it serves. A label selector has a normal form,
+which only one of the form key=value certainly has.
+*/}}
+{{- define "wechat-token-operator.leaseName" -}}
+{{- $selector := .Values.watch.labelSelector }}
+{{- $name := printf "wechat-token-operator-%s" (printf "%s\n%s" $selector (.Values.watch.namespaces | sortAlpha | join ",") | sha256sum | trunc 8) }}
+{{- if not (regexMatch "^([A-Za-z0-9./_-]+=[A-Za-z0-9._-]+)?$" $selector) }}
+{{- $name = "" }}
+{{- end }}
+{{- range .Values.extraArgs }}
+{{- if regexMatch "^--?(namespaces|watch-label-selector|leader-election-id)" . }}
+{{- /* A flag that is given twice counts as it is given last, and $(NAME) stands for a variable. */}}
+{{- $name = regexFind "^--?leader-election-id=[a-z0-9.-]+$" . | splitList "=" | last }}
+{{- end }}
+{{- end }}
+{{- $name }}
 {{- end }}
 
 {{/* The rules of the operator's role, as generated from the code. */}}

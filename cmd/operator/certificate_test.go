@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
+	"github.com/onsi/gomega"
+	"k8s.io/client-go/rest"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+)
+
+const metricsHost = "operator.example.com"
+
+// certificatePair returns a self-signed certificate for metricsHost and its key, both as PEM.
+func certificatePair(t *testing.T) (cert, key []byte) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: metricsHost}, DNSNames: []string{metricsHost},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
+}
+
+func writePair(t *testing.T, dir string, cert, key []byte) {
+	t.Helper()
+	for name, text := range map[string][]byte{"tls.crt": cert, "tls.key": key} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestMetricsCertificate reads the metrics of a server with a certificate as a caller who verifies it, before and after the certificate
+// is replaced, and while its files cannot be used.
+func TestMetricsCertificate(t *testing.T) {
+	dir := t.TempDir()
+	var logged []string
+	log := funcr.New(func(_, args string) { logged = append(logged, args) }, funcr.Options{})
+	now := time.Now()
+	c := newCertificate(parse(t, "--metrics-cert-path="+dir), log)
+	c.now = func() time.Time { return now }
+	if len(logged) != 1 || !strings.Contains(logged[0], "--metrics-cert-path") {
+		t.Fatalf("a folder without files is logged as %q", logged)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	options := metricsserver.Options{SecureServing: true, BindAddress: "127.0.0.1:0", TLSOpts: []func(*tls.Config){c.configure}}
+	server, err := metricsserver.NewServer(options, &rest.Config{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Start(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	bound, ok := server.(interface{ GetBindAddr() string })
+	if !ok {
+		t.Fatal("the server does not tell its address")
+	}
+	g := gomega.NewWithT(t)
+	g.Eventually(bound.GetBindAddr, "10s").ShouldNot(gomega.BeEmpty())
+	get := func(ca []byte) error {
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM(ca)
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: metricsHost}, DisableKeepAlives: true}
+		res, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Get("https://" + bound.GetBindAddr() + "/metrics")
+		if err != nil {
+			return err
+		}
+		return res.Body.Close()
+	}
+	first, firstKey := certificatePair(t)
+	if err := get(first); err == nil {
+		t.Fatal("the server has a certificate of its own making")
+	}
+	step := func(what string, cert, key []byte, good ...[]byte) {
+		t.Helper()
+		writePair(t, dir, cert, key)
+		c.mu.Lock() // a handshake reads it under the lock
+		now = now.Add(certificateAge + time.Second)
+		c.mu.Unlock()
+		for i, ca := range [][]byte{first, cert} {
+			err := get(ca)
+			if want := len(good) > i && good[i] != nil; (err == nil) != want {
+				t.Errorf("%s: caller %d got %v", what, i, err)
+			}
+		}
+	}
+	second, secondKey := certificatePair(t)
+	step("the first", first, firstKey, first, first)
+	step("half written", second, firstKey, first, nil)
+	step("no certificate", []byte("nonsense"), firstKey, first, nil)
+	step("the second", second, secondKey, nil, second)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if text := fmt.Sprint(logged); len(logged) != 3 || strings.Contains(text, "PRIVATE") {
+		t.Errorf("logged %d lines: %s", len(logged), text)
+	}
+}
+
+func TestNoMetricsCertificate(t *testing.T) {
+	if c := newCertificate(parse(t), logr.Discard()); c != nil {
+		t.Error("there is a certificate without a flag")
+	}
+}
