@@ -82,7 +82,7 @@ func TestNamespaceThatCannotBeRead(t *testing.T) {
 		}
 	}
 	metrics := func() string {
-		res, err := http.Get("http://" + address + "/metrics") //nolint:noctx // on this machine
+		res, err := (&http.Client{Timeout: 5 * time.Second}).Get("http://" + address + "/metrics")
 		if err != nil {
 			return err.Error()
 		}

@@ -153,11 +153,8 @@ func (o *options) complete() error {
 	if !isLoopback(o.pprofBindAddress) {
 		return fmt.Errorf("--pprof-bind-address: %q is not a loopback address; use 127.0.0.1:6060 and kubectl port-forward", o.pprofBindAddress)
 	}
-	if problems := validation.IsDNS1123Subdomain(o.leaderElectionID); o.leaderElectionID != "" && len(problems) > 0 {
-		return fmt.Errorf("--leader-election-id: %q is not a valid name of a Lease: %s", o.leaderElectionID, problems[0])
-	}
-	if problems := validation.IsDNS1123Label(o.leaderElectionNamespace); o.leaderElectionNamespace != "" && len(problems) > 0 {
-		return fmt.Errorf("--leader-election-namespace: %q is not a valid name of a namespace: %s", o.leaderElectionNamespace, problems[0])
+	if err := o.checkLease(); err != nil {
+		return err
 	}
 	if o.metricsCertPath != "" && !o.metricsSecure {
 		return errors.New("--metrics-cert-path: --metrics-secure=false serves no certificate")
@@ -167,6 +164,17 @@ func (o *options) complete() error {
 	}
 	if o.leaderElectionID == "" {
 		o.leaderElectionID = o.defaultLeaderElectionID()
+	}
+	return nil
+}
+
+// checkLease validates what names the Lease.
+func (o *options) checkLease() error {
+	if problems := validation.IsDNS1123Subdomain(o.leaderElectionID); o.leaderElectionID != "" && len(problems) > 0 {
+		return fmt.Errorf("--leader-election-id: %q is not a valid name of a Lease: %s", o.leaderElectionID, problems[0])
+	}
+	if problems := validation.IsDNS1123Label(o.leaderElectionNamespace); o.leaderElectionNamespace != "" && len(problems) > 0 {
+		return fmt.Errorf("--leader-election-namespace: %q is not a valid name of a namespace: %s", o.leaderElectionNamespace, problems[0])
 	}
 	return nil
 }

@@ -37,8 +37,7 @@ func (p *pass) apply(ctx context.Context, o report.Observation, d refresh.Decisi
 		s.accepted = s.credentials.version
 	}
 	p.applyProgress(o, d, e)
-	written := d.Action == refresh.Write && e.Wrote != nil && e.Failed == nil
-	if last := s.failure; last != nil && (e.Accepted || e.FailureOver || written && last.OfWrite) {
+	if last := s.failure; isOver(last, d, e) {
 		if mark := o.Record.Mint; last.Answered(mark.StartedAt) {
 			s.intent = s.intent.NotMinted(mark) // without the failure, the mark would look like that of a lost mint
 		}
@@ -54,6 +53,12 @@ func (p *pass) apply(ctx context.Context, o report.Observation, d refresh.Decisi
 	if e.ForeignFetch {
 		p.Recorder.ForeignFetch(p.resource.UID)
 	}
+}
+
+// isOver reports whether a step ended the last failure, nil for none.
+func isOver(last *report.Failure, d refresh.Decision, e report.Effect) bool {
+	written := d.Action == refresh.Write && e.Wrote != nil && e.Failed == nil
+	return last != nil && (e.Accepted || e.FailureOver || written && last.OfWrite)
 }
 
 // applyProgress records how far requests have come.

@@ -45,7 +45,7 @@ func (p *observer) observeCredentials(ctx context.Context, o *report.Observation
 		o.CredentialsSecret.Version, o.CredentialsSecret.Accepted = c.version, p.state.accepted
 		return nil
 	}
-	ref, status := p.resource.Spec.CredentialsSecretRef, &p.resource.Status
+	ref := p.resource.Spec.CredentialsSecretRef
 	meta, err := p.cachedMetadata(ctx, types.NamespacedName{Namespace: p.resource.Namespace, Name: ref.Name})
 	if err != nil {
 		return err
@@ -54,16 +54,14 @@ func (p *observer) observeCredentials(ctx context.Context, o *report.Observation
 	if meta != nil {
 		cached = versionOf(meta)
 	}
-	acceptedBefore := c.version == "" && cached == p.state.accepted && status.ObservedGeneration == p.resource.Generation
 	switch {
-	case cached == "" && c.problem != "" && c.generation == p.resource.Generation &&
-		p.WeChat.Now().Before(refresh.EarliestNext(c.readAt, readRefusedAfter, p.WeChat.Now())):
+	case cached == "" && c.isRefused(p.resource.Generation, p.WeChat.Now()):
 		// An event comes when the Secret is made, and whoever wakes this resource again and again shall not cause a read each time.
 	case cached == "":
 		err = p.readCredentials(ctx) // the cache is behind, or does not know the Secret, because it holds Opaque ones alone
 	case c.serves(cached, ref.Key, p.resource.Spec.AppID):
 		p.joinAccount() // the mode may be another one
-	case acceptedBefore && !p.accountIsKnown():
+	case p.acceptedBefore(cached) && !p.accountIsKnown():
 		o.CredentialsSecret.Version, o.CredentialsSecret.Accepted = cached, p.state.accepted
 		return nil
 	default:
@@ -80,6 +78,16 @@ func (p *observer) observeCredentials(ctx context.Context, o *report.Observation
 	o.CredentialsSecret.Problem, o.CredentialsSecret.Message = c.problem, c.message
 	o.Credentials.Missing, o.Credentials.Malformed = c.problem != "", c.problem == v1alpha1.ReasonCredentialsMalformed
 	return nil
+}
+
+// acceptedBefore reports whether another process had a token issued with this version of the credentials, for this generation of the spec.
+func (p *observer) acceptedBefore(version string) bool {
+	return p.state.credentials.version == "" && version == p.state.accepted && p.resource.Status.ObservedGeneration == p.resource.Generation
+}
+
+// isRefused reports whether the credentials were read for this generation of the spec a short while ago, and could not be used.
+func (c credentials) isRefused(generation int64, now time.Time) bool {
+	return c.problem != "" && c.generation == generation && now.Before(refresh.EarliestNext(c.readAt, readRefusedAfter, now))
 }
 
 // serves reports whether the credentials were read from this version of the Secret, for this key and appid.

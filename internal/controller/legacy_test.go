@@ -317,7 +317,7 @@ func TestFetcherInDeletion(t *testing.T) {
 	w.createToken("younger", legacy)
 	w.eventuallyReady("younger")
 	w.update("fetcher", func(t *v1alpha1.WeChatAppToken) { t.Finalizers = []string{"example.com/stays"} })
-	w.must(w.Client.Delete(w.Context(), w.token("fetcher")))
+	w.must(w.Delete(w.Context(), w.token("fetcher")))
 	w.advance(2*time.Hour - time.Minute)
 	w.eventuallyAnother("younger", value)
 	w.update("fetcher", func(t *v1alpha1.WeChatAppToken) { t.Finalizers = nil })

@@ -91,18 +91,42 @@ func (p *observer) observeTarget(ctx context.Context, o *report.Observation, kno
 // judge finds out what the data of the target is, and counts somebody else's change that has to be undone. There is no snapshot if the
 // data is known already, or gives way whatever it is.
 func (p *observer) judge(o *report.Observation, k target.Knowledge, snapshot *target.Snapshot) target.Knowledge {
-	now, synced := p.WeChat.Clock()
-	status, claim := p.resource.Status.Token, o.Ownership.Claim
-	if claim == target.TakeOver {
+	status := p.resource.Status.Token
+	if o.Ownership.Claim == target.TakeOver {
 		status = nil
 	}
 	last := k.Verdict
+	k = p.judgeData(o, k, snapshot, status)
+	v := k.Verdict
+	if v.Refused != "" && v.ResourceVersion == o.Secret.ResourceVersion {
+		o.Ownership = target.Ownership{Claim: target.Conflict, Message: v.Refused}
+	}
+	if o.Holding = v.Holding; !o.Ownership.Writable() || o.Ownership.Claim == target.Adopt {
+		return k
+	}
+	o.Stored = k.Stored(status, o.Record)
+	if o.Target.Outdated = o.Stored.Fingerprint != "" && !target.Incomplete(o.Secret) && p.outdated(o); !o.Target.Outdated {
+		k.Verdict.Generation = p.resource.Generation
+	}
+	judgedBefore := last.UID == v.UID && last.ResourceVersion == v.ResourceVersion // nobody changed it since
+	if snapshot != nil && !judgedBefore && (v.Holding == target.HoldsOther || k.ForeignTokenWritten() || o.Target.Outdated) {
+		k.Repairs = k.Repairs.Noted(p.WeChat.Now())
+	}
+	return k
+}
+
+// judgeData finds out what the data of the target is. The status is nil if it is not about the target.
+func (p *observer) judgeData(
+	o *report.Observation, k target.Knowledge, snapshot *target.Snapshot, status *v1alpha1.TokenStatus,
+) target.Knowledge {
+	now, synced := p.WeChat.Clock()
+	claim := o.Ownership.Claim
 	switch {
 	case claim == target.Adopt:
 		if snapshot != nil {
 			k.Verdict = target.Verdict{UID: o.Secret.UID, ResourceVersion: o.Secret.ResourceVersion, Refused: snapshot.Refusal()}
 		}
-	case snapshot == nil && last.ResourceVersion == "":
+	case snapshot == nil && k.Verdict.ResourceVersion == "":
 		k = k.Wrote(o.Secret, false) // by what the status says
 	case snapshot != nil && synced:
 		k = k.Judged(*snapshot, p.resource.Spec.Target.AccessTokenKey, status, now)
@@ -114,21 +138,6 @@ func (p *observer) judge(o *report.Observation, k target.Knowledge, snapshot *ta
 	}
 	if synced {
 		k = k.Dated(now)
-	}
-	v := k.Verdict
-	if v.Refused != "" && v.ResourceVersion == o.Secret.ResourceVersion {
-		o.Ownership = target.Ownership{Claim: target.Conflict, Message: v.Refused}
-	}
-	if o.Holding = v.Holding; !o.Ownership.Writable() || claim == target.Adopt {
-		return k
-	}
-	o.Stored = k.Stored(status, o.Record)
-	if o.Target.Outdated = o.Stored.Fingerprint != "" && !target.Incomplete(o.Secret) && p.outdated(o); !o.Target.Outdated {
-		k.Verdict.Generation = p.resource.Generation
-	}
-	judgedBefore := last.UID == v.UID && last.ResourceVersion == v.ResourceVersion // nobody changed it since
-	if snapshot != nil && !judgedBefore && (v.Holding == target.HoldsOther || k.ForeignTokenWritten() || o.Target.Outdated) {
-		k.Repairs = k.Repairs.Noted(now)
 	}
 	return k
 }

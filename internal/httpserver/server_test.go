@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -35,28 +36,30 @@ func start(t *testing.T, config *tls.Config) string {
 	go func() { ended <- server.Serve(l) }()
 	t.Cleanup(func() {
 		_ = server.Close()
-		<-ended
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
 	})
 	return l.Addr().String()
 }
 
-// get asks for the page on a connection of its own, from an address of this machine.
-func get(ctx context.Context, from, address string, edit func(*http.Request)) (*http.Response, error) {
+// get asks for the page on a connection of its own, from an address of this machine. It returns the status.
+func get(ctx context.Context, from, address string, edit func(*http.Request)) (int, error) {
 	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
 	transport := &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}
 	defer transport.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/", nil)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	if edit != nil {
 		edit(req)
 	}
 	res, err := transport.RoundTrip(req)
-	if err == nil {
-		_ = res.Body.Close()
+	if err != nil {
+		return 0, err
 	}
-	return res, err
+	return res.StatusCode, res.Body.Close()
 }
 
 // A client that holds as many connections open as it can keeps nobody out but itself.
@@ -75,17 +78,17 @@ func TestHeldConnections(t *testing.T) {
 		held = append(held, c)
 	}
 	for range 20 {
-		res, err := get(t.Context(), "127.0.0.2", address, nil)
-		if err != nil || res.StatusCode != http.StatusOK {
-			t.Fatalf("another client is kept out: %v", err)
+		status, err := get(t.Context(), "127.0.0.2", address, nil)
+		if err != nil || status != http.StatusOK {
+			t.Fatalf("another client is kept out: %d %v", status, err)
 		}
 	}
 	// The latest are open still, and the oldest are not.
 	if _, err := io.WriteString(held[len(held)-1], "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"); err != nil {
 		t.Error(err)
 	}
-	if res, err := http.ReadResponse(bufio.NewReader(held[len(held)-1]), nil); err != nil || res.StatusCode != http.StatusOK {
-		t.Errorf("the last connection was closed: %v", err)
+	if line, err := bufio.NewReader(held[len(held)-1]).ReadString('\n'); err != nil || !strings.Contains(line, "200 OK") {
+		t.Errorf("the last connection was closed: %q %v", line, err)
 	}
 	_ = held[0].SetReadDeadline(time.Now().Add(10 * time.Second))
 	if _, err := io.ReadAll(held[0]); err != nil && strings.Contains(err.Error(), "timeout") {
@@ -96,14 +99,16 @@ func TestHeldConnections(t *testing.T) {
 func TestHeaders(t *testing.T) {
 	address := start(t, nil)
 	for size, want := range map[int]int{16 << 10: http.StatusOK, 40 << 10: http.StatusRequestHeaderFieldsTooLarge} {
-		res, err := get(t.Context(), "127.0.0.1", address, func(r *http.Request) { r.Header.Set("X-Long", strings.Repeat("x", size)) })
-		if err != nil || res.StatusCode != want {
-			t.Errorf("%d bytes of headers: %v %v, want %d", size, res, err, want)
+		status, err := get(t.Context(), "127.0.0.1", address, func(r *http.Request) { r.Header.Set("X-Long", strings.Repeat("x", size)) })
+		if err != nil || status != want {
+			t.Errorf("%d bytes of headers: %d %v, want %d", size, status, err, want)
 		}
 	}
-	res, err := get(t.Context(), "127.0.0.1", address, func(r *http.Request) { r.Body = io.NopCloser(strings.NewReader(strings.Repeat("x", 1<<20))) })
-	if err == nil && res.StatusCode != http.StatusRequestEntityTooLarge {
-		t.Errorf("a body of 1 MiB: %d", res.StatusCode)
+	status, err := get(t.Context(), "127.0.0.1", address, func(r *http.Request) {
+		r.Body = io.NopCloser(strings.NewReader(strings.Repeat("x", 1<<20)))
+	})
+	if err == nil && status != http.StatusRequestEntityTooLarge { // or the connection is cut before the answer is read
+		t.Errorf("a body of 1 MiB: %d", status)
 	}
 }
 

@@ -94,7 +94,8 @@ func (p Progress) After(outcomes []Outcome) Progress {
 
 // Current returns the progress without a revoke that is not asked for any more, and without forced calls that count no more.
 func (p Progress) Current(resource *v1alpha1.WeChatAppToken, now time.Time) Progress {
-	if r := p.Revocation; r != nil && (!p.Wants(resource, refresh.RequestRevoke) || r.Value != request.Value(resource, refresh.RequestRevoke)) {
+	wanted := p.Wants(resource, refresh.RequestRevoke)
+	if r := p.Revocation; r != nil && (!wanted || r.Value != request.Value(resource, refresh.RequestRevoke)) {
 		p.Revocation = nil
 	}
 	p.Forced = refresh.WithinDay(p.Forced, now)

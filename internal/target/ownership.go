@@ -120,7 +120,8 @@ func conflict(format string, args ...any) Ownership {
 }
 
 func annotatedOwner(existing *metav1.PartialObjectMetadata) owned {
-	return owned{types.UID(valueOf(existing.Annotations, v1alpha1.AnnotationOwnerUID)), valueOf(existing.Annotations, v1alpha1.AnnotationOwnerName)}
+	all := existing.Annotations
+	return owned{types.UID(valueOf(all, v1alpha1.AnnotationOwnerUID)), valueOf(all, v1alpha1.AnnotationOwnerName)}
 }
 
 // referencedOwner is the WeChatAppToken in the owner references; zero without one.

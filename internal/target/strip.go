@@ -127,7 +127,8 @@ func (s *Stripper) keepOthers(name string, in, out *metav1.PartialObjectMetadata
 
 // isOther reports whether a label or annotation may have been set by a spec. kubectl's copy of a Secret may contain its data.
 func isOther(key string) bool {
-	return key == v1alpha1.AnnotationAppliedMetadata || !strings.HasPrefix(key, v1alpha1.AnnotationPrefix) && key != corev1.LastAppliedConfigAnnotation
+	theirs := !strings.HasPrefix(key, v1alpha1.AnnotationPrefix) && key != corev1.LastAppliedConfigAnnotation
+	return theirs || key == v1alpha1.AnnotationAppliedMetadata
 }
 
 func put(to *map[string]string, key, v string) {
