@@ -96,7 +96,7 @@ func explain(err error, doing string) error {
 	)
 	switch {
 	case isAuthProvider(err):
-		p.next = "kubectl config view --minify shows the user of this context. Its auth-provider has to be replaced by a credential plugin (exec)."
+		p.next = "kubectl config view --minify shows the user of this context. Replace its auth-provider by a credential plugin (exec)."
 	case missingKind(err):
 		p.what = fmt.Sprintf("could not %s: this cluster does not know the kind WeChatAppToken", doing)
 		p.next = "Install the operator with its CRD, or choose another cluster with --context."
