@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -94,6 +95,8 @@ func explain(err error, doing string) error {
 		address *url.Error
 	)
 	switch {
+	case isAuthProvider(err):
+		p.next = "kubectl config view --minify shows the user of this context. Replace its auth-provider by a credential plugin (exec)."
 	case missingKind(err):
 		p.what = fmt.Sprintf("could not %s: this cluster does not know the kind WeChatAppToken", doing)
 		p.next = "Install the operator with its CRD, or choose another cluster with --context."
@@ -108,6 +111,12 @@ func explain(err error, doing string) error {
 		p.next = "Is the cluster up, and is it the right one? kubectl config current-context shows it; --context chooses another."
 	}
 	return p
+}
+
+// isAuthProvider reports whether the kubeconfig's user has an auth-provider that client-go does not have, or no longer.
+func isAuthProvider(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "no Auth Provider found") || strings.Contains(text, "auth plugin has been removed")
 }
 
 // missingKind reports whether the API server does not know the kind. Its answer is then "not found" too, but without the details that

@@ -56,14 +56,24 @@ func relative(t, now time.Time) string {
 // age formats the time since t as kubectl's column AGE does.
 func age(t, now time.Time) string { return duration.HumanDuration(now.Sub(t)) }
 
-// clean removes control characters and terminal escapes from a text that comes from the cluster.
+// clean removes from a text of the cluster what a terminal would not show but obey: control characters, escape sequences and marks that
+// change the direction of writing.
 func clean(text string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
+		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r
 	}, printers.EscapeTerminal(text))
+}
+
+// cleanLines returns the lines of a text, each of them clean.
+func cleanLines(text string) []string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = clean(lines[i])
+	}
+	return lines
 }
 
 // sentence returns the text with a capital letter at its beginning and a full stop at its end.

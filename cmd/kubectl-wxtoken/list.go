@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	setting "github.com/wechat-token-operator/wechat-token-operator/internal/plain"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 )
 
@@ -98,14 +99,14 @@ func (o *listOptions) templated() bool {
 func (o *listOptions) options() ([]client.ListOption, error) {
 	var out []client.ListOption
 	if o.selector != "" {
-		s, err := labels.Parse(o.selector)
+		s, err := labels.Parse(setting.Trim(o.selector))
 		if err != nil {
 			return nil, usage("--selector: %v", err)
 		}
 		out = append(out, client.MatchingLabelsSelector{Selector: s})
 	}
 	if o.fieldSelector != "" {
-		s, err := fields.ParseSelector(o.fieldSelector)
+		s, err := fields.ParseSelector(setting.Trim(o.fieldSelector))
 		if err != nil {
 			return nil, usage("--field-selector: %v", err)
 		}

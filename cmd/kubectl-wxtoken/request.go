@@ -118,7 +118,7 @@ func (a *app) request(ctx context.Context, kind refresh.RequestKind, args []stri
 			errs = append(errs, err)
 			continue
 		}
-		fmt.Fprintf(a.Out, "%s: %s\n", p.before.Name, a.paint.in(green, text))
+		fmt.Fprintf(a.Out, "%s: %s\n", p.before.Name, a.paint.in(green, clean(text)))
 	}
 	return joinErrors(errs)
 }
@@ -181,7 +181,7 @@ func (a *app) await(ctx context.Context, c *cluster, p *pending, timeout time.Du
 		}
 		if !told && time.Since(started) > silentAfter && err == nil {
 			told = true
-			fmt.Fprintf(a.Out, "%s: waiting: %s\n", last.Name, a.paint.in(yellow, last.whyNot(p.kind)))
+			fmt.Fprintf(a.Out, "%s: waiting: %s\n", last.Name, a.paint.in(yellow, clean(last.whyNot(p.kind))))
 		}
 		if !pause(ctx, pollEvery) {
 			return "", a.gaveUp(ctx, p, last, timeout)

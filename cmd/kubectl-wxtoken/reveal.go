@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
@@ -56,6 +57,11 @@ func (a *app) reveal(ctx context.Context, arg string, yes bool) error {
 	tok := token.NewValue(string(secret.Data[t.Spec.Target.AccessTokenKey]))
 	if tok.IsZero() {
 		return failed(more, "there is no token: Secret %q has no key %q", t.TargetName(), t.Spec.Target.AccessTokenKey)
+	}
+	// Whoever may write the Secret could send escape sequences to the terminal.
+	if strings.ContainsFunc(tok.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return failed(fmt.Sprintf("kubectl wxtoken check %s -n %s makes the operator repair it.", name, t.Namespace),
+			"the value in Secret %q was not printed: it has characters that no token has", t.TargetName())
 	}
 	k := t.Status.Token
 	switch left, has := l.left(); {

@@ -169,16 +169,16 @@ type revocation struct {
 // say prints a line that stays.
 func (r *revocation) say(c color, format string, args ...any) {
 	r.wipe()
-	fmt.Fprintf(r.Out, "%6.1f s  %s\n", time.Since(r.started).Seconds(), r.paint.in(c, fmt.Sprintf(format, args...)))
+	fmt.Fprintf(r.Out, "%6.1f s  %s\n", time.Since(r.started).Seconds(), r.paint.in(c, clean(fmt.Sprintf(format, args...))))
 }
 
-// tick prints a line that the next one replaces. It prints nothing if the output is no terminal.
+// tick prints a line that the next one replaces. It prints nothing if the output does not understand escape sequences.
 func (r *revocation) tick(format string, args ...any) {
-	if !printers.IsTerminal(r.Out) {
+	if !r.escapes {
 		return
 	}
 	r.wipe()
-	fmt.Fprintf(r.Out, "%6.1f s  %s", time.Since(r.started).Seconds(), r.paint.in(dim, fmt.Sprintf(format, args...)))
+	fmt.Fprintf(r.Out, "%6.1f s  %s", time.Since(r.started).Seconds(), r.paint.in(dim, clean(fmt.Sprintf(format, args...))))
 	r.live = true
 }
 

@@ -13,7 +13,8 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
-	"k8s.io/cli-runtime/pkg/printers"
+
+	setting "github.com/wechat-token-operator/wechat-token-operator/internal/plain"
 )
 
 // terminal is everything that a command uses besides the cluster. Tests replace it.
@@ -22,6 +23,8 @@ type terminal struct {
 
 	now    func() time.Time
 	getenv func(string) string
+	// knowsEscapes reports whether a writer is a terminal that understands escape sequences. If it is nil, none is.
+	knowsEscapes func(io.Writer) bool
 }
 
 // app is one run of the plugin.
@@ -29,14 +32,21 @@ type app struct {
 	terminal
 
 	flags *genericclioptions.ConfigFlags
-	// paint colours the text that goes to Out.
-	paint palette
+	// escapes reports whether Out understands escape sequences, and paint colours the text that goes there.
+	escapes bool
+	paint   palette
+}
+
+func newApp(t terminal) *app {
+	a := &app{terminal: t, flags: genericclioptions.NewConfigFlags(true)}
+	a.escapes = t.knowsEscapes != nil && t.knowsEscapes(t.Out) && setting.Trim(t.getenv("TERM")) != "dumb"
+	a.paint = palette{on: a.escapes && t.getenv("NO_COLOR") == ""}
+	return a
 }
 
 // run carries out a command line and returns the exit code.
 func run(ctx context.Context, t terminal, args []string) int {
-	a := &app{terminal: t, flags: genericclioptions.NewConfigFlags(true)}
-	a.paint = palette{on: printers.IsTerminal(t.Out) && t.getenv("NO_COLOR") == "" && t.getenv("TERM") != "dumb"}
+	a := newApp(t)
 	root := a.command() //nolint:contextcheck // each command gets the context when it runs
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -54,8 +64,7 @@ func bareInterrupt(err error) bool {
 }
 
 func printError(w io.Writer, err error) {
-	text := printers.EscapeTerminal(strings.ReplaceAll(err.Error(), "\n", "\n  "))
-	fmt.Fprintln(w, "error: "+text)
+	fmt.Fprintln(w, "error: "+strings.Join(cleanLines(err.Error()), "\n  "))
 }
 
 const rootHelp = `Look after WeChatAppTokens, each of which keeps a Secret supplied with a WeChat access token.
@@ -76,6 +85,8 @@ func (a *app) command() *cobra.Command {
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl wxtoken"},
 		Args:          unknownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+
+		PersistentPreRun: a.trimArguments,
 	}
 	root.SuggestionsMinimumDistance = 2
 	root.SetIn(a.In)
@@ -104,6 +115,22 @@ func (a *app) command() *cobra.Command {
 	a.completeFlags(root)
 	root.SetUsageTemplate(usageTemplate)
 	return root
+}
+
+// trimArguments trims the arguments and the values of kubectl's own flags, which may come from a file with a newline at its end.
+func (a *app) trimArguments(_ *cobra.Command, args []string) {
+	for i := range args {
+		args[i] = setting.Trim(args[i])
+	}
+	f := a.flags
+	for _, value := range []*string{
+		f.KubeConfig, f.CacheDir, f.ClusterName, f.AuthInfoName, f.Context, f.Namespace, f.APIServer, f.TLSServerName, f.CertFile, f.KeyFile,
+		f.CAFile, f.BearerToken, f.Impersonate, f.ImpersonateUID, f.Username, f.Timeout,
+	} {
+		if value != nil {
+			*value = setting.Trim(*value)
+		}
+	}
 }
 
 const (

@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/cli-runtime/pkg/printers"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -135,7 +134,7 @@ func printTable(w io.Writer, t *table, p palette) {
 func (s *story) facts() *table {
 	t := &table{}
 	add := func(key, format string, args ...any) {
-		t.add(cell{key, dim}, cell{text: printers.EscapeTerminal(fmt.Sprintf(format, args...))})
+		t.add(cell{key, dim}, cell{text: fmt.Sprintf(format, args...)})
 	}
 	add("appid", "%s, %s mode, checked every %s", s.Spec.AppID, s.Spec.Mode, short(s.Spec.CheckInterval.Duration))
 	add("credentials", "Secret %s, key %s", s.Spec.CredentialsSecretRef.Name, s.Spec.CredentialsSecretRef.Key)

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -63,4 +65,19 @@ func TestReveal(t *testing.T) {
 	w.must(w.Client.Status().Patch(w.Context(), shop, client.MergeFrom(base)))
 	r = w.wxtoken("reveal", "shop", "--yes")
 	w.wants(result{code: r.code, err: r.err}, exitOK, "not the token that the operator wrote")
+
+	// Whoever may write the Secret must not reach the terminal of whoever reads it.
+	w.createTokenOnly("planted")
+	for _, value := range []string{"a\x1b[2Jb", "a\u009b31mb", "a\nb", "a b", "a\rb", "a\u202eb", "令牌", "a\xffb", "a\x00", " "} {
+		secret := &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "planted-token"}, Data: map[string][]byte{"access_token": []byte(value)},
+		}
+		w.must(w.Create(w.Context(), secret))
+		r := w.wxtoken("reveal", "planted", "--yes")
+		w.wants(r, exitFailed, "characters that no token has", "kubectl wxtoken check planted -n "+w.namespace)
+		if r.out != "" {
+			t.Errorf("%q: %q is printed", value, r.out)
+		}
+		w.must(w.Delete(w.Context(), secret))
+	}
 }

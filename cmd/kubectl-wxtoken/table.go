@@ -25,7 +25,13 @@ type table struct {
 	least []int
 }
 
-func (t *table) add(cells ...cell) { t.rows = append(t.rows, cells) }
+// add appends a row. Whatever its texts come from, they are clean afterwards.
+func (t *table) add(cells ...cell) {
+	for i := range cells {
+		cells[i].text = clean(cells[i].text)
+	}
+	t.rows = append(t.rows, cells)
+}
 
 // lines returns the lines of the table, with the header first if there is one.
 func (t *table) lines(p palette) []string {

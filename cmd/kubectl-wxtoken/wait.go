@@ -88,7 +88,7 @@ func (a *app) waitedEnough(l look) (done bool, err error) {
 	switch {
 	case current && l.isReady() && has && left > 0:
 		text := fmt.Sprintf("Secret %s holds a token that is valid for %s", l.TargetName(), countdown(left))
-		fmt.Fprintf(a.Out, "%s: %s\n", l.Name, a.paint.in(green, text))
+		fmt.Fprintf(a.Out, "%s: %s\n", l.Name, a.paint.in(green, clean(text)))
 		return true, nil
 	case l.state() == stateDeleting:
 		return true, bad("Create it anew if you need it.", "%s is being deleted", l.Name)

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -111,7 +112,7 @@ func (o *listOptions) follow(
 	if err != nil {
 		return err
 	}
-	if printer == nil && printers.IsTerminal(o.app.Out) {
+	if printer == nil && o.app.escapes {
 		return newScreen(o).run(updates)
 	}
 	return o.stream(updates, printer)
@@ -142,7 +143,7 @@ func (o *listOptions) stream(updates <-chan news, printer printers.ResourcePrint
 	}
 	for n := range updates {
 		if n.err != nil {
-			fmt.Fprintf(o.app.ErrOut, "%v\nTrying again.\n", n.err)
+			fmt.Fprintf(o.app.ErrOut, "%s\nTrying again.\n", strings.Join(cleanLines(n.err.Error()), "\n"))
 		}
 		sortTokens(n.all)
 		for i := range n.all {

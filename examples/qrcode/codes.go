@@ -11,7 +11,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 )
 
 // codes makes Mini Program codes with WeChat's getwxacodeunlimit.
@@ -21,8 +20,8 @@ type codes struct {
 	client *http.Client
 }
 
-// maxPicture is far above what WeChat answers.
-const maxPicture = 4 << 20
+// maxPicture is the size of the largest picture in bytes. WeChat's have a few hundred KiB at most.
+const maxPicture = 1 << 20
 
 // refusal is what WeChat answers instead of a picture.
 type refusal struct {
@@ -71,12 +70,16 @@ func (c *codes) ask(ctx context.Context, t token, scene string) (content []byte,
 		return nil, "", withoutURL(err)
 	}
 	defer res.Body.Close() //nolint:errcheck // it was only read
-	content, err = io.ReadAll(io.LimitReader(res.Body, maxPicture))
-	if err != nil {
+	content, err = io.ReadAll(io.LimitReader(res.Body, maxPicture+1))
+	switch {
+	case err != nil:
 		return nil, "", err
+	case len(content) > maxPicture:
+		return nil, "", fmt.Errorf("WeChat's answer is larger than %d bytes", maxPicture)
 	}
+	// Only these: other kinds of pictures, such as SVG, can run a script in the browser.
 	kind = res.Header.Get("Content-Type")
-	if res.StatusCode == http.StatusOK && strings.HasPrefix(kind, "image/") {
+	if res.StatusCode == http.StatusOK && (kind == "image/png" || kind == "image/jpeg") {
 		return content, kind, nil
 	}
 	// Errors come with HTTP 200 too, as JSON.

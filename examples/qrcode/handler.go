@@ -26,7 +26,7 @@ func newHandler(c *codes, log *slog.Logger) http.Handler {
 	page := template.Must(template.New("page").Parse(pageHTML))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
-		scene := r.FormValue("scene")
+		scene := r.URL.Query().Get("scene")
 		if scene == "" {
 			scene = defaultScene
 		}
@@ -36,18 +36,34 @@ func newHandler(c *codes, log *slog.Logger) http.Handler {
 			log.Warn("writing the page", "error", err)
 		}
 	})
-	mux.HandleFunc("GET /code", func(w http.ResponseWriter, r *http.Request) { serveCode(w, r, c, log) })
+	turns := make(chan struct{}, maxPictures)
+	mux.HandleFunc("GET /code", func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case turns <- struct{}{}:
+			defer func() { <-turns }()
+			serveCode(w, r, c, log)
+		case <-time.After(maxWait):
+			w.Header().Set("Retry-After", "10")
+			http.Error(w, "too many codes are being made", http.StatusServiceUnavailable)
+		case <-r.Context().Done():
+		}
+	})
 	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if t, err := c.volume.token(); err != nil || time.Now().After(t.expiresAt) {
 			http.Error(w, "there is no token that is valid", http.StatusServiceUnavailable)
 		}
 	})
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Browsers must not guess that an answer is something else than its Content-Type says.
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		mux.ServeHTTP(w, r)
+	})
 }
 
 func serveCode(w http.ResponseWriter, r *http.Request, c *codes, log *slog.Logger) {
-	scene := r.FormValue("scene")
+	// Not FormValue, which would read a form of 32 MiB from the body.
+	scene := r.URL.Query().Get("scene")
 	if !validScene.MatchString(scene) {
 		http.Error(w, "scene must be 1 to 32 letters, digits or !#$&'()*+,/:;=?@-._~", http.StatusBadRequest)
 		return

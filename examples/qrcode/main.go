@@ -74,13 +74,10 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{
-		Handler:           newHandler(&codes{options: o, volume: volume, client: client}, log),
-		ReadHeaderTimeout: 10 * time.Second,
-	}
+	server := newServer(newHandler(&codes{options: o, volume: volume, client: client}, log))
 	ended := make(chan error, 2)
 	go func() { ended <- volume.follow(ctx, log) }()
-	go func() { ended <- server.Serve(listener) }()
+	go func() { ended <- server.Serve(limit(listener, maxConnections)) }()
 	select {
 	case <-ctx.Done():
 	case err = <-ended:
@@ -94,6 +91,7 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 // newClient has a deadline and follows no redirect, because the URL holds the token.
 func newClient(o options) (*http.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert,forbidigo // its own copy
+	transport.MaxResponseHeaderBytes = 64 << 10
 	if o.caFile != "" {
 		pem, err := os.ReadFile(o.caFile)
 		if err != nil {

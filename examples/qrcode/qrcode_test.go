@@ -87,7 +87,9 @@ func newFixture(t *testing.T) *fixture {
 			t.Error(err)
 		}
 	})
-	server := httptest.NewServer(newHandler(c, log))
+	server := httptest.NewUnstartedServer(nil)
+	server.Config = newServer(newHandler(c, log))
+	server.Start()
 	t.Cleanup(server.Close)
 	f.url = server.URL
 	return f

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/internal/plain"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
@@ -43,6 +44,9 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		if id == "" || secret == "" {
 			return errors.New("must be ID:SECRET")
 		}
+		if hidden := plain.Hidden(value); hidden != "" {
+			return fmt.Errorf("has %s", hidden)
+		}
 		o.apps = append(o.apps, wechattest.App{ID: id, Secret: secret})
 		return nil
 	})
@@ -51,11 +55,20 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		"let a Legacy token live out its five minutes when a second mint follows; else it dies at once")
 	flags.BoolVar(&anywhere, "allow-non-loopback", false, "let --addr be reached from other machines")
 	flags.BoolVar(&o.verbose, "verbose", false, "log each call, without tokens and AppSecrets")
-	if err := flags.Parse(args); err != nil {
+	if err := flags.Parse(plain.Args(args)); err != nil {
 		return options{}, err
 	}
 	if flags.NArg() > 0 {
 		return options{}, fmt.Errorf("%q is no flag", flags.Arg(0))
+	}
+	var err error
+	flags.Visit(func(f *flag.Flag) {
+		if hidden := plain.Hidden(f.Value.String()); hidden != "" {
+			err = fmt.Errorf("--%s: %q has %s", f.Name, f.Value, hidden)
+		}
+	})
+	if err != nil {
+		return options{}, err
 	}
 	return o, o.check(anywhere)
 }
