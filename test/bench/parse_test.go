@@ -107,6 +107,7 @@ func TestKindOfRequest(t *testing.T) {
 const someMetrics = `# TYPE apiserver_request_total counter
 apiserver_request_total{code="201",group="",resource="secrets",subresource="",verb="POST"} 5
 apiserver_request_total{code="409",group="",resource="secrets",subresource="",verb="POST"} 2
+apiserver_request_total{code="201",dry_run="All",group="",resource="secrets",subresource="",verb="POST"} 3
 apiserver_request_total{code="200",group="g",resource="wechatapptokens",subresource="status",verb="PATCH"} 4
 apiserver_request_total{code="200",group="coordination.k8s.io",resource="leases",subresource="",verb="PUT"} 9
 # TYPE other counter

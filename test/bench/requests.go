@@ -47,7 +47,7 @@ func (a apiServer) look(ctx context.Context) (look, error) {
 	return look{at: time.Now(), total: total, own: a.own.snapshot()}, err
 }
 
-// parseRequests reads apiserver_request_total.
+// parseRequests reads apiserver_request_total, without dry runs: an operator makes some when it starts, to try the admission policies.
 func parseRequests(raw []byte) (counts, error) {
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(bytes.NewReader(raw))
@@ -64,7 +64,7 @@ func parseRequests(raw []byte) (counts, error) {
 		for _, l := range m.GetLabel() {
 			labels[l.GetName()] = l.GetValue()
 		}
-		if counted[labels["resource"]] {
+		if counted[labels["resource"]] && labels["dry_run"] == "" {
 			out[requestKind(labels["verb"], labels["resource"], labels["subresource"])] += m.GetCounter().GetValue()
 		}
 	}
