@@ -40,8 +40,6 @@ type process struct {
 	log    string
 	exited chan error
 	stop   func()
-	// stuck: its caches are not filled, and only then need it not end when it is told to.
-	stuck bool
 }
 
 // start does a kubelet's work for one pod of the Deployment: it mounts the ConfigMaps and the ServiceAccount's token,
@@ -113,12 +111,9 @@ func (w *world) run(p *process, dir string, env map[string]string, binary, kubec
 // end tells the process to stop, as a kubelet does, and looks into its log.
 func (w *world) end(p *process, cmd *exec.Cmd, grace time.Duration) {
 	_ = cmd.Process.Signal(syscall.SIGTERM) // one that ended by itself is seen below
-	if p.stuck {
-		_ = cmd.Process.Kill()
-	}
 	select {
 	case err := <-p.exited:
-		if err != nil && !p.stuck {
+		if err != nil {
 			w.Errorf("the operator did not end cleanly: %v", err)
 		}
 	case <-time.After(grace):
