@@ -18,9 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/features"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -88,20 +86,10 @@ func TestCAOfTheAPIServer(t *testing.T) {
 func TestHostileNetwork(t *testing.T) {
 	g := gomega.NewWithT(t)
 	g.SetDefaultEventuallyTimeout(40 * time.Second)
-	env, err := testenv.Start(t.Context())
-	g.Expect(err).NotTo(gomega.HaveOccurred())
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	env := testenv.ForTest(t)
 	access, err := env.OperatorKubeConfig(t.Context())
 	g.Expect(err).NotTo(gomega.HaveOccurred())
-	scheme := runtime.NewScheme()
-	g.Expect(clientgoscheme.AddToScheme(scheme)).To(gomega.Succeed())
-	g.Expect(v1alpha1.AddToScheme(scheme)).To(gomega.Succeed())
-	c, err := client.New(env.Config, client.Options{Scheme: scheme})
-	g.Expect(err).NotTo(gomega.HaveOccurred())
+	c := adminOf(t, env)
 
 	address, err := testenv.FreeAddress()
 	g.Expect(err).NotTo(gomega.HaveOccurred())

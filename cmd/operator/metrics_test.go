@@ -20,8 +20,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -48,15 +46,7 @@ type cluster struct {
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
 	ctrl.SetLogger(logr.Discard())
-	env, err := testenv.Start(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	env := testenv.ForTest(t)
 	api, err := wechattest.NewServer(wechattest.Options{AutoApps: true})
 	if err != nil {
 		t.Fatal(err)
@@ -77,19 +67,13 @@ func startCluster(t *testing.T) *cluster {
 	}
 	opts := parse(t, "--wechat-endpoints="+api.URL(), "--metrics-bind-address="+address, "--metrics-secure=true",
 		"--health-probe-bind-address=0")
-	scheme := runtime.NewScheme()
-	c := &cluster{Gomega: gomega.NewWithT(t), env: env, metrics: "https://" + address + "/metrics"}
+	c := &cluster{Client: adminOf(t, env), Gomega: gomega.NewWithT(t), env: env, metrics: "https://" + address + "/metrics"}
 	// The operator's certificate is self-signed.
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // on a loopback address
 	t.Cleanup(transport.CloseIdleConnections)
 	c.https = &http.Client{Timeout: 10 * time.Second, Transport: transport}
 	c.SetDefaultEventuallyTimeout(30 * time.Second)
 	c.SetDefaultEventuallyPollingInterval(50 * time.Millisecond)
-	c.Expect(clientgoscheme.AddToScheme(scheme)).To(gomega.Succeed())
-	c.Expect(v1alpha1.AddToScheme(scheme)).To(gomega.Succeed())
-	if c.Client, err = client.New(env.Config, client.Options{Scheme: scheme}); err != nil {
-		t.Fatal(err)
-	}
 	c.reader = c.account(t, "prometheus")
 	c.Expect(c.Create(t.Context(), &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "prometheus"},

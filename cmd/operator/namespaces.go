@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -19,7 +18,7 @@ import (
 // lists are what the caches list in each namespace, by resource.
 var lists = map[string]string{
 	"secrets":         `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{},"items":[]}`,
-	"wechatapptokens": `{"kind":"` + v1alpha1.Kind + `List","apiVersion":"wechat.apptoken.dev/v1alpha1","metadata":{},"items":[]}`,
+	"wechatapptokens": `{"kind":"` + v1alpha1.Kind + `List","apiVersion":"` + v1alpha1.GroupVersion.String() + `","metadata":{},"items":[]}`,
 }
 
 // namespaces lets the caches fill although a namespace of --namespaces is gone or may not be read. Until its first list works, it counts
@@ -105,6 +104,6 @@ func emptyList(req *http.Request, resource string) *http.Response {
 		Status: fmt.Sprintf("%d %s", http.StatusOK, http.StatusText(http.StatusOK)), StatusCode: http.StatusOK,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: req,
 		Header: http.Header{"Content-Type": {"application/json"}}, ContentLength: int64(len(body)),
-		Body: io.NopCloser(bytes.NewReader([]byte(body))),
+		Body: io.NopCloser(strings.NewReader(body)),
 	}
 }

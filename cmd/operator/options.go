@@ -182,7 +182,7 @@ func (o *options) checkLease() error {
 // isLoopback reports whether a listener on the address is reachable from this machine only. With "" and "0" nothing listens. A host name
 // is not accepted, because it could stand for any address.
 func isLoopback(address string) bool {
-	if address == "" || address == "0" {
+	if isDisabled(address) {
 		return true
 	}
 	at, err := netip.ParseAddrPort(address)

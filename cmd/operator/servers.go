@@ -21,8 +21,10 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/httpserver"
 )
 
-// disabled is the address of a server that is not wanted.
+// disabled is the address of a server that is not wanted; so is "".
 const disabled = "0"
+
+func isDisabled(address string) bool { return address == disabled || address == "" }
 
 // scrapesAtOnce is the number of scrapes that are answered at the same time; each goes through all resources.
 const scrapesAtOnce = 4
@@ -35,7 +37,7 @@ func addServers(ctx context.Context, mgr ctrl.Manager, opts *options, metrics pr
 	if err := addServer(ctx, mgr, "profiles", opts.pprofBindAddress, nil, profiles()); err != nil {
 		return err
 	}
-	if opts.metricsBindAddress == disabled || opts.metricsBindAddress == "" {
+	if isDisabled(opts.metricsBindAddress) {
 		return nil
 	}
 	handler := promhttp.HandlerFor(metrics, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError, MaxRequestsInFlight: scrapesAtOnce})
@@ -62,7 +64,7 @@ func addServers(ctx context.Context, mgr ctrl.Manager, opts *options, metrics pr
 
 // addServer listens on an address and adds a server to the manager, which starts it before anything else.
 func addServer(ctx context.Context, mgr ctrl.Manager, name, address string, config *tls.Config, handler http.Handler) error {
-	if address == disabled || address == "" {
+	if isDisabled(address) {
 		return nil
 	}
 	listener, err := httpserver.Listen(ctx, address, config)

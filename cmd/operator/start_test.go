@@ -124,15 +124,7 @@ func checkReady(t *testing.T, c *startingCache, answer error) {
 // TestMissingCRD starts an operator in a cluster without the CRD. It must say how to install it, and serve once it is installed.
 func TestMissingCRD(t *testing.T) {
 	g := gomega.NewWithT(t)
-	env, err := testenv.Start(t.Context(), testenv.Bare())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	env := testenv.ForTest(t, testenv.Bare())
 	address, err := testenv.FreeAddress()
 	if err != nil {
 		t.Fatal(err)

@@ -56,7 +56,7 @@ type filter struct {
 	failures rate.Sometimes
 }
 
-// FilterProvider returns a filter for the option of the same name of controller-runtime's metrics server. The reviews have a rate
+// FilterProvider returns a filter for the metrics. It has the type that controller-runtime gives such functions. The reviews have a rate
 // limit of their own, so that they do not delay the operator's other requests.
 func FilterProvider(config *rest.Config, httpClient *http.Client) (metricsserver.Filter, error) {
 	config = rest.CopyConfig(config)

@@ -128,10 +128,12 @@ func (p *observer) judgeData(
 		}
 	case snapshot == nil && k.Verdict.ResourceVersion == "":
 		k = k.Wrote(o.Secret, false) // by what the status says
-	case snapshot != nil && synced:
-		k = k.Judged(*snapshot, p.resource.Spec.Target.AccessTokenKey, status, now)
 	case snapshot != nil:
-		k = k.Judged(*snapshot, p.resource.Spec.Target.AccessTokenKey, status, time.Time{})
+		var plausibleAt time.Time
+		if synced {
+			plausibleAt = now
+		}
+		k = k.Judged(*snapshot, o.Record, p.resource.Spec.Target.AccessTokenKey, status, plausibleAt)
 	}
 	if claim == target.Own {
 		k = k.AttestedBy(status, o.Record)

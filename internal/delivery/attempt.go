@@ -162,7 +162,7 @@ func listError(job Job, err error) error {
 		return &Error{Forbidden: true, message: fmt.Sprintf("the operator may not list the pods of namespace %q: install its role "+
 			"for prompt delivery (promptDelivery.enabled of the chart, or config/prompt-delivery)", job.Owner.Namespace)}
 	}
-	return &Error{message: fmt.Sprintf("the pods of namespace %q could not be listed: %s", job.Owner.Namespace, short(err))}
+	return &Error{message: fmt.Sprintf("the pods of namespace %q could not be listed: %s", job.Owner.Namespace, target.AnswerMessage(err))}
 }
 
 func patchError(o Outcome, err error) error {
@@ -175,13 +175,5 @@ func patchError(o Outcome, err error) error {
 		return &Error{Forbidden: true, message: missed + "the API server forbids the annotation; look for a missing permission to " +
 			"patch pods, or for an admission policy or webhook"}
 	}
-	return &Error{message: missed + short(err)}
-}
-
-// short describes an error without the API server's own words, which may quote the pod.
-func short(err error) string {
-	if status := apierrors.APIStatus(nil); errors.As(err, &status) {
-		return fmt.Sprintf("the API server answered %d (%s)", status.Status().Code, status.Status().Reason)
-	}
-	return "the API server could not be asked"
+	return &Error{message: missed + target.AnswerMessage(err)}
 }

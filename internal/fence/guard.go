@@ -5,16 +5,16 @@ package fence
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
 const (
@@ -186,12 +186,8 @@ func repeat(ctx context.Context, limit int, try func(attempt int) error) error {
 
 // describe describes an error without the API server's own words, which may quote an object.
 func describe(err error) string {
-	var answer apierrors.APIStatus
-	switch {
-	case errors.Is(err, errNoPod), errors.Is(err, ErrUnbound):
+	if errors.Is(err, errNoPod) || errors.Is(err, ErrUnbound) {
 		return err.Error()
-	case errors.As(err, &answer):
-		return fmt.Sprintf("the API server answered %d (%s)", answer.Status().Code, answer.Status().Reason)
 	}
-	return "the API server could not be asked"
+	return target.AnswerMessage(err)
 }

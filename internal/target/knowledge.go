@@ -32,23 +32,22 @@ func (k Knowledge) Met(secret *metav1.PartialObjectMetadata, claim Claim, now ti
 	return k
 }
 
-// Judged returns the state after the data of the Secret was read. The status, nil for none, is proof of a token; the Secret is not. now is
-// zero while WeChat's time is not known.
-func (k Knowledge) Judged(s Snapshot, key string, status *v1alpha1.TokenStatus, now time.Time) Knowledge {
-	record := DecodeRecord(s.Meta.Annotations)
+// Judged returns the state after the Secret was read, of which r is the record. The status, nil for none, is proof of a token; the
+// Secret is not. now is zero while WeChat's time is not known.
+func (k Knowledge) Judged(s Snapshot, r Record, key string, status *v1alpha1.TokenStatus, now time.Time) Knowledge {
 	var known []Token
 	if k.Token != nil {
 		known = append(known, *k.Token)
 	}
 	if status != nil && status.Fingerprint != "" {
-		known = append(known, Attested(status, record))
+		known = append(known, Attested(status, r))
 	}
 	last := k.Verdict
-	v, match := Judge(s, key, known, now)
+	v, match := Judge(s, r, key, known, now)
 	if match > 0 {
 		k.Token = &known[match] // another process of this operator wrote it
 	}
-	v.Fingerprint = record.TokenFingerprint
+	v.Fingerprint = r.TokenFingerprint
 	if last.Holding == v.Holding && last.Fingerprint == v.Fingerprint {
 		v.At = last.At
 	}

@@ -57,6 +57,14 @@ func DelayMessage(err error) string {
 	return "it cannot be reached"
 }
 
+// AnswerMessage returns what the API server answered, without its own words, which may quote an object.
+func AnswerMessage(err error) string {
+	if status := apierrors.APIStatus(nil); errors.As(err, &status) {
+		return fmt.Sprintf("the API server answered %d (%s)", status.Status().Code, status.Status().Reason)
+	}
+	return "the API server could not be asked"
+}
+
 // gatekeeperName finds the name of a webhook or policy in what the API server says.
 var gatekeeperName = regexp.MustCompile(`(?:webhook|ValidatingAdmissionPolicy) ["']([-.a-z0-9]{1,253})["']`)
 

@@ -43,41 +43,38 @@ type Applied struct {
 // maxName is the longest name of a Kubernetes object.
 const maxName = 253
 
-// lengths yields the labels and annotations that decisions read, with the longest value that the operator or a consenting owner writes.
-// Whoever may edit a Secret can write longer ones; they count as absent, so that nobody can make the operator keep them.
-func lengths() iter.Seq2[string, int] {
-	return func(yield func(key string, longest int) bool) {
-		for _, k := range [...]struct {
-			key     string
-			longest int
-		}{
-			{v1alpha1.LabelManagedBy, 63},
-			{v1alpha1.AnnotationAdopt, maxName + 20}, // <name>/<appid>
-			{v1alpha1.AnnotationOwnerUID, 36},
-			{v1alpha1.AnnotationOwnerName, maxName},
-			{v1alpha1.AnnotationDeletionPolicy, 16},
-			{v1alpha1.AnnotationAppID, 20},
-			{v1alpha1.AnnotationMode, 16},
-			{v1alpha1.AnnotationIssuedAt, 35},
-			{v1alpha1.AnnotationExpiresAt, 35},
-			{v1alpha1.AnnotationTokenFingerprint, 16},
-			{v1alpha1.AnnotationCredentialsFingerprint, 16},
-			{v1alpha1.AnnotationAppliedMetadata, 32 << 10}, // 32 labels and 32 annotations with the longest keys
-			{v1alpha1.AnnotationMintStarted, 35 + 1 + 16},
-		} {
-			if !yield(k.key, k.longest) {
-				return
-			}
-		}
+// longest returns the length of the longest value that the operator or a consenting owner writes for a label or annotation that decisions
+// read, and -1 for any other. Whoever may edit a Secret can write longer ones; they count as absent, so that nobody can make the operator
+// keep them.
+func longest(key string) int {
+	switch key {
+	case v1alpha1.LabelManagedBy:
+		return 63
+	case v1alpha1.AnnotationAdopt:
+		return maxName + 20 // <name>/<appid>
+	case v1alpha1.AnnotationOwnerUID:
+		return 36
+	case v1alpha1.AnnotationOwnerName:
+		return maxName
+	case v1alpha1.AnnotationAppID:
+		return 20
+	case v1alpha1.AnnotationDeletionPolicy, v1alpha1.AnnotationMode,
+		v1alpha1.AnnotationTokenFingerprint, v1alpha1.AnnotationCredentialsFingerprint:
+		return 16
+	case v1alpha1.AnnotationIssuedAt, v1alpha1.AnnotationExpiresAt:
+		return 35
+	case v1alpha1.AnnotationAppliedMetadata:
+		return 32 << 10 // 32 labels and 32 annotations with the longest keys
+	case v1alpha1.AnnotationMintStarted:
+		return 35 + 1 + 16
 	}
+	return -1
 }
 
 // valueOf returns the value of an annotation that decisions read; "" for one that is absent or too long.
 func valueOf(annotations map[string]string, key string) string {
-	for known, longest := range lengths() {
-		if known == key && len(annotations[key]) <= longest {
-			return annotations[key]
-		}
+	if v := annotations[key]; len(v) <= longest(key) {
+		return v
 	}
 	return ""
 }

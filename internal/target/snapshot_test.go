@@ -5,8 +5,10 @@ package target
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -152,8 +154,9 @@ func TestStrip(t *testing.T) {
 func TestStripIsBounded(t *testing.T) {
 	huge := strings.Repeat("x", 200_000)
 	annotate := func(m *metav1.PartialObjectMetadata, v func(longest int) string) {
-		for key, longest := range lengths() {
-			m.Annotations[key], m.Labels[key] = v(longest), v(longest)
+		keys := slices.Collect(maps.Keys(maps.Collect((Record{}).Encode())))
+		for _, key := range append(keys, v1alpha1.LabelManagedBy, v1alpha1.AnnotationAdopt) {
+			m.Annotations[key], m.Labels[key] = v(longest(key)), v(longest(key))
 		}
 	}
 	for name, edit := range map[string]func(*metav1.PartialObjectMetadata){

@@ -50,12 +50,12 @@ func NewStripper(shared *intern.Pool) *Stripper {
 		labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue},
 	}
 	for _, text := range [...]string{
-		v1alpha1.GroupVersion.String(), v1alpha1.Kind, v1alpha1.ManagedByValue,
+		v1alpha1.GroupVersion.String(), v1alpha1.Kind, v1alpha1.LabelManagedBy, v1alpha1.ManagedByValue, v1alpha1.AnnotationAdopt,
 		string(v1alpha1.ModeStable), string(v1alpha1.ModeLegacy), string(v1alpha1.DeletionDelete), string(v1alpha1.DeletionRetain),
 	} {
 		s.texts[text] = text
 	}
-	for key := range lengths() {
+	for key := range (Record{}).Encode() {
 		s.texts[key] = key
 	}
 	return s
@@ -91,8 +91,8 @@ func (s *Stripper) Strip(in *metav1.PartialObjectMetadata) *metav1.PartialObject
 // known returns the labels or annotations that decisions read, except for the list of what the spec set, which may be long.
 func (s *Stripper) known(name string, all map[string]string) map[string]string {
 	var out map[string]string
-	for key, longest := range lengths() {
-		if v, found := all[key]; found && len(v) <= longest && key != v1alpha1.AnnotationAppliedMetadata {
+	for key, v := range all {
+		if len(v) <= longest(key) && key != v1alpha1.AnnotationAppliedMetadata {
 			put(&out, s.one(name, key), s.one(name, v))
 		}
 	}

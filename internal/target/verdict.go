@@ -79,11 +79,10 @@ type Verdict struct {
 	Generation int64
 }
 
-// Judge compares the data of a Secret with the tokens that the operator knows, the likeliest first, and returns the index of the one that
-// it is, or -1. now is zero while WeChat's time is not known; then every expiry is plausible.
-func Judge(s Snapshot, key string, known []Token, now time.Time) (v Verdict, match int) {
+// Judge compares the data of a Secret with its record and with the tokens that the operator knows, the likeliest first, and returns the
+// index of the one that it is, or -1. now is zero while WeChat's time is not known; then every expiry is plausible.
+func Judge(s Snapshot, r Record, key string, known []Token, now time.Time) (v Verdict, match int) {
 	v = Verdict{UID: s.Meta.UID, ResourceVersion: s.Meta.ResourceVersion, Holding: HoldsOther, Refused: s.Refusal()}
-	r := DecodeRecord(s.Meta.Annotations)
 	for i, t := range known {
 		appID := t.AppID
 		if appID == "" {

@@ -137,14 +137,14 @@ func TestJudge(t *testing.T) {
 		if test.edit != nil {
 			test.edit(&s)
 		}
-		v, match := Judge(s, "access_token", test.known, now)
+		v, match := Judge(s, DecodeRecord(s.Meta.Annotations), "access_token", test.known, now)
 		want := Verdict{UID: "secret-uid", ResourceVersion: "43", Holding: test.holding}
 		if v != want || match != test.match {
 			t.Errorf("%s: %+v, match %d, want %+v, match %d", name, v, match, want, test.match)
 		}
 	}
 	// The key is that of the spec.
-	if v, _ := Judge(snapshotOf(agreeing), "theirs", []Token{known}, now); v.Holding != HoldsOther {
+	if v, _ := Judge(snapshotOf(agreeing), DecodeRecord(snapshotOf(agreeing).Meta.Annotations), "theirs", []Token{known}, now); v.Holding != HoldsOther {
 		t.Errorf("under another key: %s", v.Holding)
 	}
 }
@@ -175,7 +175,7 @@ func TestJudgeExpiry(t *testing.T) {
 		"the time is not known":         {nil, time.Time{}, HoldsUnattested},
 		"a known token, a clock ran on": {[]Token{{Fingerprint: r.TokenFingerprint, AppID: appID, ExpiresAt: far}}, issuedAt, HoldsKnown},
 	} {
-		if v, _ := Judge(s, "access_token", test.known, test.now); v.Holding != test.want {
+		if v, _ := Judge(s, DecodeRecord(s.Meta.Annotations), "access_token", test.known, test.now); v.Holding != test.want {
 			t.Errorf("%s: %s, want %s", name, v.Holding, test.want)
 		}
 	}
@@ -194,7 +194,7 @@ func TestRefusal(t *testing.T) {
 	} {
 		s := snapshotOf(stored())
 		test.edit(&s)
-		v, _ := Judge(s, "access_token", nil, issuedAt)
+		v, _ := Judge(s, DecodeRecord(s.Meta.Annotations), "access_token", nil, issuedAt)
 		if (v.Refused == "") != (test.says == nil) {
 			t.Errorf("%s: %q", name, v.Refused)
 		}

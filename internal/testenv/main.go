@@ -19,6 +19,30 @@ type SetUp func(context.Context, *Environment) (after func() error, err error)
 // runner is implemented by testing.M. This package does not import testing, because the demo uses it too.
 type runner interface{ Run() int }
 
+// Test is implemented by testing.T.
+type Test interface {
+	Helper()
+	Context() context.Context
+	Cleanup(func())
+	Error(...any)
+	Fatal(...any)
+}
+
+// ForTest starts a control plane for a single test, at whose end it stops.
+func ForTest(t Test, opts ...Option) *Environment {
+	t.Helper()
+	env, err := Start(t.Context(), opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := env.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return env
+}
+
 // Main is the TestMain of a package whose tests share a control plane. It exits the process.
 func Main(m runner, setUp SetUp, opts ...Option) {
 	ctrllog.SetLogger(logr.Discard())

@@ -86,11 +86,7 @@ func excerpt(errmsg string, secrets []token.Value) string {
 	for i, word := range words {
 		words[i] = hideTokens(word)
 	}
-	clean := []rune(strings.Join(words, " "))
-	if len(clean) > maxExcerpt {
-		clean = append(clean[:maxExcerpt-3], []rune("...")...)
-	}
-	return string(clean)
+	return cut(strings.Join(words, " "), maxExcerpt)
 }
 
 // showable maps the characters of an errmsg to what is shown: printable ASCII and Chinese. Full-width letters and digits become

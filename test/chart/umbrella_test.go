@@ -23,15 +23,7 @@ import (
 // says: one installation gives a token, an upgrade leaves it alone, and helm uninstall leaves the CRD.
 func TestUmbrellaChart(t *testing.T) {
 	const heading = "## In a chart of your own"
-	env, err := testenv.Start(t.Context(), testenv.Bare())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	env := testenv.ForTest(t, testenv.Bare())
 	c, err := newCluster(env, shared.dir)
 	if err != nil {
 		t.Fatal(err)

@@ -38,15 +38,7 @@ const (
 // the other version noted of it in the status. The operator serves all namespaces and runs with the rights that the
 // chart gives it.
 func TestLifeOfARelease(t *testing.T) {
-	env, err := testenv.Start(t.Context(), testenv.Bare())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	env := testenv.ForTest(t, testenv.Bare())
 	c, err := newCluster(env, shared.dir)
 	if err != nil {
 		t.Fatal(err)
