@@ -37,6 +37,7 @@ func TestLegacyRefreshIsPaced(t *testing.T) {
 	w.createCredentials(appSecret)
 	w.createToken("shop", legacy, hourly)
 	w.eventuallyReady("shop")
+	const longStep = 10 * time.Second
 	asked := 0
 	ask := func(step time.Duration) {
 		asked++
@@ -55,10 +56,11 @@ func TestLegacyRefreshIsPaced(t *testing.T) {
 	w.startOperator()
 	w.eventuallyReady("shop")
 	for range 100 {
-		ask(10 * time.Second)
+		ask(longStep)
 	}
 	for _, gap := range w.mintGaps() {
-		if gap < refreshAfter-time.Second {
+		// The pace counts from the start of a call, and the clock may be moved before WeChat issues the token.
+		if gap < refreshAfter-longStep-time.Second {
 			t.Errorf("a mint %s after the one before", gap.Round(time.Second))
 			break
 		}
