@@ -41,6 +41,9 @@ func largestStatus() v1alpha1.WeChatAppTokenStatus {
 			Type: fmt.Sprintf("Condition%d", i), Status: metav1.ConditionTrue, Reason: "Reason", Message: strings.Repeat("m", 1024), LastTransitionTime: now,
 		})
 	}
+	for _, kind := range v1alpha1.TicketTypes() {
+		status.Tickets = append(status.Tickets, v1alpha1.TicketStatus{Type: kind, IssueTime: now, ExpirationTime: now, Fingerprint: "0123456789abcdef"})
+	}
 	for range 64 {
 		status.ForcedRefreshes = append(status.ForcedRefreshes, now)
 	}
