@@ -33,6 +33,8 @@ type Account struct {
 	// waiting are the members to wake when the mint ends that a pass is making; nil while none is made.
 	waiting map[types.NamespacedName]bool
 	pace    pace
+	// Tickets are what was derived from the account's token.
+	Tickets Tickets
 	// confirmed is WeChat's latest answer about the account's token.
 	confirmed Confirmation
 	// minted is the last token that this process minted.

@@ -5,6 +5,7 @@ package controller
 import (
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
@@ -86,8 +87,8 @@ func (p *observer) observeAnswers(o *report.Observation, unattested, believable 
 // write, or else taken from the annotation, unless the credentials are still those that WeChat accepted last.
 func (p *observer) credentialsChanged(o *report.Observation) bool {
 	c := p.state.credentials
-	return c.version != "" && c.problem == "" && c.version != p.state.accepted && !p.resource.Spec.Suspend &&
-		o.Stored.Credentials != c.secret.Fingerprint()
+	return c.Version != "" && c.Problem == "" && c.Version != p.state.accepted && !p.resource.Spec.Suspend &&
+		o.Stored.Credentials != c.Secret.Fingerprint()
 }
 
 // observeEnd corrects when a Legacy token ends or has to be replaced: a later mint of this process or WeChat's refusal ended it, or
@@ -135,8 +136,12 @@ func (p *observer) observePending(o *report.Observation) {
 }
 
 // outdated reports whether labels, annotations or owner reference of the target differ from what is wanted.
-func (p *observer) outdated(o *report.Observation) bool {
-	_, want := target.Want(p.resource, o.Ownership.Claim, o.WantedRecord(nil))
+func (p *observer) outdated(o *report.Observation, k target.Knowledge) bool {
+	var tickets []v1alpha1.TicketType
+	for _, t := range p.heldTickets(o, k) {
+		tickets = append(tickets, t.Type)
+	}
+	_, want := target.Want(p.resource, o.Ownership.Claim, o.WantedRecord(nil), tickets...)
 	return want.Outdated(o.Secret) || want.ReferenceOutdated(o.Secret) && p.state.refusedReferences != p.resource.Generation
 }
 

@@ -55,7 +55,8 @@ func (p *observer) observe(ctx context.Context, known report.KnownTarget) (repor
 	o.StartedAt = p.started.notLater(now)
 	o.Deleting, o.Suspended = p.gone, p.resource.Spec.Suspend
 	p.observeStored(&o)
-	if f := o.Failure; f != nil && f.OfWrite && !f.Binds && o.Target.Exists && !o.Target.Outdated && !o.Target.Tampered && !o.Token.Unwritten {
+	p.observeTickets(&o)
+	if f := o.Failure; f != nil && f.OfWrite && !f.Binds && o.Target.Exists && !o.Target.Outdated && !o.Target.Tampered && !o.Token.Unwritten && !o.TicketUnwritten {
 		p.state.failureEnds() // nobody wants that write any more
 		o.Failed, o.Failure = nil, nil
 	}
@@ -105,11 +106,12 @@ func (p *observer) judge(o *report.Observation, k target.Knowledge, snapshot *ta
 		return k
 	}
 	o.Stored = k.Stored(status, o.Record)
-	if o.Target.Outdated = o.Stored.Fingerprint != "" && !target.Incomplete(o.Secret) && p.outdated(o); !o.Target.Outdated {
+	if o.Target.Outdated = o.Stored.Fingerprint != "" && !target.Incomplete(o.Secret) && p.outdated(o, k); !o.Target.Outdated {
 		k.Verdict.Generation = p.resource.Generation
 	}
 	judgedBefore := last.UID == v.UID && last.ResourceVersion == v.ResourceVersion // nobody changed it since
-	if snapshot != nil && !judgedBefore && (v.Holding == target.HoldsOther || k.ForeignTokenWritten() || o.Target.Outdated) {
+	ticketLost := len(p.heldTickets(o, k)) < len(p.heldTickets(o, p.state.target))
+	if snapshot != nil && !judgedBefore && (v.Holding == target.HoldsOther || k.ForeignTokenWritten() || o.Target.Outdated || ticketLost) {
 		k.Repairs = k.Repairs.Noted(p.WeChat.Now())
 	}
 	return k
@@ -133,7 +135,8 @@ func (p *observer) judgeData(
 		if synced {
 			plausibleAt = now
 		}
-		k = k.Judged(*snapshot, o.Record, p.resource.Spec.Target.AccessTokenKey, status, plausibleAt)
+		k = k.Judged(*snapshot, o.Record, p.resource.Spec.Target.AccessTokenKey, status, plausibleAt).
+			JudgedTickets(*snapshot, p.resource.Spec.Tickets, p.resource.Status.Tickets)
 	}
 	if claim == target.Own {
 		k = k.AttestedBy(status, o.Record)

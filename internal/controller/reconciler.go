@@ -109,7 +109,7 @@ func New(opts Options) *Reconciler {
 type pass struct {
 	observer
 
-	// writtenAt is when this pass gave the Secret a token that it did not hold; zero if it did not.
+	// writtenAt is when this pass gave the Secret a token or a ticket that it did not hold; zero if it did not.
 	writtenAt time.Time
 	// conflicts counts the writes of this pass that met another writer.
 	conflicts int

@@ -32,12 +32,13 @@ type Record struct {
 	Mint                   account.Mark
 }
 
-// Applied lists the keys that spec.target set on the Secret, and whether the Secret was somebody else's
-// before.
+// Applied lists the keys that spec.target set on the Secret, the keys of its data that hold tickets, and whether the Secret was somebody
+// else's before.
 type Applied struct {
-	Labels      []string `json:"labels,omitempty"`
-	Annotations []string `json:"annotations,omitempty"`
-	Adopted     bool     `json:"adopted,omitempty"`
+	Labels      []string                       `json:"labels,omitempty"`
+	Annotations []string                       `json:"annotations,omitempty"`
+	Tickets     map[v1alpha1.TicketType]string `json:"tickets,omitempty"`
+	Adopted     bool                           `json:"adopted,omitempty"`
 }
 
 // maxName is the longest name of a Kubernetes object.
@@ -143,7 +144,7 @@ func encodeMark(m account.Mark) string {
 }
 
 func (a Applied) encode() string {
-	if len(a.Labels) == 0 && len(a.Annotations) == 0 && !a.Adopted {
+	if len(a.Labels) == 0 && len(a.Annotations) == 0 && len(a.Tickets) == 0 && !a.Adopted {
 		return ""
 	}
 	out, err := json.Marshal(a)

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"slices"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+)
+
+// heldTickets returns the tickets of the spec that the target holds. Those of another appid are of no use.
+func (p *observer) heldTickets(o *report.Observation, k target.Knowledge) []target.Ticket {
+	if s := o.Stored; s.Fingerprint == "" || s.AppID != p.resource.Spec.AppID {
+		return nil
+	}
+	return k.HeldTickets(p.resource.Spec.Tickets, p.resource.Status.Tickets, o.Record)
+}
+
+// observeTickets describes the tickets that the spec asks for, and drops fetched ones that it does not ask for any more.
+func (p *observer) observeTickets(o *report.Observation) {
+	held, acct := p.heldTickets(o, p.state.target), p.state.membership.account
+	for _, spec := range p.resource.Spec.Tickets {
+		t := refresh.Ticket{Type: spec.Type}
+		if i := slices.IndexFunc(held, func(h target.Ticket) bool { return h.Type == spec.Type }); i >= 0 {
+			t.Fingerprint, t.FirstAt, t.ExpiresAt = held[i].Fingerprint, held[i].FirstAt, held[i].ExpiresAt
+		}
+		if acct != nil {
+			if t.Fingerprint != "" {
+				acct.Tickets.Recall(spec.Type, t.Fingerprint, t.FirstAt)
+			}
+			known := acct.Tickets.Get(spec.Type)
+			t.Sight = known.Sight
+			if f := known.Failure; f != nil {
+				failure := f.Failure
+				failure.Binds = f.UID != p.resource.UID || f.Generation == p.resource.Generation
+				t.Failure, t.Message = &failure, f.Message
+			}
+		}
+		t.Told = t.Fingerprint == "" && t.Sight.LastAt.IsZero() && t.Failure == nil && report.TellsTicket(p.resource.Status, spec.Type)
+		o.Tickets = append(o.Tickets, t)
+	}
+	p.state.tickets = slices.DeleteFunc(p.state.tickets, func(t report.PendingTicket) bool {
+		lost := t.Value.IsZero() && o.Ticket(t.Type).Fingerprint != t.Fingerprint // only its expiry was to be written
+		return lost || t.AppID != p.resource.Spec.AppID || !o.Now.Before(t.ExpiresAt) ||
+			!slices.ContainsFunc(p.resource.Spec.Tickets, func(s v1alpha1.TicketSpec) bool { return s.Type == t.Type })
+	})
+	o.TicketUnwritten = len(p.state.tickets) > 0
+}
+
+// applyTickets changes the state of the resource by what a step came to for tickets.
+func (p *pass) applyTickets(e report.TicketsEffect) {
+	pending := &p.state.tickets
+	if e.Held != nil {
+		*pending = nil
+	}
+	for _, f := range e.Fetched {
+		*pending = append(slices.DeleteFunc(*pending, func(t report.PendingTicket) bool { return t.Type == f.Type }), f)
+	}
+	if e.Failed {
+		p.Recorder.RefreshFailed(refresh.TicketDue)
+	}
+}
