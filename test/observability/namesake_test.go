@@ -55,6 +55,9 @@ var healthyValues = map[string]string{
 	"wechatapptoken_next_refresh_timestamp_seconds": "999700x500",
 	"wechatapptoken_forced_refreshes_left":          "20x500",
 	"wechatapptoken_foreign_fetches_total":          "0x500",
+
+	"wechatapptoken_ticket_valid":                        "1x500",
+	"wechatapptoken_ticket_expiration_timestamp_seconds": "1000900x500",
 }
 
 // selector returns labels as they are written behind the name of a series.
@@ -74,7 +77,11 @@ type series struct {
 func healthySeries(l labelling) []series {
 	var out []series
 	for _, metric := range slices.Sorted(maps.Keys(healthyValues)) {
-		out = append(out, series{metric + `{pod="x",` + selector(l.healthy) + "}", healthyValues[metric]})
+		labels := maps.Clone(l.healthy)
+		if strings.Contains(metric, "_ticket_") {
+			labels["ticket"] = "jsapi"
+		}
+		out = append(out, series{metric + `{pod="x",` + selector(labels) + "}", healthyValues[metric]})
 	}
 	return out
 }
