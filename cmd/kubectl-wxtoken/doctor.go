@@ -224,6 +224,10 @@ func (x *examination) checkTokens(_ context.Context, r *report) error {
 			r.add(levelError, status, "%s: no valid token: %s: %s", t.fullName(), t.reason(), t.message())
 		case s == stateWaiting:
 			r.add(levelError, status, "%s: no valid token yet: %s: %s", t.fullName(), t.reason(), t.message())
+		case s == stateNoTicket:
+			r.add(levelError, status, "%s: the token is valid, but a ticket is not: %s: %s", t.fullName(), t.reason(), t.message())
+		case s == stateFailing && t.tokenFailing() == nil:
+			r.add(levelWarning, status, "%s: the token is valid, but %s: %s", t.fullName(), t.failing.Reason, t.failing.Message)
 		case s == stateFailing:
 			left, _ := t.left()
 			r.add(levelWarning, status, "%s: works for another %s, but %s: %s", t.fullName(), countdown(left), t.failing.Reason, t.failing.Message)
