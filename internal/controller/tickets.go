@@ -5,7 +5,6 @@ package controller
 import (
 	"slices"
 
-	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
@@ -43,9 +42,9 @@ func (p *observer) observeTickets(o *report.Observation) {
 		o.Tickets = append(o.Tickets, t)
 	}
 	p.state.tickets = slices.DeleteFunc(p.state.tickets, func(t report.PendingTicket) bool {
-		lost := t.Value.IsZero() && o.Ticket(t.Type).Fingerprint != t.Fingerprint // only its expiry was to be written
-		return lost || t.AppID != p.resource.Spec.AppID || !o.Now.Before(t.ExpiresAt) ||
-			!slices.ContainsFunc(p.resource.Spec.Tickets, func(s v1alpha1.TicketSpec) bool { return s.Type == t.Type })
+		wanted := o.Ticket(t.Type)
+		lost := t.Value.IsZero() && wanted.Fingerprint != t.Fingerprint // only its expiry was to be written
+		return lost || wanted.Type == "" || t.AppID != p.resource.Spec.AppID || !o.Now.Before(t.ExpiresAt)
 	})
 	o.TicketUnwritten = len(p.state.tickets) > 0
 }
