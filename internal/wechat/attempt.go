@@ -18,7 +18,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-// request describes one of the three calls.
+// request describes one of the four calls.
 type request struct {
 	method, path string
 	query        url.Values
@@ -86,7 +86,7 @@ func (c *Client) try(ctx context.Context, endpoint int, r request) (reply, *toke
 // refused returns the error for an answer with an errcode. If the answer is whole, it also adjusts the clock and makes the endpoint the
 // preferred one.
 func (c *Client) refused(endpoint int, ex exchange, a answer, r request) *token.Error {
-	e := classify(a, r.codes, append([]token.Value{a.token}, r.secrets...))
+	e := classify(a, r.codes, append([]token.Value{a.token, a.ticket}, r.secrets...))
 	// An answer that names a token too, or comes with the status of a gateway, does not prove that no token was issued.
 	e.Answered = a.token.IsZero() && (ex.status == http.StatusOK || ex.status == http.StatusTooManyRequests)
 	if ex.status == http.StatusOK && ex.flaw == nil && !a.salvaged {
