@@ -329,6 +329,7 @@ func TestFlags(t *testing.T) {
 		"user":              {args: []string{"--hosts", "me@a.example"}, says: "without https://"},
 		"argument":          {args: []string{"--hosts", "a.example", "b.example"}, says: "not a flag"},
 		"script by http":    {args: []string{"--hosts", "a.example", "--script-url", "http://res.wx.qq.com/x.js"}, says: "https URL"},
+		"script elsewhere":  {args: []string{"--hosts", "a.example", "--script-url", "http://192.0.2.1/x.js"}, says: "https URL"},
 		"script by path":    {args: []string{"--hosts", "a.example", "--script-url", "/x.js"}, says: "https URL"},
 		"script from here":  {args: []string{"--hosts", "a.example", "--script-url", "http://127.0.0.1:1/x.js"}, want: []string{"a.example"}},
 		"script as a data:": {args: []string{"--hosts", "a.example", "--script-url", "data:text/javascript,1"}, says: "https URL"},
