@@ -33,6 +33,7 @@ func (w *world) steps() []step {
 		{"operator installed by its chart", w.install},
 		{"pod before its Secret", w.startQRCodeEarly},
 		{"Mini Program code in a browser", w.openPage},
+		{"page with the JS-SDK in a browser", w.openH5},
 		{"pods that use tokens", w.startTokenUsers},
 		{"leader killed", w.killLeader},
 		{"kubelet restarted", w.restartTheKubelet},

@@ -53,11 +53,27 @@ func newFixture(t *testing.T) *fixture {
 		return wechat.SignatureValid(p.AppID, p.NonceStr, p.Timestamp.String(), p.URL, p.Signature)
 	}))
 	t.Cleanup(f.sdk.Close)
-	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", f.program, "../../examples/h5")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	f.build("../../examples/h5")
 	return f
+}
+
+// build builds the example.
+func (f *fixture) build(example string) {
+	f.Helper()
+	out, err := exec.CommandContext(f.Context(), "go", "build", "-buildvcs=false", "-o", f.program, example).CombinedOutput()
+	if err != nil {
+		f.Fatalf("%v\n%s", err, out)
+	}
+	// Read here too, so that Go's cache of test results knows that the test depends on them.
+	sources, err := filepath.Glob(filepath.Join(example, "*.*"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, source := range sources {
+		if _, err := os.ReadFile(source); err != nil {
+			f.Fatal(err)
+		}
+	}
 }
 
 // ticket returns the ticket that WeChat has now, as a call of the operator does.
@@ -190,6 +206,7 @@ const (
 
 // TestPage opens the page with tickets that WeChat accepts, and with others.
 func TestPage(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	s := f.start(f.sdk.URL + wechattest.JSSDKPath)
 	page := "http://" + host + "/"
@@ -223,6 +240,7 @@ func TestPage(t *testing.T) {
 
 // TestNoScript opens the page where WeChat's script cannot be reached, and where something else is in its place.
 func TestNoScript(t *testing.T) {
+	t.Parallel()
 	f := newFixture(t)
 	f.mount(f.ticket())
 	const says = "WeChat's script cannot be reached: "
