@@ -26,8 +26,8 @@ type PageConfig struct {
 }
 
 // JSSDK returns a handler that takes the place of https://res.wx.qq.com and of the WeChat app. It serves a script whose wx.config calls
-// the functions of wx.ready if accepts returns true for the page, and otherwise that of wx.error, with "config:invalid signature". The script
-// has no other functions.
+// the functions of wx.ready if accepts returns true for the page, and otherwise that of wx.error, with "config:invalid signature". The
+// script has no other functions.
 func JSSDK(accepts func(PageConfig) bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+JSSDKPath, func(w http.ResponseWriter, _ *http.Request) {
