@@ -14,6 +14,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
 func ticketOf(t *testing.T, c *Client) (token.Ticket, error) {
@@ -38,6 +39,40 @@ func TestTicket(t *testing.T) {
 			t.Errorf("%s: returned at %v, called at %v", kind, got.ReturnedAt, before)
 		}
 	}
+}
+
+// TestTicketFromStandIn checks that the client and the stand-in for WeChat agree.
+func TestTicketFromStandIn(t *testing.T) {
+	server, err := wechattest.NewServer(wechattest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	app := wechattest.App{ID: testAppID, Secret: appSecret}
+	server.SetApp(app)
+	c := newClient(t, Options{Endpoints: []string{server.URL()}})
+	tok, err := c.StableToken(t.Context(), testAccount, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range v1alpha1.TicketTypes() {
+		got, err := c.Ticket(t.Context(), tok.Value, kind)
+		if issued := server.Tickets(testAppID, kind); err != nil || len(issued) != 1 || issued[0].Ticket != got.Value.Reveal() || got.ExpiresIn != token.TicketLife {
+			t.Errorf("%s: %d tickets, one for %v, error %v", kind, len(issued), got.ExpiresIn, err)
+		}
+	}
+	_, err = c.Ticket(t.Context(), tok.Value, "agent_config")
+	_ = wantError(t, err, token.Transient, v1alpha1.ReasonRequestRejected, 40097)
+	_, err = ticketOf(t, c)
+	_ = wantError(t, err, token.Transient, token.ReasonTokenRejected, 40014)
+	app.Tickets.DailyQuota = 3
+	server.SetApp(app)
+	_, err = c.Ticket(t.Context(), tok.Value, v1alpha1.TicketSDK)
+	_ = wantError(t, err, token.Limited, v1alpha1.ReasonDailyQuotaExhausted, 45009)
+	app.Tickets.Without = v1alpha1.TicketTypes()
+	server.SetApp(app)
+	_, err = c.Ticket(t.Context(), tok.Value, v1alpha1.TicketSDK)
+	_ = wantError(t, err, token.Action, v1alpha1.ReasonUnsupportedAccount, 48001)
 }
 
 // TestTicketErrors has the codes that mean something else, or have other advice, than when a token is fetched. See TestErrorTable for the
@@ -69,14 +104,15 @@ func TestTicketErrors(t *testing.T) {
 		}
 	}
 	// A ticket that looks like a word is hidden because it stands beside the errcode, also in an answer that is broken.
-	for _, body := range []string{
-		`{"errcode":7,"errmsg":"see short-ticket","ticket":"short-ticket"}`,
-		`{"errcode":7,"errmsg":"see short-ticket","Ticket":"short-ticket"}`,
-		`{"ticket":"short-ticket","errcode":7,"errmsg":"see short-ticket`,
-		`<html>ticket=short-ticket&errcode=7&errmsg=see short-ticket`,
+	for body, says := range map[string]string{
+		`{"errcode":7,"errmsg":"see short-ticket","ticket":"short-ticket"}`:                           "see [redacted]",
+		`{"errcode":7,"errmsg":"see short-ticket","Ticket":"short-ticket"}`:                           "see [redacted]",
+		`{"ticket":"short-ticket","errcode":7,"errmsg":"see short-ticket`:                             "see [redacted]",
+		`<html>ticket=short-ticket&errcode=7&errmsg=see short-ticket`:                                 "see [redacted]",
+		`<html>ticket=short-ticket&access_token=other-one&errcode=7&errmsg=other-one or short-ticket`: "[redacted] or [redacted]",
 	} {
 		_, err := ticketOf(t, offline(t, body))
-		wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonRequestRejected, 7), `"see [redacted]"`)
+		wantText(t, wantError(t, err, token.Transient, v1alpha1.ReasonRequestRejected, 7), fmt.Sprintf("it said %q", says))
 	}
 }
 

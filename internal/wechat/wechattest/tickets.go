@@ -114,8 +114,8 @@ func (p *platform) answerTicket(q request, a *account, now time.Time) reply {
 	}
 	a.ticketUse.count(now)
 	t := p.ticket(a, kind, now)
-	body := append([]byte(`{"errcode":0,"errmsg":"ok","ticket":"`+t.Ticket+`","expires_in":`), strconv.FormatInt(rules.expiresIn(t, now), 10)...)
-	return success(append(body, '}'))
+	body := []byte(`{"errcode":0,"errmsg":"ok","ticket":"` + t.Ticket + `","expires_in":`)
+	return success(append(strconv.AppendInt(body, rules.expiresIn(t, now), 10), '}'))
 }
 
 // ticket returns the present ticket of an account, and issues it if there is none or if it has to change.
