@@ -241,8 +241,8 @@ cluster-down: bin-cluster ## End that cluster and remove everything that it made
 
 .PHONY: cluster-load
 cluster-load: bin-cluster ## Build this repository's images and load them into that cluster.
-	@$(CLUSTER_IMAGES) dist/images operator fake-wechat qrcode
-	@$(CLUSTER) load dist/images/operator.tar dist/images/fake-wechat.tar dist/images/qrcode.tar
+	@$(CLUSTER_IMAGES) dist/images operator fake-wechat qrcode h5
+	@$(CLUSTER) load dist/images/operator.tar dist/images/fake-wechat.tar dist/images/qrcode.tar dist/images/h5.tar
 
 .PHONY: cluster-operator
 cluster-operator: cluster-load ## Install the operator and the stand-in for WeChat there, with the KUBECONFIG that make cluster printed.
@@ -251,8 +251,8 @@ cluster-operator: cluster-load ## Install the operator and the stand-in for WeCh
 .PHONY: cluster-kind
 cluster-kind: ## The same with kind, on a machine with docker: a cluster with this repository's images.
 	kind create cluster --name wechat-token-operator
-	@$(CLUSTER_IMAGES) dist/images operator fake-wechat qrcode
-	for image in operator fake-wechat qrcode; do kind load image-archive --name wechat-token-operator "dist/images/$$image.tar"; done
+	@$(CLUSTER_IMAGES) dist/images operator fake-wechat qrcode h5
+	for image in operator fake-wechat qrcode h5; do kind load image-archive --name wechat-token-operator "dist/images/$$image.tar"; done
 
 .PHONY: e2e
 e2e: bin-cluster plugin ## Test the operator as its users have it, on a cluster of its own or that of E2E_KUBECONFIG.
