@@ -69,12 +69,12 @@ func (t *Tickets) Recall(kind v1alpha1.TicketType, fingerprint string, firstAt t
 
 // Saw records a ticket that WeChat returned. It returns what is known of it now, and whether it
 // is another one than before. An answer to an older call than the last one changes nothing.
-func (t *Tickets) Saw(kind v1alpha1.TicketType, returned token.Ticket) (sight refresh.TicketSight, changed bool) {
+func (t *Tickets) Saw(kind v1alpha1.TicketType, returned token.Ticket, now time.Time) (sight refresh.TicketSight, changed bool) {
 	fingerprint, at := returned.Value.Fingerprint(), returned.ReturnedAt
-	next := t.change(kind, func(now Ticket) Ticket {
-		last := now.Sight
-		if at.Before(last.LastAt) && !refresh.IsInFuture(last.LastAt, at) {
-			return now
+	next := t.change(kind, func(known Ticket) Ticket {
+		last := known.Sight
+		if at.Before(last.LastAt) && !refresh.IsInFuture(last.LastAt, now) {
+			return known
 		}
 		changed = last.Fingerprint != fingerprint
 		return Ticket{Sight: last.Next(fingerprint, at, returned.ExpiresIn)}

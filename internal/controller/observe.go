@@ -5,7 +5,6 @@ package controller
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,7 +17,6 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/gate"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/issue"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
@@ -52,7 +50,7 @@ func (p *observer) observe(ctx context.Context, known report.KnownTarget) (repor
 	o.Now, o.ClockSynced = now, synced
 	o.UID, o.CheckInterval = string(p.resource.UID), p.resource.Spec.CheckInterval.Duration
 	o.Traits = issue.Traits(p.resource.Spec.Mode)
-	o.StartedAt = p.started.notLater(now)
+	o.StartedAt = p.started.NotLater(now)
 	o.Deleting, o.Suspended = p.gone, p.resource.Spec.Suspend
 	p.observeStored(&o)
 	p.observeTickets(&o)
@@ -237,20 +235,4 @@ func (p *observer) judged(secret *metav1.PartialObjectMetadata, claim target.Cla
 	status := &p.resource.Status
 	return status.TargetResourceVersion == secret.ResourceVersion && claim == target.Own && !target.Incomplete(secret) &&
 		status.Token != nil && status.Token.Fingerprint != ""
-}
-
-// startTime is the time of the first pass: a standby that becomes leader starts then.
-type startTime struct {
-	mu sync.Mutex
-	at time.Time
-}
-
-// notLater returns the time of the start. If the clock turns out to have run ahead at the first pass, that is now.
-func (s *startTime) notLater(now time.Time) time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.at.IsZero() || refresh.IsInFuture(s.at, now) {
-		s.at = now
-	}
-	return s.at
 }

@@ -12,7 +12,7 @@ import (
 
 // heldTickets returns the tickets of the spec that the target holds. Those of another appid are of no use.
 func (p *observer) heldTickets(o *report.Observation, k target.Knowledge) []target.Ticket {
-	if s := o.Stored; s.Fingerprint == "" || s.AppID != p.resource.Spec.AppID {
+	if o.Stored.Fingerprint == "" || o.Stored.AppID != p.resource.Spec.AppID {
 		return nil
 	}
 	return k.HeldTickets(p.resource.Spec.Tickets, p.resource.Status.Tickets, o.Record)
@@ -53,7 +53,7 @@ func (p *observer) observeTickets(o *report.Observation) {
 func (p *pass) applyTickets(e report.TicketsEffect) {
 	pending := &p.state.tickets
 	if e.Held != nil {
-		*pending = nil
+		*pending = nil // a write has all of them
 	}
 	for _, f := range e.Fetched {
 		*pending = append(slices.DeleteFunc(*pending, func(t report.PendingTicket) bool { return t.Type == f.Type }), f)
