@@ -24,7 +24,7 @@ TEST_PACKAGES ?= 2
 # How many tests of a package run at once: most of them wait, for a timer or the API server.
 TEST_PARALLEL ?= 8
 # The long tables of internal/controller, which run without the race detector.
-TEST_TABLES = ^(TestErrorMatrix|TestRefusedActions)$$
+TEST_TABLES = ^(TestErrorMatrix|TestRefusedActions|TestTicketModels)$$
 TEST_TIMEOUT ?= 20m
 
 # What image-oci builds for, and where; and where make cluster keeps everything.

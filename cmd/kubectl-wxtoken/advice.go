@@ -96,9 +96,6 @@ func (s *story) advice() []string {
 		add("%s", s.suspendAdvice())
 	case stateNoTicket:
 		out = append(out, s.ticketAdvice()...)
-		if s.tokenFailing() != nil {
-			out = append(out, s.failureAdvice()...)
-		}
 	case stateFailing, stateStalled, stateWaiting:
 		out = append(out, s.failureAdvice()...)
 	case stateReady:
@@ -127,7 +124,7 @@ func (s *story) suspendAdvice() string {
 
 func (s *story) failureAdvice() []string {
 	if s.isReady() && s.tokenFailing() == nil {
-		return s.ticketAdvice()
+		return s.oneTicketAdvice()
 	}
 	reason, message := s.reason(), s.message()
 	if f := s.tokenFailing(); f != nil {

@@ -220,12 +220,11 @@ func (x *examination) checkTokens(_ context.Context, r *report) error {
 		status := wholeStory(t.Name, t.Namespace)
 		switch s := t.state(); {
 		case x.told[t.fullName()]:
-		case s == stateStalled:
-			r.add(levelError, status, "%s: no valid token: %s: %s", t.fullName(), t.reason(), t.message())
-		case s == stateWaiting:
-			r.add(levelError, status, "%s: no valid token yet: %s: %s", t.fullName(), t.reason(), t.message())
-		case s == stateNoTicket:
-			r.add(levelError, status, "%s: the token is valid, but a ticket is not: %s: %s", t.fullName(), t.reason(), t.message())
+		case slices.Contains([]state{stateStalled, stateWaiting, stateNoTicket}, s):
+			what := map[state]string{
+				stateStalled: "no valid token", stateWaiting: "no valid token yet", stateNoTicket: "the token is valid, but a ticket is not",
+			}[s]
+			r.add(levelError, status, "%s: %s: %s: %s", t.fullName(), what, t.reason(), t.message())
 		case s == stateFailing && t.tokenFailing() == nil:
 			r.add(levelWarning, status, "%s: the token is valid, but %s: %s", t.fullName(), t.failing.Reason, t.failing.Message)
 		case s == stateFailing:

@@ -94,7 +94,7 @@ func (t ticket) short(now time.Time) string {
 
 // ticketsCell returns the cell of the column TICKETS.
 func (l look) ticketsCell() cell {
-	var texts []string
+	texts := make([]string, 0, len(l.tickets()))
 	for _, t := range l.tickets() {
 		texts = append(texts, t.short(l.now))
 	}
@@ -162,8 +162,16 @@ func (s *story) ticketMoments(past bool) []moment {
 	return out
 }
 
-// ticketAdvice returns what to do about the ticket that the status complains of.
+// ticketAdvice returns what to do about the ticket that the status complains of, and about the token if that fails too.
 func (s *story) ticketAdvice() []string {
+	out := s.oneTicketAdvice()
+	if s.tokenFailing() != nil {
+		out = append(out, s.failureAdvice()...)
+	}
+	return out
+}
+
+func (s *story) oneTicketAdvice() []string {
 	about := s.failing
 	if ticketOf(about) == "" {
 		about = s.ready

@@ -139,7 +139,7 @@ type foreignFetches struct {
 func (f *foreignFetches) ForeignFetch(uid types.UID) { f.of = append(f.of, uid) }
 
 func TestApplyForeignFetch(t *testing.T) {
-	for deaths, events := range map[int]int{0: 0, 1: 0, 2: 1, 7: 1} {
+	for deaths, told := range map[int]int{0: 0, 1: 0, 2: 1, 7: 1} {
 		p := unitPass(t, v1alpha1.ModeLegacy)
 		recorder := &foreignFetches{}
 		p.Recorder = recorder
@@ -147,7 +147,7 @@ func TestApplyForeignFetch(t *testing.T) {
 		if (len(recorder.of) == 1 && recorder.of[0] == "shop") != (deaths > 0) {
 			t.Errorf("%d deaths: recorded %v", deaths, recorder.of)
 		}
-		if e := nextEvent(t, p); strings.HasPrefix(e, "Warning ForeignFetcher") != (events > 0) {
+		if e := nextEvent(t, p); strings.HasPrefix(e, "Warning ForeignFetcher") != (told > 0) {
 			t.Errorf("%d deaths: event %q", deaths, e)
 		}
 	}

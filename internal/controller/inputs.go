@@ -5,7 +5,6 @@ package controller
 import (
 	"time"
 
-	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
@@ -137,11 +136,7 @@ func (p *observer) observePending(o *report.Observation) {
 
 // outdated reports whether labels, annotations or owner reference of the target differ from what is wanted.
 func (p *observer) outdated(o *report.Observation, k target.Knowledge) bool {
-	var tickets []v1alpha1.TicketType
-	for _, t := range p.heldTickets(o, k) {
-		tickets = append(tickets, t.Type)
-	}
-	_, want := target.Want(p.resource, o.Ownership.Claim, o.WantedRecord(nil), tickets...)
+	_, want := target.Want(p.resource, o.Ownership.Claim, o.WantedRecord(nil), target.Types(o.HeldTickets(k))...)
 	return want.Outdated(o.Secret) || want.ReferenceOutdated(o.Secret) && p.state.refusedReferences != p.resource.Generation
 }
 

@@ -54,7 +54,8 @@ func (p *observer) observe(ctx context.Context, known report.KnownTarget) (repor
 	o.Deleting, o.Suspended = p.gone, p.resource.Spec.Suspend
 	p.observeStored(&o)
 	p.observeTickets(&o)
-	if f := o.Failure; f != nil && f.OfWrite && !f.Binds && o.Target.Exists && !o.Target.Outdated && !o.Target.Tampered && !o.Token.Unwritten && !o.TicketUnwritten {
+	unwritten := o.Target.Outdated || o.Target.Tampered || o.Token.Unwritten || o.TicketUnwritten
+	if f := o.Failure; f != nil && f.OfWrite && !f.Binds && o.Target.Exists && !unwritten {
 		p.state.failureEnds() // nobody wants that write any more
 		o.Failed, o.Failure = nil, nil
 	}
@@ -108,11 +109,16 @@ func (p *observer) judge(o *report.Observation, k target.Knowledge, snapshot *ta
 		k.Verdict.Generation = p.resource.Generation
 	}
 	judgedBefore := last.UID == v.UID && last.ResourceVersion == v.ResourceVersion // nobody changed it since
-	ticketLost := len(p.heldTickets(o, k)) < len(p.heldTickets(o, p.state.target))
-	if snapshot != nil && !judgedBefore && (v.Holding == target.HoldsOther || k.ForeignTokenWritten() || o.Target.Outdated || ticketLost) {
+	if snapshot != nil && !judgedBefore && isForeign(o, k, p.state.target) {
 		k.Repairs = k.Repairs.Noted(p.WeChat.Now())
 	}
 	return k
+}
+
+// isForeign reports whether somebody else changed the target since last in a way that has to be undone.
+func isForeign(o *report.Observation, k, last target.Knowledge) bool {
+	return k.Verdict.Holding == target.HoldsOther || k.ForeignTokenWritten() || o.Target.Outdated ||
+		len(o.HeldTickets(k)) < len(o.HeldTickets(last))
 }
 
 // judgeData finds out what the data of the target is. The status is nil if it is not about the target.

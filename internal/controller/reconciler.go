@@ -78,7 +78,7 @@ type Reconciler struct {
 	wake     waker
 	// deliverer tells pods of new tokens; nil without PromptDelivery.
 	deliverer *delivery.Deliverer
-	started   *gate.StartTime
+	started   *refresh.StartTime
 }
 
 // New returns a Reconciler.
@@ -93,7 +93,7 @@ func New(opts Options) *Reconciler {
 		states:   newStates(),
 		accounts: account.NewRegistry(),
 		wake:     newWaker(),
-		started:  &gate.StartTime{},
+		started:  &refresh.StartTime{},
 	}
 	r.issuers = issue.Env{WeChat: opts.WeChat, Store: r.store, Cache: opts.Client, Wake: r.wake.send, Give: r.states.give}
 	if opts.PromptDelivery {

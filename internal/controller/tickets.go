@@ -10,17 +10,9 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
-// heldTickets returns the tickets of the spec that the target holds. Those of another appid are of no use.
-func (p *observer) heldTickets(o *report.Observation, k target.Knowledge) []target.Ticket {
-	if o.Stored.Fingerprint == "" || o.Stored.AppID != p.resource.Spec.AppID {
-		return nil
-	}
-	return k.HeldTickets(p.resource.Spec.Tickets, p.resource.Status.Tickets, o.Record)
-}
-
 // observeTickets describes the tickets that the spec asks for, and drops fetched ones that it does not ask for any more.
 func (p *observer) observeTickets(o *report.Observation) {
-	held, acct := p.heldTickets(o, p.state.target), p.state.membership.account
+	held, acct := o.HeldTickets(p.state.target), p.state.membership.account
 	for _, spec := range p.resource.Spec.Tickets {
 		t := refresh.Ticket{Type: spec.Type}
 		if i := slices.IndexFunc(held, func(h target.Ticket) bool { return h.Type == spec.Type }); i >= 0 {

@@ -46,8 +46,8 @@ func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decisi
 	if o.Secret != nil && target.Incomplete(o.Secret) {
 		return report.LookAgain(), nil // what the spec set before and does not any more is to go
 	}
-	held, types := o.TicketsAfterWrite(p.state.tickets)
-	record, want := target.Want(p.resource, o.Ownership.Claim, o.WantedRecord(t), types...)
+	held := o.TicketsAfterWrite(p.state.tickets)
+	record, want := target.Want(p.resource, o.Ownership.Claim, o.WantedRecord(t), target.Types(held)...)
 	failpoint.Hit("before-secret")
 	written, err := p.send(ctx, o, want, o.Content(t, p.state.tickets...))
 	failpoint.Hit("after-secret")
@@ -69,7 +69,8 @@ func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decisi
 		p.landed(&e, o, record, t)
 		reason = t.Reason // what it was fetched for
 	}
-	log.FromContext(ctx).Info("wrote the target Secret", "secret", written.Name, "reason", reason, "newToken", t != nil, "tickets", len(p.state.tickets),
+	log.FromContext(ctx).Info("wrote the target Secret", "secret", written.Name, "reason", reason, "newToken", t != nil,
+		"tickets", len(p.state.tickets),
 		"fingerprint", record.TokenFingerprint, "expiresAt", record.ExpiresAt)
 	return p.writeReference(ctx, o, want, e)
 }

@@ -54,7 +54,9 @@ func VersionOf(secret metav1.Object) string {
 
 // Read reads and judges the credentials Secret of a resource. requireLabel refuses one without the label
 // wechat.apptoken.dev/credentials: "true". The error says that the API server could not be read.
-func Read(ctx context.Context, live client.Reader, resource *v1alpha1.WeChatAppToken, requireLabel bool, now time.Time) (Credentials, error) {
+func Read(
+	ctx context.Context, live client.Reader, resource *v1alpha1.WeChatAppToken, requireLabel bool, now time.Time,
+) (Credentials, error) {
 	ref := resource.Spec.CredentialsSecretRef
 	secret := &corev1.Secret{}
 	err := live.Get(ctx, types.NamespacedName{Namespace: resource.Namespace, Name: ref.Name}, secret)

@@ -25,7 +25,7 @@ const jsapi = v1alpha1.TicketJSAPI
 // wantsTicket lets the step fetch a jsapi ticket that the Secret does not hold.
 func wantsTicket(s *Step) {
 	s.Decision.Tickets = []v1alpha1.TicketType{jsapi}
-	s.Inputs.Tickets = []refresh.Ticket{{Type: jsapi}}
+	s.Tickets = []refresh.Ticket{{Type: jsapi}}
 }
 
 func (s *stage) ticketCalls() int {
@@ -58,19 +58,19 @@ func TestTicketsOfAToken(t *testing.T) {
 		fetched, calls int
 	}{
 		"the Secret holds it, and WeChat returned it a moment ago": {func(*Step) {}, 0, 0},
-		"its expiry was extended for another member":               {func(s *Step) { s.Inputs.Tickets[0].ExpiresAt = after(time.Hour) }, 1, 0},
+		"its expiry was extended for another member":               {func(s *Step) { s.Tickets[0].ExpiresAt = after(time.Hour) }, 1, 0},
 		"doubted":                  {func(s *Step) { s.Account.Tickets.Doubt() }, 0, 1},
-		"the Secret lost it":       {func(s *Step) { s.Inputs.Tickets[0] = refresh.Ticket{Type: jsapi} }, 1, 1},
-		"the Secret holds another": {func(s *Step) { s.Inputs.Tickets[0].Fingerprint = "f" }, 1, 1},
+		"the Secret lost it":       {func(s *Step) { s.Tickets[0] = refresh.Ticket{Type: jsapi} }, 1, 1},
+		"the Secret holds another": {func(s *Step) { s.Tickets[0].Fingerprint = "f" }, 1, 1},
 		"it failed before, and no token waits for it": {func(s *Step) {
-			s.Inputs.Tickets[0] = refresh.Ticket{Type: jsapi, Failure: &refresh.Failure{}}
+			s.Tickets[0] = refresh.Ticket{Type: jsapi, Failure: &refresh.Failure{}}
 		}, 1, 1},
 		"it failed before, and a token waits": {func(s *Step) {
-			s.Inputs.Tickets[0], s.Stored = refresh.Ticket{Type: jsapi, Failure: &refresh.Failure{}}, target.Token{}
+			s.Tickets[0], s.Stored = refresh.Ticket{Type: jsapi, Failure: &refresh.Failure{}}, target.Token{}
 		}, 0, 0},
 	} {
 		again := step
-		again.Inputs.Tickets, again.Stored = []refresh.Ticket{held}, tokenHeld
+		again.Tickets, again.Stored = []refresh.Ticket{held}, tokenHeld
 		test.edit(&again)
 		calls := s.ticketCalls()
 		e, err := s.For(v1alpha1.ModeStable).Tickets(t.Context(), again)

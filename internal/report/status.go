@@ -163,7 +163,7 @@ func Unread(resource *v1alpha1.WeChatAppToken, since, now time.Time, why string)
 	}
 	for _, t := range s.Tickets {
 		if c.isTrue(v1alpha1.ConditionReady) && !now.Before(t.ExpirationTime.Time) {
-			c.set(v1alpha1.ConditionReady, false, v1alpha1.ReasonTicketExpired, ofTicket(t.Type)+"it is taken to have expired")
+			c.set(v1alpha1.ConditionReady, false, v1alpha1.ReasonTicketExpired, v1alpha1.TicketPrefix(t.Type)+"it is taken to have expired")
 		}
 	}
 	if now.Sub(since) >= refresh.ReportAfter && !c.isTrue(v1alpha1.ConditionRefreshFailing) {

@@ -30,9 +30,17 @@ func ticketStatuses(o Observation) []v1alpha1.TicketStatus {
 	return out
 }
 
-// TicketsAfterWrite returns the tickets that the target holds once the pending ones are written, and their types.
-func (o Observation) TicketsAfterWrite(pending []PendingTicket) (held []target.Ticket, types []v1alpha1.TicketType) {
-	held = []target.Ticket{}
+// HeldTickets returns the tickets of the spec that the target holds by what is known of it. Those of another appid are of no use.
+func (o Observation) HeldTickets(k target.Knowledge) []target.Ticket {
+	if o.Stored.Fingerprint == "" || o.Stored.AppID != o.Resource.Spec.AppID {
+		return nil
+	}
+	return k.HeldTickets(o.Resource.Spec.Tickets, o.Resource.Status.Tickets, o.Record)
+}
+
+// TicketsAfterWrite returns the tickets that the target holds once the pending ones are written.
+func (o Observation) TicketsAfterWrite(pending []PendingTicket) []target.Ticket {
+	held := []target.Ticket{}
 	for _, spec := range o.Resource.Spec.Tickets {
 		t := target.Ticket{Type: spec.Type}
 		if have := o.Ticket(spec.Type); have.Fingerprint != "" {
@@ -42,10 +50,10 @@ func (o Observation) TicketsAfterWrite(pending []PendingTicket) (held []target.T
 			t = pending[i].Ticket
 		}
 		if t.Key = spec.KeyName(); t.Fingerprint != "" {
-			held, types = append(held, t), append(types, spec.Type)
+			held = append(held, t)
 		}
 	}
-	return held, types
+	return held
 }
 
 // DeliveredFingerprint identifies what the target holds for the pods that are told of it: the token and the tickets.
@@ -81,22 +89,23 @@ func (s summary) withTicket(o Observation, v refresh.Verdict) summary {
 	s.ready, s.progress = false, v1alpha1.ConditionReconciling
 	last := apimeta.FindStatusCondition(o.Resource.Status.Conditions, v1alpha1.ConditionReady)
 	switch {
-	case p.Told && last != nil && last.Status == metav1.ConditionFalse && isOfTicket(last.Message, p.Type):
+	case p.Told && last != nil && last.Status == metav1.ConditionFalse && v1alpha1.TicketOf(last.Message) == p.Type:
 		s.reason, s.message = last.Reason, last.Message
 		if apimeta.IsStatusConditionTrue(o.Resource.Status.Conditions, v1alpha1.ConditionStalled) {
 			s.progress = v1alpha1.ConditionStalled
 		}
 		return s
 	case p.Failed:
-		s.reason, s.message = ticketReason(t), ofTicket(p.Type)+t.Message
+		s.reason, s.message = ticketReason(t), v1alpha1.TicketPrefix(p.Type)+t.Message
 		if p.Class == token.Action {
 			s.progress = v1alpha1.ConditionStalled
 		}
 	case p.Expired:
 		s.reason = v1alpha1.ReasonTicketExpired
-		s.message = ofTicket(p.Type) + "WeChat has not been seen to return it for too long; the operator asks again by itself"
+		s.message = v1alpha1.TicketPrefix(p.Type) + "WeChat has not been seen to return it for too long; the operator asks again by itself"
 	default:
-		s.reason, s.message = v1alpha1.ReasonTicketNotIssued, fmt.Sprintf("%sSecret %q does not hold it yet", ofTicket(p.Type), o.Resource.TargetName())
+		s.reason = v1alpha1.ReasonTicketNotIssued
+		s.message = fmt.Sprintf("%sSecret %q does not hold it yet", v1alpha1.TicketPrefix(p.Type), o.Resource.TargetName())
 	}
 	s.message += "; the token is valid until " + target.FormatTime(o.Stored.ExpiresAt)
 	return s
@@ -106,10 +115,10 @@ func (s summary) withTicket(o Observation, v refresh.Verdict) summary {
 func ticketFailing(o Observation, v refresh.Verdict) (reason, message string) {
 	if p := v.TicketFailing; p.Type != "" {
 		t := o.Ticket(p.Type)
-		return ticketReason(t), ofTicket(p.Type) + t.Message
+		return ticketReason(t), v1alpha1.TicketPrefix(p.Type) + t.Message
 	}
 	last := apimeta.FindStatusCondition(o.Resource.Status.Conditions, v1alpha1.ConditionRefreshFailing)
-	told := func(t refresh.Ticket) bool { return t.Told && isOfTicket(last.Message, t.Type) }
+	told := func(t refresh.Ticket) bool { return t.Told && v1alpha1.TicketOf(last.Message) == t.Type }
 	if last != nil && slices.ContainsFunc(o.Tickets, told) {
 		return last.Reason, last.Message
 	}
@@ -124,14 +133,7 @@ func ticketReason(t refresh.Ticket) string {
 	return string(t.Failure.Reason)
 }
 
-// ofTicket begins each message about a ticket.
-func ofTicket(kind v1alpha1.TicketType) string { return "ticket " + string(kind) + ": " }
-
-func isOfTicket(message string, kind v1alpha1.TicketType) bool {
-	return strings.HasPrefix(message, ofTicket(kind))
-}
-
 // TellsTicket reports whether a status tells of a problem of a ticket.
 func TellsTicket(status v1alpha1.WeChatAppTokenStatus, kind v1alpha1.TicketType) bool {
-	return slices.ContainsFunc(status.Conditions, func(c metav1.Condition) bool { return isOfTicket(c.Message, kind) })
+	return slices.ContainsFunc(status.Conditions, func(c metav1.Condition) bool { return v1alpha1.TicketOf(c.Message) == kind })
 }

@@ -111,9 +111,9 @@ func (s Store) Create(
 	return metadataOf(secret.ObjectMeta), nil
 }
 
-// Update writes labels, annotations and, unless it is nil, the data, and removes tickets that the spec dropped. It fails with a conflict when the Secret is not the one that
-// existing describes. Owner references are left alone: some clusters allow only accounts that may delete Secrets to change them, and
-// no token may wait for that.
+// Update writes labels, annotations and, unless it is nil, the data, and removes tickets that the spec dropped. It fails with a conflict
+// when the Secret is not the one that existing describes. Owner references are left alone: some clusters allow only accounts that may
+// delete Secrets to change them, and no token may wait for that.
 func (s Store) Update(
 	ctx context.Context, existing *metav1.PartialObjectMetadata, d Desired, c *Content, opts ...client.PatchOption,
 ) (*metav1.PartialObjectMetadata, error) {

@@ -33,6 +33,15 @@ func (s Snapshot) holdsTicket(spec v1alpha1.TicketSpec, t Ticket) bool {
 	return s.Token(spec.KeyName()).Fingerprint() == t.Fingerprint && string(s.data[spec.ExpiresAtKeyName()]) == FormatTime(t.ExpiresAt)
 }
 
+// Types returns the types of tickets.
+func Types(tickets []Ticket) []v1alpha1.TicketType {
+	types := make([]v1alpha1.TicketType, 0, len(tickets))
+	for _, t := range tickets {
+		types = append(types, t.Type)
+	}
+	return types
+}
+
 // HeldTickets returns the tickets of the spec that the Secret holds, in the order of the spec. The status is proof where this process has
 // not looked at the data itself; the record tells under which keys they are.
 func (k Knowledge) HeldTickets(specs []v1alpha1.TicketSpec, status []v1alpha1.TicketStatus, r Record) []Ticket {
@@ -84,7 +93,7 @@ func (k Knowledge) HoldsTickets(held []Ticket) Knowledge {
 
 // AttestedTickets returns the tickets that a status speaks of.
 func AttestedTickets(status []v1alpha1.TicketStatus) []Ticket {
-	var out []Ticket
+	out := make([]Ticket, 0, len(status))
 	for _, t := range status {
 		out = append(out, Ticket{Type: t.Type, Fingerprint: t.Fingerprint, FirstAt: t.IssueTime.UTC(), ExpiresAt: t.ExpirationTime.UTC()})
 	}
@@ -92,7 +101,9 @@ func AttestedTickets(status []v1alpha1.TicketStatus) []Ticket {
 }
 
 // appliedTickets returns the keys of the tickets that the spec asks for, as far as the Secret has them or is about to get them.
-func appliedTickets(specs []v1alpha1.TicketSpec, previous map[v1alpha1.TicketType]string, held []v1alpha1.TicketType) map[v1alpha1.TicketType]string {
+func appliedTickets(
+	specs []v1alpha1.TicketSpec, previous map[v1alpha1.TicketType]string, held []v1alpha1.TicketType,
+) map[v1alpha1.TicketType]string {
 	var out map[v1alpha1.TicketType]string
 	for _, spec := range specs {
 		if key := spec.KeyName(); previous[spec.Type] == key || slices.Contains(held, spec.Type) {
@@ -108,9 +119,9 @@ func appliedTickets(specs []v1alpha1.TicketSpec, previous map[v1alpha1.TicketTyp
 // droppedKeys returns the keys of the data that hold tickets which the spec does not ask for any more. The list of what was applied is
 // read from an annotation that others may edit: it must not remove what the spec asks for.
 func droppedKeys(spec v1alpha1.WeChatAppTokenSpec, previous map[v1alpha1.TicketType]string) []string {
-	inUse := []string{spec.Target.AccessTokenKey, v1alpha1.ExpiresAtKey, v1alpha1.AppIDKey}
-	for _, t := range spec.Tickets {
-		inUse = append(inUse, t.KeyName(), t.ExpiresAtKeyName())
+	inUse := func(key string) bool {
+		return slices.Contains([]string{spec.Target.AccessTokenKey, v1alpha1.ExpiresAtKey, v1alpha1.AppIDKey}, key) ||
+			slices.ContainsFunc(spec.Tickets, func(t v1alpha1.TicketSpec) bool { return key == t.KeyName() || key == t.ExpiresAtKeyName() })
 	}
 	var dropped []string
 	for _, kind := range v1alpha1.TicketTypes() {
@@ -120,7 +131,7 @@ func droppedKeys(spec v1alpha1.WeChatAppTokenSpec, previous map[v1alpha1.TicketT
 		}
 		old := v1alpha1.TicketSpec{Type: kind, Key: key}
 		for _, k := range [...]string{old.KeyName(), old.ExpiresAtKeyName()} {
-			if !slices.Contains(inUse, k) {
+			if !inUse(k) {
 				dropped = append(dropped, k)
 			}
 		}

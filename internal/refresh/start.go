@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package gate
+package refresh
 
 import (
 	"sync"
 	"time"
-
-	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 )
 
 // StartTime is the time of a process's first pass: a standby that becomes leader starts then. The zero value has not started.
@@ -19,7 +17,7 @@ type StartTime struct {
 func (s *StartTime) NotLater(now time.Time) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.at.IsZero() || refresh.IsInFuture(s.at, now) {
+	if s.at.IsZero() || IsInFuture(s.at, now) {
 		s.at = now
 	}
 	return s.at
