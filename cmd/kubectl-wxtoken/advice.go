@@ -96,9 +96,6 @@ func (s *story) advice() []string {
 		add("%s", s.suspendAdvice())
 	case stateNoTicket:
 		out = append(out, s.ticketAdvice()...)
-		if s.tokenFailing() != nil {
-			out = append(out, s.failureAdvice()...)
-		}
 	case stateFailing, stateStalled, stateWaiting:
 		out = append(out, s.failureAdvice()...)
 	case stateReady:
