@@ -124,7 +124,7 @@ func (s *story) suspendAdvice() string {
 
 func (s *story) failureAdvice() []string {
 	if s.isReady() && s.tokenFailing() == nil {
-		return s.oneTicketAdvice()
+		return s.ticketAdvice()
 	}
 	reason, message := s.reason(), s.message()
 	if f := s.tokenFailing(); f != nil {

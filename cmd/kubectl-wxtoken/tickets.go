@@ -94,12 +94,13 @@ func (t ticket) short(now time.Time) string {
 
 // ticketsCell returns the cell of the column TICKETS.
 func (l look) ticketsCell() cell {
-	texts := make([]string, 0, len(l.tickets()))
-	for _, t := range l.tickets() {
-		texts = append(texts, t.short(l.now))
-	}
-	if len(texts) == 0 {
+	tickets := l.tickets()
+	if len(tickets) == 0 {
 		return cell{text: "-"}
+	}
+	texts := make([]string, 0, len(tickets))
+	for _, t := range tickets {
+		texts = append(texts, t.short(l.now))
 	}
 	return cell{text: strings.Join(texts, ", ")}
 }
@@ -162,16 +163,8 @@ func (s *story) ticketMoments(past bool) []moment {
 	return out
 }
 
-// ticketAdvice returns what to do about the ticket that the status complains of, and about the token if that fails too.
+// ticketAdvice returns what to do about the ticket that the status complains of, and about the token if that cannot be refreshed either.
 func (s *story) ticketAdvice() []string {
-	out := s.oneTicketAdvice()
-	if s.tokenFailing() != nil {
-		out = append(out, s.failureAdvice()...)
-	}
-	return out
-}
-
-func (s *story) oneTicketAdvice() []string {
 	about := s.failing
 	if ticketOf(about) == "" {
 		about = s.ready
@@ -183,11 +176,16 @@ func (s *story) oneTicketAdvice() []string {
 			text = fmt.Sprintf("The token works, and the %s ticket for another %s. Until then: %s", kind, countdown(left), sentence(about.Message))
 		}
 	}
+	next := s.nextAttempt(about.Reason)
 	if about.Reason == v1alpha1.ReasonUnsupportedAccount {
-		return []string{text, fmt.Sprintf("Take %s out of spec.tickets if this account has no such ticket; Mini Programs have none. "+
-			"The operator acts on a change of the spec at once.", kind)}
+		next = fmt.Sprintf("Take %s out of spec.tickets if this account has no such ticket; Mini Programs have none. "+
+			"The operator acts on a change of the spec at once.", kind)
 	}
-	return []string{text, s.nextAttempt(about.Reason)}
+	out := []string{text, next}
+	if s.tokenFailing() != nil {
+		out = append(out, s.failureAdvice()...)
+	}
+	return out
 }
 
 // ticketChanges returns the changes of tickets between two states of a resource that are worth a line.
