@@ -122,6 +122,7 @@ func TestTicketModels(t *testing.T) {
 		{"a rival's, by time, dead at once", v1alpha1.Modes(), wechattest.TicketRules{Change: wechattest.ChangeByTime, Overlap: wechattest.NoOverlap}, 7100 * time.Second, 30 * time.Minute, ticketPoll},
 		{"a rival's, by time, 3 h", stable, wechattest.TicketRules{Change: wechattest.ChangeByTime, Overlap: hours3}, 7100 * time.Second, 0, 0},
 		{"a rival's, by call, dead at once", stable, wechattest.TicketRules{Overlap: wechattest.NoOverlap}, 7100 * time.Second, 0, 0},
+		{"lives for 3 h", stable, wechattest.TicketRules{Age: hours3}, 0, 0, 0},
 		{"with the remaining life", stable, wechattest.TicketRules{Change: wechattest.ChangeByTime, Overlap: wechattest.NoOverlap, RemainingLife: true}, 0, ticketPoll, ticketPoll},
 	} {
 		for _, mode := range model.modes {
@@ -141,6 +142,9 @@ func TestTicketModels(t *testing.T) {
 				var span time.Duration
 				for range int(day / sampling) {
 					w.advance(sampling)
+					if ready := w.condition("shop", v1alpha1.ConditionReady); ready.Status != metav1.ConditionTrue {
+						t.Fatalf("not Ready at %s: %s", w.clock.now(), ready.Message)
+					}
 					ticket := w.ticket("shop", jsapi)
 					if !w.wechat.TicketValid(ticket) {
 						span += sampling
@@ -163,7 +167,7 @@ func TestTicketModels(t *testing.T) {
 				if span > 0 {
 					t.Errorf("invalid at the end, for %s", span)
 				}
-				if changes < 11 || len(invalid) > changes {
+				if least := int(day/max(model.rules.Age, 2*time.Hour)) - 1; changes < least || len(invalid) > changes {
 					t.Errorf("%d changes, %d times invalid", changes, len(invalid))
 				}
 				if n := w.calls(wechattest.EndpointTicket) - calls; n > 110 {
