@@ -92,6 +92,10 @@ func TestTicketRefused(t *testing.T) {
 		doubted bool
 	}{
 		"no such tickets":       {wechattest.Fault{Errcode: 48001}, token.Action, v1alpha1.ReasonUnsupportedAccount, false},
+		"another refusal":       {wechattest.Fault{Errcode: 61007}, token.Action, v1alpha1.ReasonUnsupportedAccount, false},
+		"a wrong type":          {wechattest.Fault{Errcode: 40097}, token.Transient, v1alpha1.ReasonRequestRejected, false},
+		"no code that is known": {wechattest.Fault{Errcode: 99999}, token.Transient, v1alpha1.ReasonRequestRejected, false},
+		"its address":           {wechattest.Fault{Errcode: 40164}, token.Action, v1alpha1.ReasonIPNotAllowed, false},
 		"quota":                 {wechattest.Fault{Errcode: 45009}, token.Limited, v1alpha1.ReasonDailyQuotaExhausted, false},
 		"busy":                  {wechattest.Fault{Errcode: -1}, token.Transient, v1alpha1.ReasonSystemBusy, false},
 		"no answer":             {wechattest.Fault{Cut: wechattest.CutBefore}, token.Transient, v1alpha1.ReasonUnreachable, false},
