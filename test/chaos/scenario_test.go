@@ -26,6 +26,8 @@ type scenario struct {
 	mostExcluded float64
 	// tickets are WeChat's rules for tickets; the zero value stands for quickTickets.
 	tickets wechattest.TicketRules
+	// mostCalls for one account within a minute; default mostCallsPerMinute.
+	mostCalls int
 	// mustFail: a protection is switched off, and samples must show it. mustFailTickets: the same for samples of tickets.
 	mustFail, mustFailTickets bool
 	// atMost ends the scenario before the others; 0 for no sooner.

@@ -48,7 +48,8 @@ func allScenarios() []*scenario {
 			name: "rivals", life: 700 * time.Second, tickets: wechattest.TicketRules{Age: time.Hour, Overlap: wechattest.NoOverlap},
 			run: (*world).rivals,
 		},
-		{name: "ticket-faults", life: stableLife, run: (*world).ticketFaults},
+		// Each of three tickets has a back-off of its own, and in Stable mode each attempt asks for the token too.
+		{name: "ticket-faults", life: stableLife, mostCalls: 2 * mostCallsPerMinute, run: (*world).ticketFaults},
 		{name: "ticket-hang", life: stableLife, run: (*world).ticketHang},
 		{name: "clocks", life: stableLife, run: (*world).clocks},
 		{name: "edits", life: stableLife, mostExcluded: 0.5, run: (*world).edits},
