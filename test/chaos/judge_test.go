@@ -32,9 +32,9 @@ type verdict struct {
 	never int
 }
 
-// judge samples a target from the moment it first held a token, or a ticket of that type: once without lag, and through volumes that lag by up to the
-// kubelet's 90 s. Each volume's lag is drawn anew for each sample, from its own ninth of the range, so that a value that was
-// there for a second is seen too.
+// judge samples a target from the moment it first held a token, or a ticket of the subject's type: once without lag, and through
+// volumes that lag by up to the kubelet's 90 s. Each volume's lag is drawn anew for each sample, from its own ninth of the range, so
+// that a value that was there for a second is seen too.
 func (v *verdict) judge(name string, s *subject, until time.Time, rng *rand.Rand) {
 	start, ok := s.firstToken()
 	if !ok {

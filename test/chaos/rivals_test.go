@@ -24,21 +24,23 @@ func (w *world) rivals() {
 	for range 12 {
 		w.addLegacy(legacyLife)
 	}
-	tickets := []*targetRef{w.addStable(someTickets(1)), w.addLegacy(legacyLife, someTickets(1))}
+	var tickets []*targetRef // the first of each mode meets a rival
+	for range 3 {
+		tickets = append(tickets, w.addStable(someTickets(1)), w.addLegacy(legacyLife, someTickets(1)))
+	}
 	if !w.ready(w.targets...) {
 		w.Error("not all targets got a token")
 		return
 	}
 	for i := 0; w.sleep(w.between(20*time.Second, 40*time.Second)) && i < 12; i++ {
 		w.wechat.RivalForceRefresh(w.targets[i].appID)
-		ref := tickets[i%2]
 		switch i {
 		case 2, 7:
 			w.wechat.RivalMint(w.targets[12+i].appID)
 		case 0, 3:
-			w.rivalTicket(ref, v1alpha1.TicketJSAPI)
+			w.rivalTicket(tickets[i%2], v1alpha1.TicketJSAPI)
 		case 1, 4:
-			ref = tickets[(i-1)%2]
+			ref := tickets[(i-1)%2]
 			w.request(ref, v1alpha1.AnnotationCheckRequestedAt)
 			if !w.until(20*time.Second, func() bool { return w.holdsTickets(ref) }) && w.ctx.Err() == nil {
 				w.Errorf("%s: a check did not find the ticket that somebody else's call made", ref.name)

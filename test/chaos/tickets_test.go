@@ -163,7 +163,7 @@ func (w *world) ticketFaults() {
 	}
 }
 
-// ticketHang lets no call for a ticket be answered, from the moment at which all targets have theirs. There are 16 resources for each worker
+// ticketHang lets no call for a ticket be answered, from a minute after all targets have theirs. There are 16 resources for each worker
 // of the operator, as many as there are for each of the 64 that it has by default in a cluster with 1,024. They must not be kept so busy by
 // tickets that tokens come late.
 func (w *world) ticketHang() {
@@ -177,8 +177,9 @@ func (w *world) ticketHang() {
 		w.Error("not all targets got a token and tickets")
 		return
 	}
-	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointTicket, Hang: true})
 	w.pollTickets(w.targets...)
+	w.sleep(time.Minute) // tickets change
+	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointTicket, Hang: true})
 }
 
 // sharedTickets lets four resources of each mode share an account, of which only one is polled. The others come to nobody's mind for an
