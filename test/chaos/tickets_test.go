@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -104,6 +105,14 @@ func (w *world) holdsTickets(ref *targetRef) bool {
 	})
 }
 
+// holdsNewest tells whether the target holds the last ticket that WeChat issued, of each type that its resource asks for.
+func (w *world) holdsNewest(ref *targetRef) bool {
+	return !slices.ContainsFunc(ref.tickets, func(kind v1alpha1.TicketType) bool {
+		h, issued := watching.historyOf(ref.name, ticketKey(kind)), w.wechat.Tickets(ref.appID, kind)
+		return len(h) == 0 || len(issued) == 0 || h[len(h)-1].gone || h[len(h)-1].token != issued[len(issued)-1].Ticket
+	})
+}
+
 // rivalTicket changes a ticket by somebody else's call.
 func (w *world) rivalTicket(ref *targetRef, kind v1alpha1.TicketType) {
 	w.mu.Lock()
@@ -180,6 +189,35 @@ func (w *world) ticketHang() {
 	w.pollTickets(w.targets...)
 	w.sleep(time.Minute) // tickets change
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointTicket, Hang: true})
+}
+
+// lostTickets kills the operator when WeChat has answered with a new ticket, again and again, and asks for nothing after that: the first
+// check after the start must find the ticket that was lost.
+func (w *world) lostTickets() {
+	w.operate(1, false, plan{})
+	for range 3 {
+		w.addStable(withTickets(v1alpha1.TicketJSAPI))
+		w.addLegacy(legacyLife, withTickets(v1alpha1.TicketJSAPI))
+	}
+	if !w.ready(w.targets...) {
+		w.Error("not all targets got a token and a ticket")
+		return
+	}
+	o := w.replicas[0]
+	for i := 0; w.sleep(w.scenario.ticketRules().Age + w.between(time.Second, 10*time.Second)); i++ {
+		ref, id := w.targets[i%len(w.targets)], fmt.Sprintf("lost-%d", i)
+		w.must(o.setPlan(func(p *plan) { p.Rules = []rule{{ID: id, Step: "after-ticket"}} }))
+		w.request(ref, v1alpha1.AnnotationCheckRequestedAt)
+		if !w.until(time.Minute, func() bool { return o.fired(id) }) {
+			if w.ctx.Err() == nil {
+				w.Error("the operator never came to the step after-ticket")
+			}
+			return
+		}
+		if !w.until(75*time.Second, func() bool { return w.holdsNewest(ref) }) && w.ctx.Err() == nil {
+			w.Errorf("%s: the first check after a start did not find the ticket that a crash lost", ref.name)
+		}
+	}
 }
 
 // sharedTickets lets four resources of each mode share an account, of which only one is polled. The others come to nobody's mind for an
