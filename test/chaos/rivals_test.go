@@ -32,6 +32,7 @@ func (w *world) rivals() {
 		w.Error("not all targets got a token")
 		return
 	}
+	w.sleep(ticketShared) // from now on a check polls the tickets
 	for i := 0; w.sleep(w.between(20*time.Second, 40*time.Second)) && i < 12; i++ {
 		w.wechat.RivalForceRefresh(w.targets[i].appID)
 		switch i {

@@ -18,9 +18,9 @@ import (
 //
 // The life of a ticket is not compressed: the operator takes it to be two hours, and polls it each eighth of that. So within minutes a
 // ticket changes only because WeChat's stand-in changes it, with the first call after quickTickets.Age. That call is the operator's own:
-// pollTickets asks for a check of each resource every 20 to 30 s, and the first check after a start polls too. The old ticket lives for
-// 300 s more, which is enough for a restart, a back-off and the lag of a volume. So no sample may be invalid, whatever is done to the
-// operator, but in these windows:
+// pollTickets asks for a check of each resource every 20 to 30 s, which polls what was not polled within a minute, and the first check
+// after a start polls too. The old ticket lives for 300 s more, which is enough for a restart, a back-off and the lag of a volume. So no
+// sample may be invalid, whatever is done to the operator, but in these windows:
 //
 //   - (c) there were no 90 s of reachability between the change and 90 s before the old ticket's end;
 //   - (e) somebody else wrote or deleted the Secret, until its repair;
@@ -35,8 +35,10 @@ const (
 	// ticketReachableFor is how long WeChat and the API server must be reachable without a break for a ticket to be replaced: the longest
 	// back-off is 60 s, and the first check after a start comes within 45 s.
 	ticketReachableFor = 90 * time.Second
-	// ticketPolledEvery is the longest time between two requests for a check of a resource with tickets.
-	ticketPolledEvery = 30 * time.Second
+	// ticketShared is how long an answer about a ticket serves later checks.
+	ticketShared = time.Minute
+	// ticketAskedEvery is the longest time between two requests for a check of a resource with tickets.
+	ticketAskedEvery = 30 * time.Second
 )
 
 // quickTickets makes tickets change with each call, but not more often than every 20 s.
@@ -78,14 +80,15 @@ func someTickets(i int) func(*v1alpha1.WeChatAppToken) {
 	return withTickets()
 }
 
-// pollTickets asks for a check of each of the resources that have tickets, in turn, until the scenario ends. A check polls the tickets too.
+// pollTickets asks for a check of each of the resources that have tickets, in turn, until the scenario ends. A check polls the tickets
+// too, except those that WeChat returned within ticketShared.
 func (w *world) pollTickets(refs ...*targetRef) {
 	refs = slices.DeleteFunc(slices.Clone(refs), func(r *targetRef) bool { return len(r.tickets) == 0 })
 	if len(refs) == 0 {
 		return
 	}
 	rng := rand.New(rand.NewPCG(w.seed, 3)) // that of the scenario is for one goroutine only
-	every := ticketPolledEvery / time.Duration(len(refs))
+	every := ticketAskedEvery / time.Duration(len(refs))
 	go func() {
 		for i := 0; w.sleep(every - time.Duration(rng.Int64N(int64(every/3)))); i++ {
 			err := w.annotate(refs[i%len(refs)], v1alpha1.AnnotationCheckRequestedAt)
@@ -172,7 +175,7 @@ func (w *world) ticketFaults() {
 	}
 }
 
-// ticketHang lets no call for a ticket be answered, from a minute after all targets have theirs. There are 16 resources for each worker
+// ticketHang lets no call for a ticket be answered, from two minutes after all targets have theirs. There are 16 resources for each worker
 // of the operator, as many as there are for each of the 64 that it has by default in a cluster with 1,024. They must not be kept so busy by
 // tickets that tokens come late.
 func (w *world) ticketHang() {
@@ -187,7 +190,7 @@ func (w *world) ticketHang() {
 		return
 	}
 	w.pollTickets(w.targets...)
-	w.sleep(time.Minute) // tickets change
+	w.sleep(2 * ticketShared) // tickets change
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointTicket, Hang: true})
 }
 
@@ -204,7 +207,7 @@ func (w *world) lostTickets() {
 		return
 	}
 	o := w.replicas[0]
-	for i := 0; w.sleep(w.scenario.ticketRules().Age + w.between(time.Second, 10*time.Second)); i++ {
+	for i := 0; w.sleep(ticketShared + w.between(time.Second, 10*time.Second)); i++ {
 		ref, id := w.targets[i%len(w.targets)], fmt.Sprintf("lost-%d", i)
 		w.must(o.setPlan(func(p *plan) { p.Rules = []rule{{ID: id, Step: "after-ticket"}} }))
 		w.request(ref, v1alpha1.AnnotationCheckRequestedAt)
