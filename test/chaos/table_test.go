@@ -103,7 +103,7 @@ func printTable(w io.Writer, results []*result) {
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "scenario\truns\trotations\tsamples\texcluded by window\tshare\tlongest window\tinvalid\tworst recovery\t"+
-		"ticket changes\tticket samples\texcluded\tinvalid\tworst recovery\tWeChat calls\tin a minute\tstatus writes\t")
+		"ticket changes\tticket samples\tof them excluded\tinvalid tickets\tworst for a ticket\tWeChat calls\tin a minute\tstatus writes\t")
 	for _, r := range results {
 		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%s\t%.1f %%\t%s\t%d\t%s\t%d\t%d\t%s\t%d\t%s\t%d\t%d\t%d\t\n",
 			r.scenario.name, r.runs, r.rotations, r.samples, r.windows(), r.excludedShare()*100, r.longest.Round(time.Second),
