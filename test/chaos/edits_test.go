@@ -23,12 +23,14 @@ func secretNamed(name types.NamespacedName) *corev1.Secret {
 }
 
 // merge patches a Secret.
-func (w *world) merge(name types.NamespacedName, patch any) error {
+func (w *world) merge(name types.NamespacedName, patch any) error { return w.mergeInto(secretNamed(name), patch) }
+
+func (w *world) mergeInto(o client.Object, patch any) error {
 	raw, err := json.Marshal(patch)
 	if err != nil {
 		return err
 	}
-	return w.Patch(w.ctx, secretNamed(name), client.RawPatch(types.MergePatchType, raw))
+	return w.Patch(w.ctx, o, client.RawPatch(types.MergePatchType, raw))
 }
 
 type object = map[string]any

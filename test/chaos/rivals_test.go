@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
@@ -86,8 +84,7 @@ func (w *world) request(ref *targetRef, key string) { w.must(w.annotate(ref, key
 
 // annotate asks for something by an annotation of the resource.
 func (w *world) annotate(ref *targetRef, key string) error {
-	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, key, time.Now().Format(time.RFC3339Nano))
-	return w.Patch(w.ctx, ref.token(), client.RawPatch("application/merge-patch+json", []byte(patch)))
+	return w.mergeInto(ref.token(), object{"metadata": object{"annotations": object{key: time.Now().Format(time.RFC3339Nano)}}})
 }
 
 // writeRefused refuses, after each mint, the first writes of the token.

@@ -35,6 +35,8 @@ const (
 	// ticketReachableFor is how long WeChat and the API server must be reachable without a break for a ticket to be replaced: the longest
 	// back-off is 60 s, and the first check after a start comes within 45 s.
 	ticketReachableFor = 90 * time.Second
+	// firstCheckWithin is when all resources have been checked after a start.
+	firstCheckWithin = 45 * time.Second
 	// ticketShared is how long an answer about a ticket serves later checks.
 	ticketShared = time.Minute
 	// ticketAskedEvery is the longest time between two requests for a check of a resource with tickets.
@@ -194,8 +196,8 @@ func (w *world) ticketHang() {
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointTicket, Hang: true})
 }
 
-// lostTickets kills the operator when WeChat has answered with a new ticket, again and again, and asks for nothing after that: the first
-// check after the start must find the ticket that was lost.
+// lostTickets kills the operator when WeChat has answered with a new ticket, again and again, and takes the request back that led to the
+// call: the first check after the start must find the ticket that was lost.
 func (w *world) lostTickets() {
 	w.operate(1, false, plan{})
 	for range 3 {
@@ -207,6 +209,7 @@ func (w *world) lostTickets() {
 		return
 	}
 	o := w.replicas[0]
+	o.setRestart(2 * time.Second)
 	for i := 0; w.sleep(ticketShared + w.between(time.Second, 10*time.Second)); i++ {
 		ref, id := w.targets[i%len(w.targets)], fmt.Sprintf("lost-%d", i)
 		w.must(o.setPlan(func(p *plan) { p.Rules = []rule{{ID: id, Step: "after-ticket"}} }))
@@ -217,9 +220,12 @@ func (w *world) lostTickets() {
 			}
 			return
 		}
+		withdrawn := object{"metadata": object{"annotations": object{v1alpha1.AnnotationCheckRequestedAt: nil}}}
+		w.must(w.mergeInto(ref.token(), withdrawn))
 		if !w.until(75*time.Second, func() bool { return w.holdsNewest(ref) }) && w.ctx.Err() == nil {
 			w.Errorf("%s: the first check after a start did not find the ticket that a crash lost", ref.name)
 		}
+		w.sleep(firstCheckWithin) // the others are checked too
 	}
 }
 
