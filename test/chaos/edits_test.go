@@ -23,7 +23,9 @@ func secretNamed(name types.NamespacedName) *corev1.Secret {
 }
 
 // merge patches a Secret.
-func (w *world) merge(name types.NamespacedName, patch any) error { return w.mergeInto(secretNamed(name), patch) }
+func (w *world) merge(name types.NamespacedName, patch any) error {
+	return w.mergeInto(secretNamed(name), patch)
+}
 
 func (w *world) mergeInto(o client.Object, patch any) error {
 	raw, err := json.Marshal(patch)

@@ -78,7 +78,7 @@ func allScenarios() []*scenario {
 			name: "without-single-fetcher", life: quickLife, atMost: quickTime, mustFail: true,
 			run: func(w *world) { w.sharedAccount(off("single-fetcher"), quickLife) },
 		},
-		{name: "lost-tickets", life: stableLife, tickets: shortTickets(), run: (*world).lostTickets},
+		{name: "lost-tickets", life: stableLife, run: (*world).lostTickets},
 		{name: "shared-tickets", life: stableLife, atMost: quickTime, tickets: shortTickets(), run: func(w *world) { w.sharedTickets(plan{}) }},
 		{
 			name: "without-told-members", life: stableLife, atMost: quickTime, tickets: shortTickets(), mustFailTickets: true,
