@@ -140,7 +140,9 @@ func (w *world) vandaliseTicket(ref *targetRef) {
 }
 
 // ticketFaults lets the interface for tickets alone fail in each way, while tokens rotate. Nothing of that is an outage for a token: no
-// sample of one may be invalid or excluded because of it. The operators have few workers, so that calls that hang are felt.
+// sample of one may be invalid, or excluded because of it. The operator has few workers, so that calls that hang are felt. An answer that
+// was lost is found between two faults, when each resource is asked for a check, whatever back-off the next fault would bring. So no
+// sample of a ticket is excluded either.
 func (w *world) ticketFaults() {
 	w.operate(1, false, plan{}, "--max-concurrent-reconciles=8")
 	var refs []*targetRef
@@ -158,11 +160,11 @@ func (w *world) ticketFaults() {
 		{Cut: wechattest.CutBody}, {DelayAnswer: 7 * time.Second}, {Errcode: 45009}, {Errcode: 40001}, {Errcode: 99999},
 		{Status: 200, Body: "<html>hello</html>", ContentType: "text/html"},
 	}
-	for i, order := 0, w.rng.Perm(len(faults)); w.sleep(w.between(10*time.Second, 20*time.Second)); i++ {
+	for i, order := 0, w.rng.Perm(len(faults)); w.sleep(w.between(31*time.Second, 36*time.Second)); i++ {
 		fault := faults[order[i%len(order)]]
 		fault.Endpoint = wechattest.EndpointTicket
 		w.wechat.Inject(fault)
-		w.sleep(w.between(30*time.Second, 45*time.Second))
+		w.sleep(w.between(15*time.Second, 25*time.Second))
 		w.wechat.ClearFaults()
 	}
 	failed := 0
