@@ -5,6 +5,7 @@ package wechat
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"sync/atomic"
@@ -33,6 +34,11 @@ type Client struct {
 	slots     slots
 	// preferred is the index of the endpoint to try first.
 	preferred atomic.Int64
+
+	// ticketSilence is the error of the last call for a ticket if nobody answered it in time; else nil. ticketTrial is true while one call
+	// finds out whether WeChat answers again.
+	ticketSilence atomic.Pointer[token.Error]
+	ticketTrial   atomic.Bool
 
 	// observe is called after each request, unless it is nil.
 	observe func(Call)
@@ -141,7 +147,16 @@ func (c *Client) ProbeToken(ctx context.Context, tok token.Value) error {
 // The error is a *token.Error with token.ReasonTokenRejected if WeChat does not accept the token (40001, 40014, 42001), and with
 // v1alpha1.ReasonUnsupportedAccount if the account has no such ticket (48001, 61007). Its message does not name the type. Endpoints and
 // deadlines are handled as in StableToken without force.
+//
+// After a call that nobody answered in time, only one caller at a time calls, until WeChat answers. The others get the error of that call
+// at once: callers that wait for tickets could otherwise keep those waiting who fetch tokens.
 func (c *Client) Ticket(ctx context.Context, tok token.Value, kind v1alpha1.TicketType) (token.Ticket, error) {
+	if silence := c.ticketSilence.Load(); silence != nil {
+		if !c.ticketTrial.CompareAndSwap(false, true) {
+			return token.Ticket{}, silence
+		}
+		defer c.ticketTrial.Store(false)
+	}
 	r, err := c.fetch(ctx, request{
 		method:  http.MethodGet,
 		path:    pathTicket,
@@ -150,6 +165,11 @@ func (c *Client) Ticket(ctx context.Context, tok token.Value, kind v1alpha1.Tick
 		codes:   ticketCodes,
 		secrets: []token.Value{tok},
 	})
+	refused, _ := errors.AsType[*token.Error](err)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		refused = nil
+	}
+	c.ticketSilence.Store(refused)
 	if err != nil {
 		return token.Ticket{}, err
 	}
