@@ -4,6 +4,7 @@ package issue
 
 import (
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -123,6 +124,45 @@ func TestTicketHangsBesideAToken(t *testing.T) {
 	e, err := s.For(v1alpha1.ModeStable).Issue(t.Context(), stepOf(resourceAt("shop", "shop", v1alpha1.ModeStable), wantsTicket))
 	if took := time.Since(start); err != nil || e.Issued == nil || !e.Tickets.Failed || took > 2*ticketsTake {
 		t.Errorf("%v, %+v, after %s", err, e, took)
+	}
+}
+
+// Members that wait for one answer count one failure, or an outage would look like many attempts in a row.
+func TestMergedTicketFailsOnce(t *testing.T) {
+	s := newStage(t, interceptor.Funcs{})
+	s.server.Inject(wechattest.Fault{Endpoint: wechattest.EndpointTicket, Delay: 500 * time.Millisecond, Errcode: 48001})
+	step := stepOf(resourceAt("shop", "shop", v1alpha1.ModeStable), wantsTicket)
+	var members sync.WaitGroup
+	for range 5 {
+		members.Go(func() {
+			if e, err := s.For(v1alpha1.ModeStable).Issue(t.Context(), step); err != nil || !e.Tickets.Failed {
+				t.Errorf("%v, %+v", err, e.Tickets)
+			}
+		})
+	}
+	members.Wait()
+	if f := step.Account.Tickets.Get(jsapi).Failure; f == nil || f.Attempts != 1 || s.ticketCalls() != 1 {
+		t.Errorf("%+v after %d calls", f, s.ticketCalls())
+	}
+}
+
+// While many calls for tickets wait for WeChat, the next one fails at once, so that the pass can go on to what tokens need.
+func TestTooManyTicketCalls(t *testing.T) {
+	s := newStage(t, interceptor.Funcs{})
+	for range cap(s.TicketCalls) {
+		s.TicketCalls <- struct{}{}
+	}
+	step := stepOf(resourceAt("shop", "shop", v1alpha1.ModeStable), wantsTicket)
+	e, err := s.For(v1alpha1.ModeStable).Issue(t.Context(), step)
+	if err != nil || e.Issued == nil || !e.Tickets.Failed || s.ticketCalls() > 0 {
+		t.Errorf("%v, %+v, %d calls", err, e, s.ticketCalls())
+	}
+	<-s.TicketCalls
+	if e, err := s.For(v1alpha1.ModeStable).Issue(t.Context(), stepOf(step.Resource, wantsTicket)); err != nil || len(e.Tickets.Fetched) != 1 {
+		t.Errorf("afterwards: %v, %+v", err, e.Tickets)
+	}
+	if n := len(s.TicketCalls); n != cap(s.TicketCalls)-1 {
+		t.Errorf("%d calls are still counted", n)
 	}
 }
 
