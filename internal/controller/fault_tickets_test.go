@@ -229,3 +229,24 @@ func TestTicketsOfAnIncompleteTarget(t *testing.T) {
 		})
 	}
 }
+
+// WeChat's refusal of a token in a call for a ticket is looked into, but if that cannot be settled, the token is replaced in time.
+func TestTicketRefusalDelaysNoMint(t *testing.T) {
+	w, first := readyWorld(t, v1alpha1.ModeLegacy, withTickets(jsapi))
+	w.settle()
+	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointTicket, Errcode: 40001})
+	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointProbe, Errcode: 45009})
+	w.ask("shop", v1alpha1.AnnotationCheckRequestedAt, "1")
+	for range 4 {
+		w.advance(30 * time.Minute)
+		if c := w.condition("shop", v1alpha1.ConditionRefreshFailing); c.Reason == v1alpha1.ReasonDailyQuotaExhausted {
+			t.Errorf("the token is said to fail: %s", c.Message)
+		}
+		if !w.wechat.Valid(w.value("shop")) {
+			t.Error("the token is dead")
+		}
+	}
+	if n := w.calls(wechattest.EndpointLegacy); w.value("shop") == first || n != 2 {
+		t.Errorf("%d mints in two hours", n)
+	}
+}

@@ -202,6 +202,30 @@ func TestLegacyTickets(t *testing.T) {
 	}
 }
 
+// A refusal of the token in a call for a ticket is looked into. If WeChat does not say whether the token is dead, that is no failure of a
+// token that WeChat issued: its back-off would hold up the next mint.
+func TestTicketDoubtsALegacyToken(t *testing.T) {
+	value := token.NewValue("legacy-token")
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop", ResourceVersion: "5"}, Data: map[string][]byte{"access_token": []byte(value.Reveal())},
+	}
+	for _, unattested := range []bool{false, true} {
+		s := newStage(t, interceptor.Funcs{}, secret.DeepCopy())
+		s.server.Inject(wechattest.Fault{Endpoint: wechattest.EndpointProbe, Errcode: 45009})
+		step := stepOf(resourceAt("shop", "shop", v1alpha1.ModeLegacy), func(s *Step) {
+			s.Secret = &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop", ResourceVersion: "5"}}
+			s.Stored = target.Token{Fingerprint: value.Fingerprint(), IssuedAt: now, ExpiresAt: after(time.Hour), Unattested: unattested}
+			s.Account.Doubt()
+			s.Token.Doubtful = true
+			s.Decision = refresh.Decision{Action: refresh.Check, Reason: refresh.CheckDue}
+		})
+		e, err := s.For(v1alpha1.ModeLegacy).Check(t.Context(), step)
+		if err != nil || (e.Failed != nil) != unattested || step.Account.Confirmed().Doubted != unattested {
+			t.Errorf("unattested %t: %v, failed %+v, %+v", unattested, err, e.Failed, step.Account.Confirmed())
+		}
+	}
+}
+
 // A token that was replaced on request may have taken its tickets with it.
 func TestForcedTokensDoubtTickets(t *testing.T) {
 	for _, mode := range v1alpha1.Modes() {
