@@ -31,12 +31,14 @@ type TicketFailure struct {
 }
 
 // after returns the failure in its place in a row of failures; previous is nil for the first one. While failures pass by themselves, the
-// first reason and its words stand, because an outage shows itself in several ways.
+// first reason and its words stand, because an outage shows itself in several ways. An unknown errcode is told apart, because from the
+// third time in a row it does not pass by itself.
 func (f TicketFailure) after(previous *TicketFailure, now time.Time) *TicketFailure {
 	var last *refresh.Failure
 	if previous != nil {
 		last = &previous.Failure
-		if f.Class == token.Transient && previous.Class == token.Transient {
+		unknown := f.Reason == v1alpha1.ReasonRequestRejected || previous.Reason == v1alpha1.ReasonRequestRejected
+		if f.Class == token.Transient && previous.Class == token.Transient && !unknown {
 			f.Reason, f.Code, f.Message, f.RequestID = previous.Reason, previous.Code, previous.Message, previous.RequestID
 		}
 	}

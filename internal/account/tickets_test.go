@@ -103,6 +103,14 @@ func TestTicketFailures(t *testing.T) {
 	if got := tickets.Get(jsapi); got.Failure != nil {
 		t.Errorf("after a good answer: %+v", got.Failure)
 	}
+	// An unknown errcode is not taken for the outage before it: from the third time it needs somebody.
+	fail(token.Transient, "Unreachable", "no answer", time.Minute)
+	for range 3 {
+		third = fail(token.Transient, v1alpha1.ReasonRequestRejected, "unknown errcode", time.Minute)
+	}
+	if third.Class != token.Action || third.Message != "unknown errcode" {
+		t.Errorf("an unknown errcode, the third time: %+v", third)
+	}
 }
 
 func TestMergedTicket(t *testing.T) {

@@ -30,7 +30,7 @@ func (p *observer) observeTickets(o *report.Observation) {
 				t.Failure, t.Message = &failure, f.Message
 			}
 		}
-		t.Told = t.Fingerprint == "" && t.Sight.LastAt.IsZero() && t.Failure == nil && report.TellsTicket(p.resource.Status, spec.Type)
+		t.Told = t.Sight.LastAt.IsZero() && report.TellsTicket(p.resource.Status, spec.Type)
 		o.Tickets = append(o.Tickets, t)
 	}
 	p.state.tickets = slices.DeleteFunc(p.state.tickets, func(t report.PendingTicket) bool {
@@ -44,9 +44,11 @@ func (p *observer) observeTickets(o *report.Observation) {
 // applyTickets changes the state of the resource by what a step came to for tickets.
 func (p *pass) applyTickets(e report.TicketsEffect) {
 	pending := &p.state.tickets
-	if e.Held != nil {
-		*pending = nil // a write has all of them
-	}
+	*pending = slices.DeleteFunc(*pending, func(t report.PendingTicket) bool {
+		return slices.ContainsFunc(e.Held, func(h target.Ticket) bool {
+			return h.Type == t.Type && h.Fingerprint == t.Fingerprint && h.ExpiresAt.Equal(t.ExpiresAt)
+		})
+	})
 	for _, f := range e.Fetched {
 		*pending = append(slices.DeleteFunc(*pending, func(t report.PendingTicket) bool { return t.Type == f.Type }), f)
 	}

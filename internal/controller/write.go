@@ -46,11 +46,16 @@ func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decisi
 	if o.Secret != nil && target.Incomplete(o.Secret) {
 		return report.LookAgain(), nil // what the spec set before and does not any more is to go
 	}
-	held := o.TicketsAfterWrite(p.state.tickets)
-	record, want := target.Want(p.resource, o.Ownership.Claim, o.WantedRecord(t), target.Types(held)...)
+	tickets := p.state.tickets
+	record, want := o.Wanted(t, tickets)
 	failpoint.Hit("before-secret")
-	written, err := p.send(ctx, o, want, o.Content(t, p.state.tickets...))
+	written, err := p.send(ctx, o, want, o.Content(t, tickets...))
 	failpoint.Hit("after-secret")
+	if t != nil && len(tickets) > 0 && target.IsRefusal(err) { // perhaps of the tickets: a token does not wait for them
+		tickets = nil
+		record, want = o.Wanted(t, tickets)
+		written, err = p.send(ctx, o, want, o.Content(t))
+	}
 	if err != nil {
 		var e report.Effect
 		if failpoint.Off(failpoint.KeptToken) {
@@ -59,10 +64,11 @@ func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decisi
 		return p.refused(o, e, err)
 	}
 	e := report.Effect{
-		Wrote: written, DataKept: t == nil, Landed: t, Target: report.KnownTarget{Secret: written}, Tickets: report.TicketsEffect{Held: held},
+		Wrote: written, DataKept: t == nil, Landed: t, Target: report.KnownTarget{Secret: written},
+		Tickets: report.TicketsEffect{Held: o.TicketsAfterWrite(tickets)},
 	}
 	reason := d.Reason
-	if len(p.state.tickets) > 0 {
+	if len(tickets) > 0 {
 		p.writtenAt = p.WeChat.Now()
 	}
 	if t != nil {
@@ -70,7 +76,7 @@ func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decisi
 		reason = t.Reason // what it was fetched for
 	}
 	log.FromContext(ctx).Info("wrote the target Secret", "secret", written.Name, "reason", reason, "newToken", t != nil,
-		"tickets", len(p.state.tickets),
+		"tickets", len(tickets),
 		"fingerprint", record.TokenFingerprint, "expiresAt", record.ExpiresAt)
 	return p.writeReference(ctx, o, want, e)
 }

@@ -214,8 +214,8 @@ func (i legacy) probed(ctx context.Context, s Step, e report.Effect, err error) 
 		if err := i.noteRejected(ctx, s, &e); err != nil {
 			return e, err
 		}
-	case s.Token.Doubtful || askedTheTime && !synced:
-		return failed(ctx, e, err) // the answer was needed
+	case s.Token.Doubtful && s.Stored.Unattested || askedTheTime && !synced:
+		return failed(ctx, e, err) // the answer was needed; it was not where a call for a ticket raised the doubt
 	case ctx.Err() != nil:
 		return e, ctx.Err()
 	default:

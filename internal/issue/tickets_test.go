@@ -4,6 +4,7 @@ package issue
 
 import (
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -130,6 +131,45 @@ func TestTicketHangsBesideAToken(t *testing.T) {
 	}
 }
 
+// Members that wait for one answer count one failure, or an outage would look like many attempts in a row.
+func TestMergedTicketFailsOnce(t *testing.T) {
+	s := newStage(t, interceptor.Funcs{})
+	s.server.Inject(wechattest.Fault{Endpoint: wechattest.EndpointTicket, Delay: 500 * time.Millisecond, Errcode: 48001})
+	step := stepOf(resourceAt("shop", "shop", v1alpha1.ModeStable), wantsTicket)
+	var members sync.WaitGroup
+	for range 5 {
+		members.Go(func() {
+			if e, err := s.For(v1alpha1.ModeStable).Issue(t.Context(), step); err != nil || !e.Tickets.Failed {
+				t.Errorf("%v, %+v", err, e.Tickets)
+			}
+		})
+	}
+	members.Wait()
+	if f := step.Account.Tickets.Get(jsapi).Failure; f == nil || f.Attempts != 1 || s.ticketCalls() != 1 {
+		t.Errorf("%+v after %d calls", f, s.ticketCalls())
+	}
+}
+
+// While many calls for tickets wait for WeChat, the next one fails at once, so that the pass can go on to what tokens need.
+func TestTooManyTicketCalls(t *testing.T) {
+	s := newStage(t, interceptor.Funcs{})
+	for range cap(s.TicketCalls) {
+		s.TicketCalls <- struct{}{}
+	}
+	step := stepOf(resourceAt("shop", "shop", v1alpha1.ModeStable), wantsTicket)
+	e, err := s.For(v1alpha1.ModeStable).Issue(t.Context(), step)
+	if err != nil || e.Issued == nil || !e.Tickets.Failed || s.ticketCalls() > 0 {
+		t.Errorf("%v, %+v, %d calls", err, e, s.ticketCalls())
+	}
+	<-s.TicketCalls
+	if e, err := s.For(v1alpha1.ModeStable).Issue(t.Context(), stepOf(step.Resource, wantsTicket)); err != nil || len(e.Tickets.Fetched) != 1 {
+		t.Errorf("afterwards: %v, %+v", err, e.Tickets)
+	}
+	if n := len(s.TicketCalls); n != cap(s.TicketCalls)-1 {
+		t.Errorf("%d calls are still counted", n)
+	}
+}
+
 // In Legacy mode the ticket is fetched with the token that the Secret holds, and never between a mint and its write.
 func TestLegacyTickets(t *testing.T) {
 	r := resourceAt("shop", "shop", v1alpha1.ModeLegacy)
@@ -162,6 +202,30 @@ func TestLegacyTickets(t *testing.T) {
 		got, err := s.For(v1alpha1.ModeLegacy).Tickets(t.Context(), step)
 		if err != nil || len(got.Tickets.Fetched) != test.fetched || (got.Target == report.KnownTarget{LookAgain: true}) != test.look {
 			t.Errorf("%s: %v, %+v", name, err, got)
+		}
+	}
+}
+
+// A refusal of the token in a call for a ticket is looked into. If WeChat does not say whether the token is dead, that is no failure of a
+// token that WeChat issued: its back-off would hold up the next mint.
+func TestTicketDoubtsALegacyToken(t *testing.T) {
+	value := token.NewValue("legacy-token")
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop", ResourceVersion: "5"}, Data: map[string][]byte{"access_token": []byte(value.Reveal())},
+	}
+	for _, unattested := range []bool{false, true} {
+		s := newStage(t, interceptor.Funcs{}, secret.DeepCopy())
+		s.server.Inject(wechattest.Fault{Endpoint: wechattest.EndpointProbe, Errcode: 45009})
+		step := stepOf(resourceAt("shop", "shop", v1alpha1.ModeLegacy), func(s *Step) {
+			s.Secret = &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop", ResourceVersion: "5"}}
+			s.Stored = target.Token{Fingerprint: value.Fingerprint(), IssuedAt: now, ExpiresAt: after(time.Hour), Unattested: unattested}
+			s.Account.Doubt()
+			s.Token.Doubtful = true
+			s.Decision = refresh.Decision{Action: refresh.Check, Reason: refresh.CheckDue}
+		})
+		e, err := s.For(v1alpha1.ModeLegacy).Check(t.Context(), step)
+		if err != nil || (e.Failed != nil) != unattested || step.Account.Confirmed().Doubted != unattested {
+			t.Errorf("unattested %t: %v, failed %+v, %+v", unattested, err, e.Failed, step.Account.Confirmed())
 		}
 	}
 }

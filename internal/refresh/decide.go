@@ -56,7 +56,6 @@ func (p *plan) decide() Decision {
 		{CredentialsMissing, Wait, in.Credentials.Missing},
 		{NotOwner, Wait, in.Target.Conflict || in.Target.Terminating},
 		{TokenUnwritten, Write, in.Token.Unwritten},
-		{TicketUnwritten, Write, in.TicketUnwritten && p.stored() && !in.Target.Tampered && !in.Target.AppIDChanged},
 		{RequestExecutable, p.actionFor(request), executable},
 		{TargetMissing, Issue, !in.Target.Exists},
 		{AppIDChanged, Issue, in.Target.AppIDChanged},
@@ -68,6 +67,7 @@ func (p *plan) decide() Decision {
 		{TargetOutdated, Write, in.Target.Outdated},
 		{Expired, p.issueOrAsk(), p.expired()},
 		{RefreshDue, p.issueOrAsk(), p.refreshDue()},
+		{TicketUnwritten, Write, in.TicketUnwritten && p.stored() && !in.Target.Tampered && !in.Target.AppIDChanged},
 		{CheckDue, Check, p.checkDue()},
 		{TicketDue, FetchTickets, p.ticketDue()},
 	}

@@ -18,6 +18,13 @@ const (
 	ticketGrace = token.TicketLife / 4
 	// ticketAhead is how long before its time a ticket is fetched together with a new token, so that one update writes both.
 	ticketAhead = 2 * time.Minute
+	// ticketRest is how long a member of an account keeps a new ticket although WeChat has returned another one to another member. If WeChat
+	// returned another one at each call, the members would else call in turn without an end.
+	ticketRest = 5 * time.Minute
+	// ticketLeast is the least time between two polls, if WeChat says that a ticket lives for a moment only, and ticketSlack how long after
+	// the end that WeChat named the next ticket is asked for: WeChat counts whole seconds.
+	ticketLeast = time.Minute
+	ticketSlack = 2 * time.Second
 )
 
 // Ticket describes a ticket that the spec asks for, without its value.
@@ -32,7 +39,7 @@ type Ticket struct {
 	// Failure is what the last call for the account's ticket ended with; nil when it worked. Message says so in words.
 	Failure *Failure
 	Message string
-	// Told reports that the status tells why there is no valid ticket, and that this process has not asked yet.
+	// Told reports that the status tells of a problem of the ticket, and that WeChat has not returned it to this process yet.
 	Told bool
 }
 
@@ -74,21 +81,32 @@ func (s TicketSight) Outdates(t Ticket) bool {
 func (t Ticket) validAt(now time.Time) bool { return t.Fingerprint != "" && now.Before(t.ExpiresAt) }
 
 // ticketDueAt returns when WeChat is to be asked for a ticket; zero for at once.
-func ticketDueAt(t Ticket, in Inputs) time.Time {
+func (p *plan) ticketDueAt(t Ticket) time.Time {
 	s := t.Sight
 	switch {
-	case t.Failure != nil && t.Failure.Binds:
+	case t.bound(p.now):
 		return t.Failure.RetryAt
 	case t.Told, t.Fingerprint != "" && s.LastAt.IsZero() && !s.Doubted:
-		return CheckAt(in) // like the token after a start
-	case t.Fingerprint == "", t.Fingerprint != s.Fingerprint, s.Doubted, s.Outdates(t):
+		first := p.in
+		first.Token.CheckedAt = time.Time{} // another member's check of the token says nothing about the ticket
+		return CheckAt(first)
+	case t.Fingerprint == "", s.Doubted, s.Outdates(t):
+		return p.in.Target.RepairNotBefore // somebody may have removed it, again and again
+	case t.Fingerprint != s.Fingerprint:
+		return EarliestNext(t.FirstAt, ticketRest, p.now)
+	case IsInFuture(s.LastAt, p.now):
 		return time.Time{}
 	}
 	next := s.LastAt.Add(ticketPoll)
 	if s.ChangeSeen {
 		next = Later(next, s.FirstAt.Add(token.TicketLife/2))
 	}
-	return next
+	return Earlier(next, Later(s.ExpiresAt.Add(ticketSlack), s.LastAt.Add(ticketLeast)))
+}
+
+// bound reports whether the last call for the ticket failed, and its back-off holds.
+func (t Ticket) bound(now time.Time) bool {
+	return t.Failure != nil && t.Failure.Binds && !IsInFuture(t.Failure.Time, now)
 }
 
 // ticketsFor returns the tickets that a step fetches.
@@ -106,8 +124,8 @@ func (p *plan) ticketsFor(d Decision) []v1alpha1.TicketType {
 	}
 	var due []v1alpha1.TicketType
 	for _, t := range p.in.Tickets {
-		asked := d.Request == RequestCheck
-		if asked || !ticketDueAt(t, p.in).After(by) {
+		asked := d.Request == RequestCheck && !(t.bound(p.now) && t.Failure.patient())
+		if asked || !p.ticketDueAt(t).After(by) {
 			due = append(due, t.Type)
 		}
 	}
@@ -120,7 +138,7 @@ func (p *plan) ticketsAt() (at time.Time, wanted bool) {
 		return time.Time{}, false
 	}
 	for i, t := range p.in.Tickets {
-		if due := ticketDueAt(t, p.in); i == 0 || due.Before(at) {
+		if due := p.ticketDueAt(t); i == 0 || due.Before(at) {
 			at = due
 		}
 	}

@@ -78,23 +78,32 @@ func TestTicketDue(t *testing.T) {
 	void := failing
 	void.Failure = &Failure{Class: token.Action, RetryAt: after(time.Hour)}
 	absent, told := Ticket{Type: jsapi}, Ticket{Type: jsapi, Told: true}
-	check := CheckAt(healthy())
+	first := CheckAt(healthy(checked(time.Time{}))) // whatever the checks that other members have made since
+	brief := ticket(TicketSight{}.Next("a", after(-5*minute), 8*minute))
+	moment := ticket(TicketSight{}.Next("a", after(-time.Second), 2*time.Second))
+	ahead := ticket(seen("a", -time.Hour, -time.Hour)) // noted by a clock that ran ahead
+	failedAhead := failing
+	failedAhead.Failure = &Failure{Class: token.Transient, Binds: true, Time: after(time.Hour), RetryAt: after(time.Hour)}
 	for name, test := range map[string]struct {
 		ticket Ticket
 		want   time.Time
 	}{
-		"never had":                            {absent, time.Time{}},
-		"never had, and the status tells why":  {told, check},
-		"known from the status alone":          {recalled, check},
-		"polled five minutes ago":              {ticket(seen("a", 20*minute, 5*minute)), after(10 * minute)},
-		"its change was seen":                  {ticket(changed), after(40 * minute)},
-		"WeChat has returned another":          {other, time.Time{}},
-		"it lives longer than the Secret says": {late, time.Time{}},
-		"doubted":                              {ticket(doubted), time.Time{}},
-		"its last call failed":                 {failing, after(7 * time.Second)},
-		"a failure of another spec":            {void, after(10 * minute)},
+		"it lives shorter than till the next poll": {brief, brief.ExpiresAt.Add(ticketSlack)},
+		"it lives for a moment":                    {moment, after(minute - time.Second)},
+		"returned in the future":                   {ahead, time.Time{}},
+		"its last call failed in the future":       {failedAhead, after(10 * minute)},
+		"never had":                                {absent, time.Time{}},
+		"never had, and the status tells why":      {told, first},
+		"known from the status alone":              {recalled, first},
+		"polled five minutes ago":                  {ticket(seen("a", 20*minute, 5*minute)), after(10 * minute)},
+		"its change was seen":                      {ticket(changed), after(40 * minute)},
+		"WeChat has returned another":              {other, other.FirstAt.Add(ticketRest)},
+		"it lives longer than the Secret says":     {late, time.Time{}},
+		"doubted":                                  {ticket(doubted), time.Time{}},
+		"its last call failed":                     {failing, after(7 * time.Second)},
+		"a failure of another spec":                {void, after(10 * minute)},
 	} {
-		if got := ticketDueAt(test.ticket, healthy()); !got.Equal(test.want) {
+		if got := newPlan(now, healthy()).ticketDueAt(test.ticket); !got.Equal(test.want) {
 			t.Errorf("%s: %s, want %s", name, got, test.want)
 		}
 	}
@@ -107,6 +116,8 @@ func TestTicketDecisions(t *testing.T) {
 	fresh := withTicket(ticket(seen("a", 5*minute, minute)))
 	soon := withTicket(ticket(seen("a", 20*minute, 14*minute)))
 	refused := Ticket{Type: jsapi, Failure: &Failure{Class: token.Action, Binds: true, RetryAt: after(time.Hour)}}
+	limited := Ticket{Type: jsapi, Failure: &Failure{Class: token.Limited, Binds: true, RetryAt: after(time.Hour)}}
+	contested := func(in *Inputs) { in.Target.RepairNotBefore = after(minute) }
 	fetched := func(in *Inputs) { in.TicketUnwritten = true }
 	backingOff := func(in *Inputs) {
 		in.Failure = &Failure{Class: token.Transient, Binds: true, First: now, Time: now, RetryAt: after(minute)}
@@ -130,6 +141,9 @@ func TestTicketDecisions(t *testing.T) {
 		"without a valid token, Legacy":    {[]edit{legacy, absent, expires(after(-minute)), backingOff}, Wait, BackingOff, 0},
 		"refused":                          {[]edit{withTicket(refused)}, Wait, UpToDate, 0},
 		"refused, and a check is asked":    {[]edit{withTicket(refused), askCheck}, Check, RequestExecutable, 1},
+		"limited, and a check is asked":    {[]edit{withTicket(limited), askCheck}, Check, RequestExecutable, 0},
+		"removed again and again":          {[]edit{absent, contested}, Wait, UpToDate, 0},
+		"fetched, and the token is due":    {[]edit{absent, fetched, expires(after(minute))}, Issue, RefreshDue, 1},
 		"the token backs off":              {[]edit{absent, backingOff}, Wait, BackingOff, 0},
 		"the token backs off, Legacy":      {[]edit{legacy, absent, backingOff}, FetchTickets, due, 1},
 		"fetched":                          {[]edit{absent, fetched}, Write, unwrittenTicket, 0},

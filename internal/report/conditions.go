@@ -91,12 +91,7 @@ func unready(o Observation, v refresh.Verdict, told *v1alpha1.RefreshError) summ
 		}
 		return s
 	case refresh.ProblemContested:
-		return summary{
-			reason: v1alpha1.ReasonTargetContested,
-			message: fmt.Sprintf("somebody keeps changing Secret %q: find out who from its managedFields; it is repaired ever more slowly",
-				secret),
-			progress: reconciling,
-		}
+		return summary{reason: v1alpha1.ReasonTargetContested, message: contested(secret), progress: reconciling}
 	case refresh.ProblemFetcherAsked:
 		return summary{
 			reason:   absence,
@@ -106,6 +101,10 @@ func unready(o Observation, v refresh.Verdict, told *v1alpha1.RefreshError) summ
 	case refresh.ProblemNoToken:
 	}
 	return summary{reason: absence, message: noToken(secret), progress: reconciling}
+}
+
+func contested(secret string) string {
+	return fmt.Sprintf("somebody keeps changing Secret %q: find out who from its managedFields; it is repaired ever more slowly", secret)
 }
 
 func noToken(secret string) string { return fmt.Sprintf("Secret %q holds no valid token yet", secret) }

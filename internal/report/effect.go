@@ -187,6 +187,12 @@ func (o Observation) WantedRecord(t *Pending) target.Record {
 	return record
 }
 
+// Wanted returns the record of the target, and what its metadata ought to be, once it holds this token, nil for the stored one, and
+// these tickets.
+func (o Observation) Wanted(t *Pending, tickets []PendingTicket) (target.Record, target.Desired) {
+	return target.Want(o.Resource, o.Ownership.Claim, o.WantedRecord(t), target.Types(o.TicketsAfterWrite(tickets))...)
+}
+
 // Content returns the data of the target for a token, nil for none, and for tickets. It returns nil if there is nothing to write.
 func (o Observation) Content(t *Pending, tickets ...PendingTicket) *target.Content {
 	if t == nil && len(tickets) == 0 {

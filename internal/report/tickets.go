@@ -89,7 +89,7 @@ func (s summary) withTicket(o Observation, v refresh.Verdict) summary {
 	s.ready, s.progress = false, v1alpha1.ConditionReconciling
 	last := apimeta.FindStatusCondition(o.Resource.Status.Conditions, v1alpha1.ConditionReady)
 	switch {
-	case p.Told && last != nil && last.Status == metav1.ConditionFalse && v1alpha1.TicketOf(last.Message) == p.Type:
+	case p.Told && !p.Failed && last != nil && last.Status == metav1.ConditionFalse && v1alpha1.TicketOf(last.Message) == p.Type:
 		s.reason, s.message = last.Reason, last.Message
 		if apimeta.IsStatusConditionTrue(o.Resource.Status.Conditions, v1alpha1.ConditionStalled) {
 			s.progress = v1alpha1.ConditionStalled
@@ -100,6 +100,8 @@ func (s summary) withTicket(o Observation, v refresh.Verdict) summary {
 		if p.Class == token.Action {
 			s.progress = v1alpha1.ConditionStalled
 		}
+	case o.Target.Contested:
+		s.reason, s.message = v1alpha1.ReasonTargetContested, v1alpha1.TicketPrefix(p.Type)+contested(o.Resource.TargetName())
 	case p.Expired:
 		s.reason = v1alpha1.ReasonTicketExpired
 		s.message = v1alpha1.TicketPrefix(p.Type) + "WeChat has not been seen to return it for too long; the operator asks again by itself"

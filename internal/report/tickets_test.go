@@ -60,6 +60,7 @@ func TestTicketConditions(t *testing.T) {
 	conflict := func(o *Observation, _ *refresh.Ticket) {
 		o.Ownership.Claim, o.Target.Conflict, o.Ownership.Message = target.Conflict, true, "somebody else's"
 	}
+	contestedSecret := func(o *Observation, _ *refresh.Ticket) { o.Target.Contested = true }
 	tokenFails := func(o *Observation, _ *refresh.Ticket) {
 		o.Failure = &refresh.Failure{Class: token.Action, Reason: v1alpha1.ReasonIPNotAllowed, Binds: true}
 		o.Failed = &Failure{Failure: *o.Failure, Message: "the token's failure"}
@@ -84,6 +85,9 @@ func TestTicketConditions(t *testing.T) {
 		"the token fails too":           {edits{absent, ticketFails(token.Action, v1alpha1.ReasonUnsupportedAccount, 0), tokenFails}, v1alpha1.ReasonUnsupportedAccount, "ticket jsapi: ", stalled, "IPNotAllowed: the token's failure"},
 		"suspended":                     {edits{expired, suspend}, v1alpha1.ReasonTicketExpired, "; suspended: ", "", ""},
 		"the Secret is somebody else's": {edits{absent, conflict}, v1alpha1.ReasonTargetConflict, "somebody else's", stalled, ""},
+		"told before, fails since":      {edits{toldBefore, ticketFails(token.Transient, v1alpha1.ReasonUnreachable, time.Second)}, v1alpha1.ReasonUnsupportedAccount, "ticket jsapi: no tickets", stalled, "UnsupportedAccount: ticket jsapi: no tickets"},
+		"told before, fails for long":   {edits{toldBefore, ticketFails(token.Transient, v1alpha1.ReasonUnreachable, time.Minute)}, v1alpha1.ReasonUnreachable, "ticket jsapi: what to do", reconciling, "Unreachable: ticket jsapi: what to do"},
+		"somebody keeps removing it":    {edits{absent, contestedSecret}, v1alpha1.ReasonTargetContested, "ticket jsapi: somebody keeps changing Secret", reconciling, ""},
 		"told before a restart":         {edits{toldBefore}, v1alpha1.ReasonUnsupportedAccount, "ticket jsapi: no tickets", stalled, "UnsupportedAccount: ticket jsapi: no tickets"},
 	} {
 		s := decided(withTicket(test.edits...))
