@@ -95,10 +95,7 @@ func New(opts Options) *Reconciler {
 		wake:     newWaker(),
 		started:  &refresh.StartTime{},
 	}
-	r.issuers = issue.Env{
-		WeChat: opts.WeChat, Store: r.store, Cache: opts.Client, Wake: r.wake.send, Give: r.states.give,
-		TicketCalls: make(chan struct{}, max(1, opts.MaxConcurrentReconciles*3/4)),
-	}
+	r.issuers = issue.Env{WeChat: opts.WeChat, Store: r.store, Cache: opts.Client, Wake: r.wake.send, Give: r.states.give}
 	if opts.PromptDelivery {
 		r.deliverer = delivery.New(delivery.Options{
 			Live: opts.Live, Client: opts.Client, Recorder: opts.Recorder, Now: opts.WeChat.Now, Done: r.delivered,

@@ -60,9 +60,6 @@ func (s Step) pending(t token.Token) report.Pending {
 type Env struct {
 	WeChat *wechat.Client
 	Store  target.Store
-	// TicketCalls limits the calls for tickets at the same time to its capacity, which is below the number of passes: a pass that waits for
-	// a ticket keeps no token from being issued.
-	TicketCalls chan struct{}
 	// Cache has the WeChatAppTokens, with LegacyAppIDIndex.
 	Cache client.Reader
 	// Wake starts a pass over a resource.

@@ -78,7 +78,6 @@ func newStage(t *testing.T, funcs interceptor.Funcs, objects ...client.Object) *
 	}
 	clock := func() time.Time { return now }
 	s := &stage{given: map[string]*report.Pending{}}
-	s.TicketCalls = make(chan struct{}, 2)
 	var err error
 	if s.server, err = wechattest.NewServer(wechattest.Options{Now: clock}); err != nil {
 		t.Fatal(err)

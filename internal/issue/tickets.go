@@ -43,7 +43,7 @@ func (i Env) fetchTickets(ctx context.Context, s Step, tok token.Value, e *repor
 		}
 		failpoint.Hit("before-ticket")
 		answer, err := s.Account.MergedTicket(kind, func() (token.Ticket, error) {
-			answer, err := i.ticket(call, tok, kind)
+			answer, err := i.WeChat.Ticket(call, tok, kind)
 			if err != nil && ctx.Err() == nil {
 				i.ticketFailed(ctx, s, kind, err) // once, although several members may wait for the answer
 			}
@@ -57,19 +57,6 @@ func (i Env) fetchTickets(ctx context.Context, s Step, tok token.Value, e *repor
 			e.Tickets.Failed = true
 		default:
 			i.ticketReturned(ctx, s, kind, answer, e)
-		}
-	}
-}
-
-// ticket makes one call. While so many wait for an answer that others could not get a token, it fails at once.
-func (i Env) ticket(ctx context.Context, tok token.Value, kind v1alpha1.TicketType) (token.Ticket, error) {
-	select {
-	case i.TicketCalls <- struct{}{}:
-		defer func() { <-i.TicketCalls }()
-		return i.WeChat.Ticket(ctx, tok, kind)
-	default:
-		return token.Ticket{}, &token.Error{
-			Class: token.Transient, Reason: v1alpha1.ReasonUnreachable, Message: "Too many calls for tickets wait for WeChat's answers.",
 		}
 	}
 }

@@ -150,26 +150,6 @@ func TestMergedTicketFailsOnce(t *testing.T) {
 	}
 }
 
-// While many calls for tickets wait for WeChat, the next one fails at once, so that the pass can go on to what tokens need.
-func TestTooManyTicketCalls(t *testing.T) {
-	s := newStage(t, interceptor.Funcs{})
-	for range cap(s.TicketCalls) {
-		s.TicketCalls <- struct{}{}
-	}
-	step := stepOf(resourceAt("shop", "shop", v1alpha1.ModeStable), wantsTicket)
-	e, err := s.For(v1alpha1.ModeStable).Issue(t.Context(), step)
-	if err != nil || e.Issued == nil || !e.Tickets.Failed || s.ticketCalls() > 0 {
-		t.Errorf("%v, %+v, %d calls", err, e, s.ticketCalls())
-	}
-	<-s.TicketCalls
-	if e, err := s.For(v1alpha1.ModeStable).Issue(t.Context(), stepOf(step.Resource, wantsTicket)); err != nil || len(e.Tickets.Fetched) != 1 {
-		t.Errorf("afterwards: %v, %+v", err, e.Tickets)
-	}
-	if n := len(s.TicketCalls); n != cap(s.TicketCalls)-1 {
-		t.Errorf("%d calls are still counted", n)
-	}
-}
-
 // In Legacy mode the ticket is fetched with the token that the Secret holds, and never between a mint and its write.
 func TestLegacyTickets(t *testing.T) {
 	r := resourceAt("shop", "shop", v1alpha1.ModeLegacy)
