@@ -51,7 +51,7 @@ func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decisi
 	failpoint.Hit("before-secret")
 	written, err := p.send(ctx, o, want, o.Content(t, tickets...))
 	failpoint.Hit("after-secret")
-	if t != nil && len(tickets) > 0 && target.IsRefusal(err) { // perhaps of the tickets: a token does not wait for them
+	if mayFitAlone(t, tickets, err) {
 		tickets = nil
 		record, want = o.Wanted(t, tickets)
 		written, err = p.send(ctx, o, want, o.Content(t))
@@ -79,6 +79,11 @@ func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decisi
 		"tickets", len(tickets),
 		"fingerprint", record.TokenFingerprint, "expiresAt", record.ExpiresAt)
 	return p.writeReference(ctx, o, want, e)
+}
+
+// mayFitAlone reports whether the API server refuses a token that came with tickets. A token does not wait for them.
+func mayFitAlone(t *report.Pending, tickets []report.PendingTicket, err error) bool {
+	return t != nil && len(tickets) > 0 && target.IsRefusal(err)
 }
 
 // landed adds to the effect what follows from a token that is now in the Secret.

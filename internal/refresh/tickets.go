@@ -81,20 +81,20 @@ func (s TicketSight) Outdates(t Ticket) bool {
 func (t Ticket) validAt(now time.Time) bool { return t.Fingerprint != "" && now.Before(t.ExpiresAt) }
 
 // ticketDueAt returns when WeChat is to be asked for a ticket; zero for at once.
-func (p *plan) ticketDueAt(t Ticket) time.Time {
+func ticketDueAt(t Ticket, in Inputs, now time.Time) time.Time {
 	s := t.Sight
 	switch {
-	case t.bound(p.now):
+	case t.bound(now):
 		return t.Failure.RetryAt
 	case t.Told, t.Fingerprint != "" && s.LastAt.IsZero() && !s.Doubted:
-		first := p.in
+		first := in
 		first.Token.CheckedAt = time.Time{} // another member's check of the token says nothing about the ticket
 		return CheckAt(first)
 	case t.Fingerprint == "", s.Doubted, s.Outdates(t):
-		return p.in.Target.RepairNotBefore // somebody may have removed it, again and again
+		return in.Target.RepairNotBefore // somebody may have removed it, again and again
 	case t.Fingerprint != s.Fingerprint:
-		return EarliestNext(t.FirstAt, ticketRest, p.now)
-	case IsInFuture(s.LastAt, p.now):
+		return EarliestNext(t.FirstAt, ticketRest, now)
+	case IsInFuture(s.LastAt, now):
 		return time.Time{}
 	}
 	next := s.LastAt.Add(ticketPoll)
@@ -124,8 +124,8 @@ func (p *plan) ticketsFor(d Decision) []v1alpha1.TicketType {
 	}
 	var due []v1alpha1.TicketType
 	for _, t := range p.in.Tickets {
-		asked := d.Request == RequestCheck && !(t.bound(p.now) && t.Failure.patient())
-		if asked || !p.ticketDueAt(t).After(by) {
+		asked := d.Request == RequestCheck && (!t.bound(p.now) || !t.Failure.patient())
+		if asked || !ticketDueAt(t, p.in, p.now).After(by) {
 			due = append(due, t.Type)
 		}
 	}
@@ -138,7 +138,7 @@ func (p *plan) ticketsAt() (at time.Time, wanted bool) {
 		return time.Time{}, false
 	}
 	for i, t := range p.in.Tickets {
-		if due := p.ticketDueAt(t); i == 0 || due.Before(at) {
+		if due := ticketDueAt(t, p.in, p.now); i == 0 || due.Before(at) {
 			at = due
 		}
 	}

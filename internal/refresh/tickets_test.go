@@ -103,7 +103,7 @@ func TestTicketDue(t *testing.T) {
 		"its last call failed":                     {failing, after(7 * time.Second)},
 		"a failure of another spec":                {void, after(10 * minute)},
 	} {
-		if got := newPlan(now, healthy()).ticketDueAt(test.ticket); !got.Equal(test.want) {
+		if got := ticketDueAt(test.ticket, healthy(), now); !got.Equal(test.want) {
 			t.Errorf("%s: %s, want %s", name, got, test.want)
 		}
 	}
