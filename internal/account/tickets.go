@@ -79,9 +79,25 @@ func (t *Tickets) Saw(kind v1alpha1.TicketType, returned token.Ticket, now time.
 			return known
 		}
 		changed = last.Fingerprint != fingerprint
-		return Ticket{Sight: last.Next(fingerprint, at, returned.ExpiresIn)}
+		next := Ticket{Sight: last.Next(fingerprint, at, returned.ExpiresIn)}
+		if f := known.Failure; f != nil && f.OfWrite {
+			next.Failure = f // only a write ends it
+		}
+		return next
 	})
 	return next.Sight, changed
+}
+
+// Written records that a resource wrote its tickets of these types.
+func (t *Tickets) Written(kinds []v1alpha1.TicketType, by types.UID) {
+	for _, kind := range kinds {
+		t.change(kind, func(known Ticket) Ticket {
+			if f := known.Failure; f != nil && f.OfWrite && f.UID == by {
+				known.Failure = nil
+			}
+			return known
+		})
+	}
 }
 
 // Failed records a call that failed, and returns it with its place in a row of failures.

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
@@ -102,6 +104,23 @@ func TestTicketFailures(t *testing.T) {
 	tickets.Saw(jsapi, returned("a", time.Minute), after(time.Minute))
 	if got := tickets.Get(jsapi); got.Failure != nil {
 		t.Errorf("after a good answer: %+v", got.Failure)
+	}
+	// A write that was refused backs off until a write works, whatever WeChat answers meanwhile.
+	refused := func(by string) TicketFailure {
+		return tickets.Failed(jsapi, TicketFailure{Failure: refresh.Failure{Class: token.Action, Reason: v1alpha1.ReasonTargetWriteFailed, OfWrite: true}, UID: types.UID(by)}, after(time.Minute))
+	}
+	refused("shop")
+	tickets.Saw(jsapi, returned("a", 2*time.Minute), after(2*time.Minute))
+	if f := refused("shop"); f.Attempts != 2 {
+		t.Errorf("the second refusal is number %d", f.Attempts)
+	}
+	tickets.Written([]v1alpha1.TicketType{jsapi}, "other")
+	if got := tickets.Get(jsapi); got.Failure == nil {
+		t.Error("another resource's write ended it")
+	}
+	tickets.Written([]v1alpha1.TicketType{"sdk", jsapi}, "shop")
+	if got := tickets.Get(jsapi); got.Failure != nil {
+		t.Errorf("after a write: %+v", got.Failure)
 	}
 	// An unknown errcode is not taken for the outage before it: from the third time it needs somebody.
 	fail(token.Transient, "Unreachable", "no answer", time.Minute)

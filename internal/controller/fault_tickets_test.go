@@ -113,8 +113,19 @@ func TestTicketThatDoesNotFit(t *testing.T) {
 			})
 			w.settle()
 			w.update("shop", withTickets(jsapi))
-			w.Eventually(func() metav1.ConditionStatus { return w.condition("shop", v1alpha1.ConditionRefreshFailing).Status }).
-				Should(gomega.Equal(metav1.ConditionTrue))
+			failing := w.eventuallyReason("shop", v1alpha1.ReasonTargetWriteFailed)
+			if !strings.HasPrefix(failing.Message, "ticket jsapi: ") || w.token("shop").Status.LastError != nil {
+				t.Errorf("Ready: %+v, last error %+v", failing, w.token("shop").Status.LastError)
+			}
+			if mode == v1alpha1.ModeStable { // the checks go on
+				w.settle()
+				w.wechat.RivalForceRefresh(appID)
+				w.advance(150 * time.Second)
+				if now := w.value("shop"); now == first || !w.wechat.Valid(now) {
+					t.Error("a forced refresh by somebody else was not noticed")
+				}
+				first = w.value("shop")
+			}
 			w.advance(2*time.Hour - time.Minute)
 			if next := w.value("shop"); next == first || !w.wechat.Valid(next) {
 				t.Errorf("the token was not rotated: %+v", w.token("shop").Status.Conditions)

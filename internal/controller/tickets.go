@@ -24,7 +24,7 @@ func (p *observer) observeTickets(o *report.Observation) {
 			}
 			known := acct.Tickets.Get(spec.Type)
 			t.Sight = known.Sight
-			if f := known.Failure; f != nil {
+			if f := known.Failure; f != nil && (!f.OfWrite || f.UID == p.resource.UID) {
 				failure := f.Failure
 				failure.Binds = f.UID != p.resource.UID || f.Generation == p.resource.Generation
 				t.Failure, t.Message = &failure, f.Message
@@ -44,15 +44,28 @@ func (p *observer) observeTickets(o *report.Observation) {
 // applyTickets changes the state of the resource by what a step came to for tickets.
 func (p *pass) applyTickets(e report.TicketsEffect) {
 	pending := &p.state.tickets
-	*pending = slices.DeleteFunc(*pending, func(t report.PendingTicket) bool {
-		return slices.ContainsFunc(e.Held, func(h target.Ticket) bool {
-			return h.Type == t.Type && h.Fingerprint == t.Fingerprint && h.ExpiresAt.Equal(t.ExpiresAt)
-		})
-	})
+	if e.Refused {
+		*pending = nil
+	}
+	if acct := p.state.membership.account; acct != nil {
+		acct.Tickets.Written(e.Written(*pending), p.state.uid)
+	}
+	*pending = slices.DeleteFunc(*pending, e.Holds)
 	for _, f := range e.Fetched {
 		*pending = append(slices.DeleteFunc(*pending, func(t report.PendingTicket) bool { return t.Type == f.Type }), f)
 	}
 	if e.Failed {
 		p.Recorder.RefreshFailed(refresh.TicketDue)
 	}
+}
+
+// refusedTickets records that the API server refuses to write the tickets. The token does not suffer from that.
+func (p *pass) refusedTickets(err error) report.TicketsEffect {
+	f := report.TicketRefused(p.resource, target.RefusalMessage(err))
+	for _, t := range p.state.tickets {
+		if acct := p.state.membership.account; acct != nil {
+			acct.Tickets.Failed(t.Type, f, p.WeChat.Now())
+		}
+	}
+	return report.TicketsEffect{Failed: true, Refused: true}
 }

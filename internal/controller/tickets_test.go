@@ -361,6 +361,15 @@ func TestTicketOfAnotherAccount(t *testing.T) {
 		t.Error("the ticket is not the other app's")
 	}
 	w.eventuallyReady("shop")
+
+	// The next account has no tickets: that of the last one must not stay.
+	const third = "wx00000000000000aa"
+	w.wechat.SetApp(wechattest.App{ID: third, Secret: otherSecret, Tickets: wechattest.TicketRules{Without: v1alpha1.TicketTypes()}})
+	w.update("shop", func(t *v1alpha1.WeChatAppToken) { t.Spec.AppID = third })
+	w.eventuallyReason("shop", v1alpha1.ReasonUnsupportedAccount)
+	if got := slices.Sorted(maps.Keys(w.secret("shop").Data)); !slices.Equal(got, []string{"access_token", "app_id", "expires_at"}) {
+		t.Errorf("the Secret holds %v", got)
+	}
 }
 
 // A revoke and a refresh ask for the tickets again, because nobody knows whether they died with the token.

@@ -51,10 +51,13 @@ func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decisi
 	failpoint.Hit("before-secret")
 	written, err := p.send(ctx, o, want, o.Content(t, tickets...))
 	failpoint.Hit("after-secret")
-	if mayFitAlone(t, tickets, err) {
+	if t != nil && report.MayFitAlone(tickets, err) {
 		tickets = nil
 		record, want = o.Wanted(t, tickets)
 		written, err = p.send(ctx, o, want, o.Content(t))
+	}
+	if d.Reason == refresh.TicketUnwritten && target.IsRefusal(err) {
+		return report.Effect{Tickets: p.refusedTickets(err)}, nil
 	}
 	if err != nil {
 		var e report.Effect
@@ -76,14 +79,8 @@ func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decisi
 		reason = t.Reason // what it was fetched for
 	}
 	log.FromContext(ctx).Info("wrote the target Secret", "secret", written.Name, "reason", reason, "newToken", t != nil,
-		"tickets", len(tickets),
-		"fingerprint", record.TokenFingerprint, "expiresAt", record.ExpiresAt)
+		"tickets", len(tickets), "fingerprint", record.TokenFingerprint, "expiresAt", record.ExpiresAt)
 	return p.writeReference(ctx, o, want, e)
-}
-
-// mayFitAlone reports whether the API server refuses a token that came with tickets. A token does not wait for them.
-func mayFitAlone(t *report.Pending, tickets []report.PendingTicket, err error) bool {
-	return t != nil && len(tickets) > 0 && target.IsRefusal(err)
 }
 
 // landed adds to the effect what follows from a token that is now in the Secret.

@@ -118,10 +118,28 @@ type Pending struct {
 type TicketsEffect struct {
 	// Fetched have to be written.
 	Fetched []PendingTicket
-	// Failed reports that a call for a ticket failed.
-	Failed bool
+	// Failed reports that a ticket could not be fetched or written, and Refused that the API server does not take the pending ones.
+	Failed, Refused bool
 	// Held are those that the target holds after a write; nil if the step wrote nothing.
 	Held []target.Ticket
+}
+
+// Holds reports whether the target holds a ticket that was pending.
+func (e TicketsEffect) Holds(t PendingTicket) bool {
+	return slices.ContainsFunc(e.Held, func(h target.Ticket) bool {
+		return h.Type == t.Type && h.Fingerprint == t.Fingerprint && h.ExpiresAt.Equal(t.ExpiresAt)
+	})
+}
+
+// Written returns the types of the pending tickets that the target holds.
+func (e TicketsEffect) Written(pending []PendingTicket) []v1alpha1.TicketType {
+	var types []v1alpha1.TicketType
+	for _, t := range pending {
+		if e.Holds(t) {
+			types = append(types, t.Type)
+		}
+	}
+	return types
 }
 
 // PendingTicket is a ticket on its way to the Secret.
@@ -190,7 +208,11 @@ func (o Observation) WantedRecord(t *Pending) target.Record {
 // Wanted returns the record of the target, and what its metadata ought to be, once it holds this token, nil for the stored one, and
 // these tickets.
 func (o Observation) Wanted(t *Pending, tickets []PendingTicket) (target.Record, target.Desired) {
-	return target.Want(o.Resource, o.Ownership.Claim, o.WantedRecord(t), target.Types(o.TicketsAfterWrite(tickets))...)
+	record := o.WantedRecord(t)
+	if record.AppID != o.Record.AppID {
+		record.Applied = record.Applied.WithoutTickets()
+	}
+	return target.Want(o.Resource, o.Ownership.Claim, record, target.Types(o.TicketsAfterWrite(tickets))...)
 }
 
 // Content returns the data of the target for a token, nil for none, and for tickets. It returns nil if there is nothing to write.

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
@@ -54,6 +55,20 @@ func (o Observation) TicketsAfterWrite(pending []PendingTicket) []target.Ticket 
 		}
 	}
 	return held
+}
+
+// MayFitAlone reports whether the API server refuses a token that came with tickets. A token does not wait for them.
+func MayFitAlone(tickets []PendingTicket, err error) bool {
+	return len(tickets) > 0 && target.IsRefusal(err)
+}
+
+// TicketRefused returns the failure of a resource's tickets that the API server refuses to write.
+func TicketRefused(resource *v1alpha1.WeChatAppToken, refusal string) account.TicketFailure {
+	return account.TicketFailure{
+		Failure: refresh.Failure{Class: token.Action, Reason: v1alpha1.ReasonTargetWriteFailed, OfWrite: true},
+		Message: fmt.Sprintf("the API server refuses to write it into Secret %q: %s", resource.TargetName(), refusal),
+		UID:     resource.UID, Generation: resource.Generation,
+	}
 }
 
 // DeliveredFingerprint identifies what the target holds for the pods that are told of it: the token and the tickets.

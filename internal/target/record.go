@@ -39,6 +39,15 @@ type Applied struct {
 	Annotations []string                       `json:"annotations,omitempty"`
 	Tickets     map[v1alpha1.TicketType]string `json:"tickets,omitempty"`
 	Adopted     bool                           `json:"adopted,omitempty"`
+
+	// former are tickets whose keys are to be removed, unless others use them.
+	former map[v1alpha1.TicketType]string
+}
+
+// WithoutTickets returns the list without tickets, which the next write removes: they were of another appid.
+func (a Applied) WithoutTickets() Applied {
+	a.former, a.Tickets = a.Tickets, nil
+	return a
 }
 
 // maxName is the longest name of a Kubernetes object.

@@ -116,25 +116,29 @@ func appliedTickets(
 	return out
 }
 
-// droppedKeys returns the keys of the data that hold tickets which the spec does not ask for any more. The list of what was applied is
-// read from an annotation that others may edit: it must not remove what the spec asks for.
-func droppedKeys(spec v1alpha1.WeChatAppTokenSpec, previous map[v1alpha1.TicketType]string) []string {
-	inUse := func(key string) bool {
-		return slices.Contains([]string{spec.Target.AccessTokenKey, v1alpha1.ExpiresAtKey, v1alpha1.AppIDKey}, key) ||
-			slices.ContainsFunc(spec.Tickets, func(t v1alpha1.TicketSpec) bool { return key == t.KeyName() || key == t.ExpiresAtKeyName() })
+// droppedKeys returns the keys of the data that held tickets before and are not used any more. The list of what was applied before is read
+// from an annotation that others may edit: it must not remove what is in use.
+func droppedKeys(accessTokenKey string, before, applied map[v1alpha1.TicketType]string) []string {
+	inUse := []string{accessTokenKey, v1alpha1.ExpiresAtKey, v1alpha1.AppIDKey}
+	for kind, key := range applied {
+		inUse = append(inUse, keysOf(kind, key)...)
 	}
 	var dropped []string
 	for _, kind := range v1alpha1.TicketTypes() {
-		key := previous[kind]
-		if key == "" {
+		if before[kind] == "" {
 			continue
 		}
-		old := v1alpha1.TicketSpec{Type: kind, Key: key}
-		for _, k := range [...]string{old.KeyName(), old.ExpiresAtKeyName()} {
-			if !inUse(k) {
-				dropped = append(dropped, k)
+		for _, key := range keysOf(kind, before[kind]) {
+			if !slices.Contains(inUse, key) {
+				dropped = append(dropped, key)
 			}
 		}
 	}
 	return dropped
+}
+
+// keysOf returns the keys of the data for a ticket.
+func keysOf(kind v1alpha1.TicketType, key string) []string {
+	spec := v1alpha1.TicketSpec{Type: kind, Key: key}
+	return []string{spec.KeyName(), spec.ExpiresAtKeyName()}
 }

@@ -114,13 +114,14 @@ func TestDroppedTickets(t *testing.T) {
 		"another key":          {map[v1alpha1.TicketType]string{jsapi: "old"}, []v1alpha1.TicketType{jsapi}, map[v1alpha1.TicketType]string{jsapi: "js"}, []string{"old", "old_expires_at"}},
 		"forged: the token":    {map[v1alpha1.TicketType]string{card: "access_token"}, nil, nil, []string{"access_token_expires_at"}},
 		"forged: its expiry":   {map[v1alpha1.TicketType]string{card: "expires_at"}, nil, nil, []string{"expires_at_expires_at"}},
-		"forged: the ticket":   {map[v1alpha1.TicketType]string{card: "js"}, nil, nil, nil},
+		"forged: the ticket":   {map[v1alpha1.TicketType]string{card: "js"}, []v1alpha1.TicketType{jsapi}, map[v1alpha1.TicketType]string{jsapi: "js"}, nil},
+		"passed on":            {map[v1alpha1.TicketType]string{card: "js"}, nil, nil, []string{"js", "js_expires_at"}},
 		"forged: another type": {map[v1alpha1.TicketType]string{"password": "password"}, nil, nil, nil},
 	} {
 		if got := appliedTickets(spec.Tickets, test.previous, test.held); !maps.Equal(got, test.applied) {
 			t.Errorf("%s: applied %v, want %v", name, got, test.applied)
 		}
-		if got := droppedKeys(spec, test.previous); !slices.Equal(got, test.dropped) {
+		if got := droppedKeys("access_token", test.previous, test.applied); !slices.Equal(got, test.dropped) {
 			t.Errorf("%s: dropped %v, want %v", name, got, test.dropped)
 		}
 	}
