@@ -9,10 +9,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # The first 16 hex digits of the SHA-256 of the input.
 digest() { sha256sum | cut -c 1-16; }
 
-for page in README.zh-CN.md docs/zh/*.md; do
+for page in README.zh-CN.md docs/zh/*.md docs/images/zh/*.svg; do
 	[[ -e $page ]] || continue
 	read -r _ _ english hash _ <"$page"
 	hash=${hash#sha256:}
+	if [[ ! -f $english ]]; then
+		echo "$page: its first line names no page that exists"
+		continue
+	fi
 	now=$(digest <"$english")
 	# Only its readers see which sections are outdated; the page itself may be current.
 	outdated=$(grep -c '<!-- outdated -->' "$page" || true)

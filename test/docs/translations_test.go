@@ -31,10 +31,13 @@ var (
 	flag    = regexp.MustCompile(`(?:^|[^\w-])(--[a-z][a-z-]+)`)
 	number  = regexp.MustCompile(`\d+(?:[.,:]\d+)*`)
 	// camelCase is how kinds, fields and reasons are written.
-	camelCase = regexp.MustCompile(`\b[A-Za-z][a-z0-9]*(?:[A-Z]+[a-z0-9]+)+\b`)
+	camelCase = regexp.MustCompile(`\b[A-Za-z][a-z0-9]*(?:[A-Z]+[a-z0-9]{2,})+\b`)
 )
 
-// translationOf returns the path of the Chinese page for an English one, whether or not it exists.
+// drawn is the text in a drawing.
+var drawn = regexp.MustCompile(`>[^<]*<`)
+
+// translationOf returns the path of the Chinese page for an English one, or of a drawing, whether or not it exists.
 func translationOf(english string) string {
 	if path.Dir(english) == "." {
 		return strings.TrimSuffix(english, ".md") + ".zh-CN.md"
@@ -46,16 +49,28 @@ func translationOf(english string) string {
 // names, numbers and links.
 func TestTranslations(t *testing.T) {
 	texts := map[string]string{}
+	drawings, err := filepath.Glob(filepath.Join(root, "docs", "images", "zh", "*.svg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
 	for _, p := range pages(t) {
-		text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(p.path)))
+		names = append(names, p.path)
+	}
+	for _, drawing := range drawings {
+		base := filepath.Base(drawing)
+		names = append(names, "docs/images/"+base, "docs/images/zh/"+base)
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(name)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		texts[p.path] = string(text)
+		texts[name] = string(text)
 	}
 	translated := 0
 	for _, name := range slices.Sorted(maps.Keys(texts)) {
-		if path.Dir(name) != "docs/zh" && !strings.HasSuffix(name, ".zh-CN.md") {
+		if path.Base(path.Dir(name)) != "zh" && !strings.HasSuffix(name, ".zh-CN.md") {
 			continue
 		}
 		translated++
@@ -82,6 +97,12 @@ func checkTranslation(texts map[string]string, name string) []string {
 	if now := firstLine(m[1], english); m[0] != now {
 		problems = append(problems, fmt.Sprintf("%s follows an older %s. `make docs-zh-status` shows what changed. Bring the page up to date, "+
 			"as CONTRIBUTING.md says below \"Translations\", and begin it with:\n%s", name, m[1], now))
+	}
+	if path.Ext(name) == ".svg" {
+		if drawn.ReplaceAllString(english, "><") != drawn.ReplaceAllString(strings.TrimPrefix(texts[name], m[0]), "><") {
+			problems = append(problems, name+" differs from "+m[1]+" by more than its texts")
+		}
+		return problems
 	}
 	want, got := split(english), split(texts[name])
 	if len(want) != len(got) {
@@ -328,6 +349,24 @@ func TestCheckTranslation(t *testing.T) {
 	}
 }
 
+// TestCheckDrawing checks that a translated drawing may differ by its texts alone.
+func TestCheckDrawing(t *testing.T) {
+	const english = "<svg><text x=\"1\">pod</text></svg>\n"
+	for chinese, good := range map[string]bool{
+		"<svg><text x=\"1\">卷</text></svg>\n": true,
+		"<svg><text x=\"2\">卷</text></svg>\n": false,
+		"<svg></svg>\n":                       false,
+	} {
+		problems := checkTranslation(map[string]string{
+			"docs/images/a.svg":    english,
+			"docs/images/zh/a.svg": firstLine("docs/images/a.svg", english) + chinese,
+		}, "docs/images/zh/a.svg")
+		if (len(problems) == 0) != good {
+			t.Errorf("%s: %q", chinese, problems)
+		}
+	}
+}
+
 // TestTranslationStatus checks what make docs-zh-status prints in a repository with a current page, one whose English page changed, and
 // one that follows what no commit has.
 func TestTranslationStatus(t *testing.T) {
@@ -369,6 +408,7 @@ func TestTranslationStatus(t *testing.T) {
 	write("README.zh-CN.md", firstLine("README.md", "before\n")+"本节尚未更新，请以[英文版](README.md)为准。<!-- outdated -->\n")
 	write("docs/zh/a.md", firstLine("docs/a.md", "before\n"))
 	write("docs/zh/b.md", firstLine("docs/b.md", "never\n"))
+	write("docs/zh/c.md", "nothing\n")
 	commit()
 	write("docs/a.md", "after\n")
 	commit()
@@ -379,6 +419,7 @@ func TestTranslationStatus(t *testing.T) {
 		"\n-before\n+after\n",
 		"docs/zh/b.md: docs/b.md has changed. ",
 		"No commit of this clone has the docs/b.md that it follows",
+		"docs/zh/c.md: its first line names no page that exists\n",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the output lacks %q:\n%s", want, out)
