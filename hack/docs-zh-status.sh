@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # The first 16 hex digits of the SHA-256 of the input.
-digest() { sha256sum | cut -c 1-16; }
+digest() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi | cut -c 1-16; }
 
 for page in README.zh-CN.md docs/zh/*.md docs/images/zh/*.svg; do
 	[[ -e $page ]] || continue
