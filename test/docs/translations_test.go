@@ -53,20 +53,16 @@ func TestTranslations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var names []string
+	var files []string
 	for _, p := range pages(t) {
-		names = append(names, p.path)
+		files = append(files, p.path)
 	}
 	for _, drawing := range drawings {
 		base := filepath.Base(drawing)
-		names = append(names, "docs/images/"+base, "docs/images/zh/"+base)
+		files = append(files, "docs/images/"+base, "docs/images/zh/"+base)
 	}
-	for _, name := range names {
-		text, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(name)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		texts[name] = string(text)
+	for _, name := range files {
+		texts[name] = text(t, name)
 	}
 	translated := 0
 	for _, name := range slices.Sorted(maps.Keys(texts)) {
@@ -396,11 +392,7 @@ func TestTranslationStatus(t *testing.T) {
 		run("git", "add", ".")
 		run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "-q", "-m", "x")
 	}
-	script, err := os.ReadFile(filepath.Join(root, "hack", "docs-zh-status.sh"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	write("hack/docs-zh-status.sh", string(script))
+	write("hack/docs-zh-status.sh", text(t, "hack/docs-zh-status.sh"))
 	run("git", "init", "-q")
 	for _, english := range []string{"README.md", "docs/a.md", "docs/b.md"} {
 		write(english, "before\n")
