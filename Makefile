@@ -123,7 +123,7 @@ verify: ## Check that generated files, module files and formatting are up to dat
 	hack/verify.sh
 
 .PHONY: test
-test: verify vet lint chart-lint argocd-test flux-test image-test fuzz-short ## Check everything and run all tests on a real API server, those of the programs with the race detector.
+test: verify vet lint chart-lint argocd-test flux-test image-test sdk-test fuzz-short ## Check everything and run all tests on a real API server, those of the programs with the race detector.
 	@hack/tools/build.sh promtool >/dev/null; hack/tools/build.sh prometheus >/dev/null # ahead of the tests' time limit
 	@# The race detector takes several times the CPU. It watches the programs; the other tests drive built binaries, and the tables of
 	@# the controller repeat the same passes for hundreds of answers and refusals.
@@ -133,7 +133,7 @@ test: verify vet lint chart-lint argocd-test flux-test image-test fuzz-short ## 
 		-skip '$(TEST_TABLES)' ./api/... ./cmd/... ./internal/...; \
 	$(GO) test -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) -run '$(TEST_TABLES)' ./internal/controller; \
 	$(GO) test -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) \
-		$$($(GO) list ./... | grep -vE '/(api|cmd|internal)/')
+		$$($(GO) list ./... | grep -vE '/(api|cmd|internal)/|/test/sdk$$')
 
 .PHONY: chart-lint
 chart-lint: ## Lint the chart and run its unit tests.
@@ -162,6 +162,11 @@ image-test: ## Test what make image-oci makes: reproducible, and like the Docker
 	$(GO) -C hack/image vet ./...
 	@# Go's cache of test results knows nothing of files outside the module.
 	$(GO) -C hack/image test -count=1 ./...
+
+.PHONY: sdk-test
+sdk-test: ## Run SDKs for WeChat with the token in a file, from the Go module proxy and the npm registry; part of test.
+	$(GO) -C examples/sdk/silenceper vet ./...
+	$(GO) test -v -timeout $(TEST_TIMEOUT) ./test/sdk
 
 .PHONY: docs-test
 docs-test: ## Run the tests of the documents and of examples/readers; make test runs them too.

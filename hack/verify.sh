@@ -15,7 +15,7 @@ fail() {
 	failed=1
 }
 
-tar --exclude=./.git --exclude=./bin --exclude=./dist -cf - . | tar -xf - -C "$copy"
+tar --exclude=./.git --exclude=./bin --exclude=./dist --exclude=node_modules -cf - . | tar -xf - -C "$copy"
 # Deleted first, so that a generated file that is no longer written is found too.
 rm -rf "$copy"/api/v1alpha1/applyconfiguration "$copy"/api/v1alpha1/zz_generated.*.go "$copy"/config/crd/bases
 rm -f "$copy/config/rbac/role.yaml" "$copy/docs/api.md"
