@@ -174,6 +174,10 @@ docs-test: ## Run the tests of the documents and of examples/readers; make test 
 	KUBEBUILDER_ASSETS="$$assets" $(GO) test -race ./test/docs ./examples/readers && \
 	$(GO) test -run '^TestDocs' ./cmd/operator ./internal/wechat
 
+.PHONY: docs-zh-status
+docs-zh-status: ## Print which Chinese pages are behind their English ones, and what changed in those.
+	@hack/docs-zh-status.sh
+
 .PHONY: govulncheck
 govulncheck: ## Look for known vulnerabilities; it needs https://vuln.go.dev.
 	$(GOVULNCHECK) ./...
