@@ -61,16 +61,20 @@ help: ## Show this help.
 
 ##@ See it work
 
+# Demo and operator in one build: with other flags, such as those of build, most packages would be compiled twice.
+BUILD_DEMO = echo "==> building the operator and the demo" >&2; \
+	CGO_ENABLED=0 $(GO) build -buildvcs=false -ldflags "-X main.version=$(VERSION)" -o bin/demo/ ./cmd/operator ./hack/demo
+DEMO = bin/demo/demo --operator bin/demo/operator $(if $(filter-out 0,$(KEEP)),--keep)
+
 .PHONY: demo
-demo: build ## Run the story on a control plane of its own. KEEP=1 leaves it running.
-	@assets=$(ASSETS); \
-	$(GO) run ./hack/demo --operator bin/operator --assets "$$assets" $(if $(filter-out 0,$(KEEP)),--keep) $(ARGS)
+demo: ## Run the story on a control plane of its own. KEEP=1 leaves it running.
+	@assets=$(ASSETS); $(BUILD_DEMO); \
+	$(DEMO) --assets "$$assets" $(ARGS)
 
 .PHONY: observe
-observe: build ## Run Prometheus on the demo and print each query of the dashboard with its value. KEEP=1 leaves it running.
-	@assets=$(ASSETS); prometheus=$(PROMETHEUS); \
-	$(GO) run ./hack/demo --operator bin/operator --assets "$$assets" --prometheus "$$prometheus" \
-		$(if $(filter-out 0,$(KEEP)),--keep) $(ARGS)
+observe: ## Run Prometheus on the demo and print each query of the dashboard with its value. KEEP=1 leaves it running.
+	@assets=$(ASSETS); prometheus=$(PROMETHEUS); $(BUILD_DEMO); \
+	$(DEMO) --assets "$$assets" --prometheus "$$prometheus" $(ARGS)
 
 .PHONY: run
 run: ## Run the operator on this machine against the cluster of your KUBECONFIG (CRD: make install).
