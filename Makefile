@@ -36,7 +36,7 @@ SHELL := /usr/bin/env bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-# Built on first use into the user's cache directory, see hack/tools and hack/controlplane.
+# Built on first use into the user's cache directory, or downloaded, see hack/tools and hack/controlplane.
 CONTROLLER_GEN = "$$(hack/tools/build.sh controller-gen)"
 KUSTOMIZE = "$$(hack/tools/build.sh kustomize)"
 CRD_REF_DOCS = "$$(hack/tools/build.sh crd-ref-docs)"
@@ -48,7 +48,7 @@ HELM_UNITTEST = "$$(hack/tools/build.sh helm-unittest)"
 CHART = charts/wechat-token-operator
 PROMETHEUS = "$$(hack/tools/build.sh prometheus)"
 ASSETS = $$(hack/controlplane/build.sh etcd kube-apiserver kubectl)
-# kube-controller-manager collects garbage in the tests of the chart.
+# kube-controller-manager collects garbage in tests of the chart and of test/chaos. It is in no download and takes minutes to build.
 TEST_ASSETS = $$(hack/controlplane/build.sh etcd kube-apiserver kubectl kube-controller-manager)
 
 ##@ General
@@ -270,7 +270,7 @@ bin-cluster:
 ##@ Build
 
 .PHONY: controlplane
-controlplane: ## Build the whole control plane into the cache; other targets build what they need.
+controlplane: ## Build the whole control plane into the cache; other targets download or build what they need.
 	@hack/controlplane/build.sh all
 
 .PHONY: build
