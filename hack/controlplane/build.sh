@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Builds the named control plane binaries if they are missing and prints the folder they are in:
+# Downloads or builds the named control plane binaries if they are missing and prints the folder they are in:
 #   KUBEBUILDER_ASSETS=$(hack/controlplane/build.sh etcd kube-apiserver kubectl)
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=hack/build-cached.sh
 source "$here/../build-cached.sh"
+# shellcheck source=hack/controlplane/download.sh
+source "$here/download.sh"
 
 names=("$@")
 if [[ ${#names[@]} -eq 0 ]]; then
@@ -30,6 +32,16 @@ version=$(awk '$1 == "k8s.io/kubernetes" {print $2; exit}' "$here/go.mod")
 IFS=. read -r major minor _ <<<"${version#v}"
 dir=$(cache_root)/controlplane/$version-$(hash12 <"$here/go.sum")
 
+# What an archive has is downloaded, unless it is there. A node, which needs all, is built from source and so of one version.
+assets=$dir
+if [[ ${1:-} != all ]] && missing_download "$dir" "${names[@]}"; then
+	mirror=$(download_mirror)
+	assets=$(download_assets "$here/envtest.sha512" "$version" "$mirror") || {
+		assets=$dir
+		say "building what is missing from source: about 10 minutes on 2 cores, once"
+	}
+fi
+
 # Without the stamp the API server calls itself v0.0.0 and clients that ask for its version refuse it.
 ldflags=
 for pkg in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
@@ -48,6 +60,9 @@ for name in "${names[@]}"; do
 		exit 2
 		;;
 	esac
+	[[ -x $assets/$name ]] && continue
 	build_cached "$here" "$package" "$dir/$name" "$ldflags" "$note"
+	# Everything is looked for in one folder.
+	[[ $assets == "$dir" ]] || ln -sf "$dir/$name" "$assets/$name"
 done
-printf '%s\n' "$dir"
+printf '%s\n' "$assets"
