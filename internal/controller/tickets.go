@@ -43,17 +43,10 @@ func (p *observer) observeTickets(o *report.Observation) {
 
 // applyTickets changes the state of the resource by what a step came to for tickets.
 func (p *pass) applyTickets(e report.TicketsEffect) {
-	pending := &p.state.tickets
-	if e.Refused {
-		*pending = nil
-	}
 	if acct := p.state.membership.account; acct != nil {
-		acct.Tickets.Written(e.Written(*pending), p.state.uid)
+		acct.Tickets.Written(e.Written(p.state.tickets), p.state.uid)
 	}
-	*pending = slices.DeleteFunc(*pending, e.Holds)
-	for _, f := range e.Fetched {
-		*pending = append(slices.DeleteFunc(*pending, func(t report.PendingTicket) bool { return t.Type == f.Type }), f)
-	}
+	p.state.tickets = e.Pending(p.state.tickets)
 	if e.Failed {
 		p.Recorder.RefreshFailed(refresh.TicketDue)
 	}

@@ -46,6 +46,11 @@ func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decisi
 	if o.Secret != nil && target.Incomplete(o.Secret) {
 		return report.LookAgain(), nil // what the spec set before and does not any more is to go
 	}
+	return p.put(ctx, o, d, t)
+}
+
+// put writes the token, nil for none, and the tickets that wait to be written.
+func (p *pass) put(ctx context.Context, o report.Observation, d refresh.Decision, t *report.Pending) (report.Effect, error) {
 	tickets := p.state.tickets
 	record, want := o.Wanted(t, tickets)
 	failpoint.Hit("before-secret")

@@ -124,22 +124,34 @@ type TicketsEffect struct {
 	Held []target.Ticket
 }
 
-// Holds reports whether the target holds a ticket that was pending.
-func (e TicketsEffect) Holds(t PendingTicket) bool {
+// holds reports whether the target holds a ticket that was pending.
+func (e TicketsEffect) holds(t PendingTicket) bool {
 	return slices.ContainsFunc(e.Held, func(h target.Ticket) bool {
 		return h.Type == t.Type && h.Fingerprint == t.Fingerprint && h.ExpiresAt.Equal(t.ExpiresAt)
 	})
 }
 
-// Written returns the types of the pending tickets that the target holds.
+// Written returns the types of the tickets that were pending and that the target holds.
 func (e TicketsEffect) Written(pending []PendingTicket) []v1alpha1.TicketType {
 	var types []v1alpha1.TicketType
 	for _, t := range pending {
-		if e.Holds(t) {
+		if e.holds(t) {
 			types = append(types, t.Type)
 		}
 	}
 	return types
+}
+
+// Pending returns the tickets that are pending after the step.
+func (e TicketsEffect) Pending(before []PendingTicket) []PendingTicket {
+	var out []PendingTicket
+	for _, t := range before {
+		again := slices.ContainsFunc(e.Fetched, func(f PendingTicket) bool { return f.Type == t.Type })
+		if !e.Refused && !e.holds(t) && !again {
+			out = append(out, t)
+		}
+	}
+	return append(out, e.Fetched...)
 }
 
 // PendingTicket is a ticket on its way to the Secret.

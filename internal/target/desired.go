@@ -45,9 +45,9 @@ func Want(owner *v1alpha1.WeChatAppToken, claim Claim, record Record, tickets ..
 		record.DeletionPolicy = v1alpha1.DeletionRetain // it was never ours to delete
 	}
 	d := Desired{labels: wanted(previous.Labels, spec.Labels, 1), annotations: wanted(previous.Annotations, spec.Annotations, 13)}
-	d.dropData = slices.Concat(
-		droppedKeys(spec.AccessTokenKey, previous.Tickets, record.Applied.Tickets), droppedKeys(spec.AccessTokenKey, previous.former, record.Applied.Tickets),
-	)
+	for _, before := range [...]map[v1alpha1.TicketType]string{previous.Tickets, previous.former} {
+		d.dropData = append(d.dropData, droppedKeys(spec.AccessTokenKey, before, record.Applied.Tickets)...)
+	}
 	d.labels.set[v1alpha1.LabelManagedBy] = v1alpha1.ManagedByValue
 	for k, v := range record.Encode() {
 		if v == "" {

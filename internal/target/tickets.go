@@ -119,9 +119,11 @@ func appliedTickets(
 // droppedKeys returns the keys of the data that held tickets before and are not used any more. The list of what was applied before is read
 // from an annotation that others may edit: it must not remove what is in use.
 func droppedKeys(accessTokenKey string, before, applied map[v1alpha1.TicketType]string) []string {
-	inUse := []string{accessTokenKey, v1alpha1.ExpiresAtKey, v1alpha1.AppIDKey}
+	inUse := map[string]bool{accessTokenKey: true, v1alpha1.ExpiresAtKey: true, v1alpha1.AppIDKey: true}
 	for kind, key := range applied {
-		inUse = append(inUse, keysOf(kind, key)...)
+		for _, k := range keysOf(kind, key) {
+			inUse[k] = true
+		}
 	}
 	var dropped []string
 	for _, kind := range v1alpha1.TicketTypes() {
@@ -129,7 +131,7 @@ func droppedKeys(accessTokenKey string, before, applied map[v1alpha1.TicketType]
 			continue
 		}
 		for _, key := range keysOf(kind, before[kind]) {
-			if !slices.Contains(inUse, key) {
+			if !inUse[key] {
 				dropped = append(dropped, key)
 			}
 		}
