@@ -50,6 +50,9 @@ PROMETHEUS = "$$(hack/tools/build.sh prometheus)"
 ASSETS = $$(hack/controlplane/build.sh etcd kube-apiserver kubectl)
 # kube-controller-manager collects garbage in the tests of the chart.
 TEST_ASSETS = $$(hack/controlplane/build.sh etcd kube-apiserver kubectl kube-controller-manager)
+OLDEST_ASSETS = $$(hack/controlplane/build.sh --oldest etcd kube-apiserver kubectl kube-controller-manager)
+# What depends on the version of Kubernetes.
+OLDEST_PACKAGES ?= ./api/... ./internal/fence ./internal/controller ./cmd/operator ./cmd/kubectl-wxtoken ./test/chart
 
 ##@ General
 
@@ -134,6 +137,14 @@ test: verify vet lint chart-lint argocd-test flux-test image-test fuzz-short ## 
 	$(GO) test -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) -run '$(TEST_TABLES)' ./internal/controller; \
 	$(GO) test -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) \
 		$$($(GO) list ./... | grep -vE '/(api|cmd|internal)/')
+
+.PHONY: test-oldest
+test-oldest: ## Run what depends on Kubernetes on the oldest version that the chart admits; builds a control plane of its own, not part of test.
+	GOWORK=off $(GO) -C hack/controlplane/oldest mod tidy -diff
+	assets=$(OLDEST_ASSETS); helm=$(HELM); \
+	export KUBEBUILDER_ASSETS="$$assets" HELM="$$helm"; \
+	"$$assets/kube-apiserver" --version; \
+	$(GO) test -count=1 -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) -skip '$(TEST_TABLES)' $(ARGS) $(OLDEST_PACKAGES)
 
 .PHONY: chart-lint
 chart-lint: ## Lint the chart and run its unit tests.

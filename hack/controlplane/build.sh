@@ -3,12 +3,18 @@
 #
 # Builds the named control plane binaries if they are missing and prints the folder they are in:
 #   KUBEBUILDER_ASSETS=$(hack/controlplane/build.sh etcd kube-apiserver kubectl)
+# With --oldest they are those of the oldest Kubernetes that the chart admits.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=hack/build-cached.sh
 source "$here/../build-cached.sh"
 
+module=$here
+if [[ ${1:-} == --oldest ]]; then
+	module=$here/oldest
+	shift
+fi
 names=("$@")
 if [[ ${#names[@]} -eq 0 ]]; then
 	names=(etcd kube-apiserver kubectl)
@@ -16,8 +22,8 @@ elif [[ ${names[0]} == all ]]; then
 	names=(etcd kube-apiserver kubectl kube-controller-manager kube-scheduler kube-proxy kubelet)
 fi
 
-# Binaries of one's own, for example from setup-envtest, always win.
-if [[ -n ${KUBEBUILDER_ASSETS:-} ]]; then
+# Binaries of one's own, for example from setup-envtest, always win. They say nothing about the oldest version.
+if [[ -n ${KUBEBUILDER_ASSETS:-} && $module == "$here" ]]; then
 	for name in "${names[@]}"; do
 		[[ -x $KUBEBUILDER_ASSETS/$name ]] || echo "warning: KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS has no $name" >&2
 	done
@@ -26,9 +32,9 @@ if [[ -n ${KUBEBUILDER_ASSETS:-} ]]; then
 	exit 0
 fi
 
-version=$(awk '$1 == "k8s.io/kubernetes" {print $2; exit}' "$here/go.mod")
+version=$(awk '$1 == "k8s.io/kubernetes" {print $2; exit}' "$module/go.mod")
 IFS=. read -r major minor _ <<<"${version#v}"
-dir=$(cache_root)/controlplane/$version-$(hash12 <"$here/go.sum")
+dir=$(cache_root)/controlplane/$version-$(hash12 <"$module/go.sum")
 
 # Without the stamp the API server calls itself v0.0.0 and clients that ask for its version refuse it.
 ldflags=
@@ -48,6 +54,6 @@ for name in "${names[@]}"; do
 		exit 2
 		;;
 	esac
-	build_cached "$here" "$package" "$dir/$name" "$ldflags" "$note"
+	build_cached "$module" "$package" "$dir/$name" "$ldflags" "$note"
 done
 printf '%s\n' "$dir"
