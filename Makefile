@@ -139,12 +139,13 @@ test: verify vet lint chart-lint argocd-test flux-test image-test fuzz-short ## 
 		$$($(GO) list ./... | grep -vE '/(api|cmd|internal)/')
 
 .PHONY: test-oldest
-test-oldest: ## Run what depends on Kubernetes on the oldest version that the chart admits; builds a control plane of its own, not part of test.
+test-oldest: ## Run what depends on Kubernetes on the oldest version that the chart admits, which it builds; not part of test.
 	GOWORK=off $(GO) -C hack/controlplane/oldest mod tidy -diff
 	assets=$(OLDEST_ASSETS); helm=$(HELM); \
 	export KUBEBUILDER_ASSETS="$$assets" HELM="$$helm"; \
 	"$$assets/kube-apiserver" --version; \
-	$(GO) test -count=1 -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) -skip '$(TEST_TABLES)' $(ARGS) $(OLDEST_PACKAGES)
+	$(GO) test -count=1 -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) \
+		-skip '$(TEST_TABLES)' $(ARGS) $(OLDEST_PACKAGES)
 
 .PHONY: chart-lint
 chart-lint: ## Lint the chart and run its unit tests.
