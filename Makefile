@@ -53,6 +53,9 @@ PROMETHEUS = "$$(hack/tools/build.sh prometheus)"
 ASSETS = $$(hack/controlplane/build.sh etcd kube-apiserver kubectl)
 # kube-controller-manager collects garbage in tests of the chart and of test/chaos. It is in no download and takes minutes to build.
 TEST_ASSETS = $$(hack/controlplane/build.sh etcd kube-apiserver kubectl kube-controller-manager)
+OLDEST_ASSETS = $$(hack/controlplane/build.sh --oldest etcd kube-apiserver kubectl kube-controller-manager)
+# What depends on the version of Kubernetes.
+OLDEST_PACKAGES ?= ./api/... ./internal/fence ./internal/controller ./cmd/operator ./cmd/kubectl-wxtoken ./test/chart
 
 ##@ General
 
@@ -142,6 +145,15 @@ test: verify vet lint chart-lint argocd-test flux-test image-test sdk-test fuzz-
 	$(GO) test -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) \
 		$$($(GO) list ./... | grep -vE '/(api|cmd|internal)/|/test/sdk$$')
 	@hack/unchecked.sh
+
+.PHONY: test-oldest
+test-oldest: ## Run what depends on Kubernetes on the oldest version that the chart admits, which it builds; not part of test.
+	GOWORK=off $(GO) -C hack/controlplane/oldest mod tidy -diff
+	assets=$(OLDEST_ASSETS); helm=$(HELM); \
+	export KUBEBUILDER_ASSETS="$$assets" HELM="$$helm"; \
+	"$$assets/kube-apiserver" --version; \
+	$(GO) test -count=1 -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) \
+		-skip '$(TEST_TABLES)' $(ARGS) $(OLDEST_PACKAGES)
 
 .PHONY: chart-lint
 chart-lint: ## Lint the chart and run its unit tests.

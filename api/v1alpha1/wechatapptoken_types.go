@@ -276,7 +276,9 @@ type TargetSpec struct {
 type WeChatAppTokenStatus struct {
 	// A time that Go cannot parse, in one object, would stop every informer of
 	// this kind, and the API server takes some such times for a date-time. A rule
-	// that compares a time refuses them, because CEL cannot parse them either.
+	// that compares a time refuses them, because CEL cannot parse them either. So
+	// would a number that does not fit into an int32: the API server of Kubernetes
+	// 1.31 does not look at the format, so each has a minimum and a maximum.
 
 	// observedGeneration is the generation that this status speaks of; -1 before
 	// the first result.
@@ -408,10 +410,12 @@ type DeliveryStatus struct {
 	// pods that mount the Secret in a way that is updated, and are on a node.
 	// +required
 	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=2147483647
 	Pods int32 `json:"pods"`
 	// reached is how many of them carry the annotation.
 	// +required
 	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=2147483647
 	Reached int32 `json:"reached"`
 	// time at which the last of them was reached.
 	// +required
@@ -423,6 +427,8 @@ type DeliveryStatus struct {
 type RefreshError struct {
 	// code is WeChat's errcode; absent when WeChat gave none.
 	// +optional
+	// +kubebuilder:validation:Minimum=-2147483648
+	// +kubebuilder:validation:Maximum=2147483647
 	Code int32 `json:"code,omitempty"`
 	// reason is the same word that the conditions use.
 	// +required
@@ -448,6 +454,8 @@ type RefreshError struct {
 	RetryTime *metav1.Time `json:"retryTime,omitempty"`
 	// attempts that failed in a row for this reason.
 	// +optional
+	// +kubebuilder:validation:Minimum=-2147483648
+	// +kubebuilder:validation:Maximum=2147483647
 	Attempts int32 `json:"attempts,omitempty"`
 	// generation of the spec that failed.
 	// +optional
