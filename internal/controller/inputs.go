@@ -22,10 +22,6 @@ const (
 	disputedCheckAfter = 10 * time.Second
 	// askAgainAfter is how long a member waits for the account's fetcher before it asks again.
 	askAgainAfter = 5 * time.Second
-	// copyWithin is how long after a mint of this process a member that was not given the token looks for it before it may mint.
-	copyWithin = time.Minute
-	// seekCopyAfter is how often a member looks for the others' token while the account may not mint.
-	seekCopyAfter = 10 * time.Second
 )
 
 // observeStored describes the stored token and the target, with what WeChat said about them since.
