@@ -68,7 +68,7 @@ help: ## Show this help.
 ##@ See it work
 
 # Demo and operator in one build: with other flags, such as those of build, most packages would be compiled twice.
-BUILD_DEMO = echo "==> building the operator and the demo" >&2; \
+BUILD_DEMO = echo "==> building the operator and the demo: some minutes on 2 cores, once" >&2; \
 	CGO_ENABLED=0 $(GO) build -buildvcs=false -ldflags "-X main.version=$(VERSION)" -o bin/demo/ ./cmd/operator ./hack/demo
 DEMO = bin/demo/demo --operator bin/demo/operator $(if $(filter-out 0,$(KEEP)),--keep)
 
