@@ -189,7 +189,8 @@ func TestTicketOfAShortLife(t *testing.T) {
 			invalid++
 		}
 	}
-	if n := w.calls(wechattest.EndpointTicket); invalid > 1 || n > 15 {
+	// A sample may fall into the two seconds between the end of a ticket and the poll after it.
+	if n := w.calls(wechattest.EndpointTicket); invalid > n || n > 15 {
 		t.Errorf("not Ready for %d of 60 minutes, %d calls", invalid, n)
 	}
 }
@@ -208,7 +209,7 @@ func TestHangingTicketsOfOthers(t *testing.T) {
 	w.createCredentials(appSecret)
 	w.Eventually(func() int { return w.calls(wechattest.EndpointTicket) }).Should(gomega.BeNumerically(">=", 3))
 	w.createToken("plain")
-	w.eventuallyAnotherWithin(5*time.Second, "plain", "")
+	w.eventuallyAnotherWithin(15*time.Second, "plain", "") // the first calls take 3 s, and without a bound it takes minutes
 }
 
 // A Secret with more labels and annotations than the cache keeps costs one more read for each write of a ticket, and none otherwise.
