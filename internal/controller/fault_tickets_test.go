@@ -158,7 +158,7 @@ func TestRestartWhileTicketsFail(t *testing.T) {
 			}
 			before := w.requests(o)
 			w.advance(20 * time.Minute)
-			if got := minus(w.requests(o), before); len(got) > 1 || len(got) == 1 && got["get secrets"] == 0 {
+			if got := ofTargets(minus(w.requests(o), before)); len(got) > 1 || len(got) == 1 && got["get secrets"] == 0 {
 				t.Errorf("requests while it fails: %v", got)
 			}
 			w.settle()
@@ -225,14 +225,14 @@ func TestTicketsOfAnIncompleteTarget(t *testing.T) {
 			w.advance(time.Minute)
 			before := w.requests(o)
 			w.advance(10 * time.Minute)
-			if got := minus(w.requests(o), before); len(got) > 0 {
+			if got := ofTargets(minus(w.requests(o), before)); len(got) > 0 {
 				t.Errorf("requests while nothing happens: %v", got)
 			}
 			w.wechat.RivalTicket(appID, jsapi, 2*time.Hour)
 			w.advance(6 * time.Minute)
 			reads := map[v1alpha1.Mode]int{v1alpha1.ModeStable: 1, v1alpha1.ModeLegacy: 2}[mode] // Legacy needs the token for the call
 			want := map[string]int{"get secrets": reads, "patch secrets": 1, "patch wechatapptokens/status": 1}
-			if got := minus(w.requests(o), before); !maps.Equal(got, want) {
+			if got := ofTargets(minus(w.requests(o), before)); !maps.Equal(got, want) {
 				t.Errorf("requests of the ticket's renewal: %v, want %v", got, want)
 			}
 			w.update("shop", withTickets("wx_card"))
