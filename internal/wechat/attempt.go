@@ -140,6 +140,9 @@ func (c *Client) roundTrip(ctx context.Context, endpoint *url.URL, r request) (e
 	}
 	defer func() { _ = res.Body.Close() }()
 	ex = exchange{status: res.StatusCode, date: res.Header.Get("Date"), started: *started.Load(), received: c.clock.mark()}
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		return ex, nil // what follows is no body: it has no end, and a read from it would not end with ctx
+	}
 	// The body is read whatever the status is, because a connection can be reused only if nothing is left unread.
 	if ex.body, ex.flaw = readBody(res.Body); ex.flaw != nil && !errors.As(ex.flaw, new(malformed)) {
 		ex.flaw = errors.Join(ex.flaw, context.Cause(ctx))
