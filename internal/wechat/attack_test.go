@@ -41,3 +41,35 @@ func TestProtocolSwitch(t *testing.T) {
 		})
 	}
 }
+
+// An answer whose Date cannot be WeChat's time counts as one without a Date: it leaves the clock as it is, and the token gets the times that
+// it has.
+func TestImpossibleDate(t *testing.T) {
+	for date, believed := range map[string]bool{
+		"Thu, 01 Jan 1970 00:00:00 GMT": false,
+		"Mon, 31 Dec 1979 23:59:59 GMT": false,
+		"Tue, 01 Jan 1980 00:00:00 GMT": true,
+		"Thu, 31 Dec 2099 23:59:59 GMT": true,
+		"Fri, 01 Jan 2100 00:00:00 GMT": false,
+		"Fri, 31 Dec 9999 23:59:59 GMT": false,
+		"Mon, 01 Jan 0001 00:00:00 GMT": false,
+		"Sat, 01 Jan 0000 00:00:00 GMT": false,
+	} {
+		for _, call := range issuing() {
+			c := clientOf(t, serve(t, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Date", date)
+				answering(w, r)
+			}))
+			tok, err := call.do(t.Context(), c)
+			if err != nil {
+				t.Fatalf("%s, %s: %v", date, call.name, err)
+			}
+			now, _ := c.Clock()
+			for _, at := range []time.Time{now, tok.IssuedAt} {
+				if local := time.Since(at).Abs() < time.Minute; local == believed {
+					t.Errorf("%s, %s: the time is %v", date, call.name, at)
+				}
+			}
+		}
+	}
+}

@@ -99,7 +99,7 @@ func (c *Client) refused(endpoint int, ex exchange, a answer, r request) *token.
 // tellTime adjusts the clock by an answer and returns when the request was sent, by WeChat's clock.
 func (c *Client) tellTime(ex exchange) (startedAt time.Time) {
 	date, err := http.ParseTime(ex.date)
-	if err != nil { // a gateway may have removed the header
+	if err != nil || date.Before(earliestDate) || !date.Before(latestDate) { // a gateway may have removed or replaced the header
 		return c.clock.settle(ex.started, ex.received)
 	}
 	return c.clock.learn(date, ex.started, ex.received)
