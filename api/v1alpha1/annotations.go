@@ -59,7 +59,8 @@ const (
 	// keyed by the AppSecret, over the appid.
 	AnnotationCredentialsFingerprint = AnnotationPrefix + "credentials-fingerprint"
 	// AnnotationAppliedMetadata lists the keys of spec.target.labels and
-	// spec.target.annotations that were set, so that those the spec drops can go.
+	// spec.target.annotations and the types and keys of spec.tickets that were set,
+	// so that those the spec drops can go.
 	AnnotationAppliedMetadata = AnnotationPrefix + "applied-metadata"
 	// AnnotationMintStarted marks a Legacy mint whose result is not written yet:
 	// <time>/<random id>.

@@ -5,7 +5,7 @@ package v1alpha1
 // Condition types. Ready is always present after the first result; the others are
 // present only while they are True (kstatus conventions).
 const (
-	// ConditionReady: the target Secret holds a token that is valid now.
+	// ConditionReady: the target Secret holds a token that is valid now, and so are all tickets that the spec asks for.
 	ConditionReady = "Ready"
 	// ConditionReconciling: not Ready yet, and the operator expects to get there alone.
 	ConditionReconciling = "Reconciling"
@@ -25,6 +25,11 @@ const (
 	ReasonTokenExpired = "TokenExpired"
 	// ReasonTokenNotIssued: no token has been stored yet.
 	ReasonTokenNotIssued = "TokenNotIssued"
+
+	// ReasonTicketNotIssued: the token is valid, and a ticket that the spec asks for has not been stored yet.
+	ReasonTicketNotIssued = "TicketNotIssued"
+	// ReasonTicketExpired: the token is valid, and WeChat has not returned the stored ticket for too long.
+	ReasonTicketExpired = "TicketExpired"
 
 	// ReasonCredentialsNotFound: the credentials Secret or its key does not exist, is not
 	// of type Opaque, or lacks the label that this operator requires.

@@ -35,7 +35,7 @@ func TestAppID(t *testing.T) {
 		{name: "full-width digits", spec: `appID: wx０１２３４５６７８９abcdef`, field: field, advice: advice},
 		{name: "empty", spec: `appID: ""`, field: field, advice: advice},
 		{name: "longest that gets the advice", spec: fmt.Sprintf("appID: %q", strings.Repeat("w", 64)), field: field, advice: advice},
-		{name: "too long", spec: fmt.Sprintf("appID: %q", strings.Repeat("w", 65)), field: field, advice: "Too long: may not be more than 64 bytes"},
+		{name: "too long", spec: fmt.Sprintf("appID: %q", strings.Repeat("w", 65)), field: field, advice: "Too long: may not be more than 64"},
 		{name: "number", spec: `appID: 123456`, field: field, advice: "must be of type string"},
 		{name: "null", spec: `appID: null`, field: field, advice: "Required value"},
 	})

@@ -50,6 +50,23 @@ const (
 	DeliveryPrompt Delivery = "Prompt"
 )
 
+// TicketType is the kind of a ticket, as WeChat's parameter type names it.
+// +kubebuilder:validation:Enum=jsapi;wx_card;sdk
+type TicketType string
+
+const (
+	// TicketJSAPI signs the configuration of WeChat's JS-SDK in pages that are
+	// opened inside WeChat (jsapi_ticket).
+	TicketJSAPI TicketType = "jsapi"
+	// TicketWXCard signs what cards and coupons need (api_ticket).
+	TicketWXCard TicketType = "wx_card"
+	// TicketSDK signs what apps with WeChat's OpenSDK need.
+	TicketSDK TicketType = "sdk"
+)
+
+// TicketTypes returns all types of tickets.
+func TicketTypes() []TicketType { return []TicketType{TicketJSAPI, TicketWXCard, TicketSDK} }
+
 // WeChatAppToken keeps a Secret supplied with a valid access token of one
 // WeChat app: a Mini Program, an Official Account or another kind of app with
 // an appid and an AppSecret. The token is replaced before it expires, so that
@@ -97,6 +114,9 @@ type WeChatAppToken struct {
 }
 
 // WeChatAppTokenSpec says which token is wanted and where it goes.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.tickets) || self.tickets.all(t, !((has(t.key) ? t.key : t.type + '_ticket') in ['expires_at', 'app_id', self.target.accessTokenKey]) && (has(t.key) ? t.key : t.type + '_ticket') + '_expires_at' != self.target.accessTokenKey)",fieldPath=".tickets",message="the key of a ticket, or that key and _expires_at, is one that the token, its expiry or the appid is written under: choose another key for the ticket"
+// +kubebuilder:validation:XValidation:rule="!has(self.tickets) || self.tickets.all(t, self.tickets.exists_one(u, (has(u.key) ? u.key : u.type + '_ticket') == (has(t.key) ? t.key : t.type + '_ticket')) && !self.tickets.exists(u, (has(u.key) ? u.key : u.type + '_ticket') + '_expires_at' == (has(t.key) ? t.key : t.type + '_ticket')))",fieldPath=".tickets",message="two tickets would be written under the same key, or one under the key of the other's expiry: give each a key of its own"
 type WeChatAppTokenSpec struct {
 	// appID is the app's AppID (appid) as WeChat's console shows it: wx and 16
 	// lower-case letters or digits. The original ID (gh_…) is something else.
@@ -136,6 +156,36 @@ type WeChatAppTokenSpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	Target TargetSpec `json:"target,omitzero"`
+
+	// tickets are derived from the token and written beside it, at most one of
+	// each type. Ready is True only while all of them are valid; a ticket that
+	// cannot be had does not hold up the token.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=3
+	Tickets []TicketSpec `json:"tickets,omitempty"`
+}
+
+// TicketSpec asks for a ticket, which WeChat issues to whoever holds the
+// token (GET /cgi-bin/ticket/getticket). Official Accounts have tickets, Mini
+// Programs have none.
+//
+// +kubebuilder:validation:XValidation:rule="(has(self.key) ? self.key : self.type + '_ticket') == (has(oldSelf.key) ? oldSelf.key : oldSelf.type + '_ticket')",fieldPath=".key",message="the key of a ticket is immutable, because pods read the file of that name: create a second WeChatAppToken with the new key, move the pods, then delete this one"
+type TicketSpec struct {
+	// type of the ticket: jsapi for the JS-SDK of pages that are opened inside
+	// WeChat, wx_card for cards, sdk for apps with WeChat's OpenSDK.
+	// +required
+	Type TicketType `json:"type"`
+
+	// key of the Secret's data, and so the name of the mounted file, that holds
+	// the ticket; by default the type and _ticket, such as jsapi_ticket. Immutable
+	// while the type is listed. The time until which the ticket is taken to be
+	// valid is written beside it, under this key and _expires_at.
+	// +optional
+	// +kubebuilder:validation:MaxLength=242
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')",message="must be a key of a Secret: letters, digits, '-', '_' and '.', neither '.' nor starting with '..'"
+	Key string `json:"key,omitempty"`
 }
 
 // CredentialsSecretReference names one key of a Secret in the same namespace.
@@ -226,15 +276,17 @@ type TargetSpec struct {
 type WeChatAppTokenStatus struct {
 	// A time that Go cannot parse, in one object, would stop every informer of
 	// this kind, and the API server takes some such times for a date-time. A rule
-	// that compares a time refuses them, because CEL cannot parse them either.
+	// that compares a time refuses them, because CEL cannot parse them either. So
+	// would a number that does not fit into an int32: the API server of Kubernetes
+	// 1.31 does not look at the format, so each has a minimum and a maximum.
 
 	// observedGeneration is the generation that this status speaks of; -1 before
 	// the first result.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions are Ready (the Secret holds a valid token), Reconciling, Stalled,
-	// RefreshFailing and DeliveryDegraded.
+	// conditions are Ready (the Secret holds a valid token and valid tickets),
+	// Reconciling, Stalled, RefreshFailing and DeliveryDegraded.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -245,6 +297,13 @@ type WeChatAppTokenStatus struct {
 	// token describes the token in the Secret, without showing it.
 	// +optional
 	Token *TokenStatus `json:"token,omitempty"`
+
+	// tickets describes the tickets in the Secret, without showing them.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=3
+	Tickets []TicketStatus `json:"tickets,omitempty"`
 
 	// delivery tells which pods were told of the token; absent unless
 	// spec.target.delivery is Prompt.
@@ -318,6 +377,28 @@ type TokenStatus struct {
 	Fingerprint string `json:"fingerprint,omitempty"`
 }
 
+// TicketStatus describes a ticket without showing it.
+type TicketStatus struct {
+	// type of the ticket.
+	// +required
+	Type TicketType `json:"type"`
+	// issueTime is when the operator first saw WeChat return this ticket. WeChat
+	// does not say when it issued it.
+	// +required
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('0001-01-01T00:00:00Z')",message="must be a time such as 2026-01-02T15:04:05Z"
+	IssueTime metav1.Time `json:"issueTime"`
+	// expirationTime is until when the ticket is taken to be valid: two hours from
+	// issueTime, and longer while WeChat goes on returning it.
+	// +required
+	// +kubebuilder:validation:XValidation:rule="self >= timestamp('0001-01-01T00:00:00Z')",message="must be a time such as 2026-01-02T15:04:05Z"
+	ExpirationTime metav1.Time `json:"expirationTime"`
+	// fingerprint is the first 16 hex digits of the ticket's SHA-256.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=16
+	Fingerprint string `json:"fingerprint"`
+}
+
 // DeliveryStatus tells which of the pods that mount the Secret were told of a
 // token. The delivery is complete when reached equals pods.
 type DeliveryStatus struct {
@@ -329,10 +410,12 @@ type DeliveryStatus struct {
 	// pods that mount the Secret in a way that is updated, and are on a node.
 	// +required
 	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=2147483647
 	Pods int32 `json:"pods"`
 	// reached is how many of them carry the annotation.
 	// +required
 	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=2147483647
 	Reached int32 `json:"reached"`
 	// time at which the last of them was reached.
 	// +required
@@ -344,6 +427,8 @@ type DeliveryStatus struct {
 type RefreshError struct {
 	// code is WeChat's errcode; absent when WeChat gave none.
 	// +optional
+	// +kubebuilder:validation:Minimum=-2147483648
+	// +kubebuilder:validation:Maximum=2147483647
 	Code int32 `json:"code,omitempty"`
 	// reason is the same word that the conditions use.
 	// +required
@@ -369,6 +454,8 @@ type RefreshError struct {
 	RetryTime *metav1.Time `json:"retryTime,omitempty"`
 	// attempts that failed in a row for this reason.
 	// +optional
+	// +kubebuilder:validation:Minimum=-2147483648
+	// +kubebuilder:validation:Maximum=2147483647
 	Attempts int32 `json:"attempts,omitempty"`
 	// generation of the spec that failed.
 	// +optional
@@ -423,6 +510,18 @@ func (t *WeChatAppToken) TargetName() string {
 	}
 	return t.Name
 }
+
+// KeyName returns the key of the Secret's data that holds the ticket.
+func (t TicketSpec) KeyName() string {
+	if t.Key != "" {
+		return t.Key
+	}
+	return string(t.Type) + "_ticket"
+}
+
+// ExpiresAtKeyName returns the key of the Secret's data that holds the ticket's
+// expiry in RFC 3339, UTC.
+func (t TicketSpec) ExpiresAtKeyName() string { return t.KeyName() + "_" + ExpiresAtKey }
 
 // WeChatAppTokenList is a list of WeChatAppTokens.
 // +kubebuilder:object:root=true

@@ -94,6 +94,8 @@ func (s *story) advice() []string {
 		add("Find out why no operator runs: kubectl wxtoken doctor.")
 	case stateSuspended:
 		add("%s", s.suspendAdvice())
+	case stateNoTicket:
+		out = append(out, s.ticketAdvice()...)
 	case stateFailing, stateStalled, stateWaiting:
 		out = append(out, s.failureAdvice()...)
 	case stateReady:
@@ -121,27 +123,36 @@ func (s *story) suspendAdvice() string {
 }
 
 func (s *story) failureAdvice() []string {
+	if s.isReady() && s.tokenFailing() == nil {
+		return s.ticketAdvice()
+	}
 	reason, message := s.reason(), s.message()
-	if s.failing != nil {
-		message = s.failing.Message
+	if f := s.tokenFailing(); f != nil {
+		message = f.Message
+		if s.tokenValid() {
+			reason = f.Reason
+		}
 	}
 	var out []string
 	left, has := s.left()
 	switch {
-	case s.isReady() && has && left > 0:
+	case s.tokenValid() && has && left > 0:
 		out = append(out, fmt.Sprintf("The token works for another %s. Until then: %s", countdown(left), sentence(message)))
 	default:
 		out = append(out, sentence(message))
 	}
+	return append(out, s.nextAttempt(reason))
+}
+
+// nextAttempt says when the operator tries again after a failure.
+func (s *story) nextAttempt(reason string) string {
 	switch reason {
 	case v1alpha1.ReasonUnreachable, v1alpha1.ReasonSystemBusy, v1alpha1.ReasonRateLimited, v1alpha1.ReasonBadResponse,
 		v1alpha1.ReasonTokenNotIssued, v1alpha1.ReasonTokenExpired, v1alpha1.ReasonTargetTerminating,
-		v1alpha1.ReasonKubernetesAPIError:
-		out = append(out, "The operator goes on trying by itself.")
+		v1alpha1.ReasonTicketNotIssued, v1alpha1.ReasonTicketExpired, v1alpha1.ReasonKubernetesAPIError:
+		return "The operator goes on trying by itself."
 	case v1alpha1.ReasonCredentialsNotFound, v1alpha1.ReasonCredentialsMalformed:
-		out = append(out, "The operator acts on a change of the credentials Secret at once.")
-	default:
-		out = append(out, fmt.Sprintf("Once that is done you need not wait for the next attempt: kubectl wxtoken check %s.", s.Name))
+		return "The operator acts on a change of the credentials Secret at once."
 	}
-	return out
+	return fmt.Sprintf("Once that is done you need not wait for the next attempt: kubectl wxtoken check %s.", s.Name)
 }

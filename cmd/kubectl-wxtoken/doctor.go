@@ -213,6 +213,15 @@ func names(tokens []look) string {
 	return strings.Join(out, ", ")
 }
 
+// soFar says what works of a resource whose last attempt failed.
+func (l look) soFar() string {
+	if l.tokenFailing() == nil {
+		return "the token is valid" // the attempt was for a ticket
+	}
+	left, _ := l.left()
+	return fmt.Sprintf("works for another %s", countdown(left))
+}
+
 // checkTokens reports the problems that the resources' own statuses name, unless an earlier chapter has reported them.
 func (x *examination) checkTokens(_ context.Context, r *report) error {
 	well := 0
@@ -224,9 +233,10 @@ func (x *examination) checkTokens(_ context.Context, r *report) error {
 			r.add(levelError, status, "%s: no valid token: %s: %s", t.fullName(), t.reason(), t.message())
 		case s == stateWaiting:
 			r.add(levelError, status, "%s: no valid token yet: %s: %s", t.fullName(), t.reason(), t.message())
+		case s == stateNoTicket:
+			r.add(levelError, status, "%s: the token is valid, but a ticket is not: %s: %s", t.fullName(), t.reason(), t.message())
 		case s == stateFailing:
-			left, _ := t.left()
-			r.add(levelWarning, status, "%s: works for another %s, but %s: %s", t.fullName(), countdown(left), t.failing.Reason, t.failing.Message)
+			r.add(levelWarning, status, "%s: %s, but %s: %s", t.fullName(), t.soFar(), t.failing.Reason, t.failing.Message)
 		case s == stateSuspended:
 			r.add(levelWarning, fmt.Sprintf("kubectl wxtoken resume %s -n %s.", t.Name, t.Namespace),
 				"%s: suspended, its token is not replaced", t.fullName())

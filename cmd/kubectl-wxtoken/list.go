@@ -186,7 +186,7 @@ func (o *listOptions) table(items []v1alpha1.WeChatAppToken, now time.Time, noHe
 	if !noHeaders {
 		t.header = []string{"NAME", "APP ID", "MODE", "STATE", "EXPIRES IN", "REFRESH IN", "REASON"}
 		if isWide {
-			t.header = append(t.header, "SECRET", "FINGERPRINT", "FORCED", "AGE", "MESSAGE")
+			t.header = append(t.header, "SECRET", "FINGERPRINT", "FORCED", "TICKETS", "AGE", "MESSAGE")
 		}
 		if o.allNamespaces {
 			t.header = append([]string{"NAMESPACE"}, t.header...)
@@ -217,6 +217,6 @@ func (l look) wideCells() []cell {
 	}
 	return []cell{
 		{text: l.TargetName()}, {text: clean(fingerprint)}, {text: fmt.Sprintf("%d/%d", len(l.forced()), refresh.ForcedPerDay)},
-		{text: age(l.CreationTimestamp.Time, l.now)}, {text: clean(l.message())},
+		l.ticketsCell(), {text: age(l.CreationTimestamp.Time, l.now)}, {text: clean(l.message())},
 	}
 }

@@ -212,9 +212,9 @@ func (l look) whyNot(kind refresh.RequestKind) string {
 	case at.After(l.now):
 		return fmt.Sprintf("WeChat's limits (%s between forced calls, %d in 24 hours) allow it in %s",
 			short(refresh.ForcedSpacing), refresh.ForcedPerDay, countdown(at.Sub(l.now)))
-	case !l.isReady():
+	case !l.tokenValid():
 		return l.reason() + ": " + clean(l.message())
-	case l.failing != nil:
+	case l.tokenFailing() != nil:
 		return l.failing.Reason + ": " + clean(l.failing.Message)
 	}
 	return "the operator has not carried it out; kubectl wxtoken doctor tells whether one runs"
@@ -254,9 +254,9 @@ func (l look) silently(p *pending, success string) (string, error) {
 	switch {
 	case l.WeChatAppToken == nil:
 		return "", failed("Look at it with kubectl wxtoken status "+p.before.Name+".", "%s: the outcome could not be read", p.before.Name)
-	case success != "" && l.failing == nil:
+	case success != "" && l.tokenFailing() == nil:
 		return success, nil
-	case l.failing != nil:
+	case l.tokenFailing() != nil:
 		return "", bad(fmt.Sprintf("Once that is repaired: kubectl wxtoken %s %s.", p.kind, l.Name),
 			"%s: %s: %s", l.Name, l.failing.Reason, clean(l.failing.Message))
 	}
@@ -277,7 +277,7 @@ func (l look) success(p *pending) string {
 		return fmt.Sprintf("WeChat had another token; Secret %s holds it now (%s), valid for %s", l.TargetName(), is.Fingerprint, countdown(left))
 	case changed:
 		return fmt.Sprintf("token replaced; Secret %s holds the new one (%s), valid for %s", l.TargetName(), is.Fingerprint, countdown(left))
-	case p.kind == refresh.RequestCheck && l.isReady():
+	case p.kind == refresh.RequestCheck && l.tokenValid():
 		return fmt.Sprintf("the token in Secret %s is the right one (%s), valid for %s", l.TargetName(), is.Fingerprint, countdown(left))
 	}
 	return ""

@@ -30,6 +30,7 @@ func (a *app) revokeCommand() *cobra.Command {
 
 Pods get errcode 40001 from the second call until their volume has the new token, which can take 90 s.
 In Stable mode the two calls come out of the %d that WeChat grants an account in 24 hours.
+Tickets are fetched anew, but WeChat has no way to end one that leaked.
 
 If the AppSecret leaked too, first reset it in WeChat's console and write the new one into the
 credentials Secret. Then revoke: the reset may leave issued tokens alive.`, short(refresh.RevokeSpacing), refresh.ForcedPerDay),
@@ -102,6 +103,9 @@ func (a *app) announceRevoke(ctx context.Context, c *cluster, l look) error {
 		add("without it", "it works for another %s", countdown(left))
 	}
 	add("pods", "get errcode 40001 from the second call until their volume has the new token, up to 90 s")
+	if types := l.ticketNames(); types != "" {
+		add("tickets", "%s: fetched anew, but one that leaked works until it expires: WeChat has no way to end it", types)
+	}
 	if l.Spec.Mode == v1alpha1.ModeStable {
 		used, at := c.budget(ctx, l)
 		add("forced calls", "%d of %d of the last 24 hours are used, this takes %d", used, refresh.ForcedPerDay, forcedByRevoke)

@@ -69,7 +69,7 @@ func printError(w io.Writer, err error) {
 
 const rootHelp = `Look after WeChatAppTokens, each of which keeps a Secret supplied with a WeChat access token.
 
-Nothing here prints a token or an AppSecret, except "reveal --yes".
+Nothing here prints a token, a ticket or an AppSecret, except "reveal --yes".
 
 kubectl's own flags, such as -n, --context, --kubeconfig and --as, work with every command;
 "kubectl wxtoken options" lists them.`

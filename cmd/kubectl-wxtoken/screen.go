@@ -142,6 +142,7 @@ func changes(before, after look) []happening {
 		}
 		out = append(out, happening{text: text, color: green})
 	}
+	out = append(out, ticketChanges(before, after)...)
 	if s := after.state(); s != before.state() || s != stateReady && after.reason() != before.reason() {
 		h := happening{text: fmt.Sprintf("%s, was %s", s, before.state()), color: s.color()}
 		if s != stateReady {

@@ -17,9 +17,10 @@ type state string
 
 const (
 	stateReady      state = "Ready"
-	stateFailing    state = "Failing"    // the token is valid, but the last attempt to refresh or check it failed
+	stateFailing    state = "Failing"    // all is valid, but the last attempt to refresh or check the token, or to fetch a ticket, failed
 	stateSuspended  state = "Suspended"  // the operator neither refreshes nor checks the token
 	stateWaiting    state = "Waiting"    // there is no valid token; the operator expects to get one without help
+	stateNoTicket   state = "NoTicket"   // the token is valid, but a ticket that the spec asks for is not
 	stateStalled    state = "Stalled"    // there is no valid token, and somebody has to act
 	stateExpired    state = "Expired"    // the status says that the token is valid, but it has expired: no operator updates the status
 	stateUnanswered state = "Unanswered" // no operator has seen the resource
@@ -30,7 +31,7 @@ func (s state) color() color {
 	switch s {
 	case stateReady:
 		return green
-	case stateFailing, stateSuspended, stateWaiting, stateUnanswered, stateDeleting:
+	case stateFailing, stateNoTicket, stateSuspended, stateWaiting, stateUnanswered, stateDeleting:
 		return yellow
 	case stateStalled, stateExpired:
 		return red
@@ -52,7 +53,8 @@ const (
 type look struct {
 	*v1alpha1.WeChatAppToken
 
-	now     time.Time
+	now time.Time
+	// ready and failing may be about the token or about a ticket; see lacking and tokenFailing.
 	ready   *metav1.Condition
 	failing *metav1.Condition
 	// degraded is the condition that prompt delivery to pods does not work.
@@ -87,10 +89,12 @@ func (l look) state() state {
 		return stateDeleting
 	case l.ready == nil:
 		return stateUnanswered
-	case l.isReady() && has && left < -lateness:
+	case l.tokenValid() && has && left < -lateness:
 		return stateExpired
-	case l.isReady() && l.Spec.Suspend:
+	case l.tokenValid() && l.Spec.Suspend:
 		return stateSuspended
+	case l.lacking() != "":
+		return stateNoTicket
 	case l.isReady() && l.failing != nil:
 		return stateFailing
 	case l.isReady():
@@ -133,7 +137,7 @@ func (l look) message() string {
 // overdue reports whether the refresh was due some time ago and the status does not say why it did not happen.
 func (l look) overdue() bool {
 	due := l.Status.NextRefreshTime
-	return due != nil && !l.Spec.Suspend && l.failing == nil && l.isReady() && l.now.Sub(due.Time) > overdueAfter
+	return due != nil && !l.Spec.Suspend && l.tokenFailing() == nil && l.tokenValid() && l.now.Sub(due.Time) > overdueAfter
 }
 
 // unseen reports whether the resource has had no status for longer than an operator needs.

@@ -101,6 +101,11 @@ func (s *story) write(w io.Writer) {
 	heading("Token")
 	printTable(w, s.facts(), s.paint)
 
+	if t := s.ticketTable(); len(t.rows) > 0 {
+		heading("Tickets")
+		printTable(w, t, s.paint)
+	}
+
 	heading("Timeline")
 	printTable(w, s.timeline(), s.paint)
 

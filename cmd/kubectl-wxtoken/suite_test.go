@@ -256,7 +256,7 @@ func (w *world) answer(in string, args ...string) result {
 	return r
 }
 
-// mustNotLeak fails the test if a command other than reveal printed a token, or any command an AppSecret.
+// mustNotLeak fails the test if a command other than reveal printed a token or a ticket, or any command an AppSecret.
 func (w *world) mustNotLeak(r result, args []string) {
 	w.Helper()
 	if strings.Contains(r.out+r.err, appSecret) {
@@ -266,6 +266,9 @@ func (w *world) mustNotLeak(r result, args []string) {
 		if strings.Contains(r.err, t.Token) || strings.Contains(r.out, t.Token) && args[0] != "reveal" {
 			w.Errorf("%v printed a token", args)
 		}
+	}
+	if strings.Contains(r.err, jsapiTicket) || strings.Contains(r.out, jsapiTicket) && args[0] != "reveal" {
+		w.Errorf("%v printed a ticket", args)
 	}
 }
 

@@ -59,6 +59,7 @@ func (s *story) past() []moment {
 			out = append(out, moment{at: k.ExpirationTime.Time, text: "the token expired", color: red, rank: -1})
 		}
 	}
+	out = append(out, s.ticketMoments(true)...)
 	for _, t := range s.forced() {
 		out = append(out, moment{at: t, text: "a new token was forced", rank: -2})
 	}
@@ -142,5 +143,5 @@ func (s *story) future() []moment {
 	if left, has := s.left(); has && left > 0 {
 		add(s.Status.Token.ExpirationTime.Time, "this token expires")
 	}
-	return out
+	return append(out, s.ticketMoments(false)...)
 }

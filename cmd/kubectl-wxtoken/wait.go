@@ -14,9 +14,10 @@ func (a *app) waitCommand() *cobra.Command {
 	timeout := time.Minute
 	c := &cobra.Command{
 		Use:   "wait NAME...",
-		Short: "Wait until the Secret holds a valid token",
-		Long: fmt.Sprintf(`Wait until the Secret holds a valid token for the spec as it is now. Unlike "kubectl wait" it gives up
-at once, with exit code %d, when somebody has to act first, and says what to do.`, exitBad),
+		Short: "Wait until the Secret holds a valid token, and valid tickets",
+		Long: fmt.Sprintf(`Wait until the Secret holds a valid token for the spec as it is now, and the tickets that it asks for.
+Unlike "kubectl wait" it gives up at once, with exit code %d, when somebody has to act first, and says
+what to do.`, exitBad),
 		Example: "  kubectl apply -f token.yaml && kubectl wxtoken wait shop",
 		Args:    someNames, ValidArgsFunction: a.completeNames(0),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.wait(cmd.Context(), args, timeout) },
@@ -74,29 +75,41 @@ func (a *app) waitFor(ctx context.Context, c *cluster, arg string, timeout time.
 	if last.WeChatAppToken != nil {
 		why = clean(last.message())
 	}
-	return timedOut(wholeStory(name, c.namespace), "%s: no valid token within %s: %s", name, short(timeout), why)
+	return timedOut(wholeStory(name, c.namespace), "%s: no valid %s within %s: %s", name, last.missing(), short(timeout), why)
+}
+
+// missing returns what the resource is not ready for want of: the token, or a ticket while the token is valid.
+func (l look) missing() string {
+	if l.WeChatAppToken != nil && l.lacking() != "" {
+		return string(l.lacking()) + " ticket"
+	}
+	return "token"
 }
 
 func wholeStory(name, namespace string) string {
 	return fmt.Sprintf("kubectl wxtoken status %s -n %s tells the whole story.", name, namespace)
 }
 
-// waitedEnough reports whether there is a valid token for the current spec, or none will come without help, which is an error.
+// waitedEnough reports whether there is a valid token for the current spec, with the tickets that it asks for. It returns true and an
+// error if that will not be so without help.
 func (a *app) waitedEnough(l look) (done bool, err error) {
 	current := l.Status.ObservedGeneration == l.Generation
 	left, has := l.left()
 	switch {
 	case current && l.isReady() && has && left > 0:
 		text := fmt.Sprintf("Secret %s holds a token that is valid for %s", l.TargetName(), countdown(left))
+		if types := l.ticketNames(); types != "" {
+			text += ", and valid tickets: " + types
+		}
 		fmt.Fprintf(a.Out, "%s: %s\n", l.Name, a.paint.in(green, clean(text)))
 		return true, nil
 	case l.state() == stateDeleting:
 		return true, bad("Create it anew if you need it.", "%s is being deleted", l.Name)
-	case current && l.state() == stateStalled:
+	case current && l.stalled && (l.state() == stateStalled || l.state() == stateNoTicket):
 		return true, bad(wholeStory(l.Name, l.Namespace), "%s: %s: %s", l.Name, l.reason(), clean(l.message()))
 	case current && l.Spec.Suspend:
 		return true, bad(fmt.Sprintf("Resume it first: kubectl wxtoken resume %s -n %s.", l.Name, l.Namespace),
-			"%s is suspended and has no valid token", l.Name)
+			"%s is suspended and has no valid %s", l.Name, l.missing())
 	}
 	return false, nil
 }

@@ -5,11 +5,14 @@ package main
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/file"
 )
 
 // certificateAge is how long a certificate that was read is served before its files are read again.
@@ -65,7 +68,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 
 // read reads the files. A failure is logged when it begins or changes.
 func (c *certificate) read() {
-	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	pair, err := loadPair(c.certFile, c.keyFile)
 	if err == nil {
 		c.current, c.failure = &pair, ""
 		return
@@ -75,4 +78,17 @@ func (c *certificate) read() {
 		c.log.Error(err, "could not read the certificate for the metrics", "flag", "--metrics-cert-path", "cert", c.certFile, "key", c.keyFile,
 			"servesLast", c.current != nil)
 	}
+}
+
+// loadPair does what tls.LoadX509KeyPair does, but does not wait for a pipe, and reads no file that is too large for a certificate.
+func loadPair(certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := file.Read(certFile)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("reading the certificate: %w", err)
+	}
+	key, err := file.Read(keyFile)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("reading the private key: %w", err)
+	}
+	return tls.X509KeyPair(cert, key) //nolint:wrapcheck // it is logged with the names of both files
 }

@@ -11,12 +11,14 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -134,5 +136,44 @@ func TestMetricsCertificate(t *testing.T) {
 func TestNoMetricsCertificate(t *testing.T) {
 	if c := newCertificate(parse(t), logr.Discard()); c != nil {
 		t.Error("there is a certificate without a flag")
+	}
+}
+
+// A file that became a pipe or a directory must not hold the handshakes of those who ask for the metrics: each would keep its memory
+// after its connection is closed.
+func TestMetricsCertificateThatIsNoFile(t *testing.T) {
+	for name, replace := range map[string]func(file string) error{
+		"pipe":       func(file string) error { return syscall.Mkfifo(file, 0o600) },
+		"directory":  func(file string) error { return os.Mkdir(file, 0o700) },
+		"large file": func(file string) error { return os.WriteFile(file, make([]byte, 5<<20), 0o600) },
+	} {
+		for _, file := range []string{"tls.crt", "tls.key"} {
+			t.Run(name+" "+file, func(t *testing.T) {
+				dir := t.TempDir()
+				cert, key := certificatePair(t)
+				writePair(t, dir, cert, key)
+				now := time.Now()
+				c := newCertificate(parse(t, "--metrics-cert-path="+dir), logr.Discard())
+				c.now = func() time.Time { return now }
+				path := filepath.Join(dir, file)
+				if err := errors.Join(os.Remove(path), replace(path)); err != nil {
+					t.Fatal(err)
+				}
+				now = now.Add(certificateAge + time.Second)
+				got := make(chan error, 1)
+				go func() {
+					_, err := c.get(nil)
+					got <- err
+				}()
+				select {
+				case err := <-got:
+					if err != nil || c.failure == "" {
+						t.Errorf("the last good certificate is not served: %v, %q", err, c.failure)
+					}
+				case <-time.After(20 * time.Second):
+					t.Fatal("the file is still being read")
+				}
+			})
+		}
 	}
 }

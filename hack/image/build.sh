@@ -23,7 +23,7 @@ for name in "$@"; do
 	case $name in
 	operator) package=./cmd/operator ref=wechat-token-operator:$tag ;;
 	fake-wechat) package=./hack/fake-wechat ;;
-	qrcode) package=./examples/qrcode ;;
+	qrcode | h5) package=./examples/$name ;;
 	token-user) package=./test/e2e/token-user ;;
 	pause) package=./hack/cluster/pause ;;
 	coredns) package= ;;

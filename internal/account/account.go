@@ -17,6 +17,8 @@ import (
 const (
 	// wantedFor is how long a member's wish for a mint stands. The member repeats it while it waits.
 	wantedFor = 15 * time.Second
+	// CopyWithin is how long after a mint of this process a member that was not given the token looks for it before it may mint.
+	CopyWithin = time.Minute
 	// foreignWithin is the time within which two early deaths of a token are reported as a foreign fetcher.
 	foreignWithin = time.Hour
 	// maxDeaths bounds the refused tokens that are remembered. Members of one account rarely hold more than two.
@@ -33,6 +35,8 @@ type Account struct {
 	// waiting are the members to wake when the mint ends that a pass is making; nil while none is made.
 	waiting map[types.NamespacedName]bool
 	pace    pace
+	// Tickets are what was derived from the account's token.
+	Tickets Tickets
 	// confirmed is WeChat's latest answer about the account's token.
 	confirmed Confirmation
 	// minted is the last token that this process minted.
@@ -53,6 +57,15 @@ type Confirmation struct {
 	ExpiresAt time.Time
 	// Doubted reports that a call whose answer was lost may have replaced the token since.
 	Doubted bool
+}
+
+// SeekAfter returns how long a member waits before it looks again for the others' token while the account may not mint, given the last
+// mint. Just after that, only the status of the one that minted is missing.
+func (c Confirmation) SeekAfter(now time.Time) time.Duration {
+	if now.Sub(c.At) < CopyWithin {
+		return time.Second
+	}
+	return 10 * time.Second
 }
 
 // Replaces reports whether the confirmed token was issued after the one with this fingerprint.
@@ -120,6 +133,16 @@ func (a *Account) Minted() Confirmation {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.minted
+}
+
+// HasNewer reports whether this process has minted a later token than the one of a member, whose fingerprint is empty if it has none, and
+// another member may have it.
+func (a *Account) HasNewer(fingerprint string, issuedAt time.Time) bool {
+	m := a.Minted()
+	if _, dead := a.DeadSince(m.Fingerprint); fingerprint == "" {
+		return m.Fingerprint != "" && !dead && a.Shared()
+	}
+	return m.Replaces(fingerprint, issuedAt)
 }
 
 // NoteMinted records a mint. Whoever asked for it has been served.

@@ -207,3 +207,43 @@ func TestMerged(t *testing.T) {
 		}
 	}
 }
+
+// A member without a token waits for the one that was minted, if others can have it.
+func TestHasNewer(t *testing.T) {
+	minted := Confirmation{Fingerprint: "new", At: now}
+	for name, test := range map[string]struct {
+		members     []string
+		fingerprint string
+		issuedAt    time.Duration
+		minted      Confirmation
+		dead        bool
+		want        bool
+	}{
+		"an older token":                  {[]string{"a", "b"}, "old", -time.Hour, minted, false, true},
+		"an older token, no other member": {[]string{"a"}, "old", -time.Hour, minted, false, true},
+		"the same token":                  {[]string{"a", "b"}, "new", 0, minted, false, false},
+		"a newer token":                   {[]string{"a", "b"}, "newer", time.Minute, minted, false, false},
+		"no token":                        {[]string{"a", "b"}, "", 0, minted, false, true},
+		"no token, no other member":       {[]string{"a"}, "", 0, minted, false, false},
+		"no token, and WeChat refused it": {[]string{"a", "b"}, "", 0, minted, true, false},
+		"no token, and none was minted":   {[]string{"a", "b"}, "", 0, Confirmation{}, false, false},
+	} {
+		a := with(test.members...)
+		a.NoteMinted(test.minted)
+		if test.dead {
+			a.NoteDead(test.minted.Fingerprint, true, now)
+		}
+		issuedAt := time.Time{}
+		if test.fingerprint != "" {
+			issuedAt = after(test.issuedAt)
+		}
+		if got := a.HasNewer(test.fingerprint, issuedAt); got != test.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+	for since, want := range map[time.Duration]time.Duration{0: time.Second, CopyWithin - 1: time.Second, CopyWithin: 10 * time.Second} {
+		if got := minted.SeekAfter(after(since)); got != want {
+			t.Errorf("%s after a mint: %s, want %s", since, got, want)
+		}
+	}
+}

@@ -30,7 +30,7 @@ func (p *observer) observeAccount(o *report.Observation) {
 	o.Account.MintAllowedAt = p.mintAllowedAt(o)
 	if o.Account.MintNotBefore = o.Account.MintAllowedAt; acct.Shared() {
 		// A neighbour that uses up the account's pace must not keep this resource from a token that is there.
-		seek := refresh.EarliestNext(p.state.last.CopySought, seekCopyAfter, o.Now)
+		seek := refresh.EarliestNext(p.state.last.CopySought, acct.Minted().SeekAfter(o.Now), o.Now)
 		o.Account.MintNotBefore = refresh.Earlier(o.Account.MintNotBefore, seek)
 	}
 	o.Account.LastMint = refresh.Later(o.Account.LastMint, acct.LastMint())
@@ -50,8 +50,8 @@ func (p *observer) mintAllowedAt(o *report.Observation) time.Time {
 		expiresAt = o.Token.ExpiresAt
 	}
 	at := refresh.Later(acct.MintNotBefore(expiresAt, o.Now), refresh.EarliestNext(p.state.last.Asked, askAgainAfter, o.Now))
-	if m := acct.Minted(); m.Replaces(o.Stored.Fingerprint, o.Stored.IssuedAt) && !o.Intent.MintAgain() {
-		at = refresh.Later(at, refresh.EarliestNext(m.At, copyWithin, o.Now)) // another member has the newer token, or will soon
+	if m := acct.Minted(); acct.HasNewer(o.Stored.Fingerprint, o.Stored.IssuedAt) && !o.Intent.MintAgain() {
+		at = refresh.Later(at, refresh.EarliestNext(m.At, account.CopyWithin, o.Now)) // another member has the newer token, or will soon
 	}
 	if mark := o.Unanswered; !mark.IsZero() {
 		at = refresh.Later(at, refresh.Later(acct.MarkedMintNotBefore(o.Now), o.Intent.NotBefore(mark)))

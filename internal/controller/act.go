@@ -25,14 +25,14 @@ func (p *pass) act(ctx context.Context, o report.Observation, d refresh.Decision
 			Kind: d.Request, Value: o.Requested(d.Request),
 			Failed: fmt.Sprintf("WeChat named a wait: not before %s. %s", target.FormatTime(d.RetryAt), o.Failed.Message),
 		}}}, nil
-	case refresh.Wait, refresh.Issue, refresh.Check, refresh.Force, refresh.Revoke:
+	case refresh.Wait, refresh.Issue, refresh.Check, refresh.FetchTickets, refresh.Force, refresh.Revoke:
 	}
 	joined := p.state.membership.account != nil
 	if have, err := p.haveAppSecret(ctx); !have || !joined || err != nil {
 		return report.Effect{}, err // what the account knows belongs into the decision
 	}
 	step := issue.Step{
-		Observation: o, Decision: d, Credentials: p.state.credentials.secret, Account: p.state.membership.account,
+		Observation: o, Decision: d, Credentials: p.state.credentials.Secret, Account: p.state.membership.account,
 		HasPending: func() bool {
 			t, _ := p.state.shared.pendingNow()
 			return t != nil
@@ -53,6 +53,8 @@ func (p *pass) call(ctx context.Context, s issue.Step) (report.Effect, error) {
 		return issuer.Issue(ctx, s)
 	case refresh.Check:
 		return issuer.Check(ctx, s)
+	case refresh.FetchTickets:
+		return issuer.Tickets(ctx, s)
 	case refresh.Force:
 		return issuer.Refresh(ctx, s)
 	case refresh.Revoke:

@@ -18,6 +18,9 @@ func (p *pass) apply(ctx context.Context, o report.Observation, d refresh.Decisi
 		s.gate.SawTarget(e.Wrote, true, p.WeChat.Now())
 		s.target = s.target.Wrote(e.Wrote, e.DataKept)
 	}
+	if e.Tickets.Held != nil {
+		s.target = s.target.HoldsTickets(e.Tickets.Held)
+	}
 	if e.Stored != nil {
 		s.target = s.target.Holds(e.Stored)
 	}
@@ -34,7 +37,7 @@ func (p *pass) apply(ctx context.Context, o report.Observation, d refresh.Decisi
 		s.refusedReferences = p.resource.Generation
 	}
 	if e.Accepted {
-		s.accepted = s.credentials.version
+		s.accepted = s.credentials.Version
 	}
 	p.applyProgress(o, d, e)
 	if last := s.failure; isOver(last, d, e) {
@@ -47,12 +50,13 @@ func (p *pass) apply(ctx context.Context, o report.Observation, d refresh.Decisi
 	if e.Failed != nil {
 		p.applyFailure(ctx, o, d, *e.Failed)
 	}
-	for _, event := range e.Events {
-		p.event(event)
-	}
-	if e.ForeignFetch {
+	if e.ForeignDeaths > 0 {
 		p.Recorder.ForeignFetch(p.resource.UID)
 	}
+	if e.ForeignDeaths > 1 {
+		p.event(report.ForeignFetcher(p.resource.Spec.AppID, e.ForeignDeaths))
+	}
+	p.applyTickets(e.Tickets)
 }
 
 // isOver reports whether a step ended the last failure, nil for none.
@@ -85,7 +89,7 @@ func (p *pass) applyProgress(o report.Observation, d refresh.Decision, e report.
 // applyFailure records what failed.
 func (p *pass) applyFailure(ctx context.Context, o report.Observation, d refresh.Decision, f report.Failure) {
 	s, logger := p.state, log.FromContext(ctx)
-	version := s.credentials.version
+	version := s.credentials.Version
 	if version == "" { // they were not read yet
 		version = o.CredentialsSecret.Version
 	}
@@ -95,7 +99,7 @@ func (p *pass) applyFailure(ctx context.Context, o report.Observation, d refresh
 		previous = &last
 	}
 	f.Failure = refresh.Next(previous, f.Failure, p.WeChat.Now(), string(p.resource.UID))
-	f.Generation, f.CredentialsVersion, f.Account = p.resource.Generation, version, s.credentials.secret.Account()
+	f.Generation, f.CredentialsVersion, f.Account = p.resource.Generation, version, s.credentials.Secret.Account()
 	s.failure = &f
 	p.Recorder.RefreshFailed(d.Reason)
 	if f.Attempts > 1 {

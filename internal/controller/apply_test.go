@@ -89,7 +89,8 @@ func TestApplyRest(t *testing.T) {
 		Intent: &intent, Revocation: revocation, ReferencesRefused: true, Accepted: true,
 		Times:    report.Times{Asked: ago(time.Minute), Called: unitNow, Forced: unitNow},
 		Outcomes: []report.Outcome{{Kind: refresh.RequestCheck, Value: "c"}, {Kind: refresh.RequestRefresh, Value: "r", Same: true}},
-		Events:   []report.Event{report.ForeignFetcher(unitAppID, 2)},
+
+		ForeignDeaths: 2,
 	})
 	s := p.state
 	if !s.intent.Own(mark) || s.progress.Revocation != revocation || s.refusedReferences != 7 || s.accepted != "c/1" {
@@ -138,13 +139,16 @@ type foreignFetches struct {
 func (f *foreignFetches) ForeignFetch(uid types.UID) { f.of = append(f.of, uid) }
 
 func TestApplyForeignFetch(t *testing.T) {
-	for _, fetched := range []bool{false, true} {
+	for deaths, told := range map[int]int{0: 0, 1: 0, 2: 1, 7: 1} {
 		p := unitPass(t, v1alpha1.ModeLegacy)
 		recorder := &foreignFetches{}
 		p.Recorder = recorder
-		p.apply(t.Context(), report.Observation{}, refresh.Decision{}, report.Effect{ForeignFetch: fetched})
-		if (len(recorder.of) == 1 && recorder.of[0] == "shop") != fetched {
-			t.Errorf("%t: recorded %v", fetched, recorder.of)
+		p.apply(t.Context(), report.Observation{}, refresh.Decision{}, report.Effect{ForeignDeaths: deaths})
+		if (len(recorder.of) == 1 && recorder.of[0] == "shop") != (deaths > 0) {
+			t.Errorf("%d deaths: recorded %v", deaths, recorder.of)
+		}
+		if e := nextEvent(t, p); strings.HasPrefix(e, "Warning ForeignFetcher") != (told > 0) {
+			t.Errorf("%d deaths: event %q", deaths, e)
 		}
 	}
 }
@@ -197,7 +201,7 @@ func TestFailuresInARow(t *testing.T) {
 		"another reason":    {func(f *report.Failure, _ *pass) { f.Reason = v1alpha1.ReasonUnreachable }, 1},
 		"another spec":      {func(f *report.Failure, _ *pass) { f.Generation = 2 }, 1},
 		"other credentials": {func(f *report.Failure, _ *pass) { f.CredentialsVersion = "c/0" }, 1},
-		"not read yet":      {func(_ *report.Failure, p *pass) { p.state.credentials.version = "" }, 4},
+		"not read yet":      {func(_ *report.Failure, p *pass) { p.state.credentials.Version = "" }, 4},
 	} {
 		p := unitPass(t, v1alpha1.ModeStable)
 		last := &report.Failure{
@@ -213,7 +217,7 @@ func TestFailuresInARow(t *testing.T) {
 		if f.Attempts != test.attempts || !f.Time.Equal(unitNow) || !f.RetryAt.After(unitNow) || f.Code != 40164 {
 			t.Errorf("%s: %+v, want %d attempts", name, f.Failure, test.attempts)
 		}
-		if f.Message != "m" || f.RequestID != "rid" || f.Generation != 1 || f.CredentialsVersion != "c/1" || f.Account != p.state.credentials.secret.Account() {
+		if f.Message != "m" || f.RequestID != "rid" || f.Generation != 1 || f.CredentialsVersion != "c/1" || f.Account != p.state.credentials.Secret.Account() {
 			t.Errorf("%s: %+v", name, f)
 		}
 		if e.Failed.Attempts != 0 {

@@ -17,7 +17,7 @@ import (
 func (p *observer) observeDelivery(o *report.Observation) {
 	o.Delivery.Wanted = p.resource.Spec.Target.Delivery == v1alpha1.DeliveryPrompt
 	o.Delivery.Disabled = p.deliverer == nil
-	last, known := p.state.shared.deliveredOf(o.Stored.Fingerprint)
+	last, known := p.state.shared.deliveredOf(o.DeliveredFingerprint())
 	if !known {
 		return
 	}
@@ -46,7 +46,7 @@ func (p *pass) deliver(o report.Observation, d refresh.Decision) {
 		return
 	}
 	// A process that died before it could report leaves the rest to the next one.
-	complete := report.Delivered(p.resource.Status.Delivery, o.Stored.Fingerprint)
+	complete := report.Delivered(p.resource.Status.Delivery, o.DeliveredFingerprint())
 	if o.Delivery.Known {
 		complete = o.Delivery.Reason == ""
 	}
@@ -55,7 +55,7 @@ func (p *pass) deliver(o report.Observation, d refresh.Decision) {
 	}
 	p.deliverer.Deliver(delivery.Job{
 		Owner: nameOf(p.resource), UID: p.resource.UID, Secret: p.resource.TargetName(),
-		Fingerprint: o.Stored.Fingerprint, Since: p.writtenAt,
+		Fingerprint: o.DeliveredFingerprint(), Since: p.writtenAt,
 	})
 }
 

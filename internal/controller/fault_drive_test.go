@@ -63,9 +63,11 @@ func (w *world) wakeTargets(secrets ...string) {
 	}
 }
 
-// pass lets time pass on the moved clock, and makes the operator look at these targets.
+// pass lets time pass on the moved clock, and makes the operator look at these targets. A pass that goes on gets a moment to end first: the
+// answer to a call that the clock overtakes would count as later than it was.
 func (w *world) pass(d time.Duration, secrets ...string) {
 	w.Helper()
+	w.holdsWithin(200*time.Millisecond, func() bool { return !w.operators.busy() })
 	w.clock.advance(d)
 	w.wakeTargets(secrets...)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
 // A member whose appid was wrong at first belongs to the account once it is corrected, although another resource with the same mistake
@@ -151,5 +152,34 @@ func TestMintAmongManyNeighbours(t *testing.T) {
 				t.Errorf("%d tokens were minted, want 2", n)
 			}
 		})
+	}
+}
+
+// A member that joins after a mint, and before the status of the one that minted tells of it, waits for that token instead of asking for
+// another mint. Two mints in a row would end the token before them, which pods may hold.
+func TestMemberThatJoinsAfterAMint(t *testing.T) {
+	w := newWorld(t)
+	w.startOperatorThrough(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.Method == http.MethodPatch && strings.HasSuffix(r.URL.Path, "/first/status") {
+				time.Sleep(2 * time.Second)
+			}
+			return next.RoundTrip(r)
+		})
+	})
+	w.createCredentials(appSecret)
+	w.createToken("first", legacy, hourly)
+	w.Eventually(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(1))
+	for i := range 4 {
+		w.createToken(fmt.Sprint("later-", i), legacy, hourly)
+	}
+	value := w.eventuallyReady("first")
+	for i := range 4 {
+		if other := w.eventuallyReady(fmt.Sprint("later-", i)); other != value {
+			t.Errorf("later-%d holds another token", i)
+		}
+	}
+	if n := w.calls(wechattest.EndpointLegacy); n != 1 {
+		t.Errorf("%d mints for one account", n)
 	}
 }

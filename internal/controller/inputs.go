@@ -22,10 +22,6 @@ const (
 	disputedCheckAfter = 10 * time.Second
 	// askAgainAfter is how long a member waits for the account's fetcher before it asks again.
 	askAgainAfter = 5 * time.Second
-	// copyWithin is how long after a mint of this process a member that was not given the token looks for it before it may mint.
-	copyWithin = time.Minute
-	// seekCopyAfter is how often a member looks for the others' token while the account may not mint.
-	seekCopyAfter = 10 * time.Second
 )
 
 // observeStored describes the stored token and the target, with what WeChat said about them since.
@@ -86,8 +82,8 @@ func (p *observer) observeAnswers(o *report.Observation, unattested, believable 
 // write, or else taken from the annotation, unless the credentials are still those that WeChat accepted last.
 func (p *observer) credentialsChanged(o *report.Observation) bool {
 	c := p.state.credentials
-	return c.version != "" && c.problem == "" && c.version != p.state.accepted && !p.resource.Spec.Suspend &&
-		o.Stored.Credentials != c.secret.Fingerprint()
+	return c.Version != "" && c.Problem == "" && c.Version != p.state.accepted && !p.resource.Spec.Suspend &&
+		o.Stored.Credentials != c.Secret.Fingerprint()
 }
 
 // observeEnd corrects when a Legacy token ends or has to be replaced: a later mint of this process or WeChat's refusal ended it, or
@@ -135,8 +131,8 @@ func (p *observer) observePending(o *report.Observation) {
 }
 
 // outdated reports whether labels, annotations or owner reference of the target differ from what is wanted.
-func (p *observer) outdated(o *report.Observation) bool {
-	_, want := target.Want(p.resource, o.Ownership.Claim, o.WantedRecord(nil))
+func (p *observer) outdated(o *report.Observation, k target.Knowledge) bool {
+	_, want := target.Want(p.resource, o.Ownership.Claim, o.WantedRecord(nil), target.Types(o.HeldTickets(k))...)
 	return want.Outdated(o.Secret) || want.ReferenceOutdated(o.Secret) && p.state.refusedReferences != p.resource.Generation
 }
 

@@ -186,7 +186,8 @@ func TestErrorMatrix(t *testing.T) {
 	})
 }
 
-// TestErrorMatrixIsComplete: a code that is added to the table must be added to the matrix.
+// TestErrorMatrixIsComplete: a code that is added to the table must be added to the matrix, unless only a probe or a call for a ticket is
+// answered with it.
 func TestErrorMatrixIsComplete(t *testing.T) {
 	source, err := os.ReadFile("../wechat/codes.go")
 	if err != nil {
@@ -202,8 +203,7 @@ func TestErrorMatrixIsComplete(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		onlyOfProbe := code == 40014 || code == 42001
-		if !slices.Contains(codes, code) && !onlyOfProbe {
+		if !slices.Contains(codes, code) && !slices.Contains([]int{40014, 42001, 40097, 48001, 61007}, code) {
 			t.Errorf("errcode %d is missing", code)
 		}
 	}

@@ -5,7 +5,6 @@ package controller
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,7 +17,6 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/gate"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/issue"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
@@ -52,10 +50,12 @@ func (p *observer) observe(ctx context.Context, known report.KnownTarget) (repor
 	o.Now, o.ClockSynced = now, synced
 	o.UID, o.CheckInterval = string(p.resource.UID), p.resource.Spec.CheckInterval.Duration
 	o.Traits = issue.Traits(p.resource.Spec.Mode)
-	o.StartedAt = p.started.notLater(now)
+	o.StartedAt = p.started.NotLater(now)
 	o.Deleting, o.Suspended = p.gone, p.resource.Spec.Suspend
 	p.observeStored(&o)
-	if f := o.Failure; f != nil && f.OfWrite && !f.Binds && o.Target.Exists && !o.Target.Outdated && !o.Target.Tampered && !o.Token.Unwritten {
+	p.observeTickets(&o)
+	unwritten := o.Target.Outdated || o.Target.Tampered || o.Token.Unwritten || o.TicketUnwritten
+	if f := o.Failure; f != nil && f.OfWrite && !f.Binds && o.Target.Exists && !unwritten {
 		p.state.failureEnds() // nobody wants that write any more
 		o.Failed, o.Failure = nil, nil
 	}
@@ -105,14 +105,20 @@ func (p *observer) judge(o *report.Observation, k target.Knowledge, snapshot *ta
 		return k
 	}
 	o.Stored = k.Stored(status, o.Record)
-	if o.Target.Outdated = o.Stored.Fingerprint != "" && !target.Incomplete(o.Secret) && p.outdated(o); !o.Target.Outdated {
+	if o.Target.Outdated = o.Stored.Fingerprint != "" && !target.Incomplete(o.Secret) && p.outdated(o, k); !o.Target.Outdated {
 		k.Verdict.Generation = p.resource.Generation
 	}
 	judgedBefore := last.UID == v.UID && last.ResourceVersion == v.ResourceVersion // nobody changed it since
-	if snapshot != nil && !judgedBefore && (v.Holding == target.HoldsOther || k.ForeignTokenWritten() || o.Target.Outdated) {
+	if snapshot != nil && !judgedBefore && isForeign(o, k, p.state.target) {
 		k.Repairs = k.Repairs.Noted(p.WeChat.Now())
 	}
 	return k
+}
+
+// isForeign reports whether somebody else changed the target since last in a way that has to be undone.
+func isForeign(o *report.Observation, k, last target.Knowledge) bool {
+	return k.Verdict.Holding == target.HoldsOther || k.ForeignTokenWritten() || o.Target.Outdated ||
+		len(o.HeldTickets(k)) < len(o.HeldTickets(last))
 }
 
 // judgeData finds out what the data of the target is. The status is nil if it is not about the target.
@@ -133,7 +139,8 @@ func (p *observer) judgeData(
 		if synced {
 			plausibleAt = now
 		}
-		k = k.Judged(*snapshot, o.Record, p.resource.Spec.Target.AccessTokenKey, status, plausibleAt)
+		k = k.Judged(*snapshot, o.Record, p.resource.Spec.Target.AccessTokenKey, status, plausibleAt).
+			JudgedTickets(*snapshot, p.resource.Spec.Tickets, p.resource.Status.Tickets)
 	}
 	if claim == target.Own {
 		k = k.AttestedBy(status, o.Record)
@@ -234,20 +241,4 @@ func (p *observer) judged(secret *metav1.PartialObjectMetadata, claim target.Cla
 	status := &p.resource.Status
 	return status.TargetResourceVersion == secret.ResourceVersion && claim == target.Own && !target.Incomplete(secret) &&
 		status.Token != nil && status.Token.Fingerprint != ""
-}
-
-// startTime is the time of the first pass: a standby that becomes leader starts then.
-type startTime struct {
-	mu sync.Mutex
-	at time.Time
-}
-
-// notLater returns the time of the start. If the clock turns out to have run ahead at the first pass, that is now.
-func (s *startTime) notLater(now time.Time) time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.at.IsZero() || refresh.IsInFuture(s.at, now) {
-		s.at = now
-	}
-	return s.at
 }

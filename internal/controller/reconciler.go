@@ -78,7 +78,7 @@ type Reconciler struct {
 	wake     waker
 	// deliverer tells pods of new tokens; nil without PromptDelivery.
 	deliverer *delivery.Deliverer
-	started   *startTime
+	started   *refresh.StartTime
 }
 
 // New returns a Reconciler.
@@ -93,7 +93,7 @@ func New(opts Options) *Reconciler {
 		states:   newStates(),
 		accounts: account.NewRegistry(),
 		wake:     newWaker(),
-		started:  &startTime{},
+		started:  &refresh.StartTime{},
 	}
 	r.issuers = issue.Env{WeChat: opts.WeChat, Store: r.store, Cache: opts.Client, Wake: r.wake.send, Give: r.states.give}
 	if opts.PromptDelivery {
@@ -109,7 +109,7 @@ func New(opts Options) *Reconciler {
 type pass struct {
 	observer
 
-	// writtenAt is when this pass gave the Secret a token that it did not hold; zero if it did not.
+	// writtenAt is when this pass gave the Secret a token or a ticket that it did not hold; zero if it did not.
 	writtenAt time.Time
 	// conflicts counts the writes of this pass that met another writer.
 	conflicts int

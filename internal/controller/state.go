@@ -10,6 +10,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/credentials"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/delivery"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/gate"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
@@ -26,13 +27,15 @@ type resourceState struct {
 	shared shared
 
 	// credentials is the last live read of the credentials Secret. Losing it costs a GET.
-	credentials credentials
+	credentials credentials.Credentials
 	// membership is the WeChat account that the AppSecret belongs to. Losing it costs a GET.
 	membership membership
 	// accepted is the version of the credentials Secret with which WeChat last issued a token. The status keeps it over a restart.
 	accepted string
 	// target is what was found out about the target. Losing it costs a GET and a check, and makes the next repair prompt.
 	target target.Knowledge
+	// tickets were fetched and are not in the target yet. Losing them costs a call.
+	tickets []report.PendingTicket
 	// failure is what the last attempt ended with; nil when it worked. The status keeps it over a restart.
 	failure *report.Failure
 	// told is the class of the failure that the status tells. It is derived from the reason after a restart.
@@ -200,7 +203,7 @@ func (s *resourceState) failureBinds(generation int64, credentialsVersion string
 	if f == nil {
 		return false
 	}
-	if f.Named > 0 && (f.Account == "" || f.Account == s.credentials.secret.Account()) {
+	if f.Named > 0 && (f.Account == "" || f.Account == s.credentials.Secret.Account()) {
 		return true
 	}
 	return f.Generation == generation && f.CredentialsVersion == credentialsVersion

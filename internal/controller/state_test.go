@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/credentials"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/delivery"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
@@ -159,14 +160,14 @@ func TestNewState(t *testing.T) {
 		LastError:  &v1alpha1.RefreshError{Reason: v1alpha1.ReasonRateLimited},
 	}
 	s := newState(resource)
-	if s.uid != "shop" || s.accepted != "c/7" || s.credentials.version != "" || s.told != token.Limited ||
+	if s.uid != "shop" || s.accepted != "c/7" || s.credentials.Version != "" || s.told != token.Limited ||
 		!reflect.DeepEqual(s.failure, report.RecallFailure(resource.Status.LastError)) {
 		t.Errorf("told %s, failure %+v, credentials %s", s.told, s.failure, s.accepted)
 	}
 	if !reflect.DeepEqual(s.progress, report.RecallProgress(resource)) || s.progress.Wants(resource, refresh.RequestRevoke) || !s.progress.Wants(resource, refresh.RequestCheck) {
 		t.Errorf("progress: %+v", s.progress)
 	}
-	if pending, _ := s.shared.pendingNow(); s.target != (target.Knowledge{}) || pending != nil {
+	if pending, _ := s.shared.pendingNow(); !reflect.DeepEqual(s.target, target.Knowledge{}) || pending != nil {
 		t.Error("a status is taken for proof of what the Secret holds")
 	}
 }
@@ -195,7 +196,7 @@ func TestFailureBinds(t *testing.T) {
 		for named, want := range map[time.Duration]bool{0: test.own, time.Hour: test.waiting} {
 			f := &report.Failure{Failure: refresh.Failure{Class: token.Limited, Named: named}, Generation: generation, CredentialsVersion: version, Account: account(secret)}
 			test.edit(f)
-			s := &resourceState{failure: f, credentials: credentials{secret: token.Credentials{AppID: unitAppID, AppSecret: secret}}}
+			s := &resourceState{failure: f, credentials: credentials.Credentials{Secret: token.Credentials{AppID: unitAppID, AppSecret: secret}}}
 			if got := s.failureBinds(generation, version); got != want {
 				t.Errorf("%s, named %s: binds %t", name, named, got)
 			}

@@ -131,6 +131,11 @@ func newWorld(t *testing.T, configure ...func(*wechattest.Options)) *world {
 		for _, token := range w.wechat.Tokens("") {
 			w.logs.mustNotHold(t, token.Token)
 		}
+		for _, kind := range v1alpha1.TicketTypes() {
+			for _, ticket := range w.wechat.Tickets(appID, kind) {
+				w.logs.mustNotHold(t, ticket.Ticket)
+			}
+		}
 		w.logs.mustNotHold(t, appSecret)
 		if t.Failed() {
 			t.Logf("the operator's log:\n%s", w.logs)

@@ -38,6 +38,7 @@ func (w *world) lapse(d time.Duration, met func() bool) bool {
 		w.clock.advance(max(0, next.Sub(w.clock.now())))
 		w.operators.release()
 		if next.Equal(end) {
+			w.settle()
 			return met()
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/credentials"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
@@ -101,9 +102,9 @@ func unitPass(t *testing.T, mode v1alpha1.Mode) *pass {
 	state, _ := r.states.of(resource)
 	p := &pass{observer: observer{Reconciler: r, state: state, resource: resource}}
 	appSecret, _ := token.ParseAppSecret([]byte(unitAppSecret))
-	state.credentials = credentials{version: "c/1", key: "appSecret", secret: token.Credentials{AppID: unitAppID, AppSecret: appSecret}}
+	state.credentials = credentials.Credentials{Version: "c/1", Key: "appSecret", Secret: token.Credentials{AppID: unitAppID, AppSecret: appSecret}}
 	p.joinAccount()
-	if state.membership.account == nil || state.membership.id != (account.ID{Mode: mode, AppID: unitAppID, Key: state.credentials.secret.Account()}) {
+	if state.membership.account == nil || state.membership.id != (account.ID{Mode: mode, AppID: unitAppID, Key: state.credentials.Secret.Account()}) {
 		t.Fatalf("joined %+v", state.membership.id)
 	}
 	return p

@@ -46,10 +46,24 @@ func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decisi
 	if o.Secret != nil && target.Incomplete(o.Secret) {
 		return report.LookAgain(), nil // what the spec set before and does not any more is to go
 	}
-	record, want := target.Want(p.resource, o.Ownership.Claim, o.WantedRecord(t))
+	return p.put(ctx, o, d, t)
+}
+
+// put writes the token, nil for none, and the tickets that wait to be written.
+func (p *pass) put(ctx context.Context, o report.Observation, d refresh.Decision, t *report.Pending) (report.Effect, error) {
+	tickets := p.state.tickets
+	record, want := o.Wanted(t, tickets)
 	failpoint.Hit("before-secret")
-	written, err := p.send(ctx, o, want, t)
+	written, err := p.send(ctx, o, want, o.Content(t, tickets...))
 	failpoint.Hit("after-secret")
+	if t != nil && report.MayFitAlone(tickets, err) {
+		tickets = nil
+		record, want = o.Wanted(t, tickets)
+		written, err = p.send(ctx, o, want, o.Content(t))
+	}
+	if d.Reason == refresh.TicketUnwritten && target.IsRefusal(err) {
+		return report.Effect{Tickets: p.refusedTickets(err)}, nil
+	}
 	if err != nil {
 		var e report.Effect
 		if failpoint.Off(failpoint.KeptToken) {
@@ -57,14 +71,20 @@ func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decisi
 		}
 		return p.refused(o, e, err)
 	}
-	e := report.Effect{Wrote: written, DataKept: t == nil, Landed: t, Target: report.KnownTarget{Secret: written}}
+	e := report.Effect{
+		Wrote: written, DataKept: t == nil, Landed: t, Target: report.KnownTarget{Secret: written},
+		Tickets: report.TicketsEffect{Held: o.TicketsAfterWrite(tickets)},
+	}
 	reason := d.Reason
+	if len(tickets) > 0 {
+		p.writtenAt = p.WeChat.Now()
+	}
 	if t != nil {
 		p.landed(&e, o, record, t)
 		reason = t.Reason // what it was fetched for
 	}
 	log.FromContext(ctx).Info("wrote the target Secret", "secret", written.Name, "reason", reason, "newToken", t != nil,
-		"fingerprint", record.TokenFingerprint, "expiresAt", record.ExpiresAt)
+		"tickets", len(tickets), "fingerprint", record.TokenFingerprint, "expiresAt", record.ExpiresAt)
 	return p.writeReference(ctx, o, want, e)
 }
 
@@ -89,9 +109,8 @@ func (p *pass) landed(e *report.Effect, o report.Observation, record target.Reco
 
 // send makes the one request that the situation needs.
 func (p *pass) send(
-	ctx context.Context, o report.Observation, want target.Desired, t *report.Pending,
+	ctx context.Context, o report.Observation, want target.Desired, content *target.Content,
 ) (*metav1.PartialObjectMetadata, error) {
-	content := o.Content(t)
 	switch {
 	case o.Secret == nil:
 		return p.store.Create(ctx, p.resource, want, *content)

@@ -15,4 +15,6 @@ const (
 	KeptToken = "kept-token"
 	// SingleFetcher lets one member of a Legacy account mint for all.
 	SingleFetcher = "single-fetcher"
+	// ToldMembers wakes the members of an account when WeChat returns another ticket than before.
+	ToldMembers = "told-members"
 )

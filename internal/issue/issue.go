@@ -29,6 +29,8 @@ type Issuer interface {
 	Issue(ctx context.Context, s Step) (report.Effect, error)
 	// Check asks WeChat about the stored token.
 	Check(ctx context.Context, s Step) (report.Effect, error)
+	// Tickets fetches the tickets that the decision names.
+	Tickets(ctx context.Context, s Step) (report.Effect, error)
 	// Refresh replaces the token on request.
 	Refresh(ctx context.Context, s Step) (report.Effect, error)
 	// Force makes one of the two forced calls of a revoke.

@@ -193,10 +193,10 @@ func TestMustWrite(t *testing.T) {
 		"another mode":       {func(s *Step, _ *report.Pending) { s.Target.ModeChanged = true }, true},
 		"other credentials":  {func(s *Step, _ *report.Pending) { s.Inputs.Credentials.Changed = true }, true},
 		"metadata alone":     {func(s *Step, _ *report.Pending) { s.Target.Outdated = true }, false},
-		"a little later":     {func(_ *Step, p *report.Pending) { p.ExpiresAt = after(time.Hour + expirySlack) }, false},
-		"a little earlier":   {func(_ *Step, p *report.Pending) { p.ExpiresAt = after(time.Hour - expirySlack) }, false},
-		"the expiry moved":   {func(_ *Step, p *report.Pending) { p.ExpiresAt = after(time.Hour + expirySlack + 1) }, true},
-		"an earlier expiry":  {func(_ *Step, p *report.Pending) { p.ExpiresAt = after(time.Hour - expirySlack - 1) }, true},
+		"a little later":     {func(_ *Step, p *report.Pending) { p.ExpiresAt = after(time.Hour + refresh.ExpirySlack) }, false},
+		"a little earlier":   {func(_ *Step, p *report.Pending) { p.ExpiresAt = after(time.Hour - refresh.ExpirySlack) }, false},
+		"the expiry moved":   {func(_ *Step, p *report.Pending) { p.ExpiresAt = after(time.Hour + refresh.ExpirySlack + 1) }, true},
+		"an earlier expiry":  {func(_ *Step, p *report.Pending) { p.ExpiresAt = after(time.Hour - refresh.ExpirySlack - 1) }, true},
 		"nothing was stored": {func(s *Step, _ *report.Pending) { s.Stored = target.Token{} }, true},
 	} {
 		s := stepOf(resourceAt("shop", "shop", v1alpha1.ModeStable))

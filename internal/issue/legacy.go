@@ -127,6 +127,9 @@ func (i legacy) call(ctx context.Context, s Step, e report.Effect, m mint) (repo
 	i.handOut(ctx, s, own, waiting)
 	e.Accepted, e.Outcomes = true, s.Checked()
 	own.Unmarked, own.Forced = m.unmarked, !m.unrequested
+	if !m.unrequested {
+		s.Account.Tickets.Doubt()
+	}
 	if s.Requests.Refresh { // seen before the mint, whatever it was made for
 		own.Refresh = s.Requested(refresh.RequestRefresh)
 	}
@@ -160,20 +163,40 @@ func (i legacy) Check(ctx context.Context, s Step) (report.Effect, error) {
 	if !i.beginCheck(s) {
 		return report.Effect{}, nil
 	}
-	name := types.NamespacedName{Namespace: s.Resource.Namespace, Name: s.Resource.TargetName()}
-	snapshot, err := i.Store.Read(ctx, name)
-	if client.IgnoreNotFound(err) != nil {
-		return report.Effect{}, err
-	}
-	value := snapshot.Token(s.Resource.Spec.Target.AccessTokenKey)
-	if err != nil || snapshot.Meta.ResourceVersion != s.Secret.ResourceVersion || value.Fingerprint() != s.Stored.Fingerprint {
-		return report.LookAgain(), nil
+	value, found, err := i.stored(ctx, s)
+	if err != nil || !found {
+		return report.LookAgain(), err
 	}
 	e := report.Effect{Times: report.Times{Called: i.WeChat.Now()}}
 	failpoint.Hit("before-probe")
 	err = i.WeChat.ProbeToken(ctx, value)
 	failpoint.Hit("after-probe")
+	if err == nil {
+		i.fetchTickets(ctx, s, value, &e)
+	}
 	return i.probed(ctx, s, e, err)
+}
+
+// Tickets fetches tickets with the stored token. A call that returned a new token would end it.
+func (i legacy) Tickets(ctx context.Context, s Step) (report.Effect, error) {
+	value, found, err := i.stored(ctx, s)
+	if err != nil || !found {
+		return report.LookAgain(), err
+	}
+	var e report.Effect
+	i.fetchTickets(ctx, s, value, &e)
+	return e, ctx.Err()
+}
+
+// stored reads the token in the Secret, and reports whether it is the one that was observed.
+func (i legacy) stored(ctx context.Context, s Step) (token.Value, bool, error) {
+	name := types.NamespacedName{Namespace: s.Resource.Namespace, Name: s.Resource.TargetName()}
+	snapshot, err := i.Store.Read(ctx, name)
+	if err != nil {
+		return token.Value{}, false, client.IgnoreNotFound(err)
+	}
+	value := snapshot.Token(s.Resource.Spec.Target.AccessTokenKey)
+	return value, snapshot.Meta.ResourceVersion == s.Secret.ResourceVersion && value.Fingerprint() == s.Stored.Fingerprint, nil
 }
 
 // probed adds to the effect what WeChat said about the stored token.
@@ -191,8 +214,8 @@ func (i legacy) probed(ctx context.Context, s Step, e report.Effect, err error) 
 		if err := i.noteRejected(ctx, s, &e); err != nil {
 			return e, err
 		}
-	case s.Token.Doubtful || askedTheTime && !synced:
-		return failed(ctx, e, err) // the answer was needed
+	case s.Token.Doubtful && s.Stored.Unattested || askedTheTime && !synced:
+		return failed(ctx, e, err) // the answer was needed; it was not where a call for a ticket raised the doubt
 	case ctx.Err() != nil:
 		return e, ctx.Err()
 	default:
@@ -226,10 +249,7 @@ func (i legacy) noteRejected(ctx context.Context, s Step, e *report.Effect) erro
 	deaths := s.Account.NoteDead(s.Stored.Fingerprint, early, now)
 	log.FromContext(ctx).Info("WeChat refuses the stored Legacy token",
 		"fingerprint", s.Stored.Fingerprint, "early", early, "deathsWithinTheHour", deaths)
-	e.ForeignFetch = deaths > 0
-	if deaths >= 2 {
-		e.Events = append(e.Events, report.ForeignFetcher(s.Resource.Spec.AppID, deaths))
-	}
+	e.ForeignDeaths = deaths
 	return nil
 }
 

@@ -15,9 +15,6 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-// expirySlack is by how much the stored expiry may be off before it is written again. Readers have no use for more precision.
-const expirySlack = 30 * time.Second
-
 // stable issues tokens by POST /cgi-bin/stable_token. A normal call issues, checks and heals alike, because WeChat answers with the
 // token that is valid now.
 type stable struct{ Env }
@@ -45,8 +42,10 @@ func (i stable) Issue(ctx context.Context, s Step) (report.Effect, error) {
 			t.IssuedAt = refresh.Earlier(s.Stored.IssuedAt, t.IssuedAt) // a clock that was ahead may have noted it
 		}
 		e.Issued = &t
+		i.fetchTickets(ctx, s, answer.Value, &e)
 		return e, nil
 	}
+	i.fetchTickets(ctx, s, answer.Value, &e)
 	attested := s.Stored
 	attested.Credentials, attested.Unattested = t.Credentials, false
 	e.Stored = &attested
@@ -55,10 +54,12 @@ func (i stable) Issue(ctx context.Context, s Step) (report.Effect, error) {
 
 func (i stable) Check(ctx context.Context, s Step) (report.Effect, error) { return i.Issue(ctx, s) }
 
+func (i stable) Tickets(ctx context.Context, s Step) (report.Effect, error) { return i.Issue(ctx, s) }
+
 // mustWrite reports whether the Secret needs the token that WeChat named.
 func mustWrite(s Step, t report.Pending) bool {
 	return t.Value.Fingerprint() != s.Stored.Fingerprint || s.Target.Tampered || s.Target.AppIDChanged || s.Target.ModeChanged ||
-		s.Inputs.Credentials.Changed || t.ExpiresAt.Sub(s.Stored.ExpiresAt).Abs() > expirySlack
+		s.Inputs.Credentials.Changed || t.ExpiresAt.Sub(s.Stored.ExpiresAt).Abs() > refresh.ExpirySlack
 }
 
 // Refresh asks WeChat first. If it names another token than the status, perhaps because a crash lost the answer to our own forced call,
@@ -108,5 +109,6 @@ func (i stable) forced(ctx context.Context, s Step, e report.Effect, answer toke
 	t := s.pending(answer)
 	t.Forced, t.Refresh = true, handles
 	e.Accepted, e.Issued = true, &t
+	s.Account.Tickets.Doubt()
 	return e
 }

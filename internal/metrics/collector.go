@@ -43,7 +43,7 @@ func NewCollector(o Options) *Collector {
 	c := &Collector{Options: o, descs: map[string]*prometheus.Desc{}}
 	for _, name := range [...]string{
 		nameOperatorInfo, nameScrapeSuccess, nameInfo, nameReady, nameSuspended, nameExpiration, nameNextRefresh,
-		nameCondition, nameLastError, nameForcedLeft, nameForeignFetch,
+		nameCondition, nameLastError, nameForcedLeft, nameForeignFetch, nameTicketValid, nameTicketExpiration, nameTicketIssue,
 	} {
 		c.descs[name] = family(name).desc()
 	}
@@ -71,9 +71,11 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 		exists[tokens[i].UID] = true
 	}
 	foreign := c.Recorder.foreignFetches(exists)
-	left := forcedLeft(tokens, c.Now())
+	now := c.Now()
+	left := forcedLeft(tokens, now)
 	for i := range tokens {
 		s.resource(&tokens[i])
+		s.tickets(&tokens[i], now)
 		s.budgets(&tokens[i], left, foreign)
 	}
 }
@@ -119,11 +121,26 @@ func (s sink) resource(t *v1alpha1.WeChatAppToken) {
 			ready = true
 			continue
 		}
-		s.gauge(nameCondition, 1, t.Namespace, t.Name, c.Type, string(c.Status), c.Reason)
+		s.gauge(nameCondition, 1, t.Namespace, t.Name, c.Type, string(c.Status), c.Reason, string(v1alpha1.TicketOf(c.Message)))
 	}
 	s.gauge(nameReady, boolean(ready), t.Namespace, t.Name)
 	if e := t.Status.LastError; e != nil {
-		s.gauge(nameLastError, unix(e.Time), t.Namespace, t.Name, e.Reason, errcode(int(e.Code)))
+		s.gauge(nameLastError, unix(e.Time), t.Namespace, t.Name, e.Reason, errcode(int(e.Code)), string(v1alpha1.TicketOf(e.Message)))
+	}
+}
+
+// tickets sends the series of the tickets that a resource asks for. A ticket that the status does not have is not valid.
+func (s sink) tickets(t *v1alpha1.WeChatAppToken, now time.Time) {
+	for _, wanted := range t.Spec.Tickets {
+		valid, kind := false, string(wanted.Type)
+		for _, has := range t.Status.Tickets {
+			if has.Type == wanted.Type {
+				valid = now.Before(has.ExpirationTime.Time)
+				s.gauge(nameTicketExpiration, unix(has.ExpirationTime), t.Namespace, t.Name, kind)
+				s.gauge(nameTicketIssue, unix(has.IssueTime), t.Namespace, t.Name, kind)
+			}
+		}
+		s.gauge(nameTicketValid, boolean(valid), t.Namespace, t.Name, kind)
 	}
 }
 

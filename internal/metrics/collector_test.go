@@ -66,14 +66,62 @@ func TestResources(t *testing.T) {
 			},
 			want: map[string]float64{
 				"wechatapptoken_info{appid=wx0000000000000007,mode=Stable," + own + ",secret=shop-00007}": 1,
-				"wechatapptoken_ready{" + own + "}":                                                          0,
-				"wechatapptoken_suspended{" + own + "}":                                                      1,
-				"wechatapptoken_expiration_timestamp_seconds{" + own + "}":                                   float64(epoch.Add(-time.Minute).Unix()),
-				"wechatapptoken_condition{" + own + ",reason=IPNotAllowed,status=False,type=Ready}":          1,
-				"wechatapptoken_condition{" + own + ",reason=IPNotAllowed,status=True,type=RefreshFailing}":  1,
-				"wechatapptoken_condition{" + own + ",reason=IPNotAllowed,status=True,type=Stalled}":         1,
-				"wechatapptoken_last_error_timestamp_seconds{errcode=40164," + own + ",reason=IPNotAllowed}": float64(epoch.Unix()),
-				"wechatapptoken_forced_refreshes_left{" + own + "}":                                          20,
+				"wechatapptoken_ready{" + own + "}":                                                                  0,
+				"wechatapptoken_suspended{" + own + "}":                                                              1,
+				"wechatapptoken_expiration_timestamp_seconds{" + own + "}":                                           float64(epoch.Add(-time.Minute).Unix()),
+				"wechatapptoken_condition{" + own + ",reason=IPNotAllowed,status=False,ticket=,type=Ready}":          1,
+				"wechatapptoken_condition{" + own + ",reason=IPNotAllowed,status=True,ticket=,type=RefreshFailing}":  1,
+				"wechatapptoken_condition{" + own + ",reason=IPNotAllowed,status=True,ticket=,type=Stalled}":         1,
+				"wechatapptoken_last_error_timestamp_seconds{errcode=40164," + own + ",reason=IPNotAllowed,ticket=}": float64(epoch.Unix()),
+				"wechatapptoken_forced_refreshes_left{" + own + "}":                                                  20,
+			},
+		},
+		"tickets": {
+			mutate: func(w *v1alpha1.WeChatAppToken) {
+				issued, expires, expired := metav1.NewTime(epoch.Add(-time.Hour)), metav1.NewTime(epoch.Add(time.Hour)), metav1.NewTime(epoch)
+				w.Spec.Tickets = []v1alpha1.TicketSpec{{Type: v1alpha1.TicketJSAPI}, {Type: v1alpha1.TicketWXCard, Key: "card"}, {Type: v1alpha1.TicketSDK}}
+				w.Status.Tickets = []v1alpha1.TicketStatus{
+					{Type: v1alpha1.TicketJSAPI, IssueTime: issued, ExpirationTime: expires},
+					{Type: v1alpha1.TicketWXCard, IssueTime: issued, ExpirationTime: expired},
+				}
+				about := func(kind string, status metav1.ConditionStatus) metav1.Condition {
+					return metav1.Condition{Type: kind, Status: status, Reason: v1alpha1.ReasonRateLimited, Message: "ticket sdk: too many calls"}
+				}
+				w.Status.Conditions = []metav1.Condition{about("Ready", metav1.ConditionFalse), about("RefreshFailing", metav1.ConditionTrue)}
+				w.Status.LastError = &v1alpha1.RefreshError{
+					Code: 45011, Reason: v1alpha1.ReasonRateLimited, Message: "ticket sdk: too many calls", Time: metav1.NewTime(epoch),
+				}
+			},
+			want: map[string]float64{
+				"wechatapptoken_info{appid=wx0000000000000007,mode=Stable," + own + ",secret=shop-00007}": 1,
+				"wechatapptoken_ready{" + own + "}":                                                                    0,
+				"wechatapptoken_suspended{" + own + "}":                                                                0,
+				"wechatapptoken_expiration_timestamp_seconds{" + own + "}":                                             float64(epoch.Add(time.Hour).Unix()),
+				"wechatapptoken_next_refresh_timestamp_seconds{" + own + "}":                                           float64(epoch.Add(55 * time.Minute).Unix()),
+				"wechatapptoken_forced_refreshes_left{" + own + "}":                                                    20,
+				"wechatapptoken_ticket_valid{" + own + ",ticket=jsapi}":                                                1,
+				"wechatapptoken_ticket_valid{" + own + ",ticket=wx_card}":                                              0,
+				"wechatapptoken_ticket_valid{" + own + ",ticket=sdk}":                                                  0,
+				"wechatapptoken_ticket_expiration_timestamp_seconds{" + own + ",ticket=jsapi}":                         float64(epoch.Add(time.Hour).Unix()),
+				"wechatapptoken_ticket_expiration_timestamp_seconds{" + own + ",ticket=wx_card}":                       float64(epoch.Unix()),
+				"wechatapptoken_ticket_issue_timestamp_seconds{" + own + ",ticket=jsapi}":                              float64(epoch.Add(-time.Hour).Unix()),
+				"wechatapptoken_ticket_issue_timestamp_seconds{" + own + ",ticket=wx_card}":                            float64(epoch.Add(-time.Hour).Unix()),
+				"wechatapptoken_condition{" + own + ",reason=RateLimited,status=False,ticket=sdk,type=Ready}":          1,
+				"wechatapptoken_condition{" + own + ",reason=RateLimited,status=True,ticket=sdk,type=RefreshFailing}":  1,
+				"wechatapptoken_last_error_timestamp_seconds{errcode=45011," + own + ",reason=RateLimited,ticket=sdk}": float64(epoch.Unix()),
+			},
+		},
+		"a ticket that the spec has dropped": {
+			mutate: func(w *v1alpha1.WeChatAppToken) {
+				w.Status.Tickets = []v1alpha1.TicketStatus{{Type: v1alpha1.TicketJSAPI, ExpirationTime: metav1.NewTime(epoch.Add(time.Hour))}}
+			},
+			want: map[string]float64{
+				"wechatapptoken_info{appid=wx0000000000000007,mode=Stable," + own + ",secret=shop-00007}": 1,
+				"wechatapptoken_ready{" + own + "}":                          1,
+				"wechatapptoken_suspended{" + own + "}":                      0,
+				"wechatapptoken_expiration_timestamp_seconds{" + own + "}":   float64(epoch.Add(time.Hour).Unix()),
+				"wechatapptoken_next_refresh_timestamp_seconds{" + own + "}": float64(epoch.Add(55 * time.Minute).Unix()),
+				"wechatapptoken_forced_refreshes_left{" + own + "}":          20,
 			},
 		},
 		"an errcode that nobody knows": {
@@ -81,7 +129,7 @@ func TestResources(t *testing.T) {
 				w.Status.LastError = &v1alpha1.RefreshError{Code: 123456, Reason: v1alpha1.ReasonRequestRejected, Time: metav1.NewTime(epoch)}
 			},
 			want: map[string]float64{
-				"wechatapptoken_last_error_timestamp_seconds{errcode=other," + own + ",reason=RequestRejected}": float64(epoch.Unix()),
+				"wechatapptoken_last_error_timestamp_seconds{errcode=other," + own + ",reason=RequestRejected,ticket=}": float64(epoch.Unix()),
 			},
 		},
 		"Legacy": {

@@ -25,6 +25,8 @@ func busy(t testing.TB) *rig {
 	legacy.Spec.Mode = v1alpha1.ModeLegacy
 	failing.Status.Conditions[0].Status = "False"
 	failing.Status.LastError = &v1alpha1.RefreshError{Code: 45009, Reason: v1alpha1.ReasonDailyQuotaExhausted}
+	legacy.Spec.Tickets = []v1alpha1.TicketSpec{{Type: v1alpha1.TicketJSAPI}}
+	legacy.Status.Tickets = []v1alpha1.TicketStatus{{Type: v1alpha1.TicketJSAPI}}
 	r := newRig(t, failing, legacy)
 	r.recorder.Refreshed(refresh.RefreshDue)
 	r.recorder.RefreshFailed(refresh.Expired)

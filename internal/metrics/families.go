@@ -23,6 +23,10 @@ const (
 	nameForcedLeft   = "wechatapptoken_forced_refreshes_left"
 	nameForeignFetch = "wechatapptoken_foreign_fetches_total"
 
+	nameTicketValid      = "wechatapptoken_ticket_valid"
+	nameTicketExpiration = "wechatapptoken_ticket_expiration_timestamp_seconds"
+	nameTicketIssue      = "wechatapptoken_ticket_issue_timestamp_seconds"
+
 	nameRefresh  = "wechatapptoken_refresh_total"
 	nameLateness = "wechatapptoken_rotation_lateness_seconds"
 	nameDelivery = "wechatapptoken_delivery_duration_seconds"
@@ -65,17 +69,17 @@ func Families() []Family {
 		{nameNamespaceServed, Gauge, "1 if the operator can read this namespace of --namespaces, else 0.", []string{labelNamespace}},
 
 		{nameInfo, Gauge, "1, with what a WeChatAppToken is for.", resource(labelAppID, labelMode, labelTarget)},
-		{nameReady, Gauge, "1 if the target Secret holds a token that is valid now, else 0.", resource()},
+		{nameReady, Gauge, "1 if the target Secret holds a token that is valid now, and so are all tickets of the spec, else 0.", resource()},
 		{nameSuspended, Gauge, "1 if spec.suspend is true, else 0.", resource()},
 		{nameExpiration, Gauge, "When WeChat stops accepting the token in the Secret; absent without one.", resource()},
 		{nameNextRefresh, Gauge, "When the token is due to be replaced; absent without one.", resource()},
 		{
 			nameCondition, Gauge, "1 for each condition of the status, except Ready while it is True.",
-			resource(labelType, labelStatus, labelReason),
+			resource(labelType, labelStatus, labelReason, labelTicket),
 		},
 		{
 			nameLastError, Gauge, "When the last attempt failed; absent when it worked.",
-			resource(labelReason, labelErrcode),
+			resource(labelReason, labelErrcode, labelTicket),
 		},
 		{
 			nameForcedLeft, Gauge, "Forced refreshes that WeChat's 20 a day leave to the appid of a Stable WeChatAppToken.",
@@ -85,6 +89,12 @@ func Families() []Family {
 			nameForeignFetch, Counter, "Tokens of a Legacy WeChatAppToken that died early, because something else fetches for its appid.",
 			resource(),
 		},
+		{nameTicketValid, Gauge, "1 if a ticket that the spec asks for was stored and has not expired, else 0.", resource(labelTicket)},
+		{
+			nameTicketExpiration, Gauge, "Until when the ticket in the Secret is taken to be valid; absent without one.",
+			resource(labelTicket),
+		},
+		{nameTicketIssue, Gauge, "When the operator first saw the ticket in the Secret; absent without one.", resource(labelTicket)},
 
 		{
 			nameRefresh, Counter, "Attempts to get a token and to store it that ended with a new token in the Secret or failed.",
@@ -125,6 +135,7 @@ const (
 	labelStatus    = "status"
 	labelReason    = "reason"
 	labelErrcode   = "errcode"
+	labelTicket    = "ticket"
 	labelResult    = "result"
 	labelEndpoint  = "endpoint"
 	labelHost      = "host"

@@ -5,62 +5,9 @@ package refresh
 import (
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
-
-// Action is what the reconciler does now.
-type Action string
-
-const (
-	// Wait does nothing until Decision.At.
-	Wait Action = "Wait"
-	// Issue gets a token the ordinary way: a normal Stable call, or a Legacy mint.
-	Issue Action = "Issue"
-	// Check asks WeChat about the stored token: a normal Stable call, or a Legacy probe.
-	Check Action = "Check"
-	// Write stores what is known without calling WeChat.
-	Write Action = "Write"
-	// Force replaces the token on request.
-	Force Action = "Force"
-	// Revoke makes the next step of a revoke.
-	Revoke Action = "Revoke"
-	// Decline ends a request without an attempt, because WeChat named a time before which it will not answer.
-	Decline Action = "Decline"
-)
-
-// Reason names the rule that matched.
-type Reason string
-
-// The rules, in the order in which they are tried. The first that matches, and may be carried out now, decides.
-const (
-	Deleting           Reason = "Deleting"
-	Suspended          Reason = "Suspended"
-	CredentialsMissing Reason = "CredentialsMissing"
-	NotOwner           Reason = "NotOwner"
-	TokenUnwritten     Reason = "TokenUnwritten"
-	RequestExecutable  Reason = "RequestExecutable"
-	TargetMissing      Reason = "TargetMissing"
-	AppIDChanged       Reason = "AppIDChanged"
-	CredentialsChanged Reason = "CredentialsChanged"
-	ModeChanged        Reason = "ModeChanged"
-	MemberWaiting      Reason = "MemberWaiting"
-	MintUnfinished     Reason = "MintUnfinished"
-	TargetTampered     Reason = "TargetTampered"
-	TargetOutdated     Reason = "TargetOutdated"
-	Expired            Reason = "Expired"
-	RefreshDue         Reason = "RefreshDue"
-	BackingOff         Reason = "BackingOff"
-	CheckDue           Reason = "CheckDue"
-	UpToDate           Reason = "UpToDate"
-)
-
-// FetchReasons returns the rules that may call WeChat.
-func FetchReasons() []Reason {
-	return []Reason{
-		RequestExecutable, TargetMissing, AppIDChanged, CredentialsChanged, ModeChanged, MemberWaiting, MintUnfinished,
-		TargetTampered, Expired, RefreshDue, CheckDue,
-	}
-}
 
 // Decision is what to do, why, when to look again, and what to tell.
 type Decision struct {
@@ -68,6 +15,8 @@ type Decision struct {
 	Reason Reason
 	// Request is the request that is carried out; set with Reason RequestExecutable.
 	Request RequestKind
+	// Tickets are those to fetch with this step, once there is a token for it.
+	Tickets []v1alpha1.TicketType
 	// At is when the next decision is due; zero means that only an event can change anything. It is set for Wait alone, because any
 	// other action is followed by a new decision.
 	At time.Time
@@ -84,7 +33,7 @@ type Decision struct {
 func Decide(now time.Time, in Inputs) Decision {
 	p := newPlan(now, in)
 	d := p.decide()
-	d.DueAt, d.Verdict = p.dueAt, p.verdict()
+	d.DueAt, d.Verdict, d.Tickets = p.dueAt, p.verdict(), p.ticketsFor(d)
 	if in.Failure != nil {
 		d.RetryAt = in.Failure.retryAt(p.dueAt, in.Token.ExpiresAt)
 	}
@@ -118,7 +67,9 @@ func (p *plan) decide() Decision {
 		{TargetOutdated, Write, in.Target.Outdated},
 		{Expired, p.issueOrAsk(), p.expired()},
 		{RefreshDue, p.issueOrAsk(), p.refreshDue()},
+		{TicketUnwritten, Write, in.TicketUnwritten && p.stored() && !in.Target.Tampered && !in.Target.AppIDChanged},
 		{CheckDue, Check, p.checkDue()},
+		{TicketDue, FetchTickets, p.ticketDue()},
 	}
 	for _, rule := range rules {
 		if !rule.matches {
@@ -126,7 +77,7 @@ func (p *plan) decide() Decision {
 		}
 		// A rule that is held back lets later rules speak that need no call, but no check.
 		if rule.reason == CheckDue && !p.heldUntil.IsZero() {
-			break
+			continue
 		}
 		if !p.allows(rule.reason, rule.action) {
 			continue
@@ -225,6 +176,10 @@ func (p *plan) allows(reason Reason, action Action) bool {
 		if p.in.Failure != nil && p.in.Failure.OfWrite {
 			notBefore = p.retryAt
 		}
+	case FetchTickets:
+		if !p.in.Traits.EndsOlder {
+			notBefore = Later(p.retryAt, p.heldUntil)
+		}
 	case Issue, Check, Force, Revoke:
 		notBefore = p.retryAt
 		if action == Issue && p.in.Traits.EndsOlder {
@@ -256,6 +211,7 @@ func (p *plan) wakeFor(reason Reason) time.Time {
 	if p.hasToken() && p.now.Before(p.in.Token.ExpiresAt) {
 		wake = p.in.Token.ExpiresAt // Ready turns False then, in every state
 	}
+	wake = earliest(wake, p.ticketsExpireAt())
 	switch reason {
 	case Deleting:
 		return time.Time{}
@@ -276,7 +232,8 @@ func (p *plan) wakeFor(reason Reason) time.Time {
 		}
 	default: // an event ends these, or the next look
 	}
-	for _, at := range [...]time.Time{p.requestAt(), p.memberHeldUntil, p.earlyCheckAt()} {
+	ticketsAt, _ := p.ticketsAt()
+	for _, at := range [...]time.Time{p.requestAt(), p.memberHeldUntil, p.earlyCheckAt(), ticketsAt} {
 		if p.now.Before(at) {
 			wake = earliest(wake, at)
 		}

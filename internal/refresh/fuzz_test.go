@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
@@ -96,8 +97,26 @@ func (s *source) inputs() Inputs {
 	for range s.byte() % 25 {
 		in.Requests.Forced = append(in.Requests.Forced, s.time())
 	}
+	kinds := v1alpha1.TicketTypes()
+	for _, kind := range kinds[:s.byte()%4] {
+		in.Tickets = append(in.Tickets, s.ticket(kind))
+	}
+	in.TicketUnwritten = len(in.Tickets) > 0 && s.byte()%8 == 1
 	in.UID = hex.EncodeToString(*s)
 	return in
+}
+
+func (s *source) ticket(kind v1alpha1.TicketType) Ticket {
+	t := Ticket{Type: kind, FirstAt: s.time(), ExpiresAt: s.time(), Failure: s.failure(), Told: s.byte()%8 == 1}
+	if s.bool() {
+		t.Fingerprint = string('a' + rune(s.byte()%2))
+	}
+	if s.byte()%4 != 1 {
+		t.Sight = TicketSight{
+			Fingerprint: string('a' + rune(s.byte()%2)), FirstAt: s.time(), LastAt: s.time(), ExpiresAt: s.time(), ChangeSeen: s.bool(), Doubted: s.byte()%8 == 1,
+		}
+	}
+	return t
 }
 
 // stopped reports whether nothing may be done for the resource at all.
@@ -109,7 +128,7 @@ func FuzzDecide(f *testing.F) {
 	f.Add([]byte{})
 	r := rand.New(rand.NewPCG(5, 0)) //nolint:gosec // a test that must repeat itself
 	for range 2000 {
-		data := make([]byte, 160)
+		data := make([]byte, 280)
 		for i := range data {
 			data[i] = byte(r.Uint32()) //nolint:gosec // any value will do
 		}
@@ -121,7 +140,7 @@ func FuzzDecide(f *testing.F) {
 		given := in
 		given.Requests.Forced = slices.Clone(in.Requests.Forced)
 		d := Decide(now, in)
-		if again := Decide(now, in); again != d {
+		if again := Decide(now, in); !reflect.DeepEqual(again, d) {
 			t.Errorf("not deterministic: %+v and %+v", d, again)
 		}
 		if !reflect.DeepEqual(in, given) {
@@ -133,6 +152,7 @@ func FuzzDecide(f *testing.F) {
 		checkLimits(t, in, d)
 		checkMonotone(t, in, d, time.Duration(src.byte())*time.Duration(src.byte())*time.Second)
 		checkMark(t, in)
+		checkTickets(t, in, d)
 		if t.Failed() {
 			t.Logf("%+v\n%+v\nfailure: %+v", in, d, in.Failure)
 		}
@@ -153,6 +173,33 @@ func checkSilence(t *testing.T, in Inputs, d Decision) {
 	}
 	if (d.Request != "") != (d.Reason == RequestExecutable) || d.Reason == "" {
 		t.Errorf("request %q with reason %q", d.Request, d.Reason)
+	}
+}
+
+// checkTickets: tickets are fetched only with a token that may be valid, and neither they nor what is wrong with them changes what is done
+// for the token.
+func checkTickets(t *testing.T, in Inputs, d Decision) {
+	t.Helper()
+	if d.Action == FetchTickets && (!in.Target.Exists || in.Token.Fingerprint == "" || !now.Before(in.Token.ExpiresAt) || len(d.Tickets) == 0) {
+		t.Errorf("%s for %v without a token", d.Action, d.Tickets)
+	}
+	for _, kind := range d.Tickets {
+		if in.Ticket(kind).Type == "" {
+			t.Errorf("a ticket %q that nobody asked for", kind)
+		}
+	}
+	without := in
+	without.Tickets, without.TicketUnwritten = nil, false
+	bare := Decide(now, without)
+	ofTicket := d.Reason == TicketDue || d.Reason == TicketUnwritten
+	if !ofTicket && (bare.Action != d.Action || bare.Reason != d.Reason) {
+		t.Errorf("%s %s, without tickets %s %s", d.Action, d.Reason, bare.Action, bare.Reason)
+	}
+	if d.Reason == TicketDue && bare.Action != Wait {
+		t.Errorf("a ticket goes before %s %s", bare.Action, bare.Reason)
+	}
+	if bare.Verdict.Valid != d.Verdict.Valid || !bare.DueAt.Equal(d.DueAt) || !bare.RetryAt.Equal(d.RetryAt) {
+		t.Errorf("%+v, without tickets %+v", d, bare)
 	}
 }
 

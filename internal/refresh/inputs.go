@@ -25,6 +25,10 @@ type Inputs struct {
 	Token       Token
 	Account     Account
 	Requests    Requests
+	// Tickets are those that the spec asks for.
+	Tickets []Ticket
+	// TicketUnwritten reports that a ticket was fetched and is kept until the Secret holds it.
+	TicketUnwritten bool
 
 	// Failure is what the last attempt ended with; nil when it worked.
 	Failure *Failure

@@ -29,6 +29,9 @@ const (
 	// FirstCheckWithin spreads the first checks after a start.
 	FirstCheckWithin = 45 * time.Second
 
+	// ExpirySlack is by how much the expiry in a Secret may be off before it is written again. Readers have no use for more precision.
+	ExpirySlack = 30 * time.Second
+
 	// checkBeat is the unit of the times of later checks: whole seconds since Inputs.StartedAt. With thousands of resources, waking up
 	// for each check alone takes more CPU than the check itself (docs/performance.md).
 	checkBeat = time.Second

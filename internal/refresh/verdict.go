@@ -15,6 +15,9 @@ type Verdict struct {
 	Valid bool
 	// Problem is the first of the problems that keep the resource from having a valid token, told when Valid is false.
 	Problem Problem
+	// Ticket is the first of the problems that keep a ticket from being valid, told when the token is valid. TicketFailing is the
+	// first failure to get one that is to be told.
+	Ticket, TicketFailing TicketProblem
 	// Failing reports which failure the condition RefreshFailing tells.
 	Failing Failing
 	// Tell says what becomes of the failure in the status, and Class is the class of the one that the status tells then.
@@ -79,6 +82,7 @@ func (p *plan) verdict() Verdict {
 	}
 	v.Problem = p.problem(v.Class)
 	v.Valid = p.valid()
+	v.Ticket, v.TicketFailing = p.ticketVerdict()
 	return v
 }
 

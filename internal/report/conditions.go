@@ -40,10 +40,18 @@ func summarize(o Observation, v refresh.Verdict, told *v1alpha1.RefreshError) su
 	case refresh.FailingAttempt:
 		s.failing, s.failingMessage = told.Reason, told.Message
 	}
-	if v.Valid {
+	if s.failing == "" {
+		s.failing, s.failingMessage = ticketFailing(o, v)
+	}
+	switch {
+	case v.Valid && v.Ticket.Type != "":
+		if s = s.withTicket(o, v); v.Suspended {
+			s.progress = ""
+		}
+	case v.Valid:
 		s.ready, s.reason, s.progress = true, v1alpha1.ReasonTokenValid, ""
 		s.message = fmt.Sprintf("Secret %q holds a token that is valid until %s",
-			o.Resource.TargetName(), target.FormatTime(o.Stored.ExpiresAt))
+			o.Resource.TargetName(), target.FormatTime(o.Stored.ExpiresAt)) + validTickets(o)
 		if v.Failing == refresh.FailingCredentials || v.Class == token.Action {
 			s.message += ", but it cannot be refreshed: " + s.failingMessage
 		}
@@ -83,12 +91,7 @@ func unready(o Observation, v refresh.Verdict, told *v1alpha1.RefreshError) summ
 		}
 		return s
 	case refresh.ProblemContested:
-		return summary{
-			reason: v1alpha1.ReasonTargetContested,
-			message: fmt.Sprintf("somebody keeps changing Secret %q: find out who from its managedFields; it is repaired ever more slowly",
-				secret),
-			progress: reconciling,
-		}
+		return summary{reason: v1alpha1.ReasonTargetContested, message: contested(secret), progress: reconciling}
 	case refresh.ProblemFetcherAsked:
 		return summary{
 			reason:   absence,
@@ -98,6 +101,10 @@ func unready(o Observation, v refresh.Verdict, told *v1alpha1.RefreshError) summ
 	case refresh.ProblemNoToken:
 	}
 	return summary{reason: absence, message: noToken(secret), progress: reconciling}
+}
+
+func contested(secret string) string {
+	return fmt.Sprintf("somebody keeps changing Secret %q: find out who from its managedFields; it is repaired ever more slowly", secret)
 }
 
 func noToken(secret string) string { return fmt.Sprintf("Secret %q holds no valid token yet", secret) }
@@ -144,13 +151,13 @@ func deliveryProblem(o Observation) (reason, message string) {
 	}
 	// A fresh process, or a fresh token, has not found out yet.
 	c := apimeta.FindStatusCondition(o.Resource.Status.Conditions, v1alpha1.ConditionDeliveryDegraded)
-	if c == nil || c.Reason == v1alpha1.ReasonPromptDeliveryDisabled || Delivered(o.Resource.Status.Delivery, o.Stored.Fingerprint) {
+	if c == nil || c.Reason == v1alpha1.ReasonPromptDeliveryDisabled || Delivered(o.Resource.Status.Delivery, o.DeliveredFingerprint()) {
 		return "", ""
 	}
 	return c.Reason, c.Message
 }
 
-// Delivered reports whether a status says that all pods were told of the token with this fingerprint.
+// Delivered reports whether a status says that all pods were told of what has this DeliveredFingerprint.
 func Delivered(s *v1alpha1.DeliveryStatus, fingerprint string) bool {
 	return s != nil && s.Fingerprint == fingerprint && s.Reached >= s.Pods
 }

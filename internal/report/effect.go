@@ -3,6 +3,7 @@
 package report
 
 import (
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,6 +28,7 @@ type Effect struct {
 	Stored *target.Token
 	// Landed and Dropped are the pending token that was written, and the one that turned out useless; nil for none.
 	Landed, Dropped *Pending
+	Tickets         TicketsEffect
 	// Intent is the next state of the marks; nil if it stays.
 	Intent *account.Intent
 	// Accepted reports that WeChat issued a token for these credentials. It ends every failure.
@@ -34,11 +36,11 @@ type Effect struct {
 	// Failed is what failed, with its words; nil for nothing. FailureOver reports that the last failure is over.
 	Failed      *Failure
 	FailureOver bool
-	// Outcomes are requests that had their attempt, and Events what else is to be told.
+	// Outcomes are requests that had their attempt.
 	Outcomes []Outcome
-	Events   []Event
-	// ForeignFetch reports that a token died early, because something else fetches for the appid.
-	ForeignFetch bool
+	// ForeignDeaths is how many tokens died early within the last hour, because something else fetches for the appid; zero if none was
+	// found to have died.
+	ForeignDeaths int
 	// Revocation is the next state of the revoke; nil if it stays.
 	Revocation *v1alpha1.RevocationStatus
 	// StatusFirst asks for the status to be written before the next step.
@@ -112,6 +114,55 @@ type Pending struct {
 	Unmarked bool
 }
 
+// TicketsEffect is what a step came to for tickets.
+type TicketsEffect struct {
+	// Fetched have to be written.
+	Fetched []PendingTicket
+	// Failed reports that a ticket could not be fetched or written, and Refused that the API server does not take the pending ones.
+	Failed, Refused bool
+	// Held are those that the target holds after a write; nil if the step wrote nothing.
+	Held []target.Ticket
+}
+
+// holds reports whether the target holds a ticket that was pending.
+func (e TicketsEffect) holds(t PendingTicket) bool {
+	return slices.ContainsFunc(e.Held, func(h target.Ticket) bool {
+		return h.Type == t.Type && h.Fingerprint == t.Fingerprint && h.ExpiresAt.Equal(t.ExpiresAt)
+	})
+}
+
+// Written returns the types of the tickets that were pending and that the target holds.
+func (e TicketsEffect) Written(pending []PendingTicket) []v1alpha1.TicketType {
+	var types []v1alpha1.TicketType
+	for _, t := range pending {
+		if e.holds(t) {
+			types = append(types, t.Type)
+		}
+	}
+	return types
+}
+
+// Pending returns the tickets that are pending after the step.
+func (e TicketsEffect) Pending(before []PendingTicket) []PendingTicket {
+	var out []PendingTicket
+	for _, t := range before {
+		again := slices.ContainsFunc(e.Fetched, func(f PendingTicket) bool { return f.Type == t.Type })
+		if !e.Refused && !e.holds(t) && !again {
+			out = append(out, t)
+		}
+	}
+	return append(out, e.Fetched...)
+}
+
+// PendingTicket is a ticket on its way to the Secret.
+type PendingTicket struct {
+	target.Ticket
+
+	// Value is zero if the Secret holds it already, with another expiry.
+	Value token.Value
+	AppID string
+}
+
 // NewPending returns a token of the account that the spec and the credentials name.
 func NewPending(o Observation, d refresh.Decision, t token.Token, c token.Credentials) Pending {
 	return Pending{
@@ -166,12 +217,34 @@ func (o Observation) WantedRecord(t *Pending) target.Record {
 	return record
 }
 
-// Content returns the data of the target for a token; nil for none.
-func (o Observation) Content(t *Pending) *target.Content {
-	if t == nil {
+// Wanted returns the record of the target, and what its metadata ought to be, once it holds this token, nil for the stored one, and
+// these tickets.
+func (o Observation) Wanted(t *Pending, tickets []PendingTicket) (target.Record, target.Desired) {
+	record := o.WantedRecord(t)
+	if record.AppID != o.Record.AppID {
+		record.Applied = record.Applied.WithoutTickets()
+	}
+	return target.Want(o.Resource, o.Ownership.Claim, record, target.Types(o.TicketsAfterWrite(tickets))...)
+}
+
+// Content returns the data of the target for a token, nil for none, and for tickets. It returns nil if there is nothing to write.
+func (o Observation) Content(t *Pending, tickets ...PendingTicket) *target.Content {
+	if t == nil && len(tickets) == 0 {
 		return nil
 	}
-	return &target.Content{
-		AccessTokenKey: o.Resource.Spec.Target.AccessTokenKey, Token: t.Value, ExpiresAt: t.ExpiresAt, AppID: t.AppID,
+	c := &target.Content{AccessTokenKey: o.Resource.Spec.Target.AccessTokenKey}
+	if t != nil {
+		c.Token, c.ExpiresAt, c.AppID = t.Value, t.ExpiresAt, t.AppID
 	}
+	for _, ticket := range tickets {
+		i := slices.IndexFunc(o.Resource.Spec.Tickets, func(s v1alpha1.TicketSpec) bool { return s.Type == ticket.Type })
+		if i < 0 {
+			continue
+		}
+		keys := o.Resource.Spec.Tickets[i]
+		c.Tickets = append(c.Tickets, target.TicketContent{
+			Key: keys.KeyName(), ExpiresAtKey: keys.ExpiresAtKeyName(), Value: ticket.Value, ExpiresAt: ticket.ExpiresAt,
+		})
+	}
+	return c
 }

@@ -120,7 +120,7 @@ func TestWantedRecord(t *testing.T) {
 	}
 	o.Resource.Spec.Target.AccessTokenKey = "token"
 	content := o.Content(&p)
-	if o.Content(nil) != nil || *content != (target.Content{AccessTokenKey: "token", Token: issued.Value, ExpiresAt: p.ExpiresAt, AppID: p.AppID}) {
+	if o.Content(nil) != nil || !reflect.DeepEqual(*content, target.Content{AccessTokenKey: "token", Token: issued.Value, ExpiresAt: p.ExpiresAt, AppID: p.AppID}) {
 		t.Errorf("content %+v", content)
 	}
 }

@@ -19,6 +19,7 @@ func Status(o Observation, d refresh.Decision) v1alpha1.WeChatAppTokenStatus {
 	s := v1alpha1.WeChatAppTokenStatus{
 		ObservedGeneration:    o.Resource.Generation,
 		Token:                 tokenStatus(o),
+		Tickets:               ticketStatuses(o),
 		TargetSecretName:      o.Resource.TargetName(),
 		TargetResourceVersion: last.TargetResourceVersion,
 		CredentialsVersion:    o.CredentialsSecret.Accepted,
@@ -133,7 +134,7 @@ func deliveryStatus(o Observation) *v1alpha1.DeliveryStatus {
 		return last
 	}
 	next := &v1alpha1.DeliveryStatus{
-		Fingerprint: o.Stored.Fingerprint,
+		Fingerprint: o.DeliveredFingerprint(),
 		Pods:        int32(d.Pods),    //nolint:gosec // a namespace has fewer pods
 		Reached:     int32(d.Reached), //nolint:gosec // as above
 		Time:        wholeSeconds(d.At),
@@ -158,6 +159,11 @@ func Unread(resource *v1alpha1.WeChatAppToken, since, now time.Time, why string)
 		c.set(v1alpha1.ConditionReady, false, v1alpha1.ReasonTokenExpired, message)
 		if !resource.Spec.Suspend {
 			c.set(v1alpha1.ConditionReconciling, true, v1alpha1.ReasonTokenExpired, message)
+		}
+	}
+	for _, t := range s.Tickets {
+		if c.isTrue(v1alpha1.ConditionReady) && !now.Before(t.ExpirationTime.Time) {
+			c.set(v1alpha1.ConditionReady, false, v1alpha1.ReasonTicketExpired, v1alpha1.TicketPrefix(t.Type)+"it is taken to have expired")
 		}
 	}
 	if now.Sub(since) >= refresh.ReportAfter && !c.isTrue(v1alpha1.ConditionRefreshFailing) {

@@ -18,6 +18,8 @@ type Desired struct {
 	labels, annotations keys
 	// reference is the owner reference that ought to be there; nil for none.
 	reference *metav1.OwnerReference
+	// dropData are the keys of the data that held tickets which the spec dropped.
+	dropData []string
 }
 
 // keys to set, and keys that the operator set earlier and that ought to go.
@@ -27,14 +29,15 @@ type keys struct {
 }
 
 // Want completes the record of the Secret, with what the operator put there earlier, by what the spec says about ownership and
-// metadata.
-func Want(owner *v1alpha1.WeChatAppToken, claim Claim, record Record) (Record, Desired) {
+// metadata. tickets are the types of those that the Secret has or is about to get.
+func Want(owner *v1alpha1.WeChatAppToken, claim Claim, record Record, tickets ...v1alpha1.TicketType) (Record, Desired) {
 	previous := record.Applied
 	spec := owner.Spec.Target
 	record.OwnerUID, record.OwnerName = owner.UID, owner.Name
 	record.Applied = Applied{
 		Labels:      slices.Sorted(maps.Keys(spec.Labels)),
 		Annotations: slices.Sorted(maps.Keys(spec.Annotations)),
+		Tickets:     appliedTickets(owner.Spec.Tickets, previous.Tickets, tickets),
 		Adopted:     claim == Adopt || previous.Adopted, // a TakeOver included: its owner never gave it away
 	}
 	record.DeletionPolicy = spec.DeletionPolicy
@@ -42,6 +45,9 @@ func Want(owner *v1alpha1.WeChatAppToken, claim Claim, record Record) (Record, D
 		record.DeletionPolicy = v1alpha1.DeletionRetain // it was never ours to delete
 	}
 	d := Desired{labels: wanted(previous.Labels, spec.Labels, 1), annotations: wanted(previous.Annotations, spec.Annotations, 13)}
+	for _, before := range [...]map[v1alpha1.TicketType]string{previous.Tickets, previous.former} {
+		d.dropData = append(d.dropData, droppedKeys(spec.AccessTokenKey, before, record.Applied.Tickets)...)
+	}
 	d.labels.set[v1alpha1.LabelManagedBy] = v1alpha1.ManagedByValue
 	for k, v := range record.Encode() {
 		if v == "" {

@@ -18,6 +18,8 @@ type Knowledge struct {
 	Token *Token
 	// Verdict is what the data of the Secret was found to be.
 	Verdict Verdict
+	// Tickets are those that the Secret holds; nil while this process relies on what the status says.
+	Tickets []Ticket
 	// Repairs paces the repair of a target that somebody keeps rewriting.
 	Repairs Repairs
 }
@@ -27,7 +29,7 @@ type Knowledge struct {
 func (k Knowledge) Met(secret *metav1.PartialObjectMetadata, claim Claim, now time.Time) Knowledge {
 	v := k.Verdict
 	if v.UID != "" && v.Refused == "" && (secret == nil || secret.UID != v.UID || claim == Adopt) {
-		return Knowledge{Token: k.Token, Repairs: k.Repairs.Noted(now)}
+		return Knowledge{Token: k.Token, Tickets: []Ticket{}, Repairs: k.Repairs.Noted(now)}
 	}
 	return k
 }

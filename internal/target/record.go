@@ -32,12 +32,22 @@ type Record struct {
 	Mint                   account.Mark
 }
 
-// Applied lists the keys that spec.target set on the Secret, and whether the Secret was somebody else's
-// before.
+// Applied lists the keys that spec.target set on the Secret, the keys of its data that hold tickets, and whether the Secret was somebody
+// else's before.
 type Applied struct {
-	Labels      []string `json:"labels,omitempty"`
-	Annotations []string `json:"annotations,omitempty"`
-	Adopted     bool     `json:"adopted,omitempty"`
+	Labels      []string                       `json:"labels,omitempty"`
+	Annotations []string                       `json:"annotations,omitempty"`
+	Tickets     map[v1alpha1.TicketType]string `json:"tickets,omitempty"`
+	Adopted     bool                           `json:"adopted,omitempty"`
+
+	// former are tickets whose keys are to be removed, unless others use them.
+	former map[v1alpha1.TicketType]string
+}
+
+// WithoutTickets returns the list without tickets, which the next write removes: they were of another appid.
+func (a Applied) WithoutTickets() Applied {
+	a.former, a.Tickets = a.Tickets, nil
+	return a
 }
 
 // maxName is the longest name of a Kubernetes object.
@@ -143,7 +153,7 @@ func encodeMark(m account.Mark) string {
 }
 
 func (a Applied) encode() string {
-	if len(a.Labels) == 0 && len(a.Annotations) == 0 && !a.Adopted {
+	if len(a.Labels) == 0 && len(a.Annotations) == 0 && len(a.Tickets) == 0 && !a.Adopted {
 		return ""
 	}
 	out, err := json.Marshal(a)

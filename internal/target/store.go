@@ -30,20 +30,30 @@ type Store struct {
 	Live   client.Reader
 }
 
-// Content is the data of a target Secret.
+// Content is the data of a target Secret: a token, tickets, or both.
 type Content struct {
 	AccessTokenKey string
-	Token          token.Value
-	ExpiresAt      time.Time
-	AppID          string
+	// Token is zero if the Secret keeps the one that it has.
+	Token     token.Value
+	ExpiresAt time.Time
+	AppID     string
+	Tickets   []TicketContent
 }
 
 func (c Content) data() map[string][]byte {
-	return map[string][]byte{
-		c.AccessTokenKey:      []byte(c.Token.Reveal()),
-		v1alpha1.ExpiresAtKey: []byte(FormatTime(c.ExpiresAt)),
-		v1alpha1.AppIDKey:     []byte(c.AppID),
+	data := map[string][]byte{}
+	if !c.Token.IsZero() {
+		data[c.AccessTokenKey] = []byte(c.Token.Reveal())
+		data[v1alpha1.ExpiresAtKey] = []byte(FormatTime(c.ExpiresAt))
+		data[v1alpha1.AppIDKey] = []byte(c.AppID)
 	}
+	for _, t := range c.Tickets {
+		if !t.Value.IsZero() {
+			data[t.Key] = []byte(t.Value.Reveal())
+		}
+		data[t.ExpiresAtKey] = []byte(FormatTime(t.ExpiresAt))
+	}
+	return data
 }
 
 // Snapshot is a target Secret as the API server has it now.
@@ -54,7 +64,7 @@ type Snapshot struct {
 	data      map[string][]byte
 }
 
-// Token returns the value under the given key; zero if there is none.
+// Token returns the token or the ticket under the given key; zero if there is none.
 func (s Snapshot) Token(key string) token.Value { return token.NewValue(string(s.data[key])) }
 
 // Holds reports whether the data is what the operator writes for a token with this fingerprint.
@@ -101,15 +111,22 @@ func (s Store) Create(
 	return metadataOf(secret.ObjectMeta), nil
 }
 
-// Update writes labels, annotations and, unless it is nil, the data. It fails with a conflict when the Secret is not the one that
-// existing describes. Owner references are left alone: some clusters allow only accounts that may delete Secrets to change them, and
-// no token may wait for that.
+// Update writes labels, annotations and, unless it is nil, the data, and removes tickets that the spec dropped. It fails with a conflict
+// when the Secret is not the one that existing describes. Owner references are left alone: some clusters allow only accounts that may
+// delete Secrets to change them, and no token may wait for that.
 func (s Store) Update(
 	ctx context.Context, existing *metav1.PartialObjectMetadata, d Desired, c *Content, opts ...client.PatchOption,
 ) (*metav1.PartialObjectMetadata, error) {
 	body := map[string]any{"metadata": map[string]any{"labels": d.labels.patch(), "annotations": d.annotations.patch()}}
+	data := map[string][]byte{}
 	if c != nil {
-		body["data"] = c.data()
+		data = c.data()
+	}
+	for _, key := range d.dropData {
+		data[key] = nil // null in the patch
+	}
+	if len(data) > 0 {
+		body["data"] = data
 	}
 	return s.patch(ctx, existing, body, opts...)
 }

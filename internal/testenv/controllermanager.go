@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -39,7 +40,8 @@ func (e *Environment) StartControllers(names ...string) (stop func() error, err 
 			return fmt.Errorf("kube-controller-manager ended by itself: %w: %s", err, output)
 		default:
 		}
-		if err := process.Process.Signal(os.Interrupt); err != nil {
+		// Not an interrupt: a shell starts what runs in the background with interrupts ignored, and v1.31 does not ask for them.
+		if err := process.Process.Signal(syscall.SIGTERM); err != nil {
 			return fmt.Errorf("ending kube-controller-manager: %w", err)
 		}
 		select {

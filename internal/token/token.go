@@ -52,3 +52,17 @@ func ParseAppSecret(stored []byte) (Value, bool) {
 	}
 	return NewValue(value), true
 }
+
+// TicketLife is how long WeChat says that a ticket lives. It says so of an old one too, so a life counts from when the ticket was first
+// seen.
+const TicketLife = 2 * time.Hour
+
+// Ticket is a ticket as WeChat returned it.
+type Ticket struct {
+	Value Value
+	// ReturnedAt is when the request was sent, in UTC by WeChat's clock and without a monotonic reading.
+	ReturnedAt time.Time
+	// ExpiresIn is the expires_in of the answer, of which at most TicketLife counts. WeChat's answers have been seen to say 7200 s
+	// whatever the age of the ticket.
+	ExpiresIn time.Duration
+}

@@ -18,7 +18,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-// request describes one of the three calls.
+// request describes one of the four calls.
 type request struct {
 	method, path string
 	query        url.Values
@@ -86,7 +86,7 @@ func (c *Client) try(ctx context.Context, endpoint int, r request) (reply, *toke
 // refused returns the error for an answer with an errcode. If the answer is whole, it also adjusts the clock and makes the endpoint the
 // preferred one.
 func (c *Client) refused(endpoint int, ex exchange, a answer, r request) *token.Error {
-	e := classify(a, r.codes, append([]token.Value{a.token}, r.secrets...))
+	e := classify(a, r.codes, append([]token.Value{a.token, a.ticket}, r.secrets...))
 	// An answer that names a token too, or comes with the status of a gateway, does not prove that no token was issued.
 	e.Answered = a.token.IsZero() && (ex.status == http.StatusOK || ex.status == http.StatusTooManyRequests)
 	if ex.status == http.StatusOK && ex.flaw == nil && !a.salvaged {
@@ -99,7 +99,7 @@ func (c *Client) refused(endpoint int, ex exchange, a answer, r request) *token.
 // tellTime adjusts the clock by an answer and returns when the request was sent, by WeChat's clock.
 func (c *Client) tellTime(ex exchange) (startedAt time.Time) {
 	date, err := http.ParseTime(ex.date)
-	if err != nil { // a gateway may have removed the header
+	if err != nil || date.Before(earliestDate) || !date.Before(latestDate) { // a gateway may have removed or replaced the header
 		return c.clock.settle(ex.started, ex.received)
 	}
 	return c.clock.learn(date, ex.started, ex.received)
@@ -140,6 +140,9 @@ func (c *Client) roundTrip(ctx context.Context, endpoint *url.URL, r request) (e
 	}
 	defer func() { _ = res.Body.Close() }()
 	ex = exchange{status: res.StatusCode, date: res.Header.Get("Date"), started: *started.Load(), received: c.clock.mark()}
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		return ex, nil // what follows is no body: it has no end, and a read from it would not end with ctx
+	}
 	// The body is read whatever the status is, because a connection can be reused only if nothing is left unread.
 	if ex.body, ex.flaw = readBody(res.Body); ex.flaw != nil && !errors.As(ex.flaw, new(malformed)) {
 		ex.flaw = errors.Join(ex.flaw, context.Cause(ctx))

@@ -161,35 +161,44 @@ func TestRefusalWithAnotherStatus(t *testing.T) {
 	}
 }
 
-// TestDoubtfulToken checks that an answer that is not beyond doubt a token is none.
-func TestDoubtfulToken(t *testing.T) {
-	for name, body := range map[string]string{
-		"byte order mark":       "\ufeff" + goodBody,
-		"UTF-16":                inUTF16(goodBody, binary.LittleEndian, true),
-		"control character":     strings.Replace(goodBody, "}", ",\"a\":\"\n\"}", 1),
-		"two tokens":            strings.Replace(goodBody, "{", `{"access_token":"other",`, 1),
-		"two alike":             strings.Replace(goodBody, "{", `{"access_token":"`+freshToken+`",`, 1),
-		"two in other case":     strings.Replace(goodBody, "{", `{"Access_Token":"other",`, 1),
-		"two lives":             strings.Replace(goodBody, "{", `{"expires_in":1,`, 1),
-		"two lives, other case": strings.Replace(goodBody, "{", `{"Expires_In":1,`, 1),
-		"errcode of null":       strings.Replace(goodBody, "{", `{"errcode":null,`, 1),
-		"errcode as text":       strings.Replace(goodBody, "{", `{"errcode":"0",`, 1),
-		"errcode, other case":   strings.Replace(goodBody, "{", `{"ErrCode":"no",`, 1),
-		"in a list":             "[" + goodBody + "]",
-		"in a field":            `{"data":` + goodBody + `}`,
-		"text before":           "x" + goodBody,
-		"text behind":           goodBody + "x",
-		"gzip, cut":             gzipped(goodBody)[:len(gzipped(goodBody))-1],
-		"gzip, wrong checksum":  gzipped(goodBody)[:len(gzipped(goodBody))-8] + "\x00\x00\x00\x00" + gzipped(goodBody)[len(gzipped(goodBody))-4:],
-		"gzip, then more":       gzipped(goodBody) + "more",
-		"gzip of gzip":          gzipped(gzipped(goodBody)),
-		"gzip of two":           gzipped(goodBody) + gzipped(goodBody),
-		"gzip of half":          gzipped(goodBody[:len(goodBody)/2]),
-		"gzip, too large":       gzipped(goodBody + strings.Repeat(" ", maxBody)),
-		"gzip bomb":             gzipped(goodBody + strings.Repeat(" ", 64<<20)),
+// doubtful returns damaged copies of a good answer, in which a field has a token or ticket.
+func doubtful(good, field, value string) map[string]string {
+	return map[string]string{
+		"byte order mark":       "\ufeff" + good,
+		"UTF-16":                inUTF16(good, binary.LittleEndian, true),
+		"control character":     strings.Replace(good, "}", ",\"a\":\"\n\"}", 1),
+		"two tokens":            strings.Replace(good, "{", `{"`+field+`":"other",`, 1),
+		"two alike":             strings.Replace(good, "{", `{"`+field+`":"`+value+`",`, 1),
+		"two in other case":     strings.Replace(good, "{", `{"`+strings.ToUpper(field)+`":"other",`, 1),
+		"two lives":             strings.Replace(good, "{", `{"expires_in":1,`, 1),
+		"two lives, other case": strings.Replace(good, "{", `{"Expires_In":1,`, 1),
+		"errcode of null":       strings.Replace(good, "{", `{"errcode":null,`, 1),
+		"errcode as text":       strings.Replace(good, "{", `{"errcode":"0",`, 1),
+		"errcode, other case":   strings.Replace(good, "{", `{"ErrCode":"no",`, 1),
+		"in a list":             "[" + good + "]",
+		"in a field":            `{"data":` + good + `}`,
+		"text before":           "x" + good,
+		"text behind":           good + "x",
+		"gzip, cut":             gzipped(good)[:len(gzipped(good))-1],
+		"gzip, wrong checksum":  gzipped(good)[:len(gzipped(good))-8] + "\x00\x00\x00\x00" + gzipped(good)[len(gzipped(good))-4:],
+		"gzip, then more":       gzipped(good) + "more",
+		"gzip of gzip":          gzipped(gzipped(good)),
+		"gzip of two":           gzipped(good) + gzipped(good),
+		"gzip of half":          gzipped(good[:len(good)/2]),
+		"gzip, too large":       gzipped(good + strings.Repeat(" ", maxBody)),
+		"gzip bomb":             gzipped(good + strings.Repeat(" ", 64<<20)),
 		"gzip header alone":     gzipped("")[:10],
-	} {
-		for _, call := range []call{allCalls[0], allCalls[2], allCalls[3]} {
+	}
+}
+
+// TestDoubtfulToken checks that an answer that is not beyond doubt a token or ticket is none.
+func TestDoubtfulToken(t *testing.T) {
+	for _, call := range issuing() {
+		bodies := doubtful(goodBody, "access_token", freshToken)
+		if call.name == "ticket" {
+			bodies = doubtful(ticketBody, "ticket", freshTicket)
+		}
+		for name, body := range bodies {
 			t.Run(name+"/"+call.name, func(t *testing.T) {
 				tok, err := call.do(t.Context(), clientOf(t, serve(t, saying(200, body))))
 				e := wantError(t, err, token.Transient, v1alpha1.ReasonBadResponse, 0)
@@ -224,7 +233,7 @@ func TestUnaskedGzip(t *testing.T) {
 			_, _ = io.WriteString(w, gzipped(bodyFor(r)))
 		})
 		tok, err := call.do(t.Context(), clientOf(t, s))
-		if err != nil || (call.name != "probe") != (tok.Value.Reveal() == freshToken) {
+		if err != nil || tok.Value.Reveal() != call.want {
 			t.Errorf("%s: token %q, error %v", call.name, tok.Value.Reveal(), err)
 		}
 	}

@@ -22,10 +22,10 @@ const (
 
 // fetch sends a request that may be repeated, to one endpoint after the other until one of WeChat's answers is received.
 func (c *Client) fetch(ctx context.Context, r request) (reply, error) {
-	if err := c.acquire(ctx); err != nil {
+	if err := c.slots.acquire(ctx); err != nil {
 		return reply{}, notStarted(err)
 	}
-	defer c.release()
+	defer c.slots.release()
 	r.transports, r.repeatable = c.network.Load().shared, true
 
 	var last *token.Error
@@ -68,13 +68,13 @@ func (c *Client) mint(ctx context.Context, r request, startBy time.Time) (reply,
 
 	wait, stop := context.WithTimeout(ctx, left)
 	defer stop()
-	if err := c.acquire(wait); err != nil {
+	if err := c.slots.acquire(wait); err != nil {
 		if ctx.Err() == nil {
 			return reply{}, ErrStartedTooLate
 		}
 		return reply{}, notStarted(err)
 	}
-	defer c.release()
+	defer c.slots.release()
 	connectBy := time.Now().Add(min(mintStart, left-elapsed()))
 
 	// From here on the mint ignores the caller's context, because abandoning it could lose a token.
@@ -155,20 +155,23 @@ func (c *Client) order() []int {
 	return order
 }
 
+// slots limits the number of requests in flight. It holds one element for each of them.
+type slots chan struct{}
+
 // acquire waits for a slot until ctx is done.
-func (c *Client) acquire(ctx context.Context) error {
+func (s slots) acquire(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	select {
-	case c.slots <- struct{}{}:
+	case s <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-func (c *Client) release() { <-c.slots }
+func (s slots) release() { <-s }
 
 // notStarted returns the error of a call whose context was done before anything was sent.
 func notStarted(err error) *token.Error {

@@ -5,11 +5,13 @@ package wechat
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"sync/atomic"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
@@ -19,6 +21,7 @@ const (
 	pathStable = "/cgi-bin/stable_token"
 	pathLegacy = "/cgi-bin/token"
 	pathProbe  = "/cgi-bin/get_api_domain_ip"
+	pathTicket = "/cgi-bin/ticket/getticket"
 )
 
 // Client calls WeChat. It is safe for concurrent use. A process should have only one, because each Client has its own limit of
@@ -28,9 +31,14 @@ type Client struct {
 	endpoints []*url.URL
 	timeout   time.Duration
 	userAgent string
-	slots     chan struct{} // holds one element for each request in flight
+	slots     slots
 	// preferred is the index of the endpoint to try first.
 	preferred atomic.Int64
+
+	// ticketSilence is the error of the last call for a ticket if nobody answered it in time; else nil. ticketTrial is true while one call
+	// finds out whether WeChat answers again.
+	ticketSilence atomic.Pointer[token.Error]
+	ticketTrial   atomic.Bool
 
 	// observe is called after each request, unless it is nil.
 	observe func(Call)
@@ -53,7 +61,7 @@ func New(o Options) (*Client, error) {
 		endpoints: endpoints,
 		timeout:   o.Timeout,
 		userAgent: o.UserAgent,
-		slots:     make(chan struct{}, o.MaxInFlight),
+		slots:     make(slots, o.MaxInFlight),
 		observe:   o.Observe,
 		hellos:    make([]atomic.Int32, len(endpoints)),
 		trust:     &trust{options: o},
@@ -131,6 +139,41 @@ func (c *Client) ProbeToken(ctx context.Context, tok token.Value) error {
 		secrets: []token.Value{tok},
 	})
 	return err
+}
+
+// Ticket returns the ticket of a type that belongs to the account of a token (GET /cgi-bin/ticket/getticket). The call is harmless at any
+// time, apart from the quota: WeChat returns the same ticket until it changes it. ExpiresIn of the result is at most token.TicketLife.
+//
+// The error is a *token.Error with token.ReasonTokenRejected if WeChat does not accept the token (40001, 40014, 42001), and with
+// v1alpha1.ReasonUnsupportedAccount if the account has no such ticket (48001, 61007). Its message does not name the type. Endpoints and
+// deadlines are handled as in StableToken without force.
+//
+// After a call that nobody answered in time, only one caller at a time calls, until WeChat answers. The others get the error of that call
+// at once: callers that wait for tickets could otherwise keep those waiting who fetch tokens.
+func (c *Client) Ticket(ctx context.Context, tok token.Value, kind v1alpha1.TicketType) (token.Ticket, error) {
+	if silence := c.ticketSilence.Load(); silence != nil {
+		if !c.ticketTrial.CompareAndSwap(false, true) {
+			return token.Ticket{}, silence
+		}
+		defer c.ticketTrial.Store(false)
+	}
+	r, err := c.fetch(ctx, request{
+		method:  http.MethodGet,
+		path:    pathTicket,
+		query:   url.Values{"access_token": {tok.Reveal()}, "type": {string(kind)}},
+		decode:  decodeTicket,
+		codes:   ticketCodes,
+		secrets: []token.Value{tok},
+	})
+	refused, _ := errors.AsType[*token.Error](err)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		refused = nil
+	}
+	c.ticketSilence.Store(refused)
+	if err != nil {
+		return token.Ticket{}, err
+	}
+	return token.Ticket{Value: r.ticket, ReturnedAt: r.startedAt, ExpiresIn: min(r.life, token.TicketLife)}, nil
 }
 
 // Now returns the time by WeChat's clock, in UTC and without a monotonic reading. WeChat's clock is derived from the Date headers of

@@ -14,6 +14,13 @@ const ignoredOffset = 5 * time.Second
 // dateTruncation is the average error of a Date header that was truncated to whole seconds.
 const dateTruncation = 500 * time.Millisecond
 
+// earliestDate and latestDate bound the Date headers that are believed. Any other comes from a gateway whose clock was never set, or is
+// made up. No status can hold the times of a token from before the year 1 or after the year 9999.
+var (
+	earliestDate = time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
+	latestDate   = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
+)
+
 // clock estimates WeChat's time. It is safe for concurrent use.
 //
 // The local wall clock may be set back, and the monotonic clock stops while a virtual machine is suspended. The clock therefore takes

@@ -106,7 +106,24 @@ var probeCodes = append([]outcome{
 	{code: 42001, class: token.Transient, reason: token.ReasonTokenRejected, what: whatRejected, next: nextRejected},
 }, tokenCodes...)
 
+// ticketCodes lists the known errcodes of a call for a ticket, and so all codes that this package knows. It is searched from the front, and
+// the first entries replace those of probeCodes. The page of getticket names -1 and 40001 alone; the others come from WeChat's global list,
+// and 48001 and 61007 also from https://developers.weixin.qq.com/doc/oplatform/developers/troubleshooting.
+var ticketCodes = append([]outcome{
+	{code: 48001, class: token.Action, reason: v1alpha1.ReasonUnsupportedAccount, what: whatNoTicket, next: nextNoTicket},
+	{code: 61007, class: token.Action, reason: v1alpha1.ReasonUnsupportedAccount, what: whatNoTicket, next: nextNoTicket},
+	{code: 45009, class: token.Limited, reason: v1alpha1.ReasonDailyQuotaExhausted,
+		what: "The account's calls for tickets are used up for today.",
+		next: "Find out what else fetches tickets for this appid; the quota can be cleared in WeChat's console."},
+	{code: 40097, class: token.Transient, reason: v1alpha1.ReasonRequestRejected,
+		what: "WeChat received the request without a type of ticket that it knows.", next: nextStripped},
+}, probeCodes...)
+
 const (
+	whatNoTicket = "WeChat has no ticket of this type for the account."
+	nextNoTicket = "Tickets are for Official Accounts (公众号, 服务号), websites and apps to which WeChat's console grants the interface; " +
+		"Mini Programs have none. Remove the type from spec.tickets, or obtain the permission in WeChat's console."
+
 	whatRejected = "WeChat no longer accepts the access token."
 	nextRejected = "The operator replaces it."
 

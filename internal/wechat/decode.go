@@ -15,7 +15,7 @@ import (
 const (
 	// maxBody is the maximum size of an answer in bytes. Real answers have a few hundred bytes.
 	maxBody = 64 << 10
-	// maxLife caps the life of a token. It is twice the life that WeChat documents.
+	// maxLife caps the life of a token or ticket. It is twice the life that WeChat documents.
 	maxLife = 4 * time.Hour
 )
 
@@ -24,7 +24,8 @@ type answer struct {
 	code   int
 	errmsg string // untrusted, must not be shown unmodified
 	token  token.Value
-	// life is the expires_in of the token. It is positive and at most maxLife.
+	ticket token.Value
+	// life is the expires_in of the token or ticket. It is positive and at most maxLife.
 	life time.Duration
 	// salvaged reports whether the errcode was read from an answer that is malformed.
 	salvaged bool
@@ -36,17 +37,19 @@ type malformed string
 func (m malformed) Error() string { return string(m) }
 
 const (
-	errTooLarge   malformed = "it is larger than 64 KiB"
-	errGzip       malformed = "it is compressed, and the compression is broken"
-	errEmpty      malformed = "it is empty"
-	errHTML       malformed = "it is a web page"
-	errNotJSON    malformed = "it is no JSON object, or was cut"
-	errDuplicate  malformed = "it names a field twice"
-	errErrcode    malformed = "its errcode is not an integer"
-	errNoToken    malformed = "it has neither an access_token nor an errcode"
-	errTokenChars malformed = "its access_token has characters that no token has"
-	errExpiresIn  malformed = "its expires_in is not a positive integer"
-	errNoIPList   malformed = "it has neither an ip_list nor an errcode"
+	errTooLarge    malformed = "it is larger than 64 KiB"
+	errGzip        malformed = "it is compressed, and the compression is broken"
+	errEmpty       malformed = "it is empty"
+	errHTML        malformed = "it is a web page"
+	errNotJSON     malformed = "it is no JSON object, or was cut"
+	errDuplicate   malformed = "it names a field twice"
+	errErrcode     malformed = "its errcode is not an integer"
+	errNoToken     malformed = "it has neither an access_token nor an errcode"
+	errTokenChars  malformed = "its access_token has characters that no token has"
+	errExpiresIn   malformed = "its expires_in is not a positive integer"
+	errNoIPList    malformed = "it has neither an ip_list nor an errcode"
+	errNoTicket    malformed = "it has neither a ticket nor an errcode"
+	errTicketChars malformed = "its ticket has characters that no ticket has"
 )
 
 // decodeToken decodes an answer of the two token endpoints.
@@ -55,20 +58,38 @@ func decodeToken(body []byte) (answer, error) {
 	if err != nil || a.code != 0 {
 		return a, err
 	}
-	var tok string
-	if json.Unmarshal(fields["access_token"], &tok) != nil || tok == "" {
-		return answer{}, errNoToken
+	tok, life, err := issued(fields, "access_token", errNoToken, errTokenChars)
+	return answer{token: tok, life: life}, err
+}
+
+// decodeTicket decodes an answer of getticket.
+func decodeTicket(body []byte) (answer, error) {
+	fields, a, err := decodeCommon(body)
+	if err != nil || a.code != 0 {
+		return a, err
 	}
-	for i := range len(tok) {
-		if tok[i] <= ' ' || tok[i] > '~' {
-			return answer{}, errTokenChars
+	ticket, life, err := issued(fields, "ticket", errNoTicket, errTicketChars)
+	return answer{ticket: ticket, life: life}, err
+}
+
+// issued returns the value of a field that is a token or ticket, and its life. The value is printable ASCII without white space. Its length
+// is limited by maxBody alone, because WeChat documents none that would hold for long. The errors missing and chars are for a field that
+// has no text, and for one that has other characters.
+func issued(fields map[string]json.RawMessage, name string, missing, chars malformed) (token.Value, time.Duration, error) {
+	var value string
+	if json.Unmarshal(fields[name], &value) != nil || value == "" {
+		return token.Value{}, 0, missing
+	}
+	for i := range len(value) {
+		if value[i] <= ' ' || value[i] > '~' {
+			return token.Value{}, 0, chars
 		}
 	}
 	life, ok := lifetime(fields["expires_in"])
 	if !ok {
-		return answer{}, errExpiresIn
+		return token.Value{}, 0, errExpiresIn
 	}
-	return answer{token: token.NewValue(tok), life: life}, nil
+	return token.NewValue(value), life, nil
 }
 
 // decodeProbe decodes an answer of get_api_domain_ip.
@@ -103,7 +124,7 @@ func decodeCommon(body []byte) (map[string]json.RawMessage, answer, error) {
 			return nil, answer{}, errErrcode
 		}
 	}
-	for _, name := range []string{"access_token", "expires_in", "ip_list"} {
+	for _, name := range []string{"access_token", "expires_in", "ip_list", "ticket"} {
 		if len(o.named(name)) > 1 {
 			return nil, answer{}, errDuplicate
 		}
@@ -142,12 +163,15 @@ func (o object) text(name string) (text string) {
 	return ""
 }
 
-// refusal returns the refusal that the object states, if it names an errcode other than 0. A token beside an errcode is not used, but
-// it has to be known because errmsg could quote it.
+// refusal returns the refusal that the object states, if it names an errcode other than 0. A token or ticket beside an errcode is not
+// used, but it has to be known because errmsg could quote it.
 func (o object) refusal() (answer, bool) {
 	for _, raw := range o.named("errcode") {
 		if code, ok := readErrcode(strings.Trim(string(raw), " \t\r\n\"[]")); ok {
-			return answer{code: code, errmsg: o.text("errmsg"), token: token.NewValue(o.text("access_token"))}, true
+			return answer{
+				code: code, errmsg: o.text("errmsg"),
+				token: token.NewValue(o.text("access_token")), ticket: token.NewValue(o.text("ticket")),
+			}, true
 		}
 	}
 	return answer{}, false

@@ -21,7 +21,7 @@ import (
 )
 
 var allMalformed = []malformed{errTooLarge, errGzip, errEmpty, errHTML, errNotJSON, errDuplicate, errErrcode, errNoToken,
-	errTokenChars, errExpiresIn, errNoIPList}
+	errTokenChars, errExpiresIn, errNoIPList, errNoTicket, errTicketChars}
 
 func TestDecodeToken(t *testing.T) {
 	long := strings.Repeat("0123456789abcdefghij", 100)
@@ -124,9 +124,14 @@ func TestCutAnswer(t *testing.T) {
 			t.Errorf("%s: error %v, want %v", goodBody[:i], err, errNotJSON)
 		}
 	}
+	for i := 1; i < len(ticketBody); i++ {
+		if _, err := decodeTicket([]byte(ticketBody[:i])); !errors.Is(err, errNotJSON) {
+			t.Errorf("%s: error %v, want %v", ticketBody[:i], err, errNotJSON)
+		}
+	}
 }
 
-// TestBadAnswer: both token endpoints and the probe say why, and quote nothing.
+// TestBadAnswer: every call says why, and quote nothing.
 func TestBadAnswer(t *testing.T) {
 	for body, why := range map[string]malformed{
 		"":                                errEmpty,
@@ -250,10 +255,10 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// hidesToken: whatever errmsg says, a message shows nothing of a token that stands beside it.
+// hidesToken: whatever errmsg says, a message shows nothing of a token or ticket that stands beside it.
 func hidesToken(t *testing.T, a answer) {
 	t.Helper()
-	e := classify(a, tokenCodes, []token.Value{a.token})
+	e := classify(a, ticketCodes, []token.Value{a.token, a.ticket})
 	visible := strings.Map(func(r rune) rune {
 		if r == ' ' || chinese(r) {
 			return -1
@@ -264,6 +269,7 @@ func hidesToken(t *testing.T, a answer) {
 		t.Errorf("message %q, rid %q", e.Message, e.RequestID)
 	}
 	showsNothing(t, a.errmsg, a.token)
+	showsNothing(t, a.errmsg, a.ticket)
 }
 
 // showsNothing: no 8 letters and digits of the secret are shown in their order, whatever the errmsg says and puts between them.

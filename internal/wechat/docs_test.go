@@ -43,7 +43,7 @@ func TestDocsErrcodes(t *testing.T) {
 		}
 	}
 	known := map[int]bool{}
-	for _, o := range probeCodes { // all codes: those of the token endpoints and those of the probe
+	for _, o := range ticketCodes { // all codes, those of the other calls too
 		known[o.code] = true
 		section, ok := sections[o.code]
 		if !ok {

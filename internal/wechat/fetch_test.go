@@ -101,7 +101,7 @@ func TestPreferredHost(t *testing.T) {
 		a.wantHits(t, wantA)
 		b.wantHits(t, wantB)
 	}
-	stable, probe, legacy := allCalls[0], allCalls[1], allCalls[3]
+	stable, probe, legacy := allCalls[0], allCalls[1], allCalls[4]
 	step(stable, 1, 0)
 	down[0].Store(true)
 	step(probe, 2, 1) // fails over
@@ -145,7 +145,7 @@ func TestInFlight(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 12 {
 			wg.Go(func() {
-				if _, err := allCalls[i%4].do(t.Context(), c); err != nil {
+				if _, err := allCalls[i%len(allCalls)].do(t.Context(), c); err != nil {
 					t.Error(err)
 				}
 			})

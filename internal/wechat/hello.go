@@ -122,10 +122,10 @@ func (c *Client) TryHosts(ctx context.Context) error {
 	if c.reachable(order[0]) {
 		return nil
 	}
-	if err := c.acquire(ctx); err != nil {
+	if err := c.slots.acquire(ctx); err != nil {
 		return notStarted(err)
 	}
-	defer c.release()
+	defer c.slots.release()
 	var last *token.Error
 	for _, i := range order {
 		if c.reachable(i) {

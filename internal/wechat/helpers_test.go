@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
@@ -26,6 +27,8 @@ const (
 	testAppID = "wx0123456789abcdef"
 	goodBody  = `{"access_token":"` + freshToken + `","expires_in":7200}`
 	probeBody = `{"ip_list":["203.0.113.10","203.0.113.11"]}`
+	// As WeChat answers, whatever the age of the ticket is.
+	ticketBody = `{"errcode":0,"errmsg":"ok","ticket":"` + freshTicket + `","expires_in":7200}`
 )
 
 // The needles: no error of any test may hold a part of one, see cleanError.
@@ -34,11 +37,12 @@ const (
 	awkwardSecret = `p+q/r=s&t"u<v>w%x y\z#1234567890`
 	storedToken   = "78_STOREDtoken-kept_by-the_pods0aB1cD2eF3gH4iJ5kL6mN7oP8qR9sT"
 	freshToken    = "79_FRESHtoken-from_WeChat-now_9Tz8Yx7Wv6Ut5Sr4Qp3On2Ml1Kj0Ih"
+	freshTicket   = "kgt8ON7yVITDhtdwci0qeTICKET_now-0Zk1Yj2Xi3Wh4Vg5Uf6Te7Sd8Rc9Qb"
 	proxyPassword = "correct-horse-battery-staple"
 )
 
 var (
-	needles     = []string{appSecret, awkwardSecret, storedToken, freshToken, proxyPassword}
+	needles     = []string{appSecret, awkwardSecret, storedToken, freshToken, freshTicket, proxyPassword}
 	testAccount = token.Credentials{AppID: testAppID, AppSecret: token.NewValue(appSecret)}
 )
 
@@ -46,17 +50,22 @@ var (
 type call struct {
 	name string
 	mint bool
+	want string // the token or ticket of the answer that answering writes
 	do   func(context.Context, *Client) (token.Token, error)
 }
 
 func callsOf(account token.Credentials, tok string) []call {
 	return []call{
-		{name: "stable", do: func(ctx context.Context, c *Client) (token.Token, error) { return c.StableToken(ctx, account, false) }},
+		{name: "stable", want: freshToken, do: func(ctx context.Context, c *Client) (token.Token, error) { return c.StableToken(ctx, account, false) }},
 		{name: "probe", do: func(ctx context.Context, c *Client) (token.Token, error) {
 			return token.Token{}, c.ProbeToken(ctx, token.NewValue(tok))
 		}},
-		{name: "force", mint: true, do: func(ctx context.Context, c *Client) (token.Token, error) { return c.StableToken(ctx, account, true) }},
-		{name: "legacy", mint: true, do: func(ctx context.Context, c *Client) (token.Token, error) {
+		{name: "ticket", want: freshTicket, do: func(ctx context.Context, c *Client) (token.Token, error) {
+			ticket, err := c.Ticket(ctx, token.NewValue(tok), v1alpha1.TicketJSAPI)
+			return token.Token{Value: ticket.Value, IssuedAt: ticket.ReturnedAt, ExpiresAt: ticket.ReturnedAt.Add(ticket.ExpiresIn)}, err
+		}},
+		{name: "force", mint: true, want: freshToken, do: func(ctx context.Context, c *Client) (token.Token, error) { return c.StableToken(ctx, account, true) }},
+		{name: "legacy", mint: true, want: freshToken, do: func(ctx context.Context, c *Client) (token.Token, error) {
 			return c.LegacyToken(ctx, account, time.Time{})
 		}},
 	}
@@ -64,8 +73,11 @@ func callsOf(account token.Credentials, tok string) []call {
 
 var allCalls = callsOf(testAccount, storedToken)
 
-func mints() []call   { return allCalls[2:] }
-func fetches() []call { return allCalls[:2] }
+func mints() []call   { return allCalls[3:] }
+func fetches() []call { return allCalls[:3] }
+
+// issuing are the calls whose answer has a token or ticket.
+func issuing() []call { return append([]call{allCalls[0]}, allCalls[2:]...) }
 
 // server counts the requests that reach it.
 type server struct {
@@ -127,11 +139,17 @@ func serveRaw(t *testing.T, handle func(conn net.Conn, r *http.Request) bool) *s
 
 // answering writes what WeChat would to each of the calls.
 func answering(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == pathProbe {
-		_, _ = io.WriteString(w, probeBody)
-		return
+	_, _ = io.WriteString(w, bodyFor(r))
+}
+
+func bodyFor(r *http.Request) string {
+	switch r.URL.Path {
+	case pathProbe:
+		return probeBody
+	case pathTicket:
+		return ticketBody
 	}
-	_, _ = io.WriteString(w, goodBody)
+	return goodBody
 }
 
 // saying always writes the same.

@@ -24,6 +24,7 @@ func TestRequests(t *testing.T) {
 	for i, want := range []sent{
 		{method: "POST", path: "/cgi-bin/stable_token", body: `"force_refresh":false`, kind: "application/json"},
 		{method: "GET", path: "/cgi-bin/get_api_domain_ip", query: "access_token=" + escaped},
+		{method: "GET", path: "/cgi-bin/ticket/getticket", query: "access_token=" + escaped + "&type=jsapi"},
 		{method: "POST", path: "/cgi-bin/stable_token", body: `"force_refresh":true`, kind: "application/json"},
 		{method: "GET", path: "/cgi-bin/token", query: "appid=" + testAppID + "&grant_type=client_credential&secret=" + escaped},
 	} {
@@ -57,7 +58,7 @@ func TestRequests(t *testing.T) {
 			})
 			c := newClient(t, Options{Endpoints: []string{s.URL + "/"}, UserAgent: "agent/1"})
 			tok, err := call.do(t.Context(), c)
-			if err != nil || (call.name != "probe") != (tok.Value.Reveal() == freshToken) {
+			if err != nil || tok.Value.Reveal() != call.want {
 				t.Errorf("token %q, error %v", tok.Value.Reveal(), err)
 			}
 		})
@@ -117,7 +118,7 @@ func TestBodyLimit(t *testing.T) {
 		{"a byte more", func(r *http.Request) string { return pad(bodyFor(r), maxBody+1) }, false},
 		{"1 MiB", func(r *http.Request) string { return pad(bodyFor(r), 1<<20) }, false},
 		{"token of 60 KiB", func(*http.Request) string {
-			return fmt.Sprintf(`{"access_token":%q,"expires_in":7200,"ip_list":[]}`, strings.Repeat("t", 60<<10))
+			return fmt.Sprintf(`{"access_token":%q,"expires_in":7200,"ip_list":[],"ticket":"t"}`, strings.Repeat("t", 60<<10))
 		}, true},
 	} {
 		for _, call := range allCalls {
@@ -138,13 +139,6 @@ func TestBodyLimit(t *testing.T) {
 			})
 		}
 	}
-}
-
-func bodyFor(r *http.Request) string {
-	if r.URL.Path == pathProbe {
-		return probeBody
-	}
-	return goodBody
 }
 
 // TestEndlessBody: the limit holds for what is read too, not only for what is kept.

@@ -103,25 +103,26 @@ var leaks = map[string]func(t *testing.T) *Client{
 	"no TLS": func(t *testing.T) *Client {
 		return newClient(t, Options{Endpoints: []string{strings.Replace(refusing(t), "http:", "https:", 1)}})
 	},
-	"known code":     httpEcho(200, `{"errcode":40164,"errmsg":%q}`),
-	"unknown code":   httpEcho(200, `{"errcode":41002,"errmsg":%q,"access_token":"`+freshToken+`"}`),
-	"token repeated": httpEcho(200, `{"errcode":41002,"errmsg":"x `+freshToken+`","access_token":"`+freshToken+`"}`),
-	"other status":   httpEcho(403, `{"errcode":40164,"errmsg":%q}`),
-	"broken":         httpEcho(200, "\ufeff{\"errcode\":7,\"errmsg\":\"\x1b%s"),
-	"in a field":     httpEcho(200, `{"data":{"errcode":7,"errmsg":%q}}`),
-	"page with code": httpEcho(200, `<html>errcode: 7, errmsg: %s</html>`),
-	"in Chinese":     httpEcho(200, `{"errcode":7,"errmsg":"密钥`+appSecret+`无效","a":%q}`),
-	"web page":       httpEcho(200, `<html>%s</html>`),
-	"text":           httpEcho(200, `%s`),
-	"JSON string":    httpEcho(200, `%q`),
-	"as errcode":     httpEcho(200, `{"errcode":%q}`),
-	"as errcode raw": httpEcho(200, `{"errcode":%s}`),
-	"as field":       httpEcho(200, `{%q:1,%q:2}`),
-	"as life":        httpEcho(200, `{"access_token":"`+freshToken+`","expires_in":%q,"ip_list":7}`),
-	"as token":       httpEcho(200, `{"access_token":%q,"expires_in":7200}`),
-	"429":            httpEcho(429, `%s`),
-	"404":            httpEcho(404, `%s`),
-	"500":            httpEcho(500, `%s`),
+	"known code":      httpEcho(200, `{"errcode":40164,"errmsg":%q}`),
+	"unknown code":    httpEcho(200, `{"errcode":41002,"errmsg":%q,"access_token":"`+freshToken+`"}`),
+	"ticket repeated": httpEcho(200, `{"errcode":41002,"errmsg":"x `+freshTicket+`","ticket":"`+freshTicket+`"}`),
+	"token repeated":  httpEcho(200, `{"errcode":41002,"errmsg":"x `+freshToken+`","access_token":"`+freshToken+`"}`),
+	"other status":    httpEcho(403, `{"errcode":40164,"errmsg":%q}`),
+	"broken":          httpEcho(200, "\ufeff{\"errcode\":7,\"errmsg\":\"\x1b%s"),
+	"in a field":      httpEcho(200, `{"data":{"errcode":7,"errmsg":%q}}`),
+	"page with code":  httpEcho(200, `<html>errcode: 7, errmsg: %s</html>`),
+	"in Chinese":      httpEcho(200, `{"errcode":7,"errmsg":"密钥`+appSecret+`无效","a":%q}`),
+	"web page":        httpEcho(200, `<html>%s</html>`),
+	"text":            httpEcho(200, `%s`),
+	"JSON string":     httpEcho(200, `%q`),
+	"as errcode":      httpEcho(200, `{"errcode":%q}`),
+	"as errcode raw":  httpEcho(200, `{"errcode":%s}`),
+	"as field":        httpEcho(200, `{%q:1,%q:2}`),
+	"as life":         httpEcho(200, `{"access_token":"`+freshToken+`","ticket":"`+freshTicket+`","expires_in":%q,"ip_list":7}`),
+	"as token":        httpEcho(200, `{"access_token":%q,"ticket":%q,"expires_in":7200}`),
+	"429":             httpEcho(429, `%s`),
+	"404":             httpEcho(404, `%s`),
+	"500":             httpEcho(500, `%s`),
 	"error": func(t *testing.T) *Client {
 		return without(t, func(r *http.Request) (*http.Response, error) { return nil, tripError(r) })
 	},
@@ -150,7 +151,7 @@ func httpEcho(status int, format string) func(*testing.T) *Client {
 	return func(t *testing.T) *Client { return clientOf(t, serve(t, echoing(status, format))) }
 }
 
-// TestNothingLeaks lets every call fail in every way and looks for the AppSecret and the token.
+// TestNothingLeaks lets every call fail in every way and looks for the AppSecret, the token and the ticket.
 func TestNothingLeaks(t *testing.T) {
 	logged, before := &lockedBuffer{}, log.Writer()
 	log.SetOutput(logged) // net/http's own

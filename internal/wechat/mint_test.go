@@ -198,7 +198,7 @@ func TestConnections(t *testing.T) {
 			}
 		}
 	}
-	if s.hits.Load() != 12 || len(seen) != 3*2+1 {
-		t.Errorf("%d requests on %d connections, want 12 on 7", s.hits.Load(), len(seen))
+	if s.hits.Load() != 15 || len(seen) != 3*2+1 {
+		t.Errorf("%d requests on %d connections, want 15 on 7", s.hits.Load(), len(seen))
 	}
 }

@@ -132,7 +132,7 @@ func TestStartBy(t *testing.T) {
 				c := bubble(t, Options{MaxInFlight: 1, Wall: wall}, h)
 				if tt.busy > 0 {
 					c.slots <- struct{}{}
-					time.AfterFunc(tt.busy, c.release)
+					time.AfterFunc(tt.busy, c.slots.release)
 				}
 				_, err := c.LegacyToken(t.Context(), testAccount, c.Now().Add(tt.startBy))
 				took(t, begin, tt.took)
@@ -225,7 +225,7 @@ func TestMintCancelledBeforeItStarts(t *testing.T) {
 						t.Errorf("MaybeSent %v, cause %v, want %v", e.MaybeSent, e.Unwrap(), want)
 					}
 				}
-				c.release()
+				c.slots.release()
 				h.wantHits(t, 0)
 			})
 		})

@@ -15,7 +15,7 @@ import (
 
 // Call describes one request to one endpoint for Options.Observe. It contains no secrets.
 type Call struct {
-	// Endpoint is the last part of the path: one of EndpointNames.
+	// Endpoint is one of EndpointNames: the last part of the path, or "ticket" for getticket.
 	Endpoint string
 	// Host is one of Hosts.
 	Host string
@@ -36,10 +36,15 @@ const (
 
 // EndpointNames returns all values of Call.Endpoint.
 func EndpointNames() []string {
-	return []string{endpointName(pathStable), endpointName(pathLegacy), endpointName(pathProbe)}
+	return []string{endpointName(pathStable), endpointName(pathLegacy), endpointName(pathProbe), endpointName(pathTicket)}
 }
 
-func endpointName(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
+func endpointName(path string) string {
+	if path == pathTicket {
+		return "ticket"
+	}
+	return path[strings.LastIndexByte(path, '/')+1:]
+}
 
 // Hosts returns all values of Call.Host, which are the hosts of the configured endpoints.
 func (c *Client) Hosts() []string {
@@ -53,7 +58,7 @@ func (c *Client) Hosts() []string {
 // KnownCode reports whether an errcode is in the tables of this package. Metrics must not use other codes as labels, because a server
 // can make up any number of them.
 func KnownCode(code int) bool {
-	return slices.ContainsFunc(probeCodes, func(o outcome) bool { return o.code == code })
+	return slices.ContainsFunc(ticketCodes, func(o outcome) bool { return o.code == code })
 }
 
 // attempt calls try and then the observer.

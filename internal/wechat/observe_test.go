@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
@@ -71,6 +72,14 @@ func TestObserve(t *testing.T) {
 			do:   func() error { return c.ProbeToken(t.Context(), token.NewValue(storedToken)) },
 			want: []Call{{Endpoint: "get_api_domain_ip", Outcome: "TokenRejected", Code: 40001}},
 		},
+		{
+			name: "a ticket", answer: saying(http.StatusOK, `{"errcode":48001,"errmsg":"api unauthorized"}`),
+			do: func() error {
+				_, err := c.Ticket(t.Context(), token.NewValue(storedToken), v1alpha1.TicketSDK)
+				return err
+			},
+			want: []Call{{Endpoint: "ticket", Outcome: "UnsupportedAccount", Code: 48001}},
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			reply <- tt.answer
@@ -112,7 +121,7 @@ func TestHosts(t *testing.T) {
 }
 
 func TestKnownCode(t *testing.T) {
-	for code, want := range map[int]bool{-1: true, 40164: true, 42001: true, 0: false, 12345: false} {
+	for code, want := range map[int]bool{-1: true, 40164: true, 42001: true, 48001: true, 0: false, 12345: false} {
 		if KnownCode(code) != want {
 			t.Errorf("%d is known: %v", code, !want)
 		}

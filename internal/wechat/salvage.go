@@ -23,10 +23,14 @@ var (
 	shownErrcode = regexp.MustCompile(`(?i)\berrcode` + quoting + `*[:=>]` + quoting + `*` +
 		`([+-]?[0-9]{1,10}(?:\.[0-9]{1,10})?(?:e[+-]?[0-9]{1,3})?)[^0-9a-z.+-]`)
 	shownErrmsg = regexp.MustCompile(`(?i)\berrmsg` + quoting + `*[:=>]` + quoting + `*`)
-	shownToken  = regexp.MustCompile(`(?i)\baccess_token` + quoting + `*[:=>]` + quoting + `*([^\s"'\\,&<>{}\[\]]+)`)
+	shownToken  = regexp.MustCompile(`(?i)\baccess_token` + shownValue)
+	shownTicket = regexp.MustCompile(`(?i)\bticket` + shownValue)
 )
 
-const quoting = `(?:[\s"'\\\[]|&quot;|&#34;)`
+const (
+	quoting    = `(?:[\s"'\\\[]|&quot;|&#34;)`
+	shownValue = quoting + `*[:=>]` + quoting + `*([^\s"'\\,&<>{}\[\]]+)`
+)
 
 // salvage returns the refusal that the text of an answer shows, wherever it does, if it shows an errcode other than 0.
 func salvage(body []byte) (answer, bool) {
@@ -52,6 +56,9 @@ func salvage(body []byte) (answer, bool) {
 		}
 		if found := shownToken.FindSubmatch(text); found != nil {
 			a.token = token.NewValue(string(found[1]))
+		}
+		if found := shownTicket.FindSubmatch(text); found != nil {
+			a.ticket = token.NewValue(string(found[1]))
 		}
 		return a, true
 	}

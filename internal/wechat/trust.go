@@ -7,8 +7,9 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"os"
 	"sync"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/file"
 )
 
 // trust is what a Client knows of Options.CAFile.
@@ -36,7 +37,7 @@ func (c *Client) ReloadCA() (changed bool, err error) {
 		return false, nil
 	}
 	var content []byte
-	if content, t.problem = os.ReadFile(t.options.CAFile); t.problem != nil {
+	if content, t.problem = file.Read(t.options.CAFile); t.problem != nil {
 		return false, t.problem
 	}
 	if old != nil && bytes.Equal(content, t.pem) {
@@ -63,7 +64,7 @@ func (c *Client) caProblem() error {
 
 // rootCAs returns the system's certificates together with those of a PEM file. It refuses a file with a certificate that cannot be read,
 // because the file may have been read while it was written.
-func rootCAs(file string, content []byte) (*x509.CertPool, error) {
+func rootCAs(name string, content []byte) (*x509.CertPool, error) {
 	pool, err := x509.SystemCertPool()
 	if err != nil {
 		return nil, fmt.Errorf("the system's certificates cannot be read: %w", err)
@@ -76,15 +77,15 @@ func rootCAs(file string, content []byte) (*x509.CertPool, error) {
 		found++
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, fmt.Errorf("certificate %d in %s cannot be read: %w", found, file, err)
+			return nil, fmt.Errorf("certificate %d in %s cannot be read: %w", found, name, err)
 		}
 		pool.AddCert(cert)
 	}
 	switch {
 	case found < bytes.Count(content, []byte("-----BEGIN CERTIFICATE-----")):
-		return nil, fmt.Errorf("%s was cut or damaged: not every PEM certificate in it can be read", file)
+		return nil, fmt.Errorf("%s was cut or damaged: not every PEM certificate in it can be read", name)
 	case found == 0:
-		return nil, fmt.Errorf("%s holds no PEM certificate", file)
+		return nil, fmt.Errorf("%s holds no PEM certificate", name)
 	}
 	return pool, nil
 }

@@ -5,10 +5,13 @@ package wechat
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
@@ -132,5 +135,47 @@ func write(t *testing.T, file string, content []byte) {
 func TestNoCAFile(t *testing.T) {
 	if changed, err := newClient(t, Options{}).ReloadCA(); changed || err != nil {
 		t.Errorf("changed %v, error %v", changed, err)
+	}
+}
+
+// A CA file may become anything. A pipe must not keep those waiting who ask why a certificate is not trusted, and a large file must not
+// fill the memory.
+func TestCAFileThatIsNoFile(t *testing.T) {
+	ca := newAuthority(t, "Proxy CA 1")
+	s := serveAs(t, sign(t, ca, func(*x509.Certificate) {}))
+	for name, tt := range map[string]struct {
+		replace func(file string) error
+		says    string
+	}{
+		"directory":  {func(file string) error { return os.Mkdir(file, 0o700) }, "is not a regular file"},
+		"pipe":       {func(file string) error { return syscall.Mkfifo(file, 0o600) }, "is not a regular file"},
+		"large file": {func(file string) error { return os.WriteFile(file, make([]byte, 5<<20), 0o600) }, "is larger than 4 MiB"},
+	} {
+		file := writeFile(t, ca.pem())
+		c := newClient(t, Options{Endpoints: []string{s.URL}, CAFile: file})
+		if err := errors.Join(os.Remove(file), tt.replace(file)); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			if changed, err := c.ReloadCA(); changed || err == nil || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("%s: changed %v, error %v, want %q", name, changed, err, tt.says)
+			}
+			if err := c.caProblem(); err == nil {
+				t.Errorf("%s: no problem is known", name)
+			}
+			if _, err := c.StableToken(t.Context(), testAccount, false); err != nil {
+				t.Error(err)
+			}
+			if _, err := New(Options{Endpoints: []string{s.URL}, CAFile: file}); err == nil || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("%s: a new client: %v, want %q", name, err, tt.says)
+			}
+		}()
+		select {
+		case <-ended:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s: the file is still being read", name)
+		}
 	}
 }

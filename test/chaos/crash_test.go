@@ -13,16 +13,20 @@ import (
 func (w *world) crash(mode v1alpha1.Mode, n int, steps []string) {
 	w.operate(1, false, plan{})
 	if mode == v1alpha1.ModeLegacy {
-		for range n {
-			w.addLegacy(w.between(legacyLife, legacyLife+2*time.Minute)) // so that there is a mint to be killed at any time
+		for i := range n {
+			life := w.between(legacyLife, legacyLife+2*time.Minute) // so that there is a mint to be killed at any time
+			w.addLegacy(life, someTickets(i))
 		}
 	} else {
-		w.addTokens(n, mode)
+		for i := range n {
+			w.addStable(someTickets(i))
+		}
 	}
 	if !w.ready(w.targets...) {
 		w.Error("not all targets got a token")
 		return
 	}
+	w.pollTickets(w.targets...)
 	o := w.replicas[0]
 	for round := 0; ; round++ {
 		for _, i := range w.rng.Perm(len(steps)) {

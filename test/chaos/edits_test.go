@@ -24,11 +24,15 @@ func secretNamed(name types.NamespacedName) *corev1.Secret {
 
 // merge patches a Secret.
 func (w *world) merge(name types.NamespacedName, patch any) error {
+	return w.mergeInto(secretNamed(name), patch)
+}
+
+func (w *world) mergeInto(o client.Object, patch any) error {
 	raw, err := json.Marshal(patch)
 	if err != nil {
 		return err
 	}
-	return w.Patch(w.ctx, secretNamed(name), client.RawPatch(types.MergePatchType, raw))
+	return w.Patch(w.ctx, o, client.RawPatch(types.MergePatchType, raw))
 }
 
 type object = map[string]any
@@ -63,6 +67,8 @@ func (w *world) edits() {
 		switch {
 		case i == 3 || i == 6:
 			w.vandalise(refs[20+i/6]) // Legacy: each repair costs a mint
+		case i%5 == 4:
+			w.vandaliseTicket([]*targetRef{refs[0], refs[1], refs[20], refs[21]}[w.rng.IntN(4)])
 		case i%4 == 3:
 			w.loseCredentials(ref)
 		case i%4 == 2:
@@ -106,17 +112,18 @@ func (w *world) fleet() {
 	const accounts = 20
 	for i := range 200 {
 		account := i % accounts
-		mode := v1alpha1.ModeStable
+		app, mode := wechattest.App{ID: w.appID(account), Tickets: w.scenario.ticketRules()}, v1alpha1.ModeStable
 		if account%2 == 1 {
-			mode = v1alpha1.ModeLegacy
-			w.wechat.SetApp(wechattest.App{ID: w.appID(account), Life: legacyLife})
+			app.Life, mode = legacyLife, v1alpha1.ModeLegacy
 		}
-		w.addToken(w.namespaces[(i/accounts)%len(w.namespaces)], account, fmt.Sprintf("t%03d", i), mode,
+		w.wechat.SetApp(app)
+		w.addToken(w.namespaces[(i/accounts)%len(w.namespaces)], account, fmt.Sprintf("t%03d", i), mode, someTickets(account),
 			func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = time.Minute })
 	}
 	if !w.ready(w.targets...) && w.ctx.Err() == nil {
 		w.Error("not all targets got a token")
 	}
+	w.pollTickets(w.targets[:3*accounts]...) // those that are not polled learn of a new ticket from a member of their account that is
 	for i := 0; w.sleep(w.between(20*time.Second, 40*time.Second)); i++ {
 		ref := w.targets[1+2*(i%10)] // the oldest of a Legacy account
 		if !ref.until.IsZero() {

@@ -28,14 +28,17 @@ type verdict struct {
 	invalid   int
 	slowest   time.Duration // recovery
 	examples  []string
+	// never is how many targets never held what is judged.
+	never int
 }
 
-// judge samples a target from the moment it first held a token: once without lag, and through volumes that lag by up to the
-// kubelet's 90 s. Each volume's lag is drawn anew for each sample, from its own ninth of the range, so that a value that was
-// there for a second is seen too.
+// judge samples a target from the moment it first held a token, or a ticket of the subject's type: once without lag, and through
+// volumes that lag by up to the kubelet's 90 s. Each volume's lag is drawn anew for each sample, from its own ninth of the range, so
+// that a value that was there for a second is seen too.
 func (v *verdict) judge(name string, s *subject, until time.Time, rng *rand.Rand) {
 	start, ok := s.firstToken()
 	if !ok {
+		v.never++
 		return
 	}
 	windows := s.windows()
@@ -94,10 +97,20 @@ func (s *subject) explain(held version) string {
 	case held.gone:
 		return "the Secret is gone since " + clockTime(held.at)
 	case !ok:
-		return fmt.Sprintf("since %s it holds %d bytes that are no token of %s", clockTime(held.at), len(held.token), s.appID)
+		return fmt.Sprintf("since %s it holds %d bytes that are no %s of %s", clockTime(held.at), len(held.token), s.what(), s.appID)
+	case s.ticket != "":
+		return fmt.Sprintf("since %s it holds the %s that was issued at %s and died at %s",
+			clockTime(held.at), s.what(), clockTime(t.IssuedAt), clockTime(endOf(t)))
 	}
 	return fmt.Sprintf("since %s it holds the token that was issued at %s, expires at %s and died at %s",
 		clockTime(held.at), clockTime(t.IssuedAt), clockTime(t.ExpiresAt), clockTime(endOf(t)))
+}
+
+func (s *subject) what() string {
+	if s.ticket == "" {
+		return "token"
+	}
+	return string(s.ticket) + " ticket"
 }
 
 // countRotations counts changes from one token to another, and finds the longest time that a target waited for a write
@@ -118,15 +131,24 @@ func (v *verdict) countRotations(s *subject) {
 			continue
 		}
 		v.rotations++
-		due := from.ExpiresAt.Add(-handoverBegins + 16*time.Second)
-		if s.mode == wechattest.Legacy {
-			due = from.ExpiresAt.Add(-from.ExpiresAt.Sub(from.IssuedAt) / 2)
-		}
-		if next, ok := s.after(from); ok && next.By == byRival && next.IssuedAt.Before(due) {
-			due = next.IssuedAt
-		}
-		v.slowest = max(v.slowest, now.at.Sub(due))
+		v.slowest = max(v.slowest, now.at.Sub(s.replacementDue(from)))
 	}
+}
+
+// replacementDue is when a token was to be replaced, and a ticket could be: when WeChat issued the next one.
+func (s *subject) replacementDue(t wechattest.IssuedToken) time.Time {
+	next, replaced := s.after(t)
+	if s.ticket != "" {
+		return next.IssuedAt
+	}
+	due := t.ExpiresAt.Add(-handoverBegins + 16*time.Second)
+	if s.mode == wechattest.Legacy {
+		due = t.ExpiresAt.Add(-t.ExpiresAt.Sub(t.IssuedAt) / 2)
+	}
+	if replaced && next.By == byRival && next.IssuedAt.Before(due) {
+		due = next.IssuedAt
+	}
+	return due
 }
 
 // after is the token that was issued after another.

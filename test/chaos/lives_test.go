@@ -132,8 +132,8 @@ func (w *world) swap(a, b *targetRef) (*targetRef, *targetRef) {
 	if w.rng.IntN(2) == 0 {
 		w.sleep(w.between(0, 3*time.Second))
 	}
-	x := w.addToken(a.name.Namespace, a.account, a.resource, v1alpha1.Mode(a.mode), aimedAt(b.name.Name))
-	y := w.addToken(b.name.Namespace, b.account, b.resource, v1alpha1.Mode(b.mode), aimedAt(a.name.Name))
+	x := w.addToken(a.name.Namespace, a.account, a.resource, v1alpha1.Mode(a.mode), aimedAt(b.name.Name), withTickets(a.tickets...))
+	y := w.addToken(b.name.Namespace, b.account, b.resource, v1alpha1.Mode(b.mode), aimedAt(a.name.Name), withTickets(b.tickets...))
 	if !w.ready(x, y) && w.ctx.Err() == nil {
 		w.Errorf("%s and %s were swapped, and have no token", a.name, b.name)
 	}

@@ -13,17 +13,19 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
 
-// version is what a Secret held from a moment on.
+// version is what a Secret held under one key from a moment on.
 type version struct {
 	at time.Time
-	// token is the data under access_token.
+	// token is the data: a token, or a ticket.
 	token string
 	gone  bool
 }
 
-// history is what a Secret held, oldest first.
+// history is what a Secret held under one key, oldest first.
 type history []version
 
 // at is what it held at a moment; false before it was there.
@@ -58,11 +60,30 @@ func (h history) mounted(t time.Time) (version, bool) {
 
 // observer reads every Secret by a watch of its own, which no fault of the tests reaches.
 type observer struct {
+	// keys are those of the data that it records.
+	keys []string
+
 	mu   sync.Mutex
-	seen map[types.NamespacedName]history
+	seen map[place]history
 }
 
-func newObserver() *observer { return &observer{seen: map[types.NamespacedName]history{}} }
+// place is a key of a Secret's data.
+type place struct {
+	types.NamespacedName
+
+	key string
+}
+
+func newObserver() *observer {
+	o := &observer{keys: []string{tokenKey}, seen: map[place]history{}}
+	for _, kind := range v1alpha1.TicketTypes() {
+		o.keys = append(o.keys, ticketKey(kind))
+	}
+	return o
+}
+
+// ticketKey is the key of the data under which a ticket is.
+func ticketKey(kind v1alpha1.TicketType) string { return v1alpha1.TicketSpec{Type: kind}.KeyName() }
 
 // run watches until the context ends. A watch that breaks is begun anew with a list, so nothing stays unseen.
 func (o *observer) run(ctx context.Context, c kubernetes.Interface) {
@@ -83,9 +104,9 @@ func (o *observer) follow(ctx context.Context, c kubernetes.Interface) error {
 		there[o.note(&list.Items[i], false)] = true
 	}
 	o.mu.Lock()
-	for name, h := range o.seen {
-		if !there[name] && !h[len(h)-1].gone {
-			o.seen[name] = append(h, version{at: time.Now(), gone: true})
+	for p, h := range o.seen {
+		if !there[p.NamespacedName] && !h[len(h)-1].gone {
+			o.seen[p] = append(h, version{at: time.Now(), gone: true})
 		}
 	}
 	o.mu.Unlock()
@@ -104,18 +125,25 @@ func (o *observer) follow(ctx context.Context, c kubernetes.Interface) error {
 
 func (o *observer) note(s *corev1.Secret, gone bool) types.NamespacedName {
 	name := types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
-	v := version{at: time.Now(), token: string(s.Data[tokenKey]), gone: gone}
+	now := time.Now()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	h := o.seen[name]
-	if len(h) == 0 || h[len(h)-1].token != v.token || h[len(h)-1].gone != v.gone {
-		o.seen[name] = append(h, v)
+	for _, key := range o.keys {
+		p, v := place{name, key}, version{at: now, token: string(s.Data[key]), gone: gone}
+		h := o.seen[p]
+		never := len(h) == 0 && v.token == "" && key != tokenKey // most Secrets hold no ticket
+		if !never && (len(h) == 0 || h[len(h)-1].token != v.token || h[len(h)-1].gone != v.gone) {
+			o.seen[p] = append(h, v)
+		}
 	}
 	return name
 }
 
-func (o *observer) history(name types.NamespacedName) history {
+// history is what a Secret held as its token.
+func (o *observer) history(name types.NamespacedName) history { return o.historyOf(name, tokenKey) }
+
+func (o *observer) historyOf(name types.NamespacedName, key string) history {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return slices.Clone(o.seen[name])
+	return slices.Clone(o.seen[place{name, key}])
 }

@@ -6,23 +6,13 @@ import (
 	"fmt"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
-// addLegacy makes a Legacy resource whose tokens have that life.
-func (w *world) addLegacy(life time.Duration) *targetRef {
-	account := len(w.targets)
-	w.wechat.SetApp(wechattest.App{ID: w.appID(account), Life: life})
-	return w.addToken(w.namespaces[account%len(w.namespaces)], account, fmt.Sprintf("t%03d", account), v1alpha1.ModeLegacy)
-}
-
-// rivals lets somebody else force a refresh of each Stable token, once in its life, and mint a Legacy token twice.
+// rivals lets somebody else force a refresh of each Stable token, once in its life, and mint a Legacy token twice. It also lets somebody
+// else change a ticket twice, and asks for a check half a minute later, at which the operator must find that out. The rules of the
+// scenario end the old ticket at once.
 func (w *world) rivals() {
 	w.operate(1, false, plan{})
 	slow := func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = 2 * time.Minute }
@@ -32,14 +22,28 @@ func (w *world) rivals() {
 	for range 12 {
 		w.addLegacy(legacyLife)
 	}
+	var tickets []*targetRef // the first of each mode meets a rival
+	for range 3 {
+		tickets = append(tickets, w.addStable(someTickets(1)), w.addLegacy(legacyLife, someTickets(1)))
+	}
 	if !w.ready(w.targets...) {
 		w.Error("not all targets got a token")
 		return
 	}
+	w.sleep(ticketShared) // from now on a check polls the tickets
 	for i := 0; w.sleep(w.between(20*time.Second, 40*time.Second)) && i < 12; i++ {
 		w.wechat.RivalForceRefresh(w.targets[i].appID)
-		if i == 2 || i == 7 {
+		switch i {
+		case 2, 7:
 			w.wechat.RivalMint(w.targets[12+i].appID)
+		case 0, 3:
+			w.rivalTicket(tickets[i%2], v1alpha1.TicketJSAPI)
+		case 1, 4:
+			ref := tickets[(i-1)%2]
+			w.request(ref, v1alpha1.AnnotationCheckRequestedAt)
+			if !w.until(20*time.Second, func() bool { return w.holdsTickets(ref) }) && w.ctx.Err() == nil {
+				w.Errorf("%s: a check did not find the ticket that somebody else's call made", ref.name)
+			}
 		}
 	}
 }
@@ -76,10 +80,11 @@ func (w *world) requests() {
 	}
 }
 
-func (w *world) request(ref *targetRef, key string) {
-	t := &v1alpha1.WeChatAppToken{ObjectMeta: metav1.ObjectMeta{Namespace: ref.name.Namespace, Name: ref.name.Name}}
-	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, key, time.Now().Format(time.RFC3339Nano))
-	w.must(w.Patch(w.ctx, t, client.RawPatch("application/merge-patch+json", []byte(patch))))
+func (w *world) request(ref *targetRef, key string) { w.must(w.annotate(ref, key)) }
+
+// annotate asks for something by an annotation of the resource.
+func (w *world) annotate(ref *targetRef, key string) error {
+	return w.mergeInto(ref.token(), object{"metadata": object{"annotations": object{key: time.Now().Format(time.RFC3339Nano)}}})
 }
 
 // writeRefused refuses, after each mint, the first writes of the token.
@@ -101,13 +106,15 @@ func (w *world) sharedAccount(first plan, life time.Duration) {
 	}
 }
 
-// planted writes what is no token, and tells nobody: the samples must find it.
+// planted writes what is no token, or no ticket, and tells nobody: the samples must find it.
 func (w *world) planted() {
 	w.operate(1, false, plan{})
 	w.mixed(3, 0)
-	for w.sleep(5 * time.Second) {
-		ref := w.targets[w.rng.IntN(3)]
-		s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ref.name.Namespace, Name: ref.name.Name}}
-		w.must(w.Patch(w.ctx, s, client.RawPatch("application/merge-patch+json", []byte(`{"stringData":{"access_token":"planted"}}`))))
+	for i := 0; w.sleep(5 * time.Second); i++ {
+		ref, key := w.targets[w.rng.IntN(3)], tokenKey
+		if i%2 == 1 {
+			ref, key = w.targets[0], ticketKey(v1alpha1.TicketJSAPI)
+		}
+		w.must(w.merge(ref.name, object{"stringData": object{key: "planted"}}))
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
 // scenario is an attack on resources of its own, with operators of its own.
@@ -23,8 +24,12 @@ type scenario struct {
 	// mostExcluded is the share that windows may exclude; default mostExcluded. Others state it only if they are about
 	// windows (c), (d) or (e).
 	mostExcluded float64
-	// mustFail: a protection is switched off, and samples must show it.
-	mustFail bool
+	// tickets are WeChat's rules for tickets; the zero value stands for quickTickets.
+	tickets wechattest.TicketRules
+	// mostCalls for one account within a minute; default mostCallsPerMinute.
+	mostCalls int
+	// mustFail: a protection is switched off, and samples must show it. mustFailTickets: the same for samples of tickets.
+	mustFail, mustFailTickets bool
 	// atMost ends the scenario before the others; 0 for no sooner.
 	atMost time.Duration
 	run    func(w *world)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
 const (
@@ -22,11 +23,11 @@ const (
 var (
 	stableSteps = []string{
 		"loaded", "credentials-resolved", "target-loaded", "decided", "acting", "before-wechat", "after-wechat",
-		"before-secret", "after-secret", "before-status", "after-status",
+		"before-secret", "after-secret", "before-status", "after-status", "before-ticket", "after-ticket",
 	}
 	legacySteps = []string{
 		"loaded", "credentials-resolved", "target-loaded", "decided", "acting", "before-mark", "mark-written", "before-wechat",
-		"after-wechat", "before-secret", "after-secret", "before-status", "after-status", "before-probe", "after-probe",
+		"after-wechat", "before-secret", "after-secret", "before-status", "after-status", "before-probe", "after-probe", "before-ticket", "after-ticket",
 	}
 )
 
@@ -43,7 +44,13 @@ func allScenarios() []*scenario {
 		{name: "leader-killed", life: stableLife, run: (*world).leaderKilled},
 		{name: "two-leaders", life: stableLife, run: (*world).twoLeaders},
 		{name: "restarts", life: stableLife, run: (*world).restarts},
-		{name: "rivals", life: 700 * time.Second, run: (*world).rivals},
+		{
+			name: "rivals", life: 700 * time.Second, tickets: wechattest.TicketRules{Age: time.Hour, Overlap: wechattest.NoOverlap},
+			run: (*world).rivals,
+		},
+		// Each of three tickets has a back-off of its own, and in Stable mode each attempt asks for the token too.
+		{name: "ticket-faults", life: stableLife, mostCalls: 2 * mostCallsPerMinute, run: (*world).ticketFaults},
+		{name: "ticket-hang", life: stableLife, run: (*world).ticketHang},
 		{name: "clocks", life: stableLife, run: (*world).clocks},
 		{name: "edits", life: stableLife, mostExcluded: 0.5, run: (*world).edits},
 		{name: "recreated", life: stableLife, mostExcluded: 0.3, run: (*world).recreated},
@@ -71,20 +78,29 @@ func allScenarios() []*scenario {
 			name: "without-single-fetcher", life: quickLife, atMost: quickTime, mustFail: true,
 			run: func(w *world) { w.sharedAccount(off("single-fetcher"), quickLife) },
 		},
-		{name: "planted", life: stableLife, atMost: 2 * time.Minute, mustFail: true, run: (*world).planted},
+		{name: "lost-tickets", life: stableLife, run: (*world).lostTickets},
+		{name: "shared-tickets", life: stableLife, atMost: quickTime, tickets: shortTickets(), run: func(w *world) { w.sharedTickets(plan{}) }},
+		{
+			name: "without-told-members", life: stableLife, atMost: quickTime, tickets: shortTickets(), mustFailTickets: true,
+			run: func(w *world) { w.sharedTickets(off("told-members")) },
+		},
+		{name: "planted", life: stableLife, atMost: 2 * time.Minute, mustFail: true, mustFailTickets: true, run: (*world).planted},
 	}
 }
 
 func off(protection string) plan { return plan{Off: []string{protection}} }
 
-// mixed makes resources of both modes and waits for their tokens.
+// mixed makes resources of both modes, some of which ask for tickets, waits for what they ask for, and polls the tickets from then on.
 func (w *world) mixed(stable, legacy int) (refs []*targetRef) {
-	refs = w.addTokens(stable, v1alpha1.ModeStable)
-	for range legacy {
-		refs = append(refs, w.addLegacy(legacyLife))
+	for i := range stable {
+		refs = append(refs, w.addStable(someTickets(i)))
+	}
+	for i := range legacy {
+		refs = append(refs, w.addLegacy(legacyLife, someTickets(i)))
 	}
 	if !w.ready(refs...) && w.ctx.Err() == nil {
 		w.Error("not all targets got a token")
 	}
+	w.pollTickets(refs...)
 	return refs
 }

@@ -26,6 +26,7 @@ const (
 type result struct {
 	verdict
 
+	tickets      verdict
 	scenario     *scenario
 	runs         int
 	calls        int
@@ -36,43 +37,61 @@ type result struct {
 // check fails the test if the scenario proved nothing or found something.
 func (r *result) check(t *testing.T) {
 	t.Helper()
-	for _, e := range r.examples {
-		t.Log(e)
-	}
-	if r.scenario.mustFail {
-		if r.invalid == 0 {
-			t.Error("no invalid sample, although a protection was switched off: this scenario cannot find anything")
-		}
-		return
-	}
 	limit := r.scenario.mostExcluded
 	if limit == 0 {
 		limit = mostExcluded
 	}
-	if r.invalid > 0 {
-		t.Errorf("%d invalid samples", r.invalid)
+	r.verdict.check(t, "token", r.scenario.mustFail, limit)
+	if r.tickets.never > 0 {
+		t.Errorf("%d tickets never came", r.tickets.never)
 	}
-	if r.rotations == 0 {
-		t.Error("no rotation")
+	if r.tickets.samples > 0 || r.tickets.never > 0 {
+		r.tickets.check(t, "ticket", r.scenario.mustFailTickets, limit)
+	} else if r.scenario.mustFailTickets {
+		t.Error("no sample of a ticket")
 	}
-	if r.samples < leastSamples {
-		t.Errorf("%d samples, want at least %d", r.samples, leastSamples)
+	mostCalls := r.scenario.mostCalls
+	if mostCalls == 0 {
+		mostCalls = mostCallsPerMinute
 	}
-	if r.busiest > mostCallsPerMinute {
-		t.Errorf("%d WeChat calls for one account within a minute, at most %d are allowed", r.busiest, mostCallsPerMinute)
-	}
-	if share := r.excludedShare(); share > limit {
-		t.Errorf("windows exclude %.1f %% of the samples, at most %.0f %% are allowed", share*100, limit*100)
+	if r.busiest > mostCalls && !r.scenario.mustFail {
+		t.Errorf("%d WeChat calls for one account within a minute, at most %d are allowed", r.busiest, mostCalls)
 	}
 }
 
-func (r *result) windows() string {
-	if len(r.excluded) == 0 {
+// check fails the test if the samples of tokens, or of tickets, proved nothing or found something.
+func (v *verdict) check(t *testing.T, what string, mustFail bool, limit float64) {
+	t.Helper()
+	for _, e := range v.examples {
+		t.Log(e)
+	}
+	if mustFail {
+		if v.invalid == 0 {
+			t.Errorf("no invalid sample of a %s, although a protection was switched off: this scenario cannot find anything", what)
+		}
+		return
+	}
+	if v.invalid > 0 {
+		t.Errorf("%d invalid samples of a %s", v.invalid, what)
+	}
+	if v.rotations == 0 {
+		t.Errorf("no %s was replaced", what)
+	}
+	if v.samples < leastSamples {
+		t.Errorf("%d samples of a %s, want at least %d", v.samples, what, leastSamples)
+	}
+	if share := v.excludedShare(); share > limit {
+		t.Errorf("windows exclude %.1f %% of the samples of a %s, at most %.0f %% are allowed", share*100, what, limit*100)
+	}
+}
+
+func (v *verdict) windows() string {
+	if len(v.excluded) == 0 {
 		return "-"
 	}
 	var out []string
-	for _, kind := range slices.Sorted(maps.Keys(r.excluded)) {
-		out = append(out, fmt.Sprintf("%c:%d", kind, r.excluded[kind]))
+	for _, kind := range slices.Sorted(maps.Keys(v.excluded)) {
+		out = append(out, fmt.Sprintf("%c:%d", kind, v.excluded[kind]))
 	}
 	return strings.Join(out, " ")
 }
@@ -83,11 +102,13 @@ func printTable(w io.Writer, results []*result) {
 		return
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "scenario\truns\trotations\tsamples\texcluded by window\tshare\tlongest window\tinvalid\tWeChat calls\tin a minute\tstatus writes\tworst recovery\t")
+	fmt.Fprintln(t, "scenario\truns\trotations\tsamples\texcluded by window\tshare\tlongest window\tinvalid\tworst recovery\t"+
+		"ticket changes\tticket samples\tof them excluded\tinvalid tickets\tworst for a ticket\tWeChat calls\tin a minute\tstatus writes\t")
 	for _, r := range results {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%s\t%.1f %%\t%s\t%d\t%d\t%d\t%d\t%s\t\n",
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%s\t%.1f %%\t%s\t%d\t%s\t%d\t%d\t%s\t%d\t%s\t%d\t%d\t%d\t\n",
 			r.scenario.name, r.runs, r.rotations, r.samples, r.windows(), r.excludedShare()*100, r.longest.Round(time.Second),
-			r.invalid, r.calls, r.busiest, r.statusWrites, r.slowest.Round(100*time.Millisecond))
+			r.invalid, r.slowest.Round(100*time.Millisecond), r.tickets.rotations, r.tickets.samples, r.tickets.windows(),
+			r.tickets.invalid, r.tickets.slowest.Round(100*time.Millisecond), r.calls, r.busiest, r.statusWrites)
 	}
 	_ = t.Flush()
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
@@ -48,14 +49,18 @@ type facts struct {
 	requests []time.Time
 	// lostCalls are times of calls whose answer did not get through.
 	lostCalls []time.Time
+	// rivalTickets are the tickets that somebody else's call made WeChat issue.
+	rivalTickets map[string]bool
 }
 
-// subject is a target Secret with all that is known about it and its account.
+// subject is a target Secret with all that is known about it and its account. For a ticket, see ticketSubject.
 type subject struct {
 	history  history
 	appID    string
 	mode     wechattest.Mode
+	ticket   v1alpha1.TicketType      // that is judged; "" for the token
 	tokens   []wechattest.IssuedToken // of the appid, in the order of issue
+	replaced map[string]time.Time     // when WeChat replaced a ticket; not there for the present one
 	landed   map[string]bool          // tokens that some target of the account held
 	interval time.Duration            // checkInterval
 	lag      time.Duration
@@ -105,6 +110,9 @@ func (s *subject) until(write, limit time.Time) time.Time {
 
 // windows lists all times in which the promise does not hold.
 func (s *subject) windows() []window {
+	if s.ticket != "" {
+		return s.ticketWindows()
+	}
 	out := s.lostMints()
 	out = append(out, s.rivals()...)
 	out = append(out, s.unreachable()...)
@@ -142,11 +150,7 @@ func (s *subject) earlyDeaths(kind byte, limit time.Duration, cause func(wechatt
 		if !ok || v.gone || !endOf(x).Before(x.ExpiresAt) || !cause(x) {
 			continue
 		}
-		var write time.Time
-		if i+1 < len(s.history) {
-			write = s.history[i+1].at
-		}
-		if from, to := endOf(x), s.until(write, endOf(x).Add(limit)); to.After(from) {
+		if from, to := endOf(x), s.until(s.nextWrite(i), endOf(x).Add(limit)); to.After(from) {
 			out = append(out, window{kind, from, to})
 		}
 	}
@@ -183,25 +187,36 @@ func (s *subject) rivals() []window {
 func (s *subject) unreachable() (out []window) {
 	for i, v := range s.history {
 		t, ok := s.find(v.token)
-		if !ok || v.gone || s.reachable(s.handover(t)) {
+		opened, closed := s.handover(t)
+		if !ok || v.gone || s.reachable(opened, closed, reachableFor) {
 			continue
 		}
-		var write time.Time
-		if i+1 < len(s.history) {
-			write = s.history[i+1].at
-		}
-		limit := t.ExpiresAt
-		_, closed := s.handover(t)
-		for _, o := range s.facts.outages {
-			if o.from.Before(limit) && o.to.After(closed) && o.to.Add(resumeWithin).After(limit) {
-				limit = o.to.Add(resumeWithin)
-			}
-		}
-		if to := s.until(write, limit); to.After(t.ExpiresAt) {
-			out = append(out, window{'c', t.ExpiresAt, to})
-		}
+		out = append(out, s.unreachableFrom(t.ExpiresAt, closed, s.nextWrite(i))...)
 	}
 	return out
+}
+
+// unreachableFrom is window (c) of what ended at a moment because nobody could replace it until it was too late for that. It ends with
+// the write, plus lag, which must come soon after the outages.
+func (s *subject) unreachableFrom(end, closed, write time.Time) []window {
+	limit := end
+	for _, o := range s.facts.outages {
+		if o.from.Before(limit) && o.to.After(closed) && o.to.Add(resumeWithin).After(limit) {
+			limit = o.to.Add(resumeWithin)
+		}
+	}
+	if to := s.until(write, limit); to.After(end) {
+		return []window{{'c', end, to}}
+	}
+	return nil
+}
+
+// nextWrite is when the target held something else; zero if it never did.
+func (s *subject) nextWrite(i int) time.Time {
+	if i+1 < len(s.history) {
+		return s.history[i+1].at
+	}
+	return time.Time{}
 }
 
 // handover is the time in which a token must be replaced: from T − 300 s to T − 120 s. A Legacy token that lives for less than
@@ -217,9 +232,10 @@ func (s *subject) handover(t wechattest.IssuedToken) (from, to time.Time) {
 	return t.ExpiresAt.Add(-begins), t.ExpiresAt.Add(-ends)
 }
 
-// reachable: there were 30 s without an outage.
-func (s *subject) reachable(from, to time.Time) bool {
-	at, enough := from, min(reachableFor, to.Sub(from)/2)
+// reachable: there was such a time without an outage.
+func (s *subject) reachable(from, to time.Time, enough time.Duration) bool {
+	at := from
+	enough = min(enough, to.Sub(from)/2)
 	for _, o := range slices.SortedFunc(slices.Values(s.facts.outages), func(a, b span) int { return a.from.Compare(b.from) }) {
 		if o.to.Before(at) || o.from.After(to) {
 			continue

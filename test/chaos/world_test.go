@@ -40,10 +40,11 @@ type world struct {
 	first    plan
 	start    time.Time
 
-	mu      sync.Mutex
-	targets []*targetRef
-	outages []span
-	facts   map[types.NamespacedName]*facts
+	mu           sync.Mutex
+	targets      []*targetRef
+	outages      []span
+	facts        map[types.NamespacedName]*facts
+	rivalTickets map[string]bool
 }
 
 // targetRef is a target Secret that is judged.
@@ -55,6 +56,8 @@ type targetRef struct {
 	appID    string
 	mode     wechattest.Mode
 	interval time.Duration
+	// tickets are those that the resource asks for, under their usual keys.
+	tickets []v1alpha1.TicketType
 	// since is when the resource was made, and until when the test deleted it or made it impossible to serve; zero for never.
 	since, until time.Time
 }
@@ -66,7 +69,7 @@ func newWorld(ctx context.Context, t *testing.T, sc *scenario, seed uint64) *wor
 	seed ^= h.Sum64()
 	w := &world{
 		T: t, Client: admin, ctx: ctx, scenario: sc, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)),
-		start: time.Now(), facts: map[types.NamespacedName]*facts{},
+		start: time.Now(), facts: map[types.NamespacedName]*facts{}, rivalTickets: map[string]bool{},
 	}
 	var err error
 	if w.wechat, err = wechattest.NewServer(wechattest.Options{AutoApps: true, Life: sc.life}); err != nil {
@@ -159,20 +162,32 @@ func (w *world) addToken(namespace string, account int, name string, mode v1alph
 		name: types.NamespacedName{Namespace: namespace, Name: t.TargetName()}, resource: name, account: account, appID: t.Spec.AppID,
 		mode: wechattest.Mode(mode), interval: t.Spec.CheckInterval.Duration, since: since,
 	}
+	for _, ticket := range t.Spec.Tickets {
+		ref.tickets = append(ref.tickets, ticket.Type)
+	}
 	w.mu.Lock()
 	w.targets = append(w.targets, ref)
 	w.mu.Unlock()
 	return ref
 }
 
-// addTokens makes resources with an account each.
-func (w *world) addTokens(n int, mode v1alpha1.Mode) (refs []*targetRef) {
+// addStable makes a Stable resource with an account of its own.
+func (w *world) addStable(mutate ...func(*v1alpha1.WeChatAppToken)) *targetRef {
 	w.Helper()
-	for range n {
-		account := len(w.targets)
-		refs = append(refs, w.addToken(w.namespaces[account%len(w.namespaces)], account, fmt.Sprintf("t%03d", account), mode))
-	}
-	return refs
+	return w.addAccount(v1alpha1.ModeStable, 0, mutate...)
+}
+
+// addLegacy makes a Legacy resource with an account of its own, whose tokens have that life.
+func (w *world) addLegacy(life time.Duration, mutate ...func(*v1alpha1.WeChatAppToken)) *targetRef {
+	w.Helper()
+	return w.addAccount(v1alpha1.ModeLegacy, life, mutate...)
+}
+
+func (w *world) addAccount(mode v1alpha1.Mode, life time.Duration, mutate ...func(*v1alpha1.WeChatAppToken)) *targetRef {
+	w.Helper()
+	account := len(w.targets)
+	w.wechat.SetApp(wechattest.App{ID: w.appID(account), Life: life, Tickets: w.scenario.ticketRules()})
+	return w.addToken(w.namespaces[account%len(w.namespaces)], account, fmt.Sprintf("t%03d", account), mode, mutate...)
 }
 
 // outage runs something in which WeChat or the API server cannot be reached.
@@ -256,13 +271,13 @@ func (w *world) held(ref *targetRef) (version, bool) {
 	return h[len(h)-1], true
 }
 
-// ready waits until each target holds a valid token.
+// ready waits until each target holds a valid token, and the tickets that its resource asks for.
 func (w *world) ready(refs ...*targetRef) bool {
 	return w.until(60*time.Second, func() bool {
 		return !slices.ContainsFunc(refs, func(r *targetRef) bool {
 			v, ok := w.held(r)
 			return !ok || v.gone || !w.wechat.Valid(v.token) || !slices.ContainsFunc(w.wechat.Tokens(r.appID),
-				func(t wechattest.IssuedToken) bool { return t.Token == v.token })
+				func(t wechattest.IssuedToken) bool { return t.Token == v.token }) || !w.holdsTickets(r)
 		})
 	})
 }
@@ -274,7 +289,7 @@ func (w *world) result() *result {
 	if lag == 0 {
 		lag = kubeletLag
 	}
-	r := &result{scenario: w.scenario, verdict: verdict{excluded: map[byte]int{}}}
+	r := &result{scenario: w.scenario, verdict: verdict{excluded: map[byte]int{}}, tickets: verdict{excluded: map[byte]int{}}}
 	calls := w.wechat.Calls(wechattest.Filter{})
 	r.calls, r.busiest = w.wechat.Count(wechattest.Filter{}), busiestMinute(calls)
 	var lost []time.Time
@@ -302,12 +317,16 @@ func (w *world) result() *result {
 			until = ref.until
 		}
 		f := *w.factsOf(ref.name)
-		f.outages, f.crashes, f.lostCalls = append(f.outages, w.outages...), crashes, lost
+		f.outages, f.crashes, f.lostCalls, f.rivalTickets = append(f.outages, w.outages...), crashes, lost, w.rivalTickets
 		s := &subject{
 			history: watching.history(ref.name).span(ref.since, until), appID: ref.appID, mode: ref.mode, tokens: w.wechat.Tokens(ref.appID),
 			landed: landed, interval: ref.interval, lag: lag, facts: f,
 		}
 		r.judge(ref.name.String(), s, until, rng)
+		for _, kind := range ref.tickets {
+			held := watching.historyOf(ref.name, ticketKey(kind)).span(ref.since, until)
+			r.tickets.judge(ref.name.String()+" "+string(kind), ticketSubject(s, kind, held, w.wechat.Tickets(ref.appID, kind)), until, rng)
+		}
 	}
 	return r
 }

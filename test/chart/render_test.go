@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -299,6 +300,24 @@ func TestBadValues(t *testing.T) {
 	out, err := runHelm(t.Context(), "", "template", release, chartDir, "--set", "image.repository="+image, "--kube-version", "v1.30.0")
 	if err == nil || !strings.Contains(out, "1.31") {
 		t.Errorf("an older Kubernetes: %v: %s", err, out)
+	}
+}
+
+// The oldest Kubernetes that the chart admits is the one that make test-oldest runs, and the documents say so.
+func TestOldestKubernetes(t *testing.T) {
+	var chart struct{ KubeVersion string }
+	if err := yaml.Unmarshal(read(t, filepath.Join(chartDir, "Chart.yaml")), &chart); err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`\tk8s\.io/kubernetes v(\S+)`).FindSubmatch(read(t, "../../hack/controlplane/oldest/go.mod"))
+	if found == nil || chart.KubeVersion != ">="+string(found[1])+"-0" {
+		t.Fatalf("the chart admits %s, and make test-oldest runs %q", chart.KubeVersion, found)
+	}
+	version := string(found[1])
+	for _, path := range []string{"../../README.md", "../../docs/install.md", "../../docs/upgrade.md", filepath.Join(chartDir, "README.md")} {
+		if !bytes.Contains(read(t, path), []byte("v"+version)) {
+			t.Errorf("%s does not name v%s", path, version)
+		}
 	}
 }
 

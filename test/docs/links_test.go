@@ -54,17 +54,19 @@ func follow(all map[string]page, from page, target string) string {
 
 // TestFollow: the checker finds what it is for.
 func TestFollow(t *testing.T) {
-	from := parse("docs/a.md", "# One `two` (three)\n\n## Same\n\n## Same\n\n[x](a.md#nowhere \"title\") `[y](code.md)`\n\n```sh\n# no heading\n```\n")
+	from := parse("docs/a.md", "# One `two` (three)\n\n## Same\n\n## Same\n\n### 40164 / 61004：IP 不在“白名单”（Stable）\n\n[x](a.md#nowhere \"title\") `[y](code.md)`\n\n```sh\n# no heading\n```\n")
 	all := map[string]page{"docs/a.md": from, "README.md": {}}
-	if len(from.links) != 1 || from.links[0] != (link{line: 7, target: "a.md#nowhere"}) {
+	if len(from.links) != 1 || from.links[0] != (link{line: 9, target: "a.md#nowhere"}) {
 		t.Errorf("links: %+v", from.links)
 	}
 	for target, good := range map[string]bool{
-		"#one-two-three":      true,
-		"#same":               true,
-		"#same-1":             true,
-		"#same-2":             false,
-		"#no-heading":         false,
+		"#one-two-three":              true,
+		"#same":                       true,
+		"#same-1":                     true,
+		"#same-2":                     false,
+		"#no-heading":                 false,
+		"#40164--61004ip-不在白名单stable": true,
+		"#40164--61004：ip-不在“白名单”stable": false,
 		"../README.md":        true,
 		"../README.md#none":   false,
 		"../missing.md":       false,
@@ -78,7 +80,7 @@ func TestFollow(t *testing.T) {
 	}
 }
 
-// TestIndex: docs/README.md leads to every page of docs, and to the README of each folder below it.
+// TestIndex: docs/README.md leads to every page of docs and of docs/zh, and to the README of each folder below it.
 func TestIndex(t *testing.T) {
 	indexed := map[string]bool{}
 	for _, p := range pages(t) {
@@ -92,7 +94,7 @@ func TestIndex(t *testing.T) {
 	}
 	for _, p := range pages(t) {
 		below := strings.HasPrefix(p.path, "docs/") && path.Base(p.path) == "README.md"
-		if (path.Dir(p.path) == "docs" || below) && p.path != "docs/README.md" && !indexed[p.path] {
+		if (path.Dir(p.path) == "docs" || path.Dir(p.path) == "docs/zh" || below) && p.path != "docs/README.md" && !indexed[p.path] {
 			t.Errorf("%s is not in docs/README.md", p.path)
 		}
 	}

@@ -52,7 +52,7 @@ func pages(t *testing.T) []page {
 			return err
 		}
 		name := d.Name()
-		if d.IsDir() && slices.Contains([]string{".git", "bin", "dist", "testdata"}, name) {
+		if d.IsDir() && slices.Contains([]string{".git", "bin", "dist", "node_modules", "testdata"}, name) {
 			return filepath.SkipDir
 		}
 		if d.IsDir() || filepath.Ext(name) != ".md" {

@@ -15,7 +15,7 @@ import (
 func TestBaseImagesArePinned(t *testing.T) {
 	from := regexp.MustCompile(`(?m)^(?:ARG \w+_IMAGE=|FROM (?:--platform=\S+ )?)(\S+)`)
 	pinned := regexp.MustCompile(`^\S+:[\w.-]+@sha256:[0-9a-f]{64}$`)
-	for _, file := range []string{"Dockerfile", "examples/qrcode/Dockerfile"} {
+	for _, file := range []string{"Dockerfile", "examples/qrcode/Dockerfile", "examples/h5/Dockerfile"} {
 		text, err := os.ReadFile(filepath.Join(root, file))
 		if err != nil {
 			t.Fatal(err)

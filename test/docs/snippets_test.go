@@ -10,22 +10,33 @@ import (
 	"testing"
 )
 
-// TestSnippets: docs/reading.md shows the code of examples/readers as it is, between docs:start and docs:end, so that what
+// TestSnippets: docs/reading.md and docs/sdk.md show the code of examples as it is, between docs:start and docs:end, so that what
 // people copy is what the tests run.
 func TestSnippets(t *testing.T) {
 	all := pages(t)
-	i := slices.IndexFunc(all, func(p page) bool { return p.path == "docs/reading.md" })
-	if i < 0 {
-		t.Fatal("docs/reading.md does not exist")
-	}
-	for _, file := range []string{"go/main.go", "java/Reader.java", "python/reader.py", "node/reader.mjs", "dotnet/Reader.cs"} {
-		raw, err := os.ReadFile(filepath.Join(root, "examples", "readers", filepath.FromSlash(file)))
-		if err != nil {
-			t.Fatal(err)
+	for _, tc := range []struct {
+		page, examples string
+		files          []string
+	}{
+		{"docs/reading.md", "examples/readers", []string{"go/main.go", "java/Reader.java", "python/reader.py", "node/reader.mjs", "dotnet/Reader.cs"}},
+		{"docs/sdk.md", "examples/sdk", []string{
+			"silenceper/main.go", "co-wechat-api/server.mjs", "node-easywechat/server.mjs", "wxjava/MountedTokenConfig.java",
+			"wechatpy/mounted_token.py", "easywechat-6/MountedToken.php", "easywechat-5/MountedToken.php",
+		}},
+	} {
+		i := slices.IndexFunc(all, func(p page) bool { return p.path == tc.page })
+		if i < 0 {
+			t.Fatalf("%s does not exist", tc.page)
 		}
-		want := snippet(string(raw))
-		if !slices.ContainsFunc(all[i].blocks, func(b block) bool { return b.text == want }) {
-			t.Errorf("docs/reading.md does not show %s as it is; it should have:\n%s", file, want)
+		for _, file := range tc.files {
+			raw, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(tc.examples), filepath.FromSlash(file)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := snippet(string(raw))
+			if want == "" || !slices.ContainsFunc(all[i].blocks, func(b block) bool { return b.text == want }) {
+				t.Errorf("%s does not show %s as it is; it should have:\n%s", tc.page, file, want)
+			}
 		}
 	}
 }

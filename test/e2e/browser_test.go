@@ -9,32 +9,18 @@ import (
 	"image/png"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/test/browser"
 )
 
-// chromium is the browser, by the names that it has; empty without one.
-func chromium() string {
-	for _, name := range []string{os.Getenv("CHROMIUM"), "chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil && name != "" {
-			return path
-		}
-	}
-	return ""
-}
-
-// screenshot is what a person would see.
-func (w *world) screenshot(t *testing.T, url string) image.Image {
+// screenshot returns what a person would see.
+func screenshot(t *testing.T, url string) image.Image {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "page.png")
-	_, err := w.command(t.Context(), nil, w.chromiumPath, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-		"--user-data-dir="+t.TempDir(), "--window-size=800,800", "--screenshot="+file, url)
-	if err != nil {
-		t.Fatal(err)
-	}
+	browser.Screenshot(t, url, file)
 	content, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

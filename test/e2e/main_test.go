@@ -43,7 +43,7 @@ type world struct {
 
 	typed *kubernetes.Clientset
 	// programs of the control plane's folder and of this repository.
-	kubectlPath, helmPath, pluginPath, chromiumPath string
+	kubectlPath, helmPath, pluginPath string
 	// restartKubelet is a command for the node; empty if it cannot be done.
 	restartKubelet []string
 	// nodeExec is the beginning of a command that runs another one on the node; empty if there is none.
@@ -86,7 +86,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w := &world{
 		kubectlPath: filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl"), helmPath: os.Getenv("HELM"),
-		pluginPath: os.Getenv("WXTOKEN"), chromiumPath: chromium(),
+		pluginPath:     os.Getenv("WXTOKEN"),
 		restartKubelet: strings.Fields(os.Getenv("E2E_RESTART_KUBELET")), nodeExec: strings.Fields(os.Getenv("E2E_NODE_EXEC")),
 	}
 	if w.Client, err = client.New(config, client.Options{Scheme: scheme}); err != nil {

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/test/browser"
 )
 
 // step is a row of the table. Each builds on those before it.
@@ -32,6 +33,7 @@ func (w *world) steps() []step {
 		{"operator installed by its chart", w.install},
 		{"pod before its Secret", w.startQRCodeEarly},
 		{"Mini Program code in a browser", w.openPage},
+		{"page with the JS-SDK in a browser", w.openH5},
 		{"pods that use tokens", w.startTokenUsers},
 		{"leader killed", w.killLeader},
 		{"kubelet restarted", w.restartTheKubelet},
@@ -147,11 +149,11 @@ func (w *world) openPage(t *testing.T) {
 	if other := picture(t, address+"/code?scene=table%3D13"); shows(enlarged{want}, other) {
 		t.Fatal("any picture would do")
 	}
-	if w.chromiumPath == "" {
+	if browser.Path() == "" {
 		w.table.saw("PNG served; no browser is installed")
 		return
 	}
-	if !shows(w.screenshot(t, address+"/?scene=table%3D12"), want) {
+	if !shows(screenshot(t, address+"/?scene=table%3D12"), want) {
 		t.Fatal("the page does not show the code (E2E_SCREENSHOT=FILE keeps what it shows)")
 	}
 	w.table.saw("the page shows the code of its scene")

@@ -114,7 +114,7 @@ func ours(d *datasource) bool {
 
 var (
 	rangeInQuery   = regexp.MustCompile(`\[([^\]]+)\]`)
-	perResource    = regexp.MustCompile(`(wechatapptoken_(?:info|ready|suspended|condition|expiration|next_refresh|last_error|forced|foreign)\w*)(\{namespace=~"\$namespace")?`)
+	perResource    = regexp.MustCompile(`(wechatapptoken_(?:info|ready|suspended|condition|expiration|next_refresh|last_error|forced|foreign|ticket)\w*)(\{namespace=~"\$namespace")?`)
 	allowedWindows = map[string]bool{"$__rate_interval": true, "1h": true}
 )
 

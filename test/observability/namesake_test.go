@@ -55,6 +55,9 @@ var healthyValues = map[string]string{
 	"wechatapptoken_next_refresh_timestamp_seconds": "999700x500",
 	"wechatapptoken_forced_refreshes_left":          "20x500",
 	"wechatapptoken_foreign_fetches_total":          "0x500",
+
+	"wechatapptoken_ticket_valid":                        "1x500",
+	"wechatapptoken_ticket_expiration_timestamp_seconds": "1000900x500",
 }
 
 // selector returns labels as they are written behind the name of a series.
@@ -74,7 +77,11 @@ type series struct {
 func healthySeries(l labelling) []series {
 	var out []series
 	for _, metric := range slices.Sorted(maps.Keys(healthyValues)) {
-		out = append(out, series{metric + `{pod="x",` + selector(l.healthy) + "}", healthyValues[metric]})
+		labels := maps.Clone(l.healthy)
+		if strings.Contains(metric, "_ticket_") {
+			labels["ticket"] = "jsapi"
+		}
+		out = append(out, series{metric + `{pod="x",` + selector(labels) + "}", healthyValues[metric]})
 	}
 	return out
 }
@@ -167,6 +174,8 @@ type shown struct {
 	query        int
 	total        string
 	ill, healthy string
+	// ticket and healthyTicket are the values of further samples, which have the label ticket.
+	ticket, healthyTicket string
 	// labels are those that the ill resource's sample has besides the resource's own.
 	labels map[string]string
 }
@@ -175,27 +184,31 @@ type shown struct {
 const illAt = "30m"
 
 var illValues = map[string]string{
-	"wechatapptoken_ready{%s}":                                                              "0x500",
-	"wechatapptoken_suspended{%s}":                                                          "0x500",
-	"wechatapptoken_expiration_timestamp_seconds{%s}":                                       "1740x500",
-	"wechatapptoken_next_refresh_timestamp_seconds{%s}":                                     "1440x500",
-	"wechatapptoken_forced_refreshes_left{%s}":                                              "2x500",
-	"wechatapptoken_foreign_fetches_total{%s}":                                              "0x60 4x500",
-	`wechatapptoken_condition{%s,type="RefreshFailing",status="True",reason="Unreachable"}`: "1x500",
-	`wechatapptoken_last_error_timestamp_seconds{%s,reason="Unreachable",errcode=""}`:       "1700x500",
-	`wechatapptoken_info{%s,mode="Stable",appid="x",secret="x"}`:                            "1x500",
+	"wechatapptoken_ready{%s}":                                                                             "0x500",
+	"wechatapptoken_suspended{%s}":                                                                         "0x500",
+	"wechatapptoken_expiration_timestamp_seconds{%s}":                                                      "1740x500",
+	"wechatapptoken_next_refresh_timestamp_seconds{%s}":                                                    "1440x500",
+	"wechatapptoken_forced_refreshes_left{%s}":                                                             "2x500",
+	"wechatapptoken_foreign_fetches_total{%s}":                                                             "0x60 4x500",
+	`wechatapptoken_condition{%s,type="RefreshFailing",status="True",reason="Unreachable"}`:                "1x500",
+	`wechatapptoken_condition{%s,type="RefreshFailing",status="True",reason="Unreachable",ticket="jsapi"}`: "1x500",
+	`wechatapptoken_ticket_valid{%s,ticket="jsapi"}`:                                                       "0x500",
+	`wechatapptoken_ticket_expiration_timestamp_seconds{%s,ticket="jsapi"}`:                                "1770x500",
+	`wechatapptoken_last_error_timestamp_seconds{%s,reason="Unreachable",errcode=""}`:                      "1700x500",
+	`wechatapptoken_info{%s,mode="Stable",appid="x",secret="x"}`:                                           "1x500",
 }
 
 var shownByDashboard = []shown{
 	{panel: "Dead tokens", total: "1"},
+	{panel: "Invalid tickets", total: "1"},
 	{panel: "Overdue rotations", total: "1"},
 	{panel: "Not Ready", total: "1"},
 	{panel: "Refresh failing", total: "1"},
 	{panel: "Next token to die", total: "-60"},
-	{panel: "What is wrong", ill: "1", labels: map[string]string{"type": "RefreshFailing", "reason": "Unreachable"}},
+	{panel: "What is wrong", ill: "1", ticket: "1", labels: map[string]string{"type": "RefreshFailing", "reason": "Unreachable"}},
 	{panel: "Last errors", ill: "1700000", labels: map[string]string{"reason": "Unreachable"}},
-	{panel: "First to die", ill: "-60", healthy: "998200"},
-	{panel: "Life left", total: "-60"},
+	{panel: "First to die", ill: "-60", healthy: "998200", ticket: "-30", healthyTicket: "999100"},
+	{panel: "Life left", total: "-60", ticket: "-30"},
 	{panel: "Life left", query: 1, total: "499070"},
 	{panel: "Resources", total: "1", labels: map[string]string{"mode": "Stable"}},
 	{panel: "Suspended", total: "0"},
@@ -259,6 +272,13 @@ func dashboardTests(t *testing.T, name string, l labelling, queries map[string]s
 		samples := []sample{{"{" + selector(labels) + "}", json.Number(s.total + s.ill)}}
 		if s.healthy != "" {
 			samples = append(samples, sample{"{" + selector(l.healthy) + "}", json.Number(s.healthy)})
+		}
+		for value, of := range map[string]map[string]string{s.ticket: labels, s.healthyTicket: l.healthy} {
+			if value != "" {
+				named := maps.Clone(of)
+				named["ticket"] = "jsapi"
+				samples = append(samples, sample{"{" + selector(named) + "}", json.Number(value)})
+			}
 		}
 		checks = append(checks, map[string]any{"expr": expr, "eval_time": illAt, "exp_samples": samples})
 	}

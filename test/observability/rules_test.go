@@ -253,7 +253,8 @@ func TestEachReasonHasAnAlert(t *testing.T) {
 	}
 }
 
-// troubleReasons are the constants of the API whose name begins with Reason, but those of the ordinary life of a token.
+// troubleReasons are the constants of the API whose name begins with Reason, but those of the ordinary life of a token and of
+// a ticket, which have alerts by their series.
 func troubleReasons(t *testing.T) []string {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), root+"/api/v1alpha1/conditions.go", nil, 0)
@@ -270,7 +271,7 @@ func troubleReasons(t *testing.T) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Contains([]string{"TokenValid", "TokenExpired", "TokenNotIssued"}, reason) {
+		if !slices.Contains([]string{"TokenValid", "TokenExpired", "TokenNotIssued", "TicketExpired", "TicketNotIssued"}, reason) {
 			out = append(out, reason)
 		}
 		return true

@@ -30,6 +30,10 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.RevocationStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TargetSpec"):
 		return &apiv1alpha1.TargetSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("TicketSpec"):
+		return &apiv1alpha1.TicketSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("TicketStatus"):
+		return &apiv1alpha1.TicketStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TokenStatus"):
 		return &apiv1alpha1.TokenStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("WeChatAppToken"):

@@ -3,8 +3,6 @@
 package wechattest
 
 import (
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -14,9 +12,6 @@ import (
 
 const (
 	grantType = "client_credential"
-	// ticketLife is the life of a ticket. WeChat returns it as expires_in with every call, even if the ticket is
-	// already an hour old.
-	ticketLife = 2 * time.Hour
 	// maxScene is the maximum length of the scene of a mini program code in characters. See
 	// https://developers.weixin.qq.com/miniprogram/dev/server/API/qrcode-link/qr-code/api_getunlimitedqrcode.html.
 	maxScene = 32
@@ -129,31 +124,6 @@ func (p *platform) checkToken(q request, now time.Time) (*IssuedToken, int) {
 		return nil, codeInvalidCredential // replaced
 	}
 	return nil, codeTokenExpired
-}
-
-// ticket is a ticket of type jsapi or wx_card.
-type ticket struct {
-	value   string
-	expires time.Time
-}
-
-// answerTicket returns the same ticket until it expires.
-func (p *platform) answerTicket(q request, a *account, now time.Time) reply {
-	kind := q.query.Get("type")
-	if kind != "jsapi" && kind != "wx_card" {
-		return q.fail(codeInvalidArgs, "", now)
-	}
-	if a.tickets == nil {
-		a.tickets = make(map[string]ticket)
-	}
-	t := a.tickets[kind]
-	if !now.Before(t.expires) {
-		raw := make([]byte, 64)
-		_, _ = rand.Read(raw) // never fails
-		t = ticket{value: base64.RawURLEncoding.EncodeToString(raw), expires: now.Add(ticketLife)}
-		a.tickets[kind] = t
-	}
-	return success([]byte(`{"errcode":0,"errmsg":"ok","ticket":"` + t.value + `","expires_in":7200}`))
 }
 
 // answerCode validates a request for a mini program code.

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
 
 // WeChat's quotas for an ordinary account. See
@@ -15,6 +17,7 @@ const (
 	defaultDailyLegacy = 2_000
 	defaultDailyStable = 500_000
 	defaultMinute      = 10_000
+	defaultDailyTicket = 10_000
 )
 
 // App is an account at WeChat.
@@ -36,6 +39,8 @@ type App struct {
 	Frozen bool `json:"frozen,omitempty"`
 	// NeedsAdminConfirmation makes token calls fail with 89503, as if the administrator had to confirm them.
 	NeedsAdminConfirmation bool `json:"needsAdminConfirmation,omitempty"`
+	// Tickets says how the account's tickets behave.
+	Tickets TicketRules `json:"tickets,omitzero"`
 }
 
 // account is an App and its history.
@@ -51,14 +56,16 @@ type account struct {
 	forcedAt []time.Time
 
 	stableUse, legacyUse usage
-	tickets              map[string]ticket
+	ticketUse            usage
+	// issuedTickets holds the tickets of each type in the order in which they were issued. The last one is the present one.
+	issuedTickets map[v1alpha1.TicketType][]*IssuedTicket
 }
 
 // account returns the account of an appid and creates it if necessary.
 func (p *platform) account(appID string) *account {
 	a, ok := p.apps[appID]
 	if !ok {
-		a = &account{App: App{ID: appID}}
+		a = &account{App: App{ID: appID}, issuedTickets: make(map[v1alpha1.TicketType][]*IssuedTicket)}
 		p.apps[appID] = a
 	}
 	return a

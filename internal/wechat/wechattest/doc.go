@@ -7,6 +7,7 @@
 // It follows WeChat's documentation:
 //   - https://developers.weixin.qq.com/doc/service/api/base/api_getstableaccesstoken (Stable)
 //   - https://developers.weixin.qq.com/miniprogram/dev/server/API/mp-access-token/api_getaccesstoken.html (Legacy)
+//   - https://developers.weixin.qq.com/doc/service/api/invoice/auth/api_getticket.html (tickets)
 //   - https://developers.weixin.qq.com/doc/oplatform/developers/errCode/errCode.html (errcodes)
 //
 // Where the documentation is silent, the server is strict rather than lenient:
@@ -23,6 +24,8 @@
 //     Calls with a wrong AppSecret or from an address that is not allowed do not count.
 //   - Changing or freezing an AppSecret invalidates no token.
 //   - The IP allowlist applies to the two token endpoints, as it does for mini programs, but not to calls with a token.
-//   - If the clock is set back to before a token was issued, the token is not valid until that time, and the next
+//   - If the clock is set back to before a token or ticket was issued, it is not valid until that time, and the next
 //     ordinary call issues a new one.
+//   - When a ticket changes, and what becomes of the old one, is not documented at all. TicketRules has what was reported or is
+//     conceivable; a client has to cope with each. A ticket does not depend on the token with which it was asked for.
 package wechattest

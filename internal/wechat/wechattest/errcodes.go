@@ -32,6 +32,7 @@ const (
 	codeDailyQuota        = 45009
 	codeMinuteQuota       = 45011
 	codeNotJSON           = 47001
+	codeUnauthorized      = 48001
 	codeAdminConfirmation = 89503
 )
 
@@ -84,6 +85,8 @@ func lessUsualErrmsg(code int, getStable string) string {
 		return "api minute-quota reach limit, must slower, retry next minute"
 	case codeNotJSON:
 		return "data format error"
+	case codeUnauthorized:
+		return "api unauthorized"
 	case 48004:
 		return "api forbidden for irregularities, view detail on mp.weixin.qq.com"
 	case 50002:

@@ -11,10 +11,11 @@ type platform struct {
 	offset  time.Duration
 	apps    map[string]*account
 	ledger  ledger
+	tickets map[string]*IssuedTicket // by value
 }
 
 func newPlatform(o Options) platform {
-	return platform{options: o, apps: make(map[string]*account), ledger: newLedger()}
+	return platform{options: o, apps: make(map[string]*account), ledger: newLedger(), tickets: make(map[string]*IssuedTicket)}
 }
 
 // now returns the time of the platform's clock. Round(0) strips the monotonic reading, so that times are compared by the wall clock and

@@ -36,10 +36,10 @@ type exchange struct {
 
 // serve answers a request, or panics with http.ErrAbortHandler to abort it.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	if !s.enter() {
+	if !s.lifetime.enter() {
 		panic(http.ErrAbortHandler)
 	}
-	defer s.inFlight.Done()
+	defer s.lifetime.leave()
 	q, err := readRequest(r)
 	if err != nil {
 		panic(http.ErrAbortHandler)
@@ -72,10 +72,10 @@ func (s *Server) begin(q request) exchange {
 // exchange processes a call and answers it. It returns false if the call must be aborted.
 func (s *Server) exchange(w http.ResponseWriter, r *http.Request, x exchange) bool {
 	switch {
-	case !s.wait(r, x.fault.Delay):
+	case !s.lifetime.wait(r, x.fault.Delay):
 		return false
 	case x.fault.Hang:
-		s.hang(r)
+		s.lifetime.hang(r)
 		return false
 	case x.fault.Cut == CutBefore:
 		cut(r, true)
@@ -86,7 +86,7 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, x exchange) bo
 		a.body = codePNG(a.scene) // slow, so it runs without the lock
 	}
 	switch {
-	case !s.wait(r, x.fault.DelayAnswer):
+	case !s.lifetime.wait(r, x.fault.DelayAnswer):
 		return false
 	case x.fault.Cut == CutAfter:
 		cut(r, true)
@@ -107,30 +107,6 @@ func (s *Server) process(x exchange) reply {
 	}
 	s.calls.update(x.number, func(c *Call) { c.Errcode, c.Minted = a.errcode, a.minted })
 	return a
-}
-
-// wait waits for d of real time. It returns false if the client gives up or the server is closed before.
-func (s *Server) wait(r *http.Request, d time.Duration) bool {
-	if d <= 0 {
-		return true
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-r.Context().Done():
-	case <-s.done:
-	}
-	return false
-}
-
-// hang waits until the client gives up or the server is closed.
-func (s *Server) hang(r *http.Request) {
-	select {
-	case <-r.Context().Done():
-	case <-s.done:
-	}
 }
 
 // cut closes the connection of a request. With reset it discards data that has not been sent yet. With HTTP/2 it does nothing, because

@@ -50,13 +50,10 @@ type Server struct {
 	caPEM   []byte
 	http    *http.Server
 
-	// done is closed by Close and ends requests that wait.
-	done     chan struct{}
-	served   chan struct{}
-	inFlight sync.WaitGroup
+	lifetime *lifetime
+	served   chan struct{} // closed when the listener is
 
 	mu       sync.Mutex // guards the fields below
-	closed   bool
 	platform platform
 	calls    callLog
 	faults   faultList
@@ -72,7 +69,7 @@ func NewServer(o Options) (*Server, error) {
 	}
 	s := &Server{
 		options:  o,
-		done:     make(chan struct{}),
+		lifetime: newLifetime(),
 		served:   make(chan struct{}),
 		platform: newPlatform(o),
 		calls:    newCallLog(),
@@ -136,26 +133,10 @@ func (s *Server) CACertPEM() []byte { return s.caPEM }
 
 // Close stops the server and aborts the requests in flight, including those that hang. It may be called more than once.
 func (s *Server) Close() {
-	s.mu.Lock()
-	first := !s.closed
-	s.closed = true
-	s.mu.Unlock()
-	if first {
-		close(s.done)
-	}
+	s.lifetime.end()
 	_ = s.http.Close()
 	<-s.served
-	s.inFlight.Wait()
-}
-
-// enter registers a request, so that Close waits for it. It returns false after Close.
-func (s *Server) enter() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed {
-		s.inFlight.Add(1)
-	}
-	return !s.closed
+	s.lifetime.inFlight.Wait()
 }
 
 // Now returns the time of the server's clock in UTC. All decisions and the Date header use this clock.

@@ -142,6 +142,32 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: name
       type:
         scalar: string
+- name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TicketSpec
+  map:
+    fields:
+    - name: key
+      type:
+        scalar: string
+    - name: type
+      type:
+        namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TicketType
+- name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TicketStatus
+  map:
+    fields:
+    - name: expirationTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: fingerprint
+      type:
+        scalar: string
+    - name: issueTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: type
+      type:
+        namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TicketType
+- name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TicketType
+  scalar: string
 - name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TokenStatus
   map:
     fields:
@@ -202,6 +228,14 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TargetSpec
       default: {}
+    - name: tickets
+      type:
+        list:
+          elementType:
+            namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TicketSpec
+          elementRelationship: associative
+          keys:
+          - type
 - name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.WeChatAppTokenStatus
   map:
     fields:
@@ -246,6 +280,14 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: targetSecretName
       type:
         scalar: string
+    - name: tickets
+      type:
+        list:
+          elementType:
+            namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TicketStatus
+          elementRelationship: associative
+          keys:
+          - type
     - name: token
       type:
         namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TokenStatus

@@ -34,6 +34,10 @@ type WeChatAppTokenSpecApplyConfiguration struct {
 	Suspend *bool `json:"suspend,omitempty"`
 	// target describes the Secret that receives the token.
 	Target *TargetSpecApplyConfiguration `json:"target,omitempty"`
+	// tickets are derived from the token and written beside it, at most one of
+	// each type. Ready is True only while all of them are valid; a ticket that
+	// cannot be had does not hold up the token.
+	Tickets []TicketSpecApplyConfiguration `json:"tickets,omitempty"`
 }
 
 // WeChatAppTokenSpecApplyConfiguration constructs a declarative configuration of the WeChatAppTokenSpec type for use with
@@ -87,5 +91,18 @@ func (b *WeChatAppTokenSpecApplyConfiguration) WithSuspend(value bool) *WeChatAp
 // If called multiple times, the Target field is set to the value of the last call.
 func (b *WeChatAppTokenSpecApplyConfiguration) WithTarget(value *TargetSpecApplyConfiguration) *WeChatAppTokenSpecApplyConfiguration {
 	b.Target = value
+	return b
+}
+
+// WithTickets adds the given value to the Tickets field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Tickets field.
+func (b *WeChatAppTokenSpecApplyConfiguration) WithTickets(values ...*TicketSpecApplyConfiguration) *WeChatAppTokenSpecApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithTickets")
+		}
+		b.Tickets = append(b.Tickets, *values[i])
+	}
 	return b
 }

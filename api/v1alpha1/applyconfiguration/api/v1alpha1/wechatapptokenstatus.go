@@ -17,11 +17,13 @@ type WeChatAppTokenStatusApplyConfiguration struct {
 	// observedGeneration is the generation that this status speaks of; -1 before
 	// the first result.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
-	// conditions are Ready (the Secret holds a valid token), Reconciling, Stalled,
-	// RefreshFailing and DeliveryDegraded.
+	// conditions are Ready (the Secret holds a valid token and valid tickets),
+	// Reconciling, Stalled, RefreshFailing and DeliveryDegraded.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 	// token describes the token in the Secret, without showing it.
 	Token *TokenStatusApplyConfiguration `json:"token,omitempty"`
+	// tickets describes the tickets in the Secret, without showing them.
+	Tickets []TicketStatusApplyConfiguration `json:"tickets,omitempty"`
 	// delivery tells which pods were told of the token; absent unless
 	// spec.target.delivery is Prompt.
 	Delivery *DeliveryStatusApplyConfiguration `json:"delivery,omitempty"`
@@ -81,6 +83,19 @@ func (b *WeChatAppTokenStatusApplyConfiguration) WithConditions(values ...*v1.Co
 // If called multiple times, the Token field is set to the value of the last call.
 func (b *WeChatAppTokenStatusApplyConfiguration) WithToken(value *TokenStatusApplyConfiguration) *WeChatAppTokenStatusApplyConfiguration {
 	b.Token = value
+	return b
+}
+
+// WithTickets adds the given value to the Tickets field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Tickets field.
+func (b *WeChatAppTokenStatusApplyConfiguration) WithTickets(values ...*TicketStatusApplyConfiguration) *WeChatAppTokenStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithTickets")
+		}
+		b.Tickets = append(b.Tickets, *values[i])
+	}
 	return b
 }
 

@@ -13,7 +13,7 @@ if obj.spec ~= nil and obj.spec.suspend then
   if obj.status ~= nil then
     local ready = find("Ready")
     if ready ~= nil and ready.status ~= "True" then
-      message = "Suspended, and there is no valid token"
+      message = "Suspended, and not Ready: " .. (ready.message or "")
     end
   end
   return { status = "Suspended", message = message }
@@ -37,7 +37,7 @@ local ready = find("Ready")
 if ready == nil then
   return { status = "Progressing", message = "Waiting for the first token" }
 end
--- A valid token is healthy, also while its refresh fails: the message says so, and there is time.
+-- A valid token is healthy, and so are valid tickets, also while a refresh fails: the message says so, and there is time.
 if ready.status == "True" then
   return { status = "Healthy", message = ready.message }
 end

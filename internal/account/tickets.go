@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package account
+
+import (
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
+)
+
+// Ticket is what this process knows of one of the account's tickets. It has no value of a ticket.
+type Ticket struct {
+	Sight refresh.TicketSight
+	// Failure is what the last call ended with; nil when it worked.
+	Failure *TicketFailure
+}
+
+// TicketFailure is a call for a ticket that failed, with what a status says about it.
+type TicketFailure struct {
+	refresh.Failure
+
+	Message, RequestID string
+	// UID and Generation are those of the resource that asked. A change of its spec ends the back-off.
+	UID        types.UID
+	Generation int64
+}
+
+// after returns the failure in its place in a row of failures; previous is nil for the first one. While failures pass by themselves, the
+// first reason and its words stand, because an outage shows itself in several ways. An unknown errcode is told apart, because from the
+// third time in a row it does not pass by itself.
+func (f TicketFailure) after(previous *TicketFailure, now time.Time) *TicketFailure {
+	var last *refresh.Failure
+	if previous != nil {
+		last = &previous.Failure
+		unknown := f.Reason == v1alpha1.ReasonRequestRejected || previous.Reason == v1alpha1.ReasonRequestRejected
+		if f.Class == token.Transient && previous.Class == token.Transient && !unknown {
+			f.Reason, f.Code, f.Message, f.RequestID = previous.Reason, previous.Code, previous.Message, previous.RequestID
+		}
+	}
+	f.Failure = refresh.Next(last, f.Failure, now, string(f.UID))
+	return &f
+}
+
+// Tickets is what this process knows of the tickets of an account. The zero value knows none.
+type Tickets struct {
+	mu     sync.Mutex
+	byType map[v1alpha1.TicketType]Ticket
+}
+
+// Get returns what is known of a ticket.
+func (t *Tickets) Get(kind v1alpha1.TicketType) Ticket {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byType[kind]
+}
+
+// Recall records what the status of a member says about a ticket, unless this process knows more.
+func (t *Tickets) Recall(kind v1alpha1.TicketType, fingerprint string, firstAt time.Time) {
+	t.change(kind, func(now Ticket) Ticket {
+		if now.Sight.Fingerprint == "" {
+			now.Sight = refresh.TicketSight{Fingerprint: fingerprint, FirstAt: firstAt}
+		}
+		return now
+	})
+}
+
+// Saw records a ticket that WeChat returned. It returns what is known of it now, and whether it
+// is another one than before. An answer to an older call than the last one changes nothing.
+func (t *Tickets) Saw(kind v1alpha1.TicketType, returned token.Ticket, now time.Time) (sight refresh.TicketSight, changed bool) {
+	fingerprint, at := returned.Value.Fingerprint(), returned.ReturnedAt
+	next := t.change(kind, func(known Ticket) Ticket {
+		last := known.Sight
+		if at.Before(last.LastAt) && !refresh.IsInFuture(last.LastAt, now) {
+			return known
+		}
+		changed = last.Fingerprint != fingerprint
+		next := Ticket{Sight: last.Next(fingerprint, at, returned.ExpiresIn)}
+		if f := known.Failure; f != nil && f.OfWrite {
+			next.Failure = f // only a write ends it
+		}
+		return next
+	})
+	return next.Sight, changed
+}
+
+// Written records that a resource wrote its tickets of these types.
+func (t *Tickets) Written(kinds []v1alpha1.TicketType, by types.UID) {
+	for _, kind := range kinds {
+		t.change(kind, func(known Ticket) Ticket {
+			if f := known.Failure; f != nil && f.OfWrite && f.UID == by {
+				known.Failure = nil
+			}
+			return known
+		})
+	}
+}
+
+// Failed records a call that failed, and returns it with its place in a row of failures.
+func (t *Tickets) Failed(kind v1alpha1.TicketType, f TicketFailure, now time.Time) TicketFailure {
+	next := t.change(kind, func(ticket Ticket) Ticket {
+		ticket.Failure = f.after(ticket.Failure, now)
+		return ticket
+	})
+	return *next.Failure
+}
+
+// Doubt records that the account's token was replaced on request. WeChat does not say whether that ends the tickets too.
+func (t *Tickets) Doubt() {
+	for _, kind := range v1alpha1.TicketTypes() {
+		t.change(kind, func(now Ticket) Ticket {
+			now.Sight.Doubted = now.Sight.Fingerprint != ""
+			return now
+		})
+	}
+}
+
+func (t *Tickets) change(kind v1alpha1.TicketType, to func(now Ticket) Ticket) Ticket {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byType == nil {
+		t.byType = map[v1alpha1.TicketType]Ticket{}
+	}
+	next := to(t.byType[kind])
+	t.byType[kind] = next
+	return next
+}
+
+// MergedTicket makes a call for a ticket, or waits for the one that another member makes.
+func (a *Account) MergedTicket(kind v1alpha1.TicketType, call func() (token.Ticket, error)) (token.Ticket, error) {
+	answer, err, _ := a.flights.Do(string(kind), func() (any, error) { return call() })
+	ticket, _ := answer.(token.Ticket)
+	return ticket, err
+}
