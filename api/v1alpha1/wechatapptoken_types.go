@@ -400,9 +400,10 @@ type TicketStatus struct {
 }
 
 // DeliveryStatus tells which of the pods that mount the Secret were told of a
-// token. The delivery is complete when reached equals pods.
+// token or a ticket. The delivery is complete when reached equals pods.
 type DeliveryStatus struct {
-	// fingerprint of the token, as in token.fingerprint.
+	// fingerprint of what they were told of: token.fingerprint or, with tickets,
+	// one of the token and its tickets.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=16

@@ -55,10 +55,18 @@ type revelation struct {
 	known       bool
 }
 
+// revealed names what reveal prints: the token, if no type of a ticket is named.
+func revealed(kind v1alpha1.TicketType) string {
+	if kind == "" {
+		return "token"
+	}
+	return string(kind) + " ticket"
+}
+
 // revelation returns what to print of a resource: its token if no type of a ticket is named.
 func (l look) revelation(kind v1alpha1.TicketType) (revelation, error) {
 	if kind == "" {
-		r := revelation{what: "token", key: l.Spec.Target.AccessTokenKey}
+		r := revelation{what: revealed(kind), key: l.Spec.Target.AccessTokenKey}
 		if k := l.Status.Token; k != nil {
 			r.fingerprint, r.expires, r.known = k.Fingerprint, k.ExpirationTime.Time, true
 		}
@@ -68,7 +76,7 @@ func (l look) revelation(kind v1alpha1.TicketType) (revelation, error) {
 		if t.Type != kind {
 			continue
 		}
-		r := revelation{what: string(kind) + " ticket", key: t.KeyName()}
+		r := revelation{what: revealed(kind), key: t.KeyName()}
 		if k := t.status; k != nil {
 			r.fingerprint, r.expires, r.known = k.Fingerprint, k.ExpirationTime.Time, true
 		}
@@ -86,11 +94,7 @@ func (a *app) reveal(ctx context.Context, arg string, kind v1alpha1.TicketType, 
 		return usage("--ticket: there is no type %q; the types are jsapi, wx_card and sdk", kind)
 	}
 	if !yes {
-		what := "token"
-		if kind != "" {
-			what = string(kind) + " ticket"
-		}
-		return usage("the %s of %s was not printed: whoever sees it can act as the app. If you want that, add --yes.", what, name)
+		return usage("the %s of %s was not printed: whoever sees it can act as the app. If you want that, add --yes.", revealed(kind), name)
 	}
 	c, err := a.connect()
 	if err != nil {

@@ -139,10 +139,11 @@ func (a *Account) Minted() Confirmation {
 // another member may have it.
 func (a *Account) HasNewer(fingerprint string, issuedAt time.Time) bool {
 	m := a.Minted()
-	if _, dead := a.DeadSince(m.Fingerprint); fingerprint == "" {
-		return m.Fingerprint != "" && !dead && a.Shared()
+	if fingerprint != "" {
+		return m.Replaces(fingerprint, issuedAt)
 	}
-	return m.Replaces(fingerprint, issuedAt)
+	_, dead := a.DeadSince(m.Fingerprint)
+	return m.Fingerprint != "" && !dead && a.Shared()
 }
 
 // NoteMinted records a mint. Whoever asked for it has been served.

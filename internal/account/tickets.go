@@ -59,10 +59,11 @@ func (t *Tickets) Get(kind v1alpha1.TicketType) Ticket {
 	return t.byType[kind]
 }
 
-// Recall records what the status of a member says about a ticket, unless this process knows more.
-func (t *Tickets) Recall(kind v1alpha1.TicketType, fingerprint string, firstAt time.Time) {
-	t.change(kind, func(now Ticket) Ticket {
-		if now.Sight.Fingerprint == "" {
+// Recall returns what is known of a ticket. If that is nothing, it first records what the status of a member says: the fingerprint, empty
+// for none, and when the ticket was first seen.
+func (t *Tickets) Recall(kind v1alpha1.TicketType, fingerprint string, firstAt time.Time) Ticket {
+	return t.change(kind, func(now Ticket) Ticket {
+		if now.Sight.Fingerprint == "" && fingerprint != "" {
 			now.Sight = refresh.TicketSight{Fingerprint: fingerprint, FirstAt: firstAt}
 		}
 		return now

@@ -17,6 +17,9 @@ import (
 func (p *observer) observeDelivery(o *report.Observation) {
 	o.Delivery.Wanted = p.resource.Spec.Target.Delivery == v1alpha1.DeliveryPrompt
 	o.Delivery.Disabled = p.deliverer == nil
+	if !o.Delivery.Wanted || o.Delivery.Disabled {
+		return
+	}
 	last, known := p.state.shared.deliveredOf(o.DeliveredFingerprint())
 	if !known {
 		return
@@ -46,7 +49,8 @@ func (p *pass) deliver(o report.Observation, d refresh.Decision) {
 		return
 	}
 	// A process that died before it could report leaves the rest to the next one.
-	complete := report.Delivered(p.resource.Status.Delivery, o.DeliveredFingerprint())
+	fingerprint := o.DeliveredFingerprint()
+	complete := report.Delivered(p.resource.Status.Delivery, fingerprint)
 	if o.Delivery.Known {
 		complete = o.Delivery.Reason == ""
 	}
@@ -55,7 +59,7 @@ func (p *pass) deliver(o report.Observation, d refresh.Decision) {
 	}
 	p.deliverer.Deliver(delivery.Job{
 		Owner: nameOf(p.resource), UID: p.resource.UID, Secret: p.resource.TargetName(),
-		Fingerprint: o.DeliveredFingerprint(), Since: p.writtenAt,
+		Fingerprint: fingerprint, Since: p.writtenAt,
 	})
 }
 

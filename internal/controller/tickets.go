@@ -19,10 +19,7 @@ func (p *observer) observeTickets(o *report.Observation) {
 			t.Fingerprint, t.FirstAt, t.ExpiresAt = held[i].Fingerprint, held[i].FirstAt, held[i].ExpiresAt
 		}
 		if acct != nil {
-			if t.Fingerprint != "" {
-				acct.Tickets.Recall(spec.Type, t.Fingerprint, t.FirstAt)
-			}
-			known := acct.Tickets.Get(spec.Type)
+			known := acct.Tickets.Recall(spec.Type, t.Fingerprint, t.FirstAt)
 			t.Sight = known.Sight
 			if f := known.Failure; f != nil && (!f.OfWrite || f.UID == p.resource.UID) {
 				failure := f.Failure

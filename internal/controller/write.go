@@ -56,7 +56,7 @@ func (p *pass) put(ctx context.Context, o report.Observation, d refresh.Decision
 	failpoint.Hit("before-secret")
 	written, err := p.send(ctx, o, want, o.Content(t, tickets...))
 	failpoint.Hit("after-secret")
-	if t != nil && report.MayFitAlone(tickets, err) {
+	if t != nil && len(tickets) > 0 && target.IsRefusal(err) { // perhaps of the tickets: a token does not wait for them
 		tickets = nil
 		record, want = o.Wanted(t, tickets)
 		written, err = p.send(ctx, o, want, o.Content(t))

@@ -117,9 +117,11 @@ func failed(ctx context.Context, e report.Effect, err error) (report.Effect, err
 	if !ok {
 		return e, err
 	}
-	e.Failed = &report.Failure{
-		Failure: refresh.Failure{Class: refused.Class, Reason: refused.Reason, Code: refused.Code, Named: refused.RetryAfter},
-		Message: refused.Message, RequestID: refused.RequestID,
-	}
+	e.Failed = &report.Failure{Failure: failureOf(refused), Message: refused.Message, RequestID: refused.RequestID}
 	return e, nil
+}
+
+// failureOf returns what follows from an error of WeChat.
+func failureOf(err *token.Error) refresh.Failure {
+	return refresh.Failure{Class: err.Class, Reason: err.Reason, Code: err.Code, Named: err.RetryAfter}
 }

@@ -105,8 +105,8 @@ func (i Env) ticketFailed(ctx context.Context, s Step, kind v1alpha1.TicketType,
 		s.Account.Doubt()
 	}
 	f := s.Account.Tickets.Failed(kind, account.TicketFailure{
-		Failure: refresh.Failure{Class: refused.Class, Reason: refused.Reason, Code: refused.Code, Named: refused.RetryAfter},
-		Message: refused.Message, RequestID: refused.RequestID, UID: s.uid(), Generation: s.Resource.Generation,
+		Failure: failureOf(refused), Message: refused.Message, RequestID: refused.RequestID,
+		UID: s.uid(), Generation: s.Resource.Generation,
 	}, i.WeChat.Now())
 	logger := log.FromContext(ctx)
 	if f.Attempts > 1 {

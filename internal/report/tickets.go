@@ -57,11 +57,6 @@ func (o Observation) TicketsAfterWrite(pending []PendingTicket) []target.Ticket 
 	return held
 }
 
-// MayFitAlone reports whether the API server refuses a token that came with tickets. A token does not wait for them.
-func MayFitAlone(tickets []PendingTicket, err error) bool {
-	return len(tickets) > 0 && target.IsRefusal(err)
-}
-
 // TicketRefused returns the failure of a resource's tickets that the API server refuses to write.
 func TicketRefused(resource *v1alpha1.WeChatAppToken, refusal string) account.TicketFailure {
 	return account.TicketFailure{

@@ -162,20 +162,8 @@ func FuzzDecodeToken(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		a, err := decodeToken(body)
-		tok := a.token.Reveal()
-		var why malformed
-		switch {
-		case err != nil:
-			if !errors.As(err, &why) || !slices.Contains(allMalformed, why) || a != (answer{}) {
-				t.Errorf("error %q with %v, want one of the known and nothing", err, a)
-			}
-		case a.code != 0:
-			if a.life != 0 {
-				t.Errorf("errcode %d and a life of %v", a.code, a.life)
-			}
-			hidesToken(t, a)
-		default:
-			if tok == "" || !printable(tok) || a.life <= 0 || a.life > 4*time.Hour || a.errmsg != "" {
+		if isGood(t, a, err) {
+			if tok := a.token.Reveal(); tok == "" || !printable(tok) || a.life <= 0 || a.life > 4*time.Hour || a.errmsg != "" {
 				t.Errorf("token %q, life %v, errmsg %q", tok, a.life, a.errmsg)
 			}
 			beyondDoubt(t, body, a)
@@ -185,6 +173,26 @@ func FuzzDecodeToken(f *testing.F) {
 		}
 		_, _ = decodeProbe(body)
 	})
+}
+
+// isGood reports whether an answer is neither malformed nor a refusal. It fails the test if one of these brings more than it may.
+func isGood(t *testing.T, a answer, err error) bool {
+	t.Helper()
+	var why malformed
+	switch {
+	case err != nil:
+		if !errors.As(err, &why) || !slices.Contains(allMalformed, why) || a != (answer{}) {
+			t.Errorf("error %q with %v, want one of the known and nothing", err, a)
+		}
+		return false
+	case a.code != 0:
+		if a.life != 0 {
+			t.Errorf("errcode %d and a life of %v", a.code, a.life)
+		}
+		hidesToken(t, a)
+		return false
+	}
+	return true
 }
 
 // beyondDoubt fails the test unless two readers that differ in what they accept find the same token and no errcode.

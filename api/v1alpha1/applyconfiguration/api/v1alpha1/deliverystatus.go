@@ -12,9 +12,10 @@ import (
 // with apply.
 //
 // DeliveryStatus tells which of the pods that mount the Secret were told of a
-// token. The delivery is complete when reached equals pods.
+// token or a ticket. The delivery is complete when reached equals pods.
 type DeliveryStatusApplyConfiguration struct {
-	// fingerprint of the token, as in token.fingerprint.
+	// fingerprint of what they were told of: token.fingerprint or, with tickets,
+	// one of the token and its tickets.
 	Fingerprint *string `json:"fingerprint,omitempty"`
 	// pods that mount the Secret in a way that is updated, and are on a node.
 	Pods *int32 `json:"pods,omitempty"`
