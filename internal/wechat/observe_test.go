@@ -101,6 +101,7 @@ func TestObserveCancelled(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body) // only then does the server see the caller go
 		cancel()
 		<-r.Context().Done()
+		panic(http.ErrAbortHandler)
 	})
 	seen := &observed{}
 	c := newClient(t, Options{Endpoints: []string{s.URL}, Observe: seen.add})

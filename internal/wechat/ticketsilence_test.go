@@ -22,8 +22,7 @@ func TestTicketWithoutAnswer(t *testing.T) {
 		var answers atomic.Bool
 		c := bubble(t, Options{}, &host{handler: func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == pathTicket && !answers.Load() {
-				<-r.Context().Done()
-				return
+				hanging(w, r)
 			}
 			answering(w, r)
 		}})
