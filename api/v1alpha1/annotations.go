@@ -19,6 +19,13 @@ const (
 	// least 30 seconds apart, as WeChat documents.
 	AnnotationRevokeRequestedAt = AnnotationPrefix + "revoke-requested-at"
 
+	// AnnotationRotateKeyRequestedAt on a WeChatAppClient asks for a new key; the one
+	// before goes on for spec.key.overlap.
+	AnnotationRotateKeyRequestedAt = AnnotationPrefix + "rotate-key-requested-at"
+	// AnnotationRevokeKeyRequestedAt on a WeChatAppClient asks to end its keys, and the
+	// tokens that were bought with them, at once.
+	AnnotationRevokeKeyRequestedAt = AnnotationPrefix + "revoke-key-requested-at"
+
 	// RequestValueMaxLength is the longest request value that is carried out.
 	RequestValueMaxLength = 64
 )

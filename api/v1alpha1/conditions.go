@@ -84,6 +84,24 @@ const (
 	ReasonUnsupportedAccount        = "UnsupportedAccount"
 )
 
+// Reasons of the conditions of a WeChatAppClient.
+const (
+	// ReasonClientReady: the client can call.
+	ReasonClientReady = "ClientReady"
+	// ReasonTokenNotFound: the WeChatAppToken does not exist.
+	ReasonTokenNotFound = "TokenNotFound"
+	// ReasonKeySecretConflict: the Secret for the key is not ours to write.
+	ReasonKeySecretConflict = "KeySecretConflict"
+	// ReasonKeySecretWriteFailed: the API server does not take the Secret for the key.
+	ReasonKeySecretWriteFailed = "KeySecretWriteFailed"
+	// ReasonCredentialsNotLabelled: spec.login needs the label on the credentials Secret.
+	ReasonCredentialsNotLabelled = "CredentialsNotLabelled"
+	// ReasonGatewayNotInstalled: the operator runs without --gateway-url.
+	ReasonGatewayNotInstalled = "GatewayNotInstalled"
+	// ReasonSuspended: the client is suspended.
+	ReasonSuspended = "Suspended"
+)
+
 // Reasons of events. The ordinary path (first issue, rotation, check) sends none.
 const (
 	EventRefreshFailed    = "RefreshFailed"

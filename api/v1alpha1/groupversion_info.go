@@ -26,7 +26,7 @@ var SchemeGroupVersion = GroupVersion
 
 // AddToScheme registers the kinds of this package.
 func AddToScheme(scheme *runtime.Scheme) error {
-	scheme.AddKnownTypes(GroupVersion, &WeChatAppToken{}, &WeChatAppTokenList{})
+	scheme.AddKnownTypes(GroupVersion, &WeChatAppToken{}, &WeChatAppTokenList{}, &WeChatAppClient{}, &WeChatAppClientList{})
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
 }

@@ -18,24 +18,46 @@ import (
 func ForKind(kind schema.GroupVersionKind) interface{} {
 	switch kind {
 	// Group=wechat.apptoken.dev, Version=v1alpha1
+	case v1alpha1.SchemeGroupVersion.WithKind("ClientHint"):
+		return &apiv1alpha1.ClientHintApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ClientKeySpec"):
+		return &apiv1alpha1.ClientKeySpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ClientKeyStatus"):
+		return &apiv1alpha1.ClientKeyStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ClientRate"):
+		return &apiv1alpha1.ClientRateApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("CredentialsSecretReference"):
 		return &apiv1alpha1.CredentialsSecretReferenceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("DeliveryStatus"):
 		return &apiv1alpha1.DeliveryStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("HandledClientRequests"):
+		return &apiv1alpha1.HandledClientRequestsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HandledRequests"):
 		return &apiv1alpha1.HandledRequestsApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("RateLimit"):
+		return &apiv1alpha1.RateLimitApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RefreshError"):
 		return &apiv1alpha1.RefreshErrorApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("RevocationStatus"):
 		return &apiv1alpha1.RevocationStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("ServiceAccountReference"):
+		return &apiv1alpha1.ServiceAccountReferenceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TargetSpec"):
 		return &apiv1alpha1.TargetSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TicketSpec"):
 		return &apiv1alpha1.TicketSpecApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TicketStatus"):
 		return &apiv1alpha1.TicketStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("TokenReference"):
+		return &apiv1alpha1.TokenReferenceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("TokenStatus"):
 		return &apiv1alpha1.TokenStatusApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("WeChatAppClient"):
+		return &apiv1alpha1.WeChatAppClientApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("WeChatAppClientSpec"):
+		return &apiv1alpha1.WeChatAppClientSpecApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("WeChatAppClientStatus"):
+		return &apiv1alpha1.WeChatAppClientStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("WeChatAppToken"):
 		return &apiv1alpha1.WeChatAppTokenApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("WeChatAppTokenSpec"):

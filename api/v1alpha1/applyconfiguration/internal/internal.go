@@ -27,6 +27,56 @@ var parser *typed.Parser
 var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.AnnotationValue
   scalar: string
+- name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.ClientHint
+  map:
+    fields:
+    - name: refusedFingerprint
+      type:
+        scalar: string
+    - name: time
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+- name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.ClientKeySpec
+  map:
+    fields:
+    - name: deletionPolicy
+      type:
+        namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.DeletionPolicy
+      default: Delete
+    - name: overlap
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
+      default: 24h
+    - name: rotationInterval
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Duration
+    - name: secretName
+      type:
+        scalar: string
+- name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.ClientKeyStatus
+  map:
+    fields:
+    - name: createTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: fingerprint
+      type:
+        scalar: string
+    - name: previousFingerprint
+      type:
+        scalar: string
+    - name: previousUntilTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+- name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.ClientPath
+  scalar: string
+- name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.ClientRate
+  map:
+    fields:
+    - name: perReplica
+      type:
+        namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.RateLimit
+      default: {}
 - name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.CredentialsSecretReference
   map:
     fields:
@@ -56,6 +106,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: time
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+- name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.HandledClientRequests
+  map:
+    fields:
+    - name: revokeKey
+      type:
+        scalar: string
+    - name: rotateKey
+      type:
+        scalar: string
 - name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.HandledRequests
   map:
     fields:
@@ -72,6 +131,17 @@ var schemaYAML = typed.YAMLObject(`types:
   scalar: string
 - name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.Mode
   scalar: string
+- name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.RateLimit
+  map:
+    fields:
+    - name: burst
+      type:
+        scalar: numeric
+      default: 100
+    - name: requestsPerSecond
+      type:
+        scalar: numeric
+      default: 50
 - name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.RefreshError
   map:
     fields:
@@ -112,6 +182,15 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         scalar: string
     - name: victim
+      type:
+        scalar: string
+- name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.ServiceAccountReference
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
+    - name: namespace
       type:
         scalar: string
 - name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TargetSpec
@@ -168,6 +247,12 @@ var schemaYAML = typed.YAMLObject(`types:
         namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TicketType
 - name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TicketType
   scalar: string
+- name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TokenReference
+  map:
+    fields:
+    - name: name
+      type:
+        scalar: string
 - name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TokenStatus
   map:
     fields:
@@ -183,6 +268,85 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: mode
       type:
         namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.Mode
+- name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.WeChatAppClient
+  map:
+    fields:
+    - name: apiVersion
+      type:
+        scalar: string
+    - name: kind
+      type:
+        scalar: string
+    - name: metadata
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta
+    - name: spec
+      type:
+        namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.WeChatAppClientSpec
+    - name: status
+      type:
+        namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.WeChatAppClientStatus
+      default:
+        observedGeneration: -1
+- name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.WeChatAppClientSpec
+  map:
+    fields:
+    - name: key
+      type:
+        namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.ClientKeySpec
+    - name: login
+      type:
+        scalar: boolean
+      default: false
+    - name: paths
+      type:
+        list:
+          elementType:
+            namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.ClientPath
+          elementRelationship: associative
+    - name: rate
+      type:
+        namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.ClientRate
+      default: {}
+    - name: serviceAccounts
+      type:
+        list:
+          elementType:
+            namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.ServiceAccountReference
+          elementRelationship: associative
+          keys:
+          - namespace
+          - name
+    - name: suspend
+      type:
+        scalar: boolean
+      default: false
+    - name: tokenRef
+      type:
+        namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.TokenReference
+- name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.WeChatAppClientStatus
+  map:
+    fields:
+    - name: conditions
+      type:
+        list:
+          elementType:
+            namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Condition
+          elementRelationship: associative
+          keys:
+          - type
+    - name: handledRequests
+      type:
+        namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.HandledClientRequests
+    - name: hint
+      type:
+        namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.ClientHint
+    - name: key
+      type:
+        namedType: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.ClientKeyStatus
+    - name: observedGeneration
+      type:
+        scalar: numeric
 - name: com.github.wechat-token-operator.wechat-token-operator.api.v1alpha1.WeChatAppToken
   map:
     fields:
