@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"net/netip"
+	"time"
+)
+
+// By says how a caller proved who it is.
+type By string
+
+const (
+	ByNothing        By = ""
+	ByKey            By = "key"
+	ByToken          By = "token"
+	ByServiceAccount By = "service_account"
+)
+
+// Outcome says in one word what became of a call.
+type Outcome string
+
+const (
+	// OutcomeAnswered: the gateway answered itself, with what was asked for.
+	OutcomeAnswered Outcome = "answered"
+	// OutcomeRelayed: WeChat answered, whatever it said.
+	OutcomeRelayed Outcome = "relayed"
+	// OutcomeDenied: the caller may not do this.
+	OutcomeDenied Outcome = "denied"
+	// OutcomeLimited: the caller, or everybody, calls too often.
+	OutcomeLimited Outcome = "limited"
+	// OutcomeUnavailable: the gateway or WeChat cannot serve it now.
+	OutcomeUnavailable Outcome = "unavailable"
+	// OutcomeGone: the caller went away.
+	OutcomeGone Outcome = "gone"
+)
+
+// Call is a call and what became of it, for the audit log and the metrics. It holds no secret.
+type Call struct {
+	ID      string
+	Started time.Time
+	Peer    netip.Addr
+	Method  string
+	// Target is zero if the request target could not be parsed.
+	Target Target
+	Kind   Kind
+	By     By
+	// ServiceAccount is "namespace/name" of a caller who came with one.
+	ServiceAccount string
+	// Client is nil until the caller is known.
+	Client *Client
+
+	Outcome Outcome
+	// Reason is the word of a refusal; empty if the call was served.
+	Reason string
+	// Errcode is the answer's; 0 for none.
+	Errcode int
+	// Status is the HTTP status of the answer. It is 499 if the caller went away.
+	Status int
+	// Attempts is how often the call was sent to WeChat.
+	Attempts int
+	// Sent and Received are the bytes of the request's and the answer's body.
+	Sent, Received int64
+	// Upstream is the part of Duration that was spent waiting for WeChat.
+	Duration, Upstream time.Duration
+}
+
+// refuse records a refusal.
+func (c *Call) refuse(outcome Outcome, f refusal) {
+	c.Outcome, c.Reason, c.Errcode = outcome, f.reason, f.code
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+)
+
+// WeChat's errcodes, as the gateway uses them for its own answers.
+const (
+	codeBusy          = -1    // passes by itself
+	codeTokenInvalid  = 40001 // also a Bearer token that is none
+	codeUnknownApp    = 40013
+	codeKeyWrong      = 40125
+	codeNoToken       = 41001
+	codeNoAppID       = 41002
+	codeNoKey         = 41004
+	codeTokenExpired  = 42001
+	codeNeedsGet      = 43001
+	codeNeedsPost     = 43002
+	codeTooMany       = 45011
+	codeNotAllowed    = 48001
+	requestIDHeader   = "X-WeChat-Gateway"
+	clientHeader      = "X-WeChat-App-Client"
+	jsonContentType   = "application/json"
+	refusalTextPrefix = "wechat gateway: "
+)
+
+// refusal is an answer of the gateway's own in place of WeChat's.
+type refusal struct {
+	code int
+	// reason is a word for the audit log and the metrics, of the list in docs/gateway.md.
+	reason string
+	// text says what happened and what to do. It quotes nothing of the request and no error of the transport.
+	text string
+}
+
+// write sends the refusal in WeChat's form: HTTP 200 and an errcode, because SDKs do not look into other answers. id is the call's.
+func (f refusal) write(w http.ResponseWriter, id string) {
+	writeJSON(w, id, struct {
+		Code int    `json:"errcode"`
+		Text string `json:"errmsg"`
+	}{f.code, refusalTextPrefix + f.text + " rid: " + id})
+}
+
+// writeJSON sends an answer of the gateway's own. There is no line feed behind the JSON, which some SDKs cannot read.
+func writeJSON(w http.ResponseWriter, id string, answer any) {
+	body, err := json.Marshal(answer)
+	if err != nil {
+		body = []byte(`{"errcode":-1,"errmsg":"` + refusalTextPrefix + `internal error"}`) // the answers have strings and numbers alone
+	}
+	h := w.Header()
+	h.Set(requestIDHeader, id)
+	h.Set("Content-Type", jsonContentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(http.StatusOK)
+	_, _ = w.Write(body) // the caller may be gone
+}
