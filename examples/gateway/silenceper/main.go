@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// This program calls WeChat through the gateway with an unmodified silenceper/wechat. It has neither the AppSecret nor a token of
+// WeChat's.
+//
+// It serves GET /call, a call with the token; GET /image, a picture of a code for a mini program; and GET /login?code=…, a login.
+// These environment variables configure it:
+//
+//   - WECHAT_DIR is the folder where the client's key Secret is mounted, by default /var/run/wechat.
+//   - SSL_CERT_FILE is the file ca.crt of that folder, where the gateway has a private CA.
+//   - LISTEN is the address to serve at, by default :8080.
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/silenceper/wechat/v2/cache"
+	"github.com/silenceper/wechat/v2/miniprogram"
+	"github.com/silenceper/wechat/v2/miniprogram/config"
+	"github.com/silenceper/wechat/v2/miniprogram/qrcode"
+	"github.com/silenceper/wechat/v2/util"
+)
+
+// docs:start
+
+// newApp returns an app of the SDK that calls the gateway. The modifier moves all calls of the SDK, the fetching of tokens and the
+// logins among them.
+func newApp(dir string) (*miniprogram.MiniProgram, error) {
+	values := map[string]string{}
+	for _, name := range []string{"host", "app_id", "app_secret"} {
+		content, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return nil, err
+		}
+		values[name] = string(content)
+	}
+	util.SetURIModifier(func(uri string) string { return strings.Replace(uri, "https://api.weixin.qq.com", values["host"], 1) })
+	return miniprogram.NewMiniProgram(&config.Config{
+		AppID: values["app_id"], AppSecret: values["app_secret"], Cache: cache.NewMemory(), UseStableAK: true,
+	}), nil
+}
+
+// docs:end
+
+func main() {
+	if err := run(); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run() error {
+	util.DefaultHTTPClient = &http.Client{Timeout: 30 * time.Second}
+	app, err := newApp(cmp.Or(os.Getenv("WECHAT_DIR"), "/var/run/wechat"))
+	if err != nil {
+		return err
+	}
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", cmp.Or(os.Getenv("LISTEN"), ":8080"))
+	if err != nil {
+		return err
+	}
+	fmt.Printf("listening on http://%s\n", listener.Addr())
+	server := http.Server{Handler: handler(app), ReadHeaderTimeout: 10 * time.Second}
+	return server.Serve(listener)
+}
+
+func handler(app *miniprogram.MiniProgram) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /call", func(w http.ResponseWriter, _ *http.Request) {
+		// The SDK has no call of a mini program without arguments, so the token that it fetched is used with its own HTTP functions.
+		tok, err := app.GetContext().GetAccessToken()
+		var body []byte
+		if err == nil {
+			body, err = util.HTTPGet("https://api.weixin.qq.com/cgi-bin/getcallbackip?access_token=" + tok)
+		}
+		if err == nil {
+			err = util.DecodeWithCommonError(body, "GetCallbackIP")
+		}
+		answer(w, map[string]any{"answer": json.RawMessage(body)}, err)
+	})
+	mux.HandleFunc("GET /image", func(w http.ResponseWriter, _ *http.Request) {
+		image, err := app.GetQRCode().GetWXACodeUnlimit(qrcode.QRCoder{Scene: "id=1", Page: "pages/index"})
+		answer(w, map[string]any{"bytes": len(image)}, err)
+	})
+	mux.HandleFunc("GET /login", func(w http.ResponseWriter, r *http.Request) {
+		session, err := app.GetAuth().Code2Session(r.URL.Query().Get("code"))
+		answer(w, map[string]any{"openid": session.OpenID}, err)
+	})
+	return mux
+}
+
+// Errors of net/http have the whole URL in their text, with the key.
+var secrets = regexp.MustCompile(`(access_token|secret)=[^&"\s]*`)
+
+func answer(w http.ResponseWriter, body any, err error) {
+	status := http.StatusOK
+	if err != nil {
+		status = http.StatusBadGateway
+		err = errors.New(secrets.ReplaceAllString(err.Error(), "$1=…"))
+		log.Print(err)
+		body = map[string]string{"error": err.Error()}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body)
+}
