@@ -142,6 +142,8 @@ type front struct {
 	*Gateway
 
 	addr string
+	// hangUp ends the caller's side of a connection after the request, for a server that waits for a body that does not come.
+	hangUp bool
 
 	mu      sync.Mutex
 	relayed []relayed
@@ -213,8 +215,11 @@ func (f *front) send(t *testing.T, raw string) reply {
 	if _, err := io.WriteString(conn, raw); err != nil {
 		t.Fatal(err)
 	}
+	if tcp, ok := conn.(*net.TCPConn); ok && f.hangUp {
+		_ = tcp.CloseWrite()
+	}
 	all, err := io.ReadAll(conn)
-	if err != nil && len(all) == 0 {
+	if err != nil {
 		t.Fatal(err)
 	}
 	r := reply{raw: string(all)}
@@ -344,6 +349,7 @@ func TestRequestIsMalformed(t *testing.T) {
 // A refusal comes before the caller is asked for the body.
 func TestExpectIsRefusedFirst(t *testing.T) {
 	f := newFront(t, frontPolicy())
+	f.hangUp = true
 	const head = " HTTP/1.1\r\nHost: g\r\nContent-Length: 5\r\nExpect: 100-continue\r\n"
 	got := f.send(t, "POST /cgi-bin/user/info?access_token=x"+head+"\r\n")
 	if got.errcode != codeTokenInvalid || strings.Contains(got.raw, "100 Continue") {
