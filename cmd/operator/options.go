@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/plain"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/program"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
@@ -104,27 +103,6 @@ func (o *options) bind(fs *flag.FlagSet) {
 	o.zap.BindFlags(fs)
 }
 
-// parseFlags parses the arguments of the command line. Values of flags that come from a ConfigMap or a Secret may have invisible
-// characters around them, which are removed. Those inside a value are refused and shown.
-func parseFlags(fs *flag.FlagSet, args []string) (err error) {
-	if err := fs.Parse(plain.Args(args)); err != nil {
-		return err
-	}
-	if fs.NArg() > 0 {
-		return fmt.Errorf("%q is not a flag, and would make the operator ignore everything behind it", fs.Arg(0))
-	}
-	fs.Visit(func(f *flag.Flag) {
-		switch f.Name {
-		case flagEndpoints, flagNamespaces, flagSelector: // lists, which may have several lines; their entries are checked
-			return
-		}
-		if hidden := plain.Hidden(f.Value.String()); hidden != "" {
-			err = fmt.Errorf("--%s: %q has %s", f.Name, f.Value, hidden)
-		}
-	})
-	return err
-}
-
 // complete validates the flags and sets the fields that are derived from them.
 func (o *options) complete() error {
 	selector, err := labels.Parse(o.watchLabelSelector)
@@ -132,18 +110,9 @@ func (o *options) complete() error {
 		return fmt.Errorf("--watch-label-selector: %w", err)
 	}
 	o.selector = selector
-	for name := range strings.SplitSeq(o.namespaces, ",") {
-		name = plain.Trim(name)
-		if name == "" {
-			continue
-		}
-		if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
-			return fmt.Errorf("--namespaces: %q is not a valid name of a namespace: %s", name, problems[0])
-		}
-		o.namespaceList = append(o.namespaceList, name)
+	if o.namespaceList, err = program.Namespaces(o.namespaces); err != nil {
+		return err
 	}
-	slices.Sort(o.namespaceList)
-	o.namespaceList = slices.Compact(o.namespaceList)
 	if o.maxConcurrentReconciles < 1 {
 		return fmt.Errorf("--max-concurrent-reconciles: %d is less than 1", o.maxConcurrentReconciles)
 	}
@@ -159,7 +128,7 @@ func (o *options) complete() error {
 	if o.metricsCertPath != "" && !o.metricsSecure {
 		return errors.New("--metrics-cert-path: --metrics-secure=false serves no certificate")
 	}
-	if err := checkProxy(os.Getenv); err != nil {
+	if err := program.CheckProxy(os.Getenv); err != nil {
 		return err
 	}
 	if o.leaderElectionID == "" {

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/pprof"
+	"path/filepath"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	certutil "k8s.io/client-go/util/cert"
@@ -18,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/access"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/certificate"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/httpserver"
 )
 
@@ -52,7 +55,7 @@ func addServers(ctx context.Context, mgr ctrl.Manager, opts *options, metrics pr
 		}
 		config = &tls.Config{MinVersion: tls.VersionTLS12}
 		if c := newCertificate(opts, mgr.GetLogger()); c != nil {
-			c.configure(config)
+			c.Configure(config)
 		} else if config.Certificates, err = selfSigned(); err != nil {
 			return err
 		}
@@ -102,6 +105,21 @@ func profiles() http.Handler {
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	return mux
+}
+
+// newCertificate returns the certificate that --metrics-cert-path names, or nil if the flag is not set. The operator runs without a good
+// one, because tokens are worth more than metrics.
+func newCertificate(opts *options, log logr.Logger) *certificate.Certificate {
+	if opts.metricsCertPath == "" {
+		return nil
+	}
+	return certificate.New(certificate.Options{
+		CertFile: filepath.Join(opts.metricsCertPath, opts.metricsCertName),
+		KeyFile:  filepath.Join(opts.metricsCertPath, opts.metricsCertKey),
+		Purpose:  "the metrics",
+		Flag:     "--metrics-cert-path",
+		Log:      log,
+	})
 }
 
 // selfSigned returns a certificate that nobody trusts: it keeps metrics from being read on the way, and no more.
