@@ -5,7 +5,6 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -49,13 +48,8 @@ type options struct {
 	leaderElectionID        string
 	leaderElectionNamespace string
 
-	metricsBindAddress     string
-	metricsSecure          bool
-	metricsCertPath        string
-	metricsCertName        string
-	metricsCertKey         string
-	healthProbeBindAddress string
-	pprofBindAddress       string
+	servers          program.Servers
+	pprofBindAddress string
 
 	version bool
 	zap     zap.Options
@@ -89,14 +83,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.StringVar(&o.leaderElectionID, "leader-election-id", "",
 		"Name of the Lease. Default: made from --namespaces and --watch-label-selector.")
 	fs.StringVar(&o.leaderElectionNamespace, "leader-election-namespace", "", "Namespace of the Lease. Default: the operator's own.")
-	fs.StringVar(&o.metricsBindAddress, "metrics-bind-address", "0", `Address of the metrics endpoint, such as :8443. "0": none.`)
-	fs.BoolVar(&o.metricsSecure, "metrics-secure", true, "Serve metrics over HTTPS, to callers that the API server authorizes.")
-	fs.StringVar(&o.metricsCertPath, "metrics-cert-path", "",
-		"Folder with the certificate that the metrics are served with. It is read again when it changes. "+
-			"Empty: a certificate that is made at each start, which nobody can verify.")
-	fs.StringVar(&o.metricsCertName, "metrics-cert-name", "tls.crt", "Name of the certificate's file in --metrics-cert-path.")
-	fs.StringVar(&o.metricsCertKey, "metrics-cert-key", "tls.key", "Name of the private key's file in --metrics-cert-path.")
-	fs.StringVar(&o.healthProbeBindAddress, "health-probe-bind-address", ":8081", `Address of /healthz and /readyz. "0": none.`)
+	o.servers.Bind(fs)
 	fs.StringVar(&o.pprofBindAddress, "pprof-bind-address", "",
 		"Loopback address of Go's profiles, such as 127.0.0.1:6060. Empty: none.")
 	fs.BoolVar(&o.version, "version", false, "Print the version and exit.")
@@ -125,8 +112,8 @@ func (o *options) complete() error {
 	if err := o.checkLease(); err != nil {
 		return err
 	}
-	if o.metricsCertPath != "" && !o.metricsSecure {
-		return errors.New("--metrics-cert-path: --metrics-secure=false serves no certificate")
+	if err := o.servers.Check(); err != nil {
+		return err //nolint:wrapcheck // it names the flag
 	}
 	if err := program.CheckProxy(os.Getenv); err != nil {
 		return err
@@ -151,7 +138,7 @@ func (o *options) checkLease() error {
 // isLoopback reports whether a listener on the address is reachable from this machine only. With "" and "0" nothing listens. A host name
 // is not accepted, because it could stand for any address.
 func isLoopback(address string) bool {
-	if isDisabled(address) {
+	if program.IsDisabled(address) {
 		return true
 	}
 	at, err := netip.ParseAddrPort(address)

@@ -137,7 +137,7 @@ func TestDefaultLeaderElectionID(t *testing.T) {
 }
 
 func TestNoMetricsCertificate(t *testing.T) {
-	if c := newCertificate(parse(t), logr.Discard()); c != nil {
+	if c := parse(t).servers.Certificate(logr.Discard()); c != nil {
 		t.Error("there is a certificate without a flag")
 	}
 }

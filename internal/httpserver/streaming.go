@@ -22,7 +22,6 @@ func NewStreaming(handler http.Handler, stall time.Duration) *http.Server {
 	s := New(nil)
 	s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := &progress{control: http.NewResponseController(w), stall: stall}
-		p.write() // what an earlier request of this connection left
 		if r.Body != http.NoBody {
 			r.Body = &movingBody{ReadCloser: r.Body, progress: p}
 		}
@@ -50,10 +49,10 @@ type movingBody struct {
 // Read implements io.Reader.
 func (b *movingBody) Read(p []byte) (int, error) {
 	b.progress.read()
-	b.progress.write() // of "100 Continue", which the first read sends
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
-		// From now on net/http watches the connection, and would take the end of the time for the end of the client.
+		// net/http watches the connection from now on. It would take the end of the time for the end of the client if this read was not the
+		// first one at the end of the body.
 		_ = b.progress.control.SetReadDeadline(time.Time{})
 	}
 	return n, err //nolint:wrapcheck // io.EOF must stay what it is
