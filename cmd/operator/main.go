@@ -8,11 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	stdlog "log"
 	"os"
-	"runtime/debug"
-	"strconv"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -21,21 +17,20 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
-	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrlconfig "sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/controller"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/fence"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/metrics"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/plain"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/quiet"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/program"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
@@ -53,26 +48,15 @@ const (
 // reason to end the process; the readiness probe reports it.
 const cacheSyncTimeout = 10 * 365 * 24 * time.Hour
 
-// gcPercent is the default of GOGC in this program. Go's own is 100.
-const gcPercent = 40
-
 func main() {
 	opts := &options{}
 	opts.bind(flag.CommandLine)
-	err := errors.Join(plain.Environment(), cleanNoProxy(), parseFlags(flag.CommandLine, os.Args[1:]))
+	err := errors.Join(program.CleanEnvironment(), program.ParseFlags(flag.CommandLine, os.Args[1:], flagEndpoints, flagNamespaces, flagSelector))
 	if opts.version {
 		fmt.Println(version)
 		return
 	}
-	logger := quiet.Logger(zap.New(zap.UseFlagOptions(&opts.zap)))
-	ctrl.SetLogger(logger)
-	klog.SetLogger(logger.WithName("client-go"))
-	setGC(os.Getenv("GOGC"), logger)
-	if limit := memoryLimit(os.DirFS("/")); limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(limit)
-	}
-	// net/http logs here what a server sends after the end of an answer, which could be a token.
-	stdlog.SetOutput(io.Discard)
+	logger := program.SetUp(&opts.zap)
 	if err == nil {
 		err = run(ctrl.SetupSignalHandler(), opts, logger, ctrlmetrics.Registry)
 	}
@@ -80,23 +64,6 @@ func main() {
 		logger.Error(errors.New(plain.Show(err.Error())), "the operator stops")
 		os.Exit(1)
 	}
-}
-
-// setGC sets the garbage collector's percentage to the value of GOGC. Go's runtime reads it too, but ignores one that is not exactly a
-// number.
-func setGC(value string, logger logr.Logger) {
-	percent, err := strconv.Atoi(value)
-	switch {
-	case value == "":
-		// Most of the heap is caches, which live long. A more frequent collection costs little (docs/performance.md).
-		percent = gcPercent
-	case value == "off":
-		percent = -1
-	case err != nil:
-		logger.Info("GOGC is not a number and is ignored", "value", value)
-		percent = gcPercent
-	}
-	debug.SetGCPercent(percent)
 }
 
 // registry holds metrics and tells them. controller-runtime registers its own with one that is the process's.
@@ -123,14 +90,14 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry regist
 	if err != nil {
 		return fmt.Errorf("finding the API server: %w", err)
 	}
-	withoutProxy(config)
+	program.WithoutProxy(config)
 	config.UserAgent = userAgent
 	served, err := metrics.NewNamespaces(registry)
 	if err != nil {
 		return err
 	}
-	config.Wrap(withDeadline)
-	config.Wrap(newNamespaces(opts.namespaceList, logger, served.Served))
+	config.Wrap(kube.WithDeadline)
+	config.Wrap(kube.Namespaces(opts.namespaceList, cachedLists(), logger, served.Served))
 	// Warnings are dropped, because an admission policy's warning may quote the Secret that it is about.
 	config.WarningHandlerWithContext = rest.NoWarnings{}
 	config.QPS, config.Burst = float32(opts.kubeAPIQPS), opts.kubeAPIBurst
@@ -160,11 +127,11 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry regist
 	if err := reconciler.SetupWithManager(ctx, mgr); err != nil {
 		return fmt.Errorf("setting up the controller: %w", err)
 	}
-	if err := addServers(ctx, mgr, opts, registry, starting.ready); err != nil {
+	if err := addServers(ctx, mgr, opts, registry, starting.Ready); err != nil {
 		return err
 	}
 	if opts.wechatCAFile != "" {
-		if err := mgr.Add(caWatch{reload: api.ReloadCA, log: logger}); err != nil {
+		if err := mgr.Add(program.CAWatch{Reload: api.ReloadCA, Log: logger}); err != nil {
 			return fmt.Errorf("adding to the manager: %w", err)
 		}
 	}
@@ -177,20 +144,20 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry regist
 }
 
 // newManager returns a manager and its cache.
-func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Manager, *startingCache, error) {
+func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Manager, *kube.StartingCache, error) {
 	// The scheme has only the kinds that are used, because client-go's own takes megabytes.
 	scheme := runtime.NewScheme()
 	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, nil, fmt.Errorf("registering kinds: %w", err)
 	}
-	var starting *startingCache
+	var starting *kube.StartingCache
 	newCache := func(config *rest.Config, o cache.Options) (cache.Cache, error) {
 		namespace := metav1.NamespaceAll
 		if len(opts.namespaceList) > 0 {
 			namespace = opts.namespaceList[0]
 		}
 		var err error
-		starting, err = newStartingCache(config, o, namespace, logger)
+		starting, err = kube.NewStartingCache(config, o, namespace, logger)
 		return starting, err
 	}
 	grace := shutdownTimeout
@@ -202,9 +169,9 @@ func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Ma
 		NewCache:                      newCache,
 		Controller:                    ctrlconfig.Controller{CacheSyncTimeout: cacheSyncTimeout},
 		Client:                        client.Options{Cache: &client.CacheOptions{}},
-		MapperProvider:                newMapper,
-		Metrics:                       metricsserver.Options{BindAddress: disabled},
-		HealthProbeBindAddress:        disabled,
+		MapperProvider:                kube.NewMapper,
+		Metrics:                       metricsserver.Options{BindAddress: program.Disabled},
+		HealthProbeBindAddress:        program.Disabled,
 		LeaderElection:                opts.leaderElect,
 		LeaderElectionID:              opts.leaderElectionID,
 		LeaderElectionNamespace:       opts.leaderElectionNamespace,
@@ -233,6 +200,14 @@ func cacheOptions(opts *options) cache.Options {
 		}
 	}
 	return out
+}
+
+// cachedLists are what the caches list in each namespace.
+func cachedLists() kube.Lists {
+	return kube.Lists{
+		"secrets":         {Kind: "PartialObjectMetadataList", APIVersion: "meta.k8s.io/v1"},
+		"wechatapptokens": {Kind: v1alpha1.Kind + "List", APIVersion: v1alpha1.GroupVersion.String()},
+	}
 }
 
 // addMetrics registers the metrics that are computed from the cache, and those that the returned Recorder counts.

@@ -5,12 +5,10 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/plain"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/program"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
@@ -50,13 +48,8 @@ type options struct {
 	leaderElectionID        string
 	leaderElectionNamespace string
 
-	metricsBindAddress     string
-	metricsSecure          bool
-	metricsCertPath        string
-	metricsCertName        string
-	metricsCertKey         string
-	healthProbeBindAddress string
-	pprofBindAddress       string
+	servers          program.Servers
+	pprofBindAddress string
 
 	version bool
 	zap     zap.Options
@@ -90,39 +83,11 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.StringVar(&o.leaderElectionID, "leader-election-id", "",
 		"Name of the Lease. Default: made from --namespaces and --watch-label-selector.")
 	fs.StringVar(&o.leaderElectionNamespace, "leader-election-namespace", "", "Namespace of the Lease. Default: the operator's own.")
-	fs.StringVar(&o.metricsBindAddress, "metrics-bind-address", "0", `Address of the metrics endpoint, such as :8443. "0": none.`)
-	fs.BoolVar(&o.metricsSecure, "metrics-secure", true, "Serve metrics over HTTPS, to callers that the API server authorizes.")
-	fs.StringVar(&o.metricsCertPath, "metrics-cert-path", "",
-		"Folder with the certificate that the metrics are served with. It is read again when it changes. "+
-			"Empty: a certificate that is made at each start, which nobody can verify.")
-	fs.StringVar(&o.metricsCertName, "metrics-cert-name", "tls.crt", "Name of the certificate's file in --metrics-cert-path.")
-	fs.StringVar(&o.metricsCertKey, "metrics-cert-key", "tls.key", "Name of the private key's file in --metrics-cert-path.")
-	fs.StringVar(&o.healthProbeBindAddress, "health-probe-bind-address", ":8081", `Address of /healthz and /readyz. "0": none.`)
+	o.servers.Bind(fs)
 	fs.StringVar(&o.pprofBindAddress, "pprof-bind-address", "",
 		"Loopback address of Go's profiles, such as 127.0.0.1:6060. Empty: none.")
 	fs.BoolVar(&o.version, "version", false, "Print the version and exit.")
 	o.zap.BindFlags(fs)
-}
-
-// parseFlags parses the arguments of the command line. Values of flags that come from a ConfigMap or a Secret may have invisible
-// characters around them, which are removed. Those inside a value are refused and shown.
-func parseFlags(fs *flag.FlagSet, args []string) (err error) {
-	if err := fs.Parse(plain.Args(args)); err != nil {
-		return err
-	}
-	if fs.NArg() > 0 {
-		return fmt.Errorf("%q is not a flag, and would make the operator ignore everything behind it", fs.Arg(0))
-	}
-	fs.Visit(func(f *flag.Flag) {
-		switch f.Name {
-		case flagEndpoints, flagNamespaces, flagSelector: // lists, which may have several lines; their entries are checked
-			return
-		}
-		if hidden := plain.Hidden(f.Value.String()); hidden != "" {
-			err = fmt.Errorf("--%s: %q has %s", f.Name, f.Value, hidden)
-		}
-	})
-	return err
 }
 
 // complete validates the flags and sets the fields that are derived from them.
@@ -132,18 +97,9 @@ func (o *options) complete() error {
 		return fmt.Errorf("--watch-label-selector: %w", err)
 	}
 	o.selector = selector
-	for name := range strings.SplitSeq(o.namespaces, ",") {
-		name = plain.Trim(name)
-		if name == "" {
-			continue
-		}
-		if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
-			return fmt.Errorf("--namespaces: %q is not a valid name of a namespace: %s", name, problems[0])
-		}
-		o.namespaceList = append(o.namespaceList, name)
+	if o.namespaceList, err = program.Namespaces(o.namespaces); err != nil {
+		return err
 	}
-	slices.Sort(o.namespaceList)
-	o.namespaceList = slices.Compact(o.namespaceList)
 	if o.maxConcurrentReconciles < 1 {
 		return fmt.Errorf("--max-concurrent-reconciles: %d is less than 1", o.maxConcurrentReconciles)
 	}
@@ -156,10 +112,10 @@ func (o *options) complete() error {
 	if err := o.checkLease(); err != nil {
 		return err
 	}
-	if o.metricsCertPath != "" && !o.metricsSecure {
-		return errors.New("--metrics-cert-path: --metrics-secure=false serves no certificate")
+	if err := o.servers.Check(); err != nil {
+		return err //nolint:wrapcheck // it names the flag
 	}
-	if err := checkProxy(os.Getenv); err != nil {
+	if err := program.CheckProxy(os.Getenv); err != nil {
 		return err
 	}
 	if o.leaderElectionID == "" {
@@ -182,7 +138,7 @@ func (o *options) checkLease() error {
 // isLoopback reports whether a listener on the address is reachable from this machine only. With "" and "0" nothing listens. A host name
 // is not accepted, because it could stand for any address.
 func isLoopback(address string) bool {
-	if isDisabled(address) {
+	if program.IsDisabled(address) {
 		return true
 	}
 	at, err := netip.ParseAddrPort(address)

@@ -135,3 +135,9 @@ func TestDefaultLeaderElectionID(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+func TestNoMetricsCertificate(t *testing.T) {
+	if c := parse(t).servers.Certificate(logr.Discard()); c != nil {
+		t.Error("there is a certificate without a flag")
+	}
+}

@@ -11,60 +11,35 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-	certutil "k8s.io/client-go/util/cert"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
-	"github.com/wechat-token-operator/wechat-token-operator/internal/access"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/httpserver"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/program"
 )
-
-// disabled is the address of a server that is not wanted; so is "".
-const disabled = "0"
-
-func isDisabled(address string) bool { return address == disabled || address == "" }
-
-// scrapesAtOnce is the number of scrapes that are answered at the same time; each goes through all resources.
-const scrapesAtOnce = 4
 
 // addServers adds the servers of probes, metrics and profiles. Those of controller-runtime bound neither headers nor connections.
 func addServers(ctx context.Context, mgr ctrl.Manager, opts *options, metrics prometheus.Gatherer, ready healthz.Checker) error {
-	if err := addServer(ctx, mgr, "probes", opts.healthProbeBindAddress, nil, probes(ready)); err != nil {
+	if err := addServer(ctx, mgr, "probes", opts.servers.HealthProbeBindAddress, nil, program.Probes(ready)); err != nil {
 		return err
 	}
 	if err := addServer(ctx, mgr, "profiles", opts.pprofBindAddress, nil, profiles()); err != nil {
 		return err
 	}
-	if isDisabled(opts.metricsBindAddress) {
+	if program.IsDisabled(opts.servers.MetricsBindAddress) {
 		return nil
 	}
-	handler := promhttp.HandlerFor(metrics, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError, MaxRequestsInFlight: scrapesAtOnce})
-	var config *tls.Config
-	if opts.metricsSecure {
-		filter, err := access.FilterProvider(mgr.GetConfig(), mgr.GetHTTPClient())
-		if err != nil {
-			return fmt.Errorf("setting up the authorization of metrics: %w", err)
-		}
-		if handler, err = filter(mgr.GetLogger().WithName("metrics"), handler); err != nil {
-			return fmt.Errorf("setting up the authorization of metrics: %w", err)
-		}
-		config = &tls.Config{MinVersion: tls.VersionTLS12}
-		if c := newCertificate(opts, mgr.GetLogger()); c != nil {
-			c.configure(config)
-		} else if config.Certificates, err = selfSigned(); err != nil {
-			return err
-		}
+	handler, config, err := opts.servers.Metrics(metrics, mgr.GetConfig(), mgr.GetHTTPClient(), mgr.GetLogger())
+	if err != nil {
+		return err //nolint:wrapcheck // it says what was set up
 	}
-	mux := http.NewServeMux()
-	mux.Handle("/metrics", handler)
-	return addServer(ctx, mgr, "metrics", opts.metricsBindAddress, config, mux)
+	return addServer(ctx, mgr, "metrics", opts.servers.MetricsBindAddress, config, handler)
 }
 
 // addServer listens on an address and adds a server to the manager, which starts it before anything else.
 func addServer(ctx context.Context, mgr ctrl.Manager, name, address string, config *tls.Config, handler http.Handler) error {
-	if isDisabled(address) {
+	if program.IsDisabled(address) {
 		return nil
 	}
 	listener, err := httpserver.Listen(ctx, address, config)
@@ -79,20 +54,6 @@ func addServer(ctx context.Context, mgr ctrl.Manager, name, address string, conf
 	return nil
 }
 
-// probes serves /healthz and /readyz. A standby is ready as well once its caches are filled.
-func probes(ready healthz.Checker) http.Handler {
-	mux := http.NewServeMux()
-	for path, checks := range map[string]map[string]healthz.Checker{
-		"/healthz": {"ping": healthz.Ping},
-		"/readyz":  {"caches": ready},
-	} {
-		handler := http.StripPrefix(path, &healthz.Handler{Checks: checks})
-		mux.Handle(path, handler)
-		mux.Handle(path+"/", handler)
-	}
-	return mux
-}
-
 // profiles serves Go's profiles.
 func profiles() http.Handler {
 	mux := http.NewServeMux()
@@ -102,17 +63,4 @@ func profiles() http.Handler {
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	return mux
-}
-
-// selfSigned returns a certificate that nobody trusts: it keeps metrics from being read on the way, and no more.
-func selfSigned() ([]tls.Certificate, error) {
-	cert, key, err := certutil.GenerateSelfSignedCertKeyWithFixtures("localhost", nil, nil, "")
-	if err != nil {
-		return nil, fmt.Errorf("making a certificate for metrics: %w", err)
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return nil, fmt.Errorf("making a certificate for metrics: %w", err)
-	}
-	return []tls.Certificate{pair}, nil
 }

@@ -18,7 +18,7 @@ import (
 const (
 	// maxHeader bounds the request line and the headers of a request, in bytes. net/http adds 4 KiB of its own.
 	maxHeader = 28 << 10
-	// maxBody bounds the body of a request. None of the operator's pages reads one.
+	// maxBody bounds the body of a request. None of the pages that New serves reads one.
 	maxBody = 64 << 10
 	// maxConnections is the number of connections that a listener holds open at the same time.
 	maxConnections = 128
@@ -47,12 +47,21 @@ func New(handler http.Handler) *http.Server {
 
 // Listen listens on a TCP address, over TLS unless config is nil.
 func Listen(ctx context.Context, address string, config *tls.Config) (net.Listener, error) {
+	return listen(ctx, address, config, maxConnections)
+}
+
+// ListenStreaming does what Listen does, for a server that NewStreaming returns: it holds more connections open.
+func ListenStreaming(ctx context.Context, address string, config *tls.Config) (net.Listener, error) {
+	return listen(ctx, address, config, streamingConnections)
+}
+
+func listen(ctx context.Context, address string, config *tls.Config, connections int) (net.Listener, error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listening on %q: %w", address, err)
 	}
-	l = newBounded(l, maxConnections)
+	l = newBounded(l, connections)
 	if config == nil {
 		return l, nil
 	}

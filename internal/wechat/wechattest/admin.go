@@ -45,8 +45,8 @@ type (
 
 // AdminHandler returns a handler that offers the methods of the Server to other processes. Remote is its client. It serves
 // POST /_standin/<what> with JSON bodies, where <what> is one of now, advance, tokens, valid, calls,
-// count, inject, clear, force, mint, app, secret, tickets, ticket-valid, rival-ticket and signature. An empty body is the same as an
-// empty object. The handler returns tokens to every caller, so serve it only on a loopback address of its own and never together with
+// count, inject, clear, force, mint, app, secret, tickets, ticket-valid, rival-ticket, signature, code and uploads. An empty body is the
+// same as an empty object. The handler returns tokens to every caller, so serve it only on a loopback address of its own and never together with
 // the API.
 func (s *Server) AdminHandler() http.Handler {
 	mux := http.NewServeMux()
@@ -71,6 +71,7 @@ func (s *Server) AdminHandler() http.Handler {
 	handle(mux, "app", func(a App) nothing { s.SetApp(a); return nothing{} })
 	handle(mux, "secret", func(a appArgs) nothing { s.SetSecret(a.AppID, a.Secret); return nothing{} })
 	handleTickets(mux, s)
+	handleUsers(mux, s)
 	return mux
 }
 

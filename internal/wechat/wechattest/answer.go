@@ -15,15 +15,25 @@ const (
 	// maxScene is the maximum length of the scene of a mini program code in characters. See
 	// https://developers.weixin.qq.com/miniprogram/dev/server/API/qrcode-link/qr-code/api_getunlimitedqrcode.html.
 	maxScene = 32
+	// maxPagePath is the maximum length of the path of a page in a code, in bytes.
+	maxPagePath = 1024
 )
 
 // answer processes a call and returns its answer.
 func (p *platform) answer(q request) reply {
+	if q.chunked {
+		// WeChat's front end wants the length of a body.
+		return reply{status: http.StatusPreconditionFailed, contentType: "text/html", body: []byte("<h1>412 Precondition Failed</h1>\n")}
+	}
 	switch q.endpoint {
 	case "":
 		return reply{status: http.StatusNotFound, contentType: "text/plain", body: []byte("not found\n")}
 	case EndpointStable, EndpointLegacy:
 		return p.answerFetch(q)
+	case EndpointLogin, EndpointWebLogin, EndpointUserRefresh:
+		return p.answerLogin(q)
+	case EndpointUserInfo, EndpointUserAuth:
+		return p.answerUser(q)
 	default:
 		return p.answerBearer(q)
 	}
@@ -43,6 +53,12 @@ func (p *platform) answerBearer(q request) reply {
 		return p.answerTicket(q, p.account(t.AppID), now)
 	case EndpointCode:
 		return q.answerCode(now)
+	case EndpointPageCode:
+		return q.answerPageCode(now)
+	case EndpointUpload:
+		return p.answerUpload(q, t.AppID, now)
+	case EndpointMessage:
+		return success([]byte(`{"errcode":0,"errmsg":"ok"}`))
 	default:
 		return success([]byte(`{"ip_list":["203.0.113.32","203.0.113.33","203.0.113.34"]}`))
 	}
@@ -107,7 +123,8 @@ func (q *request) malformed(mode Mode) int {
 // checkToken returns the token of a call, or the errcode if it is not valid.
 func (p *platform) checkToken(q request, now time.Time) (*IssuedToken, int) {
 	want, code := http.MethodGet, codeWantGET
-	if q.endpoint == EndpointCode {
+	switch q.endpoint {
+	case EndpointCode, EndpointPageCode, EndpointUpload, EndpointMessage:
 		want, code = http.MethodPost, codeWantPOST
 	}
 	t, issued := p.ledger.byValue[q.token]
@@ -139,4 +156,18 @@ func (q *request) answerCode(now time.Time) reply {
 		return q.fail(codeInvalidScene, "", now)
 	}
 	return reply{status: http.StatusOK, contentType: "image/png", scene: fields.Scene}
+}
+
+// answerPageCode validates a request for the code of a page. Its picture is a JPEG, as most of WeChat's are.
+func (q *request) answerPageCode(now time.Time) reply {
+	var fields struct {
+		Path string `json:"path"`
+	}
+	if json.Unmarshal(q.body, &fields) != nil {
+		return q.fail(codeNotJSON, "", now)
+	}
+	if n := len(fields.Path); n == 0 || n > maxPagePath {
+		return q.fail(codeInvalidPath, "", now)
+	}
+	return reply{status: http.StatusOK, contentType: "image/jpeg", scene: fields.Path}
 }

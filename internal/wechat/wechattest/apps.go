@@ -124,6 +124,24 @@ func (a *account) allows(ip netip.Addr) bool {
 
 // admit checks the credentials of a token call and counts it. It returns the account, or the errcode of a refusal.
 func (p *platform) admit(q request, mode Mode, now time.Time) (*account, int) {
+	a, code := p.authenticate(q)
+	switch {
+	case code == codeInvalidAppSecret && mode == Legacy:
+		return nil, codeInvalidCredential
+	case code != 0:
+		return nil, code
+	case !a.allows(q.ip):
+		return nil, codeIPNotAllowed
+	case a.Frozen:
+		return nil, codeAppSecretFrozen
+	case a.NeedsAdminConfirmation:
+		return nil, codeAdminConfirmation
+	}
+	return a, a.spend(mode, now)
+}
+
+// authenticate returns the account whose appid and AppSecret a call carries, or the errcode of a refusal.
+func (p *platform) authenticate(q request) (*account, int) {
 	a, ok := p.apps[q.appID]
 	if !ok && p.options.AutoApps && IsAppID(q.appID) {
 		a, ok = p.account(q.appID), true
@@ -134,19 +152,10 @@ func (p *platform) admit(q request, mode Mode, now time.Time) (*account, int) {
 	if a.Secret == "" && p.options.AutoApps {
 		a.Secret = q.secret
 	}
-	switch {
-	case q.secret != a.Secret && mode == Legacy:
-		return nil, codeInvalidCredential
-	case q.secret != a.Secret:
+	if q.secret != a.Secret {
 		return nil, codeInvalidAppSecret
-	case !a.allows(q.ip):
-		return nil, codeIPNotAllowed
-	case a.Frozen:
-		return nil, codeAppSecretFrozen
-	case a.NeedsAdminConfirmation:
-		return nil, codeAdminConfirmation
 	}
-	return a, a.spend(mode, now)
+	return a, 0
 }
 
 // spend counts a call and returns 0, or returns the errcode of the quota that is used up.

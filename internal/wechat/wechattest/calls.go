@@ -22,6 +22,16 @@ const (
 	EndpointCode       Endpoint = "getwxacodeunlimit"
 	EndpointTicket     Endpoint = "getticket"
 	EndpointCallbackIP Endpoint = "getcallbackip"
+	EndpointPageCode   Endpoint = "getwxacode"
+	EndpointMessage    Endpoint = "send"
+	EndpointUpload     Endpoint = "upload"
+	// EndpointLogin logs in a user of a mini program, and EndpointWebLogin one of a web page.
+	EndpointLogin       Endpoint = "jscode2session"
+	EndpointWebLogin    Endpoint = "access_token"
+	EndpointUserRefresh Endpoint = "refresh_token"
+	// EndpointUserInfo and EndpointUserAuth take the token of a user.
+	EndpointUserInfo Endpoint = "userinfo"
+	EndpointUserAuth Endpoint = "auth"
 )
 
 // Call is a recorded request. It is recorded as soon as the request has been read. Fields that are known only later are set before the

@@ -8,6 +8,9 @@
 //   - https://developers.weixin.qq.com/doc/service/api/base/api_getstableaccesstoken (Stable)
 //   - https://developers.weixin.qq.com/miniprogram/dev/server/API/mp-access-token/api_getaccesstoken.html (Legacy)
 //   - https://developers.weixin.qq.com/doc/service/api/invoice/auth/api_getticket.html (tickets)
+//   - https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-login/code2Session.html (login of mini programs)
+//   - https://developers.weixin.qq.com/doc/offiaccount/OA_Web_Apps/Wechat_webpage_authorization.html (login of web pages)
+//   - https://developers.weixin.qq.com/doc/offiaccount/Asset_Management/New_temporary_materials.html (uploads)
 //   - https://developers.weixin.qq.com/doc/oplatform/developers/errCode/errCode.html (errcodes)
 //
 // Where the documentation is silent, the server is strict rather than lenient:
@@ -28,4 +31,7 @@
 //     ordinary call issues a new one.
 //   - When a ticket changes, and what becomes of the old one, is not documented at all. TicketRules has what was reported or is
 //     conceivable; a client has to cope with each. A ticket does not depend on the token with which it was asked for.
+//   - A code of a login works once, for five minutes, for the appid and the kind of login that it was made for. A login that is refused
+//     for its appid or AppSecret does not use the code up.
+//   - A body without a Content-Length is answered with HTTP status 412, whatever the path.
 package wechattest

@@ -17,18 +17,28 @@ const (
 	codeInvalidCredential = 40001 // wrong AppSecret (Legacy) or replaced token
 	codeInvalidGrantType  = 40002
 	codeInvalidAppID      = 40013
+	codeInvalidOpenID     = 40003
+	codeInvalidMediaType  = 40004
 	codeInvalidToken      = 40014
+	codeInvalidCode       = 40029
+	codeInvalidRefresh    = 40030
 	codeInvalidArgs       = 40097
 	codeInvalidAppSecret  = 40125
+	codeInvalidPath       = 40159
+	codeCodeUsed          = 40163
 	codeIPNotAllowed      = 40164
 	codeInvalidScene      = 40169
 	codeAppSecretFrozen   = 40243
 	codeTokenMissing      = 41001
 	codeAppIDMissing      = 41002
 	codeAppSecretMissing  = 41004
+	codeMediaMissing      = 41005
+	codeCodeMissing       = 41008
+	codeOpenIDMissing     = 41009
 	codeTokenExpired      = 42001
 	codeWantGET           = 43001
 	codeWantPOST          = 43002
+	codeMediaTooLarge     = 45001
 	codeDailyQuota        = 45009
 	codeMinuteQuota       = 45011
 	codeNotJSON           = 47001
@@ -97,6 +107,33 @@ func lessUsualErrmsg(code int, getStable string) string {
 		return "this api call needs the confirmation of the administrator"
 	case 89506, 89507:
 		return "the administrator refused this ip"
+	}
+	return userErrmsg(code)
+}
+
+// userErrmsg returns the text for the errcodes of logins, users and uploads.
+func userErrmsg(code int) string {
+	switch code {
+	case codeInvalidOpenID:
+		return "invalid openid"
+	case codeInvalidMediaType:
+		return "invalid media type"
+	case codeInvalidCode:
+		return "invalid code"
+	case codeInvalidRefresh:
+		return "invalid refresh_token"
+	case codeInvalidPath:
+		return "invalid length for path, or the data is not json string"
+	case codeCodeUsed:
+		return "code been used"
+	case codeMediaMissing:
+		return "media data missing"
+	case codeCodeMissing:
+		return "missing code"
+	case codeOpenIDMissing:
+		return "missing openid"
+	case codeMediaTooLarge:
+		return "media size out of limit"
 	}
 	return "error " + strconv.Itoa(code)
 }

@@ -12,10 +12,18 @@ type platform struct {
 	apps    map[string]*account
 	ledger  ledger
 	tickets map[string]*IssuedTicket // by value
+	users   users
+	uploads []Upload
 }
 
 func newPlatform(o Options) platform {
-	return platform{options: o, apps: make(map[string]*account), ledger: newLedger(), tickets: make(map[string]*IssuedTicket)}
+	return platform{
+		options: o,
+		apps:    make(map[string]*account),
+		ledger:  newLedger(),
+		tickets: make(map[string]*IssuedTicket),
+		users:   newUsers(),
+	}
 }
 
 // now returns the time of the platform's clock. Round(0) strips the monotonic reading, so that times are compared by the wall clock and

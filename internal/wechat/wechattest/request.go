@@ -23,11 +23,15 @@ type request struct {
 	query    url.Values
 	body     []byte
 
-	// These fields are set for the two token endpoints.
+	// These fields are set for the two token endpoints and for the login endpoints.
 	appID, secret, grantType string
 	force                    bool
-	// token is set for all other endpoints.
+	// token is set for all other endpoints. For EndpointUserInfo and EndpointUserAuth it is a user's.
 	token string
+	// upload is set for EndpointUpload if the body holds a file.
+	upload *Upload
+	// chunked reports whether the body was sent without its length.
+	chunked bool
 	// problem is the errcode of a body that cannot be parsed, or 0.
 	problem int
 }
@@ -47,25 +51,44 @@ func endpointOf(path string) Endpoint {
 		return EndpointTicket
 	case "/wxa/getwxacodeunlimit":
 		return EndpointCode
+	case "/wxa/getwxacode":
+		return EndpointPageCode
+	case "/cgi-bin/message/custom/send":
+		return EndpointMessage
+	case "/cgi-bin/media/upload":
+		return EndpointUpload
+	case "/sns/jscode2session":
+		return EndpointLogin
+	case "/sns/oauth2/access_token":
+		return EndpointWebLogin
+	case "/sns/oauth2/refresh_token":
+		return EndpointUserRefresh
+	case "/sns/userinfo":
+		return EndpointUserInfo
+	case "/sns/auth":
+		return EndpointUserAuth
 	}
 	return ""
 }
 
 // readRequest reads a request including its body. net/http does not notice that a client gives up before the body has been read.
 func readRequest(r *http.Request) (request, error) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxRequest))
-	if err != nil {
-		return request{}, err
-	}
-	q := request{endpoint: endpointOf(r.URL.Path), method: r.Method, remote: r.RemoteAddr, query: r.URL.Query(), body: body}
+	q := request{endpoint: endpointOf(r.URL.Path), method: r.Method, remote: r.RemoteAddr, query: r.URL.Query(), chunked: r.ContentLength < 0}
 	if addr, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		q.ip = addr.Addr().Unmap().WithZone("")
+	}
+	if q.endpoint == EndpointUpload {
+		q.upload = readUpload(r)
+	}
+	var err error
+	if q.body, err = io.ReadAll(io.LimitReader(r.Body, maxRequest)); err != nil {
+		return request{}, err
 	}
 	switch q.endpoint {
 	case "":
 	case EndpointStable:
 		q.readStable()
-	case EndpointLegacy:
+	case EndpointLegacy, EndpointLogin, EndpointWebLogin, EndpointUserRefresh:
 		q.appID, q.secret, q.grantType = q.query.Get("appid"), q.query.Get("secret"), q.query.Get("grant_type")
 	default:
 		q.token = q.query.Get("access_token")

@@ -59,6 +59,8 @@ func (s *Server) begin(q request) exchange {
 	defer s.mu.Unlock()
 	if t, ok := s.platform.ledger.byValue[q.token]; ok {
 		q.appID = t.AppID
+	} else if t, ok := s.platform.users.tokens[q.token]; ok {
+		q.appID = t.AppID
 	}
 	x := exchange{request: q}
 	x.fault, x.faulted = s.faults.take(q.appID, q.endpoint)
@@ -82,8 +84,13 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, x exchange) bo
 		return false
 	}
 	a := s.process(x)
-	if a.scene != "" {
-		a.body = codePNG(a.scene) // slow, so it runs without the lock
+	// Pictures are slow to make, so this runs without the lock.
+	switch {
+	case a.scene == "":
+	case a.contentType == "image/jpeg":
+		a.body = codeJPEG(a.scene)
+	default:
+		a.body = codePNG(a.scene)
 	}
 	switch {
 	case !s.lifetime.wait(r, x.fault.DelayAnswer):

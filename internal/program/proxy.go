@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package program
 
 import (
 	"fmt"
@@ -15,9 +15,9 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/plain"
 )
 
-// checkProxy returns an error for a proxy setting that net/http would silently ignore. Calls would then come from another address than
+// CheckProxy returns an error for a proxy setting that net/http would silently ignore. Calls would then come from another address than
 // the one on WeChat's IP allowlist. The error does not contain the value, which may include a password.
-func checkProxy(getenv func(string) string) error {
+func CheckProxy(getenv func(string) string) error {
 	for _, name := range []string{"HTTPS_PROXY", "https_proxy"} {
 		value := plain.Trim(getenv(name))
 		if value == "" {
@@ -58,9 +58,9 @@ func cleanNoProxy() error {
 	return nil
 }
 
-// withoutProxy keeps the client from the proxy that the environment names, which is WeChat's alone. The API server may not be reachable
+// WithoutProxy keeps the client from the proxy that the environment names, which is WeChat's alone. The API server may not be reachable
 // through it, and its name need not be one that NO_PROXY matches. A proxy that the kubeconfig names is kept.
-func withoutProxy(config *rest.Config) {
+func WithoutProxy(config *rest.Config) {
 	if config.Proxy == nil {
 		config.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil } //nolint:nilnil // nil stands for no proxy
 	}

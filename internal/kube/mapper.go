@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package kube
 
 import (
 	"net/http"
@@ -13,12 +13,13 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
 
-// newMapper returns a mapper that knows the three kinds that the operator reads and writes. It asks the API server nothing, so
-// that the operator can start while the API server is away or the CRD is missing.
-func newMapper(*rest.Config, *http.Client) (apimeta.RESTMapper, error) {
+// NewMapper returns a mapper that knows the kinds that the programs read and write. It asks the API server nothing, so
+// that a program can start while the API server is away or the CRD is missing.
+func NewMapper(*rest.Config, *http.Client) (apimeta.RESTMapper, error) {
 	mapper := apimeta.NewDefaultRESTMapper(nil)
 	for _, kind := range []schema.GroupVersionKind{
 		v1alpha1.GroupVersion.WithKind(v1alpha1.Kind),
+		v1alpha1.GroupVersion.WithKind(v1alpha1.ClientKind),
 		corev1.SchemeGroupVersion.WithKind("Secret"),
 		corev1.SchemeGroupVersion.WithKind("Pod"),
 	} {

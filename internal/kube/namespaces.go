@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package kube
 
 import (
 	"fmt"
@@ -11,21 +11,18 @@ import (
 	"sync"
 
 	"github.com/go-logr/logr"
-
-	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// lists are what the caches list in each namespace, by resource.
-var lists = map[string]string{
-	"secrets":         `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{},"items":[]}`,
-	"wechatapptokens": `{"kind":"` + v1alpha1.Kind + `List","apiVersion":"` + v1alpha1.GroupVersion.String() + `","metadata":{},"items":[]}`,
-}
+// Lists are the lists that a program's caches ask for in each namespace, by resource: the kind of the list and its apiVersion.
+type Lists map[string]metav1.TypeMeta
 
 // namespaces lets the caches fill although a namespace of --namespaces is gone or may not be read. Until its first list works, it counts
 // as empty: the other namespaces are served meanwhile, and the informers ask again.
 type namespaces struct {
-	next http.RoundTripper
-	log  logr.Logger
+	next  http.RoundTripper
+	lists Lists
+	log   logr.Logger
 	// served is told whether a namespace can be read.
 	served func(namespace string, yes bool)
 
@@ -35,19 +32,22 @@ type namespaces struct {
 	refused map[string]bool
 }
 
-func newNamespaces(names []string, log logr.Logger, served func(namespace string, yes bool)) func(http.RoundTripper) http.RoundTripper {
+// Namespaces returns a wrapper for the transport of a program that serves these namespaces. served is told whether each can be read.
+func Namespaces(
+	names []string, lists Lists, log logr.Logger, served func(namespace string, yes bool),
+) func(http.RoundTripper) http.RoundTripper {
 	return func(next http.RoundTripper) http.RoundTripper {
 		if len(names) == 0 {
 			return next
 		}
-		return &namespaces{next: next, log: log, served: served, listed: map[string]bool{}, refused: map[string]bool{}}
+		return &namespaces{next: next, lists: lists, log: log, served: served, listed: map[string]bool{}, refused: map[string]bool{}}
 	}
 }
 
 // RoundTrip implements http.RoundTripper.
 func (n *namespaces) RoundTrip(req *http.Request) (*http.Response, error) {
 	res, err := n.next.RoundTrip(req)
-	namespace, resource, ok := listOf(req)
+	namespace, resource, ok := n.listOf(req)
 	if err != nil || !ok {
 		return res, err
 	}
@@ -57,7 +57,7 @@ func (n *namespaces) RoundTrip(req *http.Request) (*http.Response, error) {
 	case http.StatusForbidden, http.StatusNotFound:
 		if n.note(req.URL.Path, namespace, false) && !req.URL.Query().Has("watch") {
 			_ = res.Body.Close()
-			return emptyList(req, resource), nil
+			return emptyList(req, n.lists[resource]), nil
 		}
 	}
 	return res, nil
@@ -78,7 +78,7 @@ func (n *namespaces) note(path, namespace string, worked bool) (empty bool) {
 		return false // the cache goes on with what it has
 	case !n.refused[namespace]:
 		n.refused[namespace] = true
-		n.log.Info("a namespace of --namespaces cannot be read, the others are served: does it exist, and is the operator's Role bound in it?",
+		n.log.Info("a namespace of --namespaces cannot be read, the others are served: does it exist, and is this program's Role bound in it?",
 			"namespace", namespace)
 	}
 	n.served(namespace, !n.refused[namespace])
@@ -86,20 +86,20 @@ func (n *namespaces) note(path, namespace string, worked bool) (empty bool) {
 }
 
 // listOf returns the namespace and the resource of a list or watch by which a cache is filled, and whether the request is one.
-func listOf(req *http.Request) (namespace, resource string, ok bool) {
+func (n *namespaces) listOf(req *http.Request) (namespace, resource string, ok bool) {
 	if !patient(req) {
 		return "", "", false
 	}
 	parts := strings.Split(strings.Trim(req.URL.Path, "/"), "/")
 	at := slices.Index(parts, "namespaces")
-	if at < 0 || len(parts) != at+3 || lists[parts[at+2]] == "" {
+	if at < 0 || len(parts) != at+3 || n.lists[parts[at+2]] == (metav1.TypeMeta{}) {
 		return "", "", false
 	}
 	return parts[at+1], parts[at+2], true
 }
 
-func emptyList(req *http.Request, resource string) *http.Response {
-	body := lists[resource]
+func emptyList(req *http.Request, list metav1.TypeMeta) *http.Response {
+	body := fmt.Sprintf(`{"kind":%q,"apiVersion":%q,"metadata":{},"items":[]}`, list.Kind, list.APIVersion)
 	return &http.Response{
 		Status: fmt.Sprintf("%d %s", http.StatusOK, http.StatusText(http.StatusOK)), StatusCode: http.StatusOK,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: req,

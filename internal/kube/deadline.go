@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package kube
 
 import (
 	"context"
@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// apiAnswerWithin is how long an API request may wait for the beginning of its answer. Otherwise a pass could wait in a network that
+// answerWithin is how long an API request may wait for the beginning of its answer. Otherwise a pass could wait in a network that
 // drops everything until its own deadline of minutes, although 30 s of reachability must be enough to rotate a token.
-const apiAnswerWithin = 10 * time.Second
+const answerWithin = 10 * time.Second
 
 var errNoAnswer = errors.New("the API server did not answer in time")
 
@@ -22,8 +22,9 @@ type deadline struct {
 	within time.Duration
 }
 
-func withDeadline(next http.RoundTripper) http.RoundTripper {
-	return &deadline{next: next, within: apiAnswerWithin}
+// WithDeadline returns a transport that gives up requests without an answer, except watches and informers' lists.
+func WithDeadline(next http.RoundTripper) http.RoundTripper {
+	return &deadline{next: next, within: answerWithin}
 }
 
 func (d *deadline) RoundTrip(req *http.Request) (*http.Response, error) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package kube
 
 import (
 	"context"
@@ -63,7 +63,7 @@ func TestDeadline(t *testing.T) {
 // TestDeadlineEndsTheContext checks that the context of a request ends with its answer.
 func TestDeadlineEndsTheContext(t *testing.T) {
 	var ctx context.Context
-	transport := withDeadline(roundTripper(func(req *http.Request) (*http.Response, error) {
+	transport := WithDeadline(roundTripper(func(req *http.Request) (*http.Response, error) {
 		ctx = req.Context()
 		return &http.Response{Body: io.NopCloser(strings.NewReader("answer"))}, nil
 	}))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package kube
 
 import (
 	"context"
@@ -23,16 +23,16 @@ import (
 // startInterval is the time between two attempts of a starting process to reach the API server.
 const startInterval = 2 * time.Second
 
-// installCRD is the command that installs the CRD. It is run in a clone of the repository.
-const installCRD = "kubectl apply --server-side -k config/crd"
+// InstallCRD is the command that installs the CRD. It is run in a clone of the repository.
+const InstallCRD = "kubectl apply --server-side -k config/crd"
 
-var errNoCRD = errors.New("the CRD of WeChatAppTokens is not installed; in a clone of the operator's repository, run: " + installCRD)
+var errNoCRD = errors.New("the CRD of WeChatAppTokens is not installed; in a clone of the operator's repository, run: " + InstallCRD)
 
-// startingCache is a cache that begins to fill once the API server serves WeChatAppTokens.
+// StartingCache is a cache that begins to fill once the API server serves WeChatAppTokens.
 //
 // An informer retries by itself, but it waits up to a minute between two attempts, and what it logs about a missing CRD is that
 // the server could not find the requested resource.
-type startingCache struct {
+type StartingCache struct {
 	cache.Cache
 
 	log      logr.Logger
@@ -43,7 +43,8 @@ type startingCache struct {
 	obstacle atomic.Pointer[error]
 }
 
-func newStartingCache(config *rest.Config, opts cache.Options, namespace string, log logr.Logger) (*startingCache, error) {
+// NewStartingCache returns a cache that asks for the WeChatAppTokens of a namespace, or of all, before it starts.
+func NewStartingCache(config *rest.Config, opts cache.Options, namespace string, log logr.Logger) (*StartingCache, error) {
 	inner, err := cache.New(config, opts)
 	if err != nil {
 		return nil, err
@@ -53,17 +54,17 @@ func newStartingCache(config *rest.Config, opts cache.Options, namespace string,
 		return nil, err
 	}
 	list := func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, apiAnswerWithin)
+		ctx, cancel := context.WithTimeout(ctx, answerWithin)
 		defer cancel()
 		tokens := &metav1.PartialObjectMetadataList{}
 		tokens.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(v1alpha1.Kind + "List"))
 		return live.List(ctx, tokens, client.InNamespace(namespace), client.Limit(1))
 	}
-	return &startingCache{Cache: inner, log: log, interval: startInterval, list: list}, nil
+	return &StartingCache{Cache: inner, log: log, interval: startInterval, list: list}, nil
 }
 
 // Start waits until the API server serves WeChatAppTokens, and then fills the cache until ctx ends.
-func (c *startingCache) Start(ctx context.Context) error {
+func (c *StartingCache) Start(ctx context.Context) error {
 	for {
 		err := obstacle(c.list(ctx))
 		if err == nil {
@@ -96,8 +97,8 @@ func obstacle(err error) error {
 	return fmt.Errorf("the API server cannot be reached: %w", err)
 }
 
-// ready is the readiness check. A standby is ready as well once its caches are filled.
-func (c *startingCache) ready(req *http.Request) error {
+// Ready is the readiness check. A standby is ready as well once its caches are filled.
+func (c *StartingCache) Ready(req *http.Request) error {
 	if err := c.obstacle.Load(); err != nil {
 		return *err
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package certificate
 
 import (
 	"context"
@@ -29,9 +29,9 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 )
 
-const metricsHost = "operator.example.com"
+const host = "operator.example.com"
 
-// certificatePair returns a self-signed certificate for metricsHost and its key, both as PEM.
+// certificatePair returns a self-signed certificate for host and its key, both as PEM.
 func certificatePair(t *testing.T) (cert, key []byte) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -39,7 +39,7 @@ func certificatePair(t *testing.T) (cert, key []byte) {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: metricsHost}, DNSNames: []string{metricsHost},
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: host}, DNSNames: []string{host},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
@@ -62,20 +62,27 @@ func writePair(t *testing.T, dir string, cert, key []byte) {
 	}
 }
 
-// TestMetricsCertificate reads the metrics of a server with a certificate as a caller who verifies it, before and after the certificate
+// newCertificate returns the certificate in a folder.
+func newCertificate(dir string, log logr.Logger, now func() time.Time) *Certificate {
+	return New(Options{
+		CertFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key"),
+		Purpose: "the metrics", Flag: "--metrics-cert-path", Log: log, Now: now,
+	})
+}
+
+// TestCertificate reads the metrics of a server with a certificate as a caller who verifies it, before and after the certificate
 // is replaced, and while its files cannot be used.
-func TestMetricsCertificate(t *testing.T) {
+func TestCertificate(t *testing.T) {
 	dir := t.TempDir()
 	var logged []string
 	log := funcr.New(func(_, args string) { logged = append(logged, args) }, funcr.Options{})
 	now := time.Now()
-	c := newCertificate(parse(t, "--metrics-cert-path="+dir), log)
-	c.now = func() time.Time { return now }
+	c := newCertificate(dir, log, func() time.Time { return now })
 	if len(logged) != 1 || !strings.Contains(logged[0], "--metrics-cert-path") {
 		t.Fatalf("a folder without files is logged as %q", logged)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	options := metricsserver.Options{SecureServing: true, BindAddress: "127.0.0.1:0", TLSOpts: []func(*tls.Config){c.configure}}
+	options := metricsserver.Options{SecureServing: true, BindAddress: "127.0.0.1:0", TLSOpts: []func(*tls.Config){c.Configure}}
 	server, err := metricsserver.NewServer(options, &rest.Config{}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +104,7 @@ func TestMetricsCertificate(t *testing.T) {
 	get := func(ca []byte) error {
 		pool := x509.NewCertPool()
 		pool.AppendCertsFromPEM(ca)
-		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: metricsHost}, DisableKeepAlives: true}
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: host}, DisableKeepAlives: true}
 		res, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Get("https://" + bound.GetBindAddr() + "/metrics")
 		if err != nil {
 			return err
@@ -112,7 +119,7 @@ func TestMetricsCertificate(t *testing.T) {
 		t.Helper()
 		writePair(t, dir, cert, key)
 		c.mu.Lock() // a handshake reads it under the lock
-		now = now.Add(certificateAge + time.Second)
+		now = now.Add(age + time.Second)
 		c.mu.Unlock()
 		for i, ca := range [][]byte{first, cert} {
 			err := get(ca)
@@ -133,15 +140,9 @@ func TestMetricsCertificate(t *testing.T) {
 	}
 }
 
-func TestNoMetricsCertificate(t *testing.T) {
-	if c := newCertificate(parse(t), logr.Discard()); c != nil {
-		t.Error("there is a certificate without a flag")
-	}
-}
-
 // A file that became a pipe or a directory must not hold the handshakes of those who ask for the metrics: each would keep its memory
 // after its connection is closed.
-func TestMetricsCertificateThatIsNoFile(t *testing.T) {
+func TestCertificateThatIsNoFile(t *testing.T) {
 	for name, replace := range map[string]func(file string) error{
 		"pipe":       func(file string) error { return syscall.Mkfifo(file, 0o600) },
 		"directory":  func(file string) error { return os.Mkdir(file, 0o700) },
@@ -153,13 +154,12 @@ func TestMetricsCertificateThatIsNoFile(t *testing.T) {
 				cert, key := certificatePair(t)
 				writePair(t, dir, cert, key)
 				now := time.Now()
-				c := newCertificate(parse(t, "--metrics-cert-path="+dir), logr.Discard())
-				c.now = func() time.Time { return now }
+				c := newCertificate(dir, logr.Discard(), func() time.Time { return now })
 				path := filepath.Join(dir, file)
 				if err := errors.Join(os.Remove(path), replace(path)); err != nil {
 					t.Fatal(err)
 				}
-				now = now.Add(certificateAge + time.Second)
+				now = now.Add(age + time.Second)
 				got := make(chan error, 1)
 				go func() {
 					_, err := c.get(nil)

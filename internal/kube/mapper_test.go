@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package kube
 
 import (
 	"errors"
@@ -16,15 +16,16 @@ import (
 )
 
 func TestMapper(t *testing.T) {
-	mapper, err := newMapper(nil, nil)
+	mapper, err := NewMapper(nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	core := corev1.SchemeGroupVersion
 	for kind, want := range map[schema.GroupVersionKind]schema.GroupVersionResource{
-		v1alpha1.GroupVersion.WithKind("WeChatAppToken"): v1alpha1.GroupVersion.WithResource("wechatapptokens"),
-		core.WithKind("Secret"):                          core.WithResource("secrets"),
-		core.WithKind("Pod"):                             core.WithResource("pods"),
+		v1alpha1.GroupVersion.WithKind("WeChatAppToken"):  v1alpha1.GroupVersion.WithResource("wechatapptokens"),
+		v1alpha1.GroupVersion.WithKind("WeChatAppClient"): v1alpha1.GroupVersion.WithResource("wechatappclients"),
+		core.WithKind("Secret"):                           core.WithResource("secrets"),
+		core.WithKind("Pod"):                              core.WithResource("pods"),
 	} {
 		got, err := mapper.RESTMapping(kind.GroupKind(), kind.Version)
 		if err != nil {
@@ -45,6 +46,6 @@ func TestMapper(t *testing.T) {
 		}
 	}
 	if _, err := mapper.RESTMapping(schema.GroupKind{Kind: "Node"}, "v1"); !apimeta.IsNoMatchError(err) {
-		t.Errorf("a kind that the operator does not use: got error %v, want no match", err)
+		t.Errorf("a kind that no program uses: got error %v, want no match", err)
 	}
 }

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package program
+
+import (
+	"errors"
+	"io"
+	stdlog "log"
+
+	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/plain"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/quiet"
+)
+
+// CleanEnvironment removes invisible characters around the environment's variables. Call it before anything reads them.
+func CleanEnvironment() error {
+	return errors.Join(plain.Environment(), cleanNoProxy())
+}
+
+// SetUp makes the program's log, for all libraries too, and bounds its memory.
+func SetUp(options *zap.Options) logr.Logger {
+	logger := quiet.Logger(zap.New(zap.UseFlagOptions(options)))
+	ctrl.SetLogger(logger)
+	klog.SetLogger(logger.WithName("client-go"))
+	setMemory(logger)
+	// net/http logs here what a server sends after the end of an answer, which could be a token.
+	stdlog.SetOutput(io.Discard)
+	return logger
+}
