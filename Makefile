@@ -143,7 +143,7 @@ test: verify vet lint chart-lint argocd-test flux-test image-test sdk-test fuzz-
 		-skip '$(TEST_TABLES)' ./api/... ./cmd/... ./internal/...; \
 	$(GO) test -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) -run '$(TEST_TABLES)' ./internal/controller; \
 	$(GO) test -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) \
-		$$($(GO) list ./... | grep -vE '/(api|cmd|internal)/|/test/sdk$$')
+		$$($(GO) list ./... | grep -vE '/(api|cmd|internal)/|/test/sdk(/|$$)')
 	@hack/unchecked.sh
 
 .PHONY: test-oldest
@@ -184,9 +184,10 @@ image-test: ## Test what make image-oci makes: reproducible, and like the Docker
 	$(GO) -C hack/image test -count=1 ./...
 
 .PHONY: sdk-test
-sdk-test: ## Run SDKs for WeChat with the token in a file, from the Go module proxy and the npm registry; part of test.
+sdk-test: ## Run SDKs for WeChat with the token in a file and with the gateway, from the Go module proxy and npm; part of test.
 	$(GO) -C examples/sdk/silenceper vet ./...
-	$(GO) test -v -timeout $(TEST_TIMEOUT) ./test/sdk
+	$(GO) -C examples/gateway/silenceper vet ./...
+	$(GO) test -p 1 -v -timeout $(TEST_TIMEOUT) ./test/sdk/...
 
 .PHONY: docs-test
 docs-test: ## Run the tests of the documents and of examples/readers; make test runs them too.

@@ -8,7 +8,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
-	"image/png"
+	"image/jpeg"
 	"io"
 	"log/slog"
 	"net/http"
@@ -157,10 +157,10 @@ func TestCode(t *testing.T) {
 	f := newFixture(t)
 	f.mintAndMount()
 	status, kind, body := f.get("/code?scene=table%3D7")
-	if status != http.StatusOK || kind != "image/png" {
+	if status != http.StatusOK || kind != "image/jpeg" {
 		t.Fatalf("HTTP %d, %s: %s\n%s", status, kind, body, f.log)
 	}
-	if _, err := png.Decode(strings.NewReader(body)); err != nil {
+	if _, err := jpeg.Decode(strings.NewReader(body)); err != nil {
 		t.Error(err)
 	}
 	call := f.wechat.Calls(wechattest.Filter{Endpoint: wechattest.EndpointCode})

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"image"
 	"image/color"
+	"image/jpeg"
 	"image/png"
 	"net/http"
 	"os"
@@ -37,7 +38,7 @@ func screenshot(t *testing.T, url string) image.Image {
 	return page
 }
 
-// picture gets a PNG.
+// picture gets a picture of a code.
 func picture(t *testing.T, url string) image.Image {
 	t.Helper()
 	res, err := (&http.Client{Timeout: 30 * time.Second}).Get(url)
@@ -45,10 +46,10 @@ func picture(t *testing.T, url string) image.Image {
 		t.Fatal(err)
 	}
 	defer func() { _ = res.Body.Close() }()
-	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "image/png" {
+	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "image/jpeg" {
 		t.Fatalf("%s: %s, %s", url, res.Status, res.Header.Get("Content-Type"))
 	}
-	got, err := png.Decode(res.Body)
+	got, err := jpeg.Decode(res.Body)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,12 +20,13 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"time"
 
+	"github.com/silenceper/wechat/v2"
 	"github.com/silenceper/wechat/v2/cache"
 	"github.com/silenceper/wechat/v2/miniprogram"
 	"github.com/silenceper/wechat/v2/miniprogram/config"
@@ -35,8 +36,22 @@ import (
 
 // docs:start
 
-// newApp returns an app of the SDK that calls the gateway. The modifier moves all calls of the SDK, the fetching of tokens and the
-// logins among them.
+// gateway sends the SDK's calls to the gateway. util.SetURIModifier would not do: some calls of the SDK, such as the one for a mini
+// program's code, ignore it.
+type gateway struct {
+	host *url.URL
+}
+
+// RoundTrip implements http.RoundTripper.
+func (g gateway) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Host == "api.weixin.qq.com" {
+		r = r.Clone(r.Context())
+		r.URL.Scheme, r.URL.Host, r.Host = g.host.Scheme, g.host.Host, ""
+	}
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// newApp returns an app of the SDK that calls the gateway, also to fetch tokens and to log users in.
 func newApp(dir string) (*miniprogram.MiniProgram, error) {
 	values := map[string]string{}
 	for _, name := range []string{"host", "app_id", "app_secret"} {
@@ -46,8 +61,13 @@ func newApp(dir string) (*miniprogram.MiniProgram, error) {
 		}
 		values[name] = string(content)
 	}
-	util.SetURIModifier(func(uri string) string { return strings.Replace(uri, "https://api.weixin.qq.com", values["host"], 1) })
-	return miniprogram.NewMiniProgram(&config.Config{
+	host, err := url.Parse(values["host"])
+	if err != nil {
+		return nil, err
+	}
+	wc := wechat.NewWechat()
+	wc.SetHTTPClient(&http.Client{Transport: gateway{host}, Timeout: 30 * time.Second})
+	return wc.GetMiniProgram(&config.Config{
 		AppID: values["app_id"], AppSecret: values["app_secret"], Cache: cache.NewMemory(), UseStableAK: true,
 	}), nil
 }
@@ -61,7 +81,6 @@ func main() {
 }
 
 func run() error {
-	util.DefaultHTTPClient = &http.Client{Timeout: 30 * time.Second}
 	app, err := newApp(cmp.Or(os.Getenv("WECHAT_DIR"), "/var/run/wechat"))
 	if err != nil {
 		return err

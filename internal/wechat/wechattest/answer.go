@@ -155,10 +155,10 @@ func (q *request) answerCode(now time.Time) reply {
 	if n := utf8.RuneCountInString(fields.Scene); n == 0 || n > maxScene {
 		return q.fail(codeInvalidScene, "", now)
 	}
-	return reply{status: http.StatusOK, contentType: "image/png", scene: fields.Scene}
+	return reply{status: http.StatusOK, contentType: "image/jpeg", scene: fields.Scene}
 }
 
-// answerPageCode validates a request for the code of a page. Its picture is a JPEG, as most of WeChat's are.
+// answerPageCode validates a request for the code of a page.
 func (q *request) answerPageCode(now time.Time) reply {
 	var fields struct {
 		Path string `json:"path"`

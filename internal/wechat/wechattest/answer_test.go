@@ -5,7 +5,7 @@ package wechattest
 import (
 	"bytes"
 	"encoding/json"
-	"image/png"
+	"image/jpeg"
 	"net/http"
 	"net/netip"
 	"regexp"
@@ -260,10 +260,10 @@ func TestCode(t *testing.T) {
 	get := func(scene string) []byte {
 		t.Helper()
 		a := f.must(http.MethodPost, "/wxa/getwxacodeunlimit?access_token="+token, `{"scene":"`+scene+`","page":"pages/index"}`)
-		if got := a.header.Get("Content-Type"); got != "image/png" {
+		if got := a.header.Get("Content-Type"); got != "image/jpeg" {
 			t.Fatalf("Content-Type is %q: %s", got, a.body)
 		}
-		picture, err := png.Decode(bytes.NewReader(a.body))
+		picture, err := jpeg.Decode(bytes.NewReader(a.body))
 		if err != nil {
 			t.Fatal(err)
 		}

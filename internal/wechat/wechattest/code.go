@@ -8,15 +8,7 @@ import (
 	"image"
 	"image/color"
 	"image/jpeg"
-	"image/png"
 )
-
-// codePNG returns codeImage as a PNG.
-func codePNG(scene string) []byte {
-	var out bytes.Buffer
-	_ = png.Encode(&out, codeImage(scene)) // never fails for a buffer
-	return out.Bytes()
-}
 
 // codeJPEG returns codeImage as a JPEG.
 func codeJPEG(scene string) []byte {

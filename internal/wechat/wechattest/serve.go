@@ -84,13 +84,8 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, x exchange) bo
 		return false
 	}
 	a := s.process(x)
-	// Pictures are slow to make, so this runs without the lock.
-	switch {
-	case a.scene == "":
-	case a.contentType == "image/jpeg":
-		a.body = codeJPEG(a.scene)
-	default:
-		a.body = codePNG(a.scene)
+	if a.scene != "" {
+		a.body = codeJPEG(a.scene) // slow, so it runs without the lock
 	}
 	switch {
 	case !s.lifetime.wait(r, x.fault.DelayAnswer):

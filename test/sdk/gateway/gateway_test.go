@@ -40,7 +40,7 @@ func sdks() []sdk {
 	return []sdk{
 		{
 			name: "silenceper", folder: example("silenceper"), manifest: "go.mod",
-			pinned: regexp.MustCompile(`require github\.com/(silenceper/wechat)/v2 (v\S+)`), setting: "util.SetURIModifier",
+			pinned: regexp.MustCompile(`require github\.com/(silenceper/wechat)/v2 (v\S+)`), setting: "SetHTTPClient",
 			install: goBuild, image: true, login: true,
 		},
 		{
@@ -200,7 +200,7 @@ func (w *world) judge(p *program) {
 	w.Helper()
 	p.end()
 	if p.failed > 0 {
-		w.Errorf("%d calls failed, such as %q\n%s", p.failed, p.errors, &p.out)
+		w.Errorf("%d calls failed, such as %q; the gateway denied %v\n%s", p.failed, p.errors, w.denials, &p.out)
 	}
 	w.leaks.mu.Lock()
 	defer w.leaks.mu.Unlock()
@@ -261,13 +261,13 @@ func TestLongRun(t *testing.T) {
 		made += total / rotations
 		w.wechat.Advance(2*time.Hour - 5*time.Minute)
 		w.rotateToken()
-		if i == 4 {
+		if i == 3 {
 			w.rotateKey()
 		}
-		if i == 6 { // three hours later
+		if i == 6 { // within the overlap
 			w.restart(&p, dir, command)
 		}
-		if i == 18 { // 24 hours and 4 hours after the first rotation
+		if i == 18 { // more than 24 hours and 4 hours after the first rotation
 			w.endOfKey()
 			w.rotateKey()
 		}
@@ -290,11 +290,13 @@ func TestProgramThatNeverRestarts(t *testing.T) {
 		w.wechat.Advance(d)
 		w.rotateToken()
 	}
-	for range 11 { // the SDK fetches when its token is refused
-		step(2 * time.Hour)
+	step(3 * time.Hour)
+	for range 9 { // the SDK fetches when its token is refused, after 5, 9, 13, 17 and 21 hours
 		p.try("/call")
+		step(2 * time.Hour)
 	}
-	step(2*time.Hour - time.Minute) // a minute before the end of the overlap
+	p.try("/call")
+	step(3*time.Hour - time.Minute) // a minute before the end of the overlap
 	p.try("/call")
 	step(2 * time.Minute) // the key buys no more, but the token that it bought is accepted
 	p.try("/call")
