@@ -61,8 +61,9 @@ type Call struct {
 	Attempts int
 	// Sent and Received are the bytes of the request's and the answer's body.
 	Sent, Received int64
-	// Upstream is the part of Duration that was spent waiting for WeChat.
-	Duration, Upstream time.Duration
+	// Upstream is the part of Duration that was spent waiting for WeChat, Caller the part in which the caller sent the body of its request
+	// and took that of the answer, and Store the part in which another token was waited for. The rest is what the gateway adds.
+	Duration, Upstream, Caller, Store time.Duration
 }
 
 // refuse records a refusal.

@@ -4,6 +4,8 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"net/url"
 	"strings"
 
@@ -37,6 +39,9 @@ type Target struct {
 	// pairs are the parameters in their order.
 	pairs []pair
 }
+
+// Format prints the path alone, because parameters may be secrets.
+func (t Target) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, t.Path) }
 
 // pair is a parameter of a query as it came, and its decoded key and value.
 type pair struct {

@@ -86,3 +86,8 @@ func (c *Client) report(ctx context.Context, path string, endpoint int, begin in
 	}
 	c.observe(call)
 }
+
+// RefusesToken reports whether an errcode means that WeChat does not accept the access token of a call.
+func RefusesToken(code int) bool {
+	return slices.ContainsFunc(probeCodes, func(o outcome) bool { return o.code == code && o.reason == token.ReasonTokenRejected })
+}

@@ -3,8 +3,10 @@
 package wechat
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -35,6 +37,10 @@ type Options struct {
 	Timeout time.Duration
 	// MaxInFlight limits the number of concurrent requests. The default is 32.
 	MaxInFlight int
+	// ConnsPerHost limits the connections to each host on which requests are sent that may be repeated. By default there is no limit.
+	ConnsPerHost int
+	// Dial opens the connections. The default is a net.Dialer with Timeout.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// UserAgent is sent with each request. The default is the operator's name.
 	UserAgent string
 	// Wall returns the local wall clock time. The default is time.Now. Its results need no monotonic reading.

@@ -48,8 +48,9 @@ func (n *network) closeIdle() {
 // burst this takes less CPU and time than many requests on one connection of HTTP/2 (docs/performance.md).
 func newTransport(o Options, roots *x509.CertPool) *http.Transport {
 	t := baseTransport(o, roots)
-	t.DialContext = dialer(o).DialContext
+	t.DialContext = dial(o)
 	t.MaxIdleConnsPerHost = o.MaxInFlight
+	t.MaxConnsPerHost = o.ConnsPerHost
 	t.IdleConnTimeout = 90 * time.Second
 	return t
 }
@@ -58,7 +59,7 @@ func newTransport(o Options, roots *x509.CertPool) *http.Transport {
 // reused connection turns out to be closed, but never does so on a new connection.
 func newMintTransport(o Options, roots *x509.CertPool) *http.Transport {
 	t := baseTransport(o, roots)
-	t.DialContext = gatedDial(dialer(o).DialContext)
+	t.DialContext = gatedDial(dial(o))
 	t.DisableKeepAlives = true
 	return t
 }
@@ -78,11 +79,14 @@ func baseTransport(o Options, roots *x509.CertPool) *http.Transport {
 	return t
 }
 
-func dialer(o Options) *net.Dialer {
+func dial(o Options) dialFunc {
+	if o.Dial != nil {
+		return o.Dial
+	}
 	// With these probes a dead idle connection is usually detected within half a minute, before a call fails on it.
-	return &net.Dialer{Timeout: o.Timeout, KeepAliveConfig: net.KeepAliveConfig{
+	return (&net.Dialer{Timeout: o.Timeout, KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3,
-	}}
+	}}).DialContext
 }
 
 func onProxyConnectResponse(_ context.Context, _ *url.URL, _ *http.Request, res *http.Response) error {

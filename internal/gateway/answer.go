@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+const (
+	// chunkSize is how much of an answer is read at once. It is more than an access token has, so that one in two parts is found.
+	chunkSize = 16 << 10
+	// writeProgress is how long a caller may take none of its answer.
+	writeProgress = 30 * time.Second
+)
+
+// read reads more of WeChat's answer behind what is in the chunk.
+func (x *exchange) read(res *http.Response) {
+	begun := time.Now()
+	n, err := res.Body.Read(x.chunk[x.filled:])
+	x.call.Upstream += time.Since(begun)
+	x.filled += n
+	x.ended = err
+}
+
+// answer passes an answer on, whose beginning has been read.
+func (x *exchange) answer(res *http.Response) {
+	x.copyHeader(x.w.Header(), res.Header)
+	x.call.Outcome, x.call.Status = OutcomeRelayed, res.StatusCode
+	x.w.WriteHeader(res.StatusCode)
+	for {
+		x.pass(res)
+		if x.ended != nil {
+			break
+		}
+		x.read(res)
+		if x.echoes(x.chunk[:x.filled]) {
+			x.broken(refusalEcho)
+		}
+	}
+	if x.ended != io.EOF { //nolint:errorlint // a reader returns it as it is
+		if x.req.Context().Err() != nil {
+			x.gone()
+		}
+		x.broken(refusalBroken)
+	}
+	x.finishWrite()
+}
+
+// pass writes what has been read, but for an end that may be the beginning of the token. It flushes what it wrote if more is to come.
+func (x *exchange) pass(res *http.Response) {
+	out := x.filled
+	if x.ended == nil {
+		out -= x.tokenPrefix(x.chunk[:x.filled])
+	}
+	if out > 0 {
+		begun := time.Now()
+		x.extendWrite()
+		n, err := x.w.Write(x.chunk[:out])
+		x.call.Received += int64(n)
+		if err == nil && x.ended == nil && x.call.Received != res.ContentLength {
+			err = x.control.Flush()
+		}
+		x.call.Caller += time.Since(begun)
+		if err != nil {
+			x.gone()
+		}
+	}
+	x.filled = copy(x.chunk[:], x.chunk[out:x.filled])
+}
+
+// broken ends an answer that has begun. The caller sees that it is not whole. It does not return.
+func (x *exchange) broken(f refusal) {
+	x.call.Outcome, x.call.Reason, x.call.Errcode = OutcomeUnavailable, f.reason, f.code
+	panic(http.ErrAbortHandler)
+}
+
+// extendWrite gives the caller time to take the next part of its answer. The server may not support it, as in tests.
+func (x *exchange) extendWrite() { _ = x.control.SetWriteDeadline(time.Now().Add(writeProgress)) }
+
+// finishWrite sends the rest of an answer, and ends the deadline, which would otherwise stay for the next request on the connection.
+func (x *exchange) finishWrite() {
+	_ = x.control.Flush()
+	_ = x.control.SetWriteDeadline(time.Time{})
+}
+
+// echoes reports whether a part of an answer holds the token that the call was sent with. WeChat sends none back.
+func (x *exchange) echoes(part []byte) bool {
+	return !x.token.IsZero() && bytes.Contains(part, []byte(x.token.Reveal()))
+}
+
+// holdsToken reports whether a header holds the token, as it is or escaped.
+func (x *exchange) holdsToken(value string) bool {
+	if x.token.IsZero() {
+		return false
+	}
+	secret := x.token.Reveal()
+	return strings.Contains(value, secret) || strings.Contains(value, url.QueryEscape(secret))
+}
+
+// tokenPrefix returns the length of the longest end of a part that is a beginning of the token.
+func (x *exchange) tokenPrefix(part []byte) int {
+	secret := x.token.Reveal()
+	for n := min(len(part), len(secret)-1); n > 0; n-- {
+		if part[len(part)-n] == secret[0] && string(part[len(part)-n:]) == secret[:n] {
+			return n
+		}
+	}
+	return 0
+}

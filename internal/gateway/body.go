@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	// maxRepeated is the largest body of a known length that is held so that the call can be repeated. Larger ones are media files.
+	maxRepeated = 256 << 10
+	// firstRoom is the room for a body of unknown length at first. It doubles when it is full.
+	firstRoom = 8 << 10
+	// roomWait is how long a body of unknown length waits for room.
+	roomWait = 5 * time.Second
+	// bodyProgress is how long a caller may send none of its body.
+	bodyProgress = 30 * time.Second
+)
+
+// errNoRoom means that a body of unknown length found no room in time.
+var errNoRoom = errors.New("no room for the body")
+
+// budget is the memory for the bodies that are held.
+type budget struct {
+	room *semaphore.Weighted
+	max  int64
+	held atomic.Int64
+}
+
+func newBudget(size int64) *budget { return &budget{room: semaphore.NewWeighted(size), max: size} }
+
+func (b *budget) used() int64 { return b.held.Load() }
+
+// try takes room if there is any.
+func (b *budget) try(n int64) bool {
+	if !b.room.TryAcquire(n) {
+		return false
+	}
+	b.held.Add(n)
+	return true
+}
+
+// take waits for room until ctx is done.
+func (b *budget) take(ctx context.Context, n int64) error {
+	if n > b.max || b.room.Acquire(ctx, n) != nil {
+		return errNoRoom
+	}
+	b.held.Add(n)
+	return nil
+}
+
+func (b *budget) give(n int64) {
+	b.held.Add(-n)
+	b.room.Release(n)
+}
+
+// body is the body of a request. WeChat refuses bodies without a Content-Length, so those are held until their end. Others are held if they
+// are small and there is room, so that the call can be repeated, and are otherwise sent on as they come.
+type body struct {
+	// length is known once the body is open.
+	length int64
+
+	caller  *callerBody
+	budget  *budget
+	held    []byte
+	isHeld  bool
+	room    int64
+	waiting time.Duration
+}
+
+func newBody(r *http.Request, control *http.ResponseController, b *budget) *body {
+	out := &body{length: r.ContentLength, budget: b}
+	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
+		out.caller = &callerBody{from: r.Body, control: control}
+	}
+	return out
+}
+
+// open reads the body if it is to be held.
+func (b *body) open(ctx context.Context) *refusal {
+	var err error
+	switch {
+	case b.caller == nil:
+		b.length = 0
+	case b.length < 0:
+		err = b.hold(ctx)
+	case b.length <= maxRepeated && b.budget.try(b.length):
+		b.room, b.isHeld, b.held = b.length, true, make([]byte, b.length)
+		_, err = io.ReadFull(b.caller, b.held)
+		if err == nil {
+			b.caller.whole() // net/http reports the end only to those who read on
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	f := bodyRefusal(err)
+	return &f
+}
+
+// hold reads a body of unknown length.
+func (b *body) hold(ctx context.Context) error {
+	b.isHeld = true
+	for {
+		if len(b.held) == cap(b.held) {
+			if err := b.grow(ctx); err != nil {
+				return err
+			}
+		}
+		n, err := b.caller.Read(b.held[len(b.held):cap(b.held)])
+		b.held = b.held[:len(b.held)+n]
+		if err == io.EOF { //nolint:errorlint // a reader returns it as it is
+			b.length = int64(len(b.held))
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// grow doubles the room for a body of unknown length. It waits for roomWait in all.
+func (b *body) grow(ctx context.Context) error {
+	more := max(b.room, min(firstRoom, b.budget.max))
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, roomWait-b.waiting)
+	defer cancel()
+	if err := b.budget.take(ctx, more); err != nil {
+		if errors.Is(context.Cause(ctx), context.Canceled) {
+			return io.ErrUnexpectedEOF // the caller went away
+		}
+		return err
+	}
+	b.waiting += time.Since(begun)
+	b.room += more
+	larger := make([]byte, len(b.held), b.room)
+	copy(larger, b.held)
+	b.held = larger
+	return nil
+}
+
+// reader returns the body from its beginning, if it has not been read yet or may be read again.
+func (b *body) reader() io.Reader {
+	if b.isHeld {
+		return bytes.NewReader(b.held)
+	}
+	return b.caller
+}
+
+// again reports whether the body may be sent twice.
+func (b *body) again() bool { return b.caller == nil || b.isHeld }
+
+// close ends the reading of the body, which the transport may still do, and gives the room back.
+func (b *body) close() {
+	if b.caller != nil {
+		b.caller.stop()
+	}
+	if b.room > 0 {
+		b.budget.give(b.room)
+		b.room = 0
+	}
+}
+
+// sent returns how many bytes of the body were read.
+func (b *body) sent() int64 {
+	if b.caller == nil {
+		return 0
+	}
+	return b.caller.count.Load()
+}
+
+// waited returns how long the caller was waited for.
+func (b *body) waited() time.Duration {
+	if b.caller == nil {
+		return 0
+	}
+	return time.Duration(b.caller.waited.Load())
+}
+
+// failure returns why the caller's body could not be read; nil if it could.
+func (b *body) failure() error {
+	if b.caller == nil {
+		return nil
+	}
+	if err := b.caller.err.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// bodyRefusal returns the answer to a call whose body could not be read.
+func bodyRefusal(err error) refusal {
+	switch {
+	case errors.Is(err, errNoRoom):
+		return refusalBuffer
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return refusalBodySlow
+	}
+	return refusalGone
+}
+
+// callerBody reads from the caller, who must make progress. The transport may read from another goroutine, and even after the call has
+// ended, when the connection belongs to the next request.
+type callerBody struct {
+	from    io.Reader
+	control *http.ResponseController
+
+	// count is in bytes, and waited in nanoseconds.
+	count, waited atomic.Int64
+	err           atomic.Pointer[error]
+
+	// reading is held during a read, and mu while the deadline is set.
+	reading, mu   sync.Mutex
+	stopped, done bool
+}
+
+var errStopped = errors.New("the call has ended")
+
+func (c *callerBody) Read(p []byte) (int, error) {
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	if !c.extend() {
+		return 0, errStopped
+	}
+	begun := time.Now()
+	n, err := c.from.Read(p)
+	c.waited.Add(int64(time.Since(begun)))
+	c.count.Add(int64(n))
+	switch {
+	case err == io.EOF: //nolint:errorlint // a reader returns it as it is
+		c.whole()
+	case err != nil:
+		c.err.CompareAndSwap(nil, &err)
+	}
+	return n, err
+}
+
+// extend moves the deadline, unless the call has ended.
+func (c *callerBody) extend() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.stopped && !c.done {
+		_ = c.control.SetReadDeadline(time.Now().Add(bodyProgress))
+	}
+	return !c.stopped
+}
+
+// whole ends the deadline when all was read. net/http goes on reading, to see whether the caller goes away, and would take the end of the
+// deadline for that.
+func (c *callerBody) whole() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.done && !c.stopped {
+		c.done = true
+		_ = c.control.SetReadDeadline(time.Time{})
+	}
+}
+
+// stop ends a read that is under way, and returns when no more can begin.
+func (c *callerBody) stop() {
+	c.mu.Lock()
+	c.stopped = true
+	if !c.done {
+		_ = c.control.SetReadDeadline(time.Unix(1, 0))
+	}
+	c.mu.Unlock()
+	c.reading.Lock()
+	c.reading.Unlock() //nolint:staticcheck // only waits
+}
