@@ -83,7 +83,7 @@ func FilterProvider(config *rest.Config, httpClient *http.Client) (metricsserver
 func (f *filter) wrap(logger logr.Logger, next http.Handler) (http.Handler, error) {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		status := http.StatusUnauthorized
-		if token, ok := bearer(req.Header); ok {
+		if token, ok := Bearer(req.Header); ok {
 			status = f.judge(req, token, logger)
 		}
 		if status == http.StatusOK {
@@ -159,14 +159,14 @@ func (f *filter) review(ctx context.Context, token, verb, path string) (int, err
 }
 
 // verdictKey returns a cache key of fixed size that does not reveal the token. The separator cannot occur in the parts before it:
-// net/http rejects it in a method and bearer rejects it in a token.
+// net/http rejects it in a method and Bearer rejects it in a token.
 func verdictKey(token, verb, path string) [sha256.Size]byte {
 	return sha256.Sum256([]byte(token + "\x00" + verb + "\x00" + path))
 }
 
-// bearer returns the token of the Authorization header, and false if there is none, more than one or a malformed one. It accepts
+// Bearer returns the token of the Authorization header, and false if there is none, more than one or a malformed one. It accepts
 // all printable ASCII except spaces. RFC 6750 allows less, but some authenticators use other characters.
-func bearer(header http.Header) (string, bool) {
+func Bearer(header http.Header) (string, bool) {
 	values := header.Values("Authorization")
 	if len(values) != 1 {
 		return "", false

@@ -151,6 +151,30 @@ func (t Target) Get(key string) (value string, times int) {
 	return value, times
 }
 
+// only returns the decoded value of a parameter; empty for none. It is false if the parameter is given more than once, or if there is one
+// by a similar name, such as secret[] or Secret, which another server may take for it.
+func (t Target) only(key string) (value string, ok bool) {
+	times := 0
+	for _, p := range t.pairs {
+		if strings.Contains(strings.ToLower(p.key), key) {
+			if times++; times > 1 || p.key != key {
+				return "", false
+			}
+			value = p.value
+		}
+	}
+	return value, true
+}
+
+// raw returns the query byte for byte, without empty parameters.
+func (t Target) raw() string {
+	out := make([]string, 0, len(t.pairs))
+	for _, p := range t.pairs {
+		out = append(out, p.raw)
+	}
+	return strings.Join(out, "&")
+}
+
 // AccessToken returns the value of access_token; empty for none.
 func (t Target) AccessToken() string {
 	value, _ := t.Get(accessTokenKey)
