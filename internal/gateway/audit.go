@@ -24,11 +24,11 @@ const (
 	// auditEnd is how long Close waits for the sink.
 	auditEnd = 5 * time.Second
 
-	// denialRate and denialBurst bound the lines on calls that were denied or limited, for each peer. maxPeers bounds the peers that are
+	// denialRate and denialBurst bound the lines on calls that were denied or limited, for each peer. maxAuditPeers bounds the peers that are
 	// told apart.
 	denialRate  = 1
 	denialBurst = 20
-	maxPeers    = 4096
+	maxAuditPeers    = 4096
 )
 
 // OpenAudit opens the file of --audit-log for appending; "-" is the standard output.
@@ -189,7 +189,7 @@ type peerDenials struct {
 	suppressed int
 }
 
-// admit reports whether a denial gets a line, and how many before it got none. Peers beyond maxPeers count as one. Each minute it forgets
+// admit reports whether a denial gets a line, and how many before it got none. Peers beyond maxAuditPeers count as one. Each minute it forgets
 // the peers that were quiet, and hands those with suppressed denials to tell.
 func (d *denials) admit(now time.Time, peer netip.Addr, tell func(netip.Addr, int)) (shown bool, suppressed int) {
 	d.mu.Lock()
@@ -206,7 +206,7 @@ func (d *denials) admit(now time.Time, peer netip.Addr, tell func(netip.Addr, in
 		}
 	}
 	p := d.byPeer[peer]
-	if p == nil && len(d.byPeer) >= maxPeers {
+	if p == nil && len(d.byPeer) >= maxAuditPeers {
 		peer = netip.Addr{}
 		p = d.byPeer[peer]
 	}
