@@ -59,6 +59,12 @@ func (c *Certificate) Configure(config *tls.Config) {
 	config.GetCertificate = c.get
 }
 
+// Check returns an error while there is no good pair. It reads the files again if it is time.
+func (c *Certificate) Check() error {
+	_, err := c.get(nil)
+	return err
+}
+
 func (c *Certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -3,205 +3,222 @@
 package gateway
 
 import (
-	"context"
-	"encoding/json"
+	"fmt"
 	"io"
 	"net/netip"
-	"slices"
+	"os"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 const (
-	// maxAuditPath bounds the path of a call that was denied, whose sender may be anybody.
-	maxAuditPath = 128
-	// deniedLines is how many denials of one peer are written in deniedPeriod. The others are counted.
-	deniedLines  = 20
-	deniedPeriod = 10 * time.Second
-	// deniedPeers is the number of peers whose denials are counted apart. All others count as one.
-	deniedPeers = 4096
+	// auditQueue is how many lines wait for the sink at most.
+	auditQueue = 1024
+	// auditWait is how long a line waits for its place in the queue before it is dropped.
+	auditWait = time.Second
+	// auditBatch is the size from which on lines are written without waiting for more.
+	auditBatch = 32 << 10
+	// auditEnd is how long Close waits for the sink.
+	auditEnd = 5 * time.Second
+
+	// denialRate and denialBurst bound the lines on calls that were denied or limited, for each peer. maxAuditPeers bounds the peers that are
+	// told apart.
+	denialRate  = 1
+	denialBurst = 20
+	maxAuditPeers    = 4096
 )
 
-// auditLine is a line of the audit log. It has no value of any parameter or header.
-type auditLine struct {
-	Time           string   `json:"time"`
-	ID             string   `json:"id,omitempty"`
-	Peer           string   `json:"peer,omitempty"`
-	Method         string   `json:"method,omitempty"`
-	Path           string   `json:"path,omitempty"`
-	Query          []string `json:"query,omitempty"`
-	Kind           Kind     `json:"kind,omitempty"`
-	By             By       `json:"by,omitempty"`
-	ServiceAccount string   `json:"service_account,omitempty"`
-	Client         string   `json:"client,omitempty"`
-	AppID          string   `json:"appid,omitempty"`
-	Outcome        Outcome  `json:"outcome"`
-	Reason         string   `json:"reason,omitempty"`
-	Errcode        int      `json:"errcode,omitempty"`
-	Status         int      `json:"status,omitempty"`
-	Attempts       int      `json:"attempts,omitempty"`
-	Sent           int64    `json:"sent,omitempty"`
-	Received       int64    `json:"received,omitempty"`
-	// DurationMS and UpstreamMS are in milliseconds.
-	DurationMS float64 `json:"duration_ms"`
-	UpstreamMS float64 `json:"upstream_ms,omitempty"`
-	// Suppressed is the number of calls that were denied before and have no line of their own.
-	Suppressed int `json:"suppressed,omitempty"`
-}
-
-// AuditLog writes a line of JSON for each call and each denial. It is safe for concurrent use.
-type AuditLog struct {
-	lines *lineWriter
-	now   func() time.Time
-
-	mu     sync.Mutex
-	denied map[netip.Addr]*denials
-}
-
-// denials are those of one peer in the present period.
-type denials struct {
-	since               time.Time
-	written, suppressed int
-}
-
-// NewAuditLog returns a log that writes to w. dropped is called with the number of lines that are lost because w takes no more.
-func NewAuditLog(w io.Writer, dropped func(lines int)) *AuditLog {
-	return &AuditLog{lines: newLineWriter(w, dropped), now: time.Now, denied: map[netip.Addr]*denials{}}
-}
-
-// Run writes the lines until ctx ends, and then those that are left.
-func (a *AuditLog) Run(ctx context.Context) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		a.lines.run(ctx)
-	}()
-	ticker := time.NewTicker(deniedPeriod)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C:
-			a.flush(a.now())
-		case <-done:
-			return
-		}
+// OpenAudit opens the file of --audit-log for appending; "-" is the standard output.
+func OpenAudit(path string) (io.WriteCloser, error) {
+	if path == "-" {
+		return os.Stdout, nil
 	}
-}
-
-// Record writes a call down. If the log is blocked it waits for at most a second, and then drops the line.
-func (a *AuditLog) Record(c *Call) {
-	now := a.now()
-	suppressed := 0
-	if refused := c.Outcome == OutcomeDenied || c.Outcome == OutcomeLimited; refused {
-		write := false
-		if write, suppressed = a.count(c.Peer, now); !write {
-			return
-		}
-	}
-	l := auditLine{
-		Time: timeOf(c.Started), ID: c.ID, Peer: c.Peer.String(), Method: cut(c.Method, 16), Path: c.Target.Path, Query: knownKeys(c.Target.Keys()),
-		Kind: c.Kind, By: c.By, ServiceAccount: c.ServiceAccount, Outcome: c.Outcome, Reason: c.Reason, Errcode: c.Errcode, Status: c.Status,
-		Attempts: c.Attempts, Sent: c.Sent, Received: c.Received, DurationMS: millis(c.Duration), UpstreamMS: millis(c.Upstream),
-		Suppressed: suppressed,
-	}
-	if c.Outcome == OutcomeDenied {
-		l.Path = cut(l.Path, maxAuditPath)
-	}
-	if c.Client != nil {
-		l.Client, l.AppID = c.Client.Name.String(), c.Client.Account.AppID
-	}
-	a.write(l)
-}
-
-func (a *AuditLog) write(l auditLine) {
-	line, err := json.Marshal(l)
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600) //nolint:gosec // the flag names it
 	if err != nil {
-		return // never: the line has text and numbers alone
+		return nil, fmt.Errorf("--audit-log: %w", err)
 	}
-	a.lines.add(append(line, '\n'))
+	return f, nil
 }
 
-// count counts a denial of a peer. It reports whether it has a line of its own, and how many before it have none.
-func (a *AuditLog) count(peer netip.Addr, now time.Time) (write bool, suppressed int) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	d := a.denied[peer]
-	if d == nil && len(a.denied) >= deniedPeers {
+// Audit writes a line of JSON for each call and each denial. It is safe for concurrent use. One goroutine writes, so that lines never mix and
+// no call waits for the sink, but for a moment if that is slow. A sink that does not take lines for a second loses them, and Dropped tells
+// how many.
+type Audit struct {
+	now     func() time.Time
+	lines   chan *[]byte
+	spare   sync.Pool
+	dropped atomic.Uint64
+	// blocked reports that the sink took no line for a while, so that the next one does not wait.
+	blocked atomic.Bool
+	ended   chan struct{}
+
+	closing sync.RWMutex // held for writing while lines is closed
+	closed  bool
+
+	denials denials
+}
+
+// NewAudit returns an Audit that writes to a sink, until Close.
+func NewAudit(sink io.Writer, now func() time.Time) *Audit {
+	a := &Audit{
+		now: now, lines: make(chan *[]byte, auditQueue), ended: make(chan struct{}),
+		spare:   sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }},
+		denials: denials{byPeer: map[netip.Addr]*peerDenials{}, swept: now()},
+	}
+	go a.write(sink)
+	return a
+}
+
+// Dropped returns how many lines were lost.
+func (a *Audit) Dropped() uint64 { return a.dropped.Load() }
+
+// Record writes a line about a call that has ended.
+func (a *Audit) Record(c *Call) {
+	suppressed := 0
+	if c.Outcome == OutcomeDenied || c.Outcome == OutcomeLimited {
+		var shown bool
+		if shown, suppressed = a.denials.admit(a.now(), c.Peer, a.summarize); !shown {
+			return
+		}
+	}
+	line := a.line()
+	*line = appendCall(*line, c, suppressed)
+	a.enqueue(line, true)
+}
+
+// summarize writes a line about denials of a peer that had no line.
+func (a *Audit) summarize(peer netip.Addr, suppressed int) {
+	line := a.line()
+	*line = appendSuppressed(*line, a.now(), peer, suppressed)
+	a.enqueue(line, false)
+}
+
+func (a *Audit) line() *[]byte {
+	line, _ := a.spare.Get().(*[]byte)
+	*line = (*line)[:0]
+	return line
+}
+
+// enqueue hands a line to the writer. It may wait for a place in the queue.
+func (a *Audit) enqueue(line *[]byte, wait bool) {
+	a.closing.RLock()
+	defer a.closing.RUnlock()
+	if a.closed {
+		a.dropped.Add(1)
+		return
+	}
+	select {
+	case a.lines <- line:
+		return
+	default:
+	}
+	if wait && !a.blocked.Load() {
+		timer := time.NewTimer(auditWait)
+		defer timer.Stop()
+		select {
+		case a.lines <- line:
+			return
+		case <-timer.C:
+			a.blocked.Store(true)
+		}
+	}
+	a.dropped.Add(1)
+}
+
+// write writes lines until there are no more.
+func (a *Audit) write(sink io.Writer) {
+	defer close(a.ended)
+	batch := make([]byte, 0, 2*auditBatch)
+	for line := range a.lines {
+		batch = a.take(batch[:0], line)
+		n := uint64(1)
+	more:
+		for len(batch) < auditBatch {
+			select {
+			case line, ok := <-a.lines:
+				if !ok {
+					break more
+				}
+				batch = a.take(batch, line)
+				n++
+			default:
+				break more
+			}
+		}
+		if _, err := sink.Write(batch); err != nil {
+			a.dropped.Add(n)
+		} else {
+			a.blocked.Store(false)
+		}
+	}
+}
+
+func (a *Audit) take(batch []byte, line *[]byte) []byte {
+	batch = append(batch, *line...)
+	a.spare.Put(line)
+	return batch
+}
+
+// Close writes the lines that wait, and returns within five seconds. Later lines are dropped.
+func (a *Audit) Close() {
+	a.closing.Lock()
+	if !a.closed {
+		a.closed = true
+		close(a.lines)
+	}
+	a.closing.Unlock()
+	select {
+	case <-a.ended:
+	case <-time.After(auditEnd):
+	}
+}
+
+// denials bounds the lines about denied calls of each peer.
+type denials struct {
+	mu     sync.Mutex
+	byPeer map[netip.Addr]*peerDenials
+	swept  time.Time
+}
+
+type peerDenials struct {
+	rate       *rate.Limiter
+	last       time.Time
+	suppressed int
+}
+
+// admit reports whether a denial gets a line, and how many before it got none. Peers beyond maxAuditPeers count as one. Each minute it forgets
+// the peers that were quiet, and hands those with suppressed denials to tell.
+func (d *denials) admit(now time.Time, peer netip.Addr, tell func(netip.Addr, int)) (shown bool, suppressed int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if now.Sub(d.swept) >= sweepInterval {
+		d.swept = now
+		for other, p := range d.byPeer {
+			if now.Sub(p.last) >= sweepInterval {
+				if p.suppressed > 0 {
+					tell(other, p.suppressed)
+				}
+				delete(d.byPeer, other)
+			}
+		}
+	}
+	p := d.byPeer[peer]
+	if p == nil && len(d.byPeer) >= maxAuditPeers {
 		peer = netip.Addr{}
-		d = a.denied[peer]
+		p = d.byPeer[peer]
 	}
-	if d == nil {
-		d = &denials{since: now}
-		a.denied[peer] = d
+	if p == nil {
+		p = &peerDenials{rate: rate.NewLimiter(denialRate, denialBurst)}
+		d.byPeer[peer] = p
 	}
-	if now.Sub(d.since) >= deniedPeriod {
-		suppressed = d.suppressed
-		*d = denials{since: now}
-	}
-	if d.written == deniedLines {
-		d.suppressed++
+	p.last = now
+	if !p.rate.AllowN(now, 1) {
+		p.suppressed++
 		return false, 0
 	}
-	d.written++
+	suppressed, p.suppressed = p.suppressed, 0
 	return true, suppressed
 }
-
-// flush forgets the peers whose period is over, and writes a line for each that has denials without one.
-func (a *AuditLog) flush(now time.Time) {
-	var lines []auditLine
-	a.mu.Lock()
-	for peer, d := range a.denied {
-		if now.Sub(d.since) < deniedPeriod {
-			continue
-		}
-		delete(a.denied, peer)
-		if d.suppressed > 0 {
-			l := auditLine{Time: timeOf(now), Outcome: OutcomeDenied, Reason: reasonSuppressed, Suppressed: d.suppressed}
-			if peer.IsValid() {
-				l.Peer = peer.String()
-			}
-			lines = append(lines, l)
-		}
-	}
-	a.mu.Unlock()
-	for _, l := range lines {
-		a.write(l)
-	}
-}
-
-// reasonSuppressed is the reason of a line that counts denials without a line of their own.
-const reasonSuppressed = "suppressed"
-
-// knownKeys returns the parameters of WeChat's API among the keys, and "other" once for all others. Callers choose keys freely, and could
-// write into the log what they are.
-func knownKeys(keys []string) []string {
-	known := make([]string, 0, len(keys))
-	for _, key := range keys {
-		if !isKnownKey(key) {
-			key = otherPath
-		}
-		if key != otherPath || !slices.Contains(known, otherPath) {
-			known = append(known, key)
-		}
-	}
-	return known
-}
-
-// isKnownKey reports whether WeChat documents a parameter.
-func isKnownKey(key string) bool {
-	switch key {
-	case accessTokenKey, "appid", "secret", "grant_type", "js_code", "code", "refresh_token", "openid", "lang", "type", "media_id",
-		"next_openid", "begin_date", "end_date", "kf_account", "media", "ticket", "agentid", "page", "scope", "signature", "sig_method",
-		"session_key", "unionid", "id", "cursor", "limit", "offset":
-		return true
-	}
-	return false
-}
-
-func timeOf(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z07:00") }
-
-func millis(d time.Duration) float64 {
-	return float64(d.Round(10*time.Microsecond)) / float64(time.Millisecond)
-}
-
-func cut(text string, most int) string { return text[:min(len(text), most)] }

@@ -28,6 +28,7 @@ func NewStreaming(handler http.Handler, stall time.Duration) *http.Server {
 		handler.ServeHTTP(&movingWriter{ResponseWriter: w, progress: p}, r)
 	})
 	s.ReadTimeout, s.WriteTimeout, s.IdleTimeout = 0, 0, streamingIdle
+	s.DisableGeneralOptionsHandler = true // the handler decides about every request
 	return s
 }
 

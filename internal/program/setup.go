@@ -21,12 +21,15 @@ func CleanEnvironment() error {
 	return errors.Join(plain.Environment(), cleanNoProxy())
 }
 
-// SetUp makes the program's log, for all libraries too, and bounds its memory.
+// SetUp makes the program's log, for all libraries too, bounds its memory, and turns off core dumps.
 func SetUp(options *zap.Options) logr.Logger {
 	logger := quiet.Logger(zap.New(zap.UseFlagOptions(options)))
 	ctrl.SetLogger(logger)
 	klog.SetLogger(logger.WithName("client-go"))
 	setMemory(logger)
+	if err := noCoreDumps(); err != nil {
+		logger.Error(err, "could not turn off core dumps")
+	}
 	// net/http logs here what a server sends after the end of an answer, which could be a token.
 	stdlog.SetOutput(io.Discard)
 	return logger

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/httpserver"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/program"
+)
+
+const (
+	// drainTime is how long a gateway that has been told to stop goes on to serve new connections: so long may it take until no node sends
+	// any more to it.
+	drainTime = 10 * time.Second
+	// shutdownTimeout is how long it waits after that for the calls under way.
+	shutdownTimeout = 40 * time.Second
+	// stall is how long a body may stand still.
+	stall = 60 * time.Second
+)
+
+var errDraining = errors.New("the gateway is stopping")
+
+// service is the server that programs call, and the ones of metrics and probes beside it.
+type service struct {
+	log logr.Logger
+	// ready is the readiness of what the service needs.
+	ready healthz.Checker
+	// drainTime and shutdownTimeout are the constants, but for tests.
+	drainTime, shutdownTimeout time.Duration
+
+	draining atomic.Bool
+	main     *http.Server
+	servers  []*http.Server
+	failed   chan error
+}
+
+func newService(log logr.Logger, ready healthz.Checker) *service {
+	return &service{log: log, ready: ready, drainTime: drainTime, shutdownTimeout: shutdownTimeout, failed: make(chan error, 1)}
+}
+
+// listen serves what programs call.
+func (s *service) listen(ctx context.Context, address string, config *tls.Config, handler http.Handler) error {
+	listener, err := httpserver.ListenStreaming(ctx, address, config)
+	if err != nil {
+		return fmt.Errorf("serving calls: %w", err)
+	}
+	s.main = httpserver.NewStreaming(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.draining.Load() {
+			// The caller opens its next connection to another gateway. A connection that is closed while a request is on its way loses it.
+			w.Header().Set("Connection", "close")
+		}
+		handler.ServeHTTP(w, r)
+	}), stall)
+	s.start(s.main, listener)
+	return nil
+}
+
+// listenBeside serves metrics or probes.
+func (s *service) listenBeside(ctx context.Context, name, address string, config *tls.Config, handler http.Handler) error {
+	if program.IsDisabled(address) {
+		return nil
+	}
+	listener, err := httpserver.Listen(ctx, address, config)
+	if err != nil {
+		return fmt.Errorf("serving %s: %w", name, err)
+	}
+	s.start(httpserver.New(handler), listener)
+	return nil
+}
+
+func (s *service) start(server *http.Server, listener net.Listener) {
+	s.servers = append(s.servers, server)
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			select {
+			case s.failed <- err:
+			default: // another one has failed
+			}
+		}
+	}()
+}
+
+// readiness is the readiness check. A gateway that drains is not ready, and says so.
+func (s *service) readiness(req *http.Request) error {
+	if s.draining.Load() {
+		return errDraining
+	}
+	return s.ready(req)
+}
+
+// run serves until ctx ends and then until the calls under way have ended. It returns an error if a server fails, or if calls had to be
+// broken off.
+func (s *service) run(ctx context.Context) (err error) {
+	defer func() {
+		for _, server := range s.servers {
+			_ = server.Close() // what is left is broken off
+		}
+	}()
+	select {
+	case err := <-s.failed:
+		return fmt.Errorf("a server has failed: %w", err)
+	case <-ctx.Done():
+	}
+	if s.isReady() {
+		s.log.Info("stopping: new calls are served for a while, until none come any more", "time", s.drainTime.String())
+		s.draining.Store(true)
+		time.Sleep(s.drainTime)
+	}
+	s.draining.Store(true)
+	shutdown, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.shutdownTimeout)
+	defer cancel()
+	if err := s.main.Shutdown(shutdown); err != nil {
+		return fmt.Errorf("calls did not end within %s and are broken off: %w", s.shutdownTimeout, err)
+	}
+	return nil
+}
+
+// isReady reports whether anybody may be calling.
+func (s *service) isReady() bool {
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "/readyz", nil)
+	return err == nil && s.readiness(req) == nil
+}

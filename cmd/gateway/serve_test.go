@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/onsi/gomega"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/program"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
+)
+
+// drained is a service that was told to stop while a call was under way.
+type drained struct {
+	*service
+
+	address, probes string
+	stop            context.CancelFunc
+	ended           chan error
+	// release lets the calls of /slow end.
+	release chan struct{}
+}
+
+func startService(t *testing.T, ready func(*http.Request) error) *drained {
+	t.Helper()
+	d := &drained{service: newService(logr.Discard(), ready), ended: make(chan error, 1), release: make(chan struct{})}
+	d.drainTime, d.shutdownTimeout = 500*time.Millisecond, 2*time.Second
+	for _, address := range []*string{&d.address, &d.probes} {
+		var err error
+		if *address, err = testenv.FreeAddress(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	d.stop = stop
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			<-d.release
+		}
+		_, _ = io.WriteString(w, "done")
+	})
+	if err := errors.Join(
+		d.listen(ctx, d.address, nil, handler),
+		d.listenBeside(ctx, "probes", d.probes, nil, program.Probes(d.readiness)),
+		d.listenBeside(ctx, "nothing", "0", nil, nil),
+	); err != nil {
+		t.Fatal(err)
+	}
+	go func() { d.ended <- d.run(ctx) }()
+	t.Cleanup(stop)
+	return d
+}
+
+// get asks for a path on a connection of its own.
+func (d *drained) get(address, path string) (body string, closes bool, err error) {
+	c, err := net.Dial("tcp", address) //nolint:noctx // a local address
+	if err != nil {
+		return "", false, err
+	}
+	defer c.Close() //nolint:errcheck // nothing follows
+	if _, err := io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		return "", false, err
+	}
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return "", false, err
+	}
+	defer res.Body.Close() //nolint:errcheck // it is read
+	text, err := io.ReadAll(res.Body)
+	return string(text), res.Close, err
+}
+
+// A gateway that stops is not ready, serves new calls meanwhile on connections that end, and lets those under way end.
+func TestDrain(t *testing.T) {
+	g := gomega.NewWithT(t)
+	d := startService(t, func(*http.Request) error { return nil })
+	body, closes, err := d.get(d.address, "/")
+	if body != "done" || closes || err != nil {
+		t.Fatalf("before: %q, closes %t, %v", body, closes, err)
+	}
+	slow := make(chan string, 1)
+	go func() {
+		body, _, _ := d.get(d.address, "/slow")
+		slow <- body
+	}()
+	time.Sleep(50 * time.Millisecond) // until it is under way
+	d.stop()
+	g.Eventually(func() string { body, _, _ := d.get(d.probes, "/readyz"); return body }).Should(gomega.ContainSubstring("caches"))
+	if body, closes, err := d.get(d.address, "/"); body != "done" || !closes || err != nil {
+		t.Errorf("meanwhile: %q, closes %t, %v", body, closes, err)
+	}
+	if body, _, err := d.get(d.probes, "/healthz"); body != "ok" || err != nil {
+		t.Errorf("it is to be restarted: %q, %v", body, err)
+	}
+	g.Eventually(func() error { _, _, err := d.get(d.address, "/"); return err }, "5s").Should(gomega.HaveOccurred())
+	close(d.release)
+	if body := <-slow; body != "done" {
+		t.Errorf("the call under way was answered %q", body)
+	}
+	if err := <-d.ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// A call that does not end is broken off in time, and one replica that nobody calls ends at once.
+func TestDrainInTime(t *testing.T) {
+	d := startService(t, func(*http.Request) error { return nil })
+	defer close(d.release)
+	go func() { _, _, _ = d.get(d.address, "/slow") }()
+	time.Sleep(50 * time.Millisecond) // until it is under way
+	d.stop()
+	select {
+	case err := <-d.ended:
+		if err == nil || !strings.Contains(err.Error(), "broken off") {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it waits for the call for ever")
+	}
+	idle := startService(t, func(*http.Request) error { return errors.New("the API server is away") })
+	idle.drainTime = time.Hour
+	idle.stop()
+	select {
+	case err := <-idle.ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("a replica that was never ready drains")
+	}
+}
+
+// An address that is taken is told at the start.
+func TestAddressInUse(t *testing.T) {
+	d := startService(t, func(*http.Request) error { return nil })
+	other := newService(logr.Discard(), nil)
+	if err := other.listen(t.Context(), d.address, nil, nil); err == nil {
+		t.Error("two servers listen at one address")
+	}
+}
