@@ -243,6 +243,11 @@ bench-check: bench-build ## Compare ratios at a small size with the ranges in te
 	KUBEBUILDER_ASSETS="$$assets" bin/bench --version "$(VERSION)" --json bin/bench-check.json --sizes $(BENCH_CHECK_SIZE) \
 		--runs cold,restart,rotation,slow --ranges test/bench/ranges.yaml $(ARGS)
 
+.PHONY: bench-gateway
+bench-gateway: ## Measure the gateway against its goals, beside a bare proxy and Caddy, on a machine with nothing else to do.
+	@caddy="$$(hack/tools/build.sh caddy)" && $(GO) build -o bin/bench-gateway ./test/bench/gateway && \
+	taskset -c 1 bin/bench-gateway --caddy "$$caddy" $(ARGS)
+
 .PHONY: bench-plots
 bench-plots: ## Draw docs/images/*.svg from bin/bench*.json.
 	@mkdir -p docs/images

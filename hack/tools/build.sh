@@ -17,6 +17,7 @@ kustomize) package=sigs.k8s.io/kustomize/kustomize/v5 note='(once)' ;;
 crd-ref-docs) package=github.com/elastic/crd-ref-docs note='(once)' ;;
 actionlint) package=github.com/rhysd/actionlint/cmd/actionlint note='(once)' ;;
 govulncheck) package=golang.org/x/vuln/cmd/govulncheck note='(once)' ;;
+caddy) package=github.com/caddyserver/caddy/v2/cmd/caddy note='(once; some minutes)' ;;
 coredns) package=. note='(once; some minutes)' ;;
 image) module=$here/../image package=. note='(once)' ;;
 benchplot) package=. note='(once)' ;;
