@@ -131,7 +131,7 @@ func gatewayProxy(upstream, caFile, dir string) (http.Handler, error) {
 		},
 	}})}
 	relay, err := gateway.NewRelay(gateway.RelayOptions{
-		Endpoints: []string{upstream}, CAFile: caFile, Source: source, MaxInFlight: pool, MaxInFlightPerClient: pool, Now: time.Now,
+		Endpoints: []string{upstream}, CAFile: caFile, Source: source, MaxInFlight: 8 * pool, MaxInFlightPerClient: 8 * pool, Now: time.Now,
 	})
 	if err != nil {
 		return nil, err
