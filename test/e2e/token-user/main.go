@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command token-user is a pod of the end-to-end test: it reads the token from its volume and uses it, ten times a second, and never
-// tries again. GET /stats says what it saw.
+// tries again. With --bearer-file it calls the gateway with a token of its ServiceAccount. GET /stats says what it saw.
 package main
 
 import (
@@ -46,7 +46,9 @@ type seen struct {
 
 type user struct {
 	dir, wechat string
-	client      *http.Client
+	// bearer is a file with a token of the pod's ServiceAccount, for the gateway; empty for the token in dir.
+	bearer string
+	client *http.Client
 
 	mu    sync.Mutex
 	stats stats
@@ -68,6 +70,7 @@ func run(ctx context.Context) error {
 	var every time.Duration
 	flag.StringVar(&u.dir, "token-dir", "/var/run/wechat", "where the Secret is mounted")
 	flag.StringVar(&u.wechat, "wechat-url", "", "base URL of the stand-in")
+	flag.StringVar(&u.bearer, "bearer-file", "", "token of the ServiceAccount to call the gateway with, instead of a token of WeChat's")
 	flag.StringVar(&caFile, "wechat-ca-file", "", "certificate authority to trust for it")
 	flag.StringVar(&addr, "addr", ":8080", "address to listen on")
 	flag.DurationVar(&every, "every", 100*time.Millisecond, "time between two uses")
@@ -110,7 +113,11 @@ func (u *user) useForEver(ctx context.Context, every time.Duration) {
 
 // use reads the token anew and makes one call with it.
 func (u *user) use(ctx context.Context) {
-	value, err := os.ReadFile(filepath.Join(u.dir, "access_token"))
+	file := filepath.Join(u.dir, "access_token")
+	if u.bearer != "" {
+		file = u.bearer
+	}
+	value, err := os.ReadFile(file)
 	now := time.Now()
 	if err != nil {
 		u.note(func(s *stats) { s.Unanswered = append(s.Unanswered, err.Error()) })
@@ -138,10 +145,16 @@ func (u *user) use(ctx context.Context) {
 }
 
 func (u *user) call(ctx context.Context, token string) (errcode int, err error) {
-	address := u.wechat + "/cgi-bin/get_api_domain_ip?access_token=" + url.QueryEscape(token)
+	address := u.wechat + "/cgi-bin/get_api_domain_ip"
+	if u.bearer == "" {
+		address += "?access_token=" + url.QueryEscape(token)
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return 0, err
+	}
+	if u.bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	res, err := u.client.Do(req)
 	if err != nil {
