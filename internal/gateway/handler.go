@@ -17,6 +17,9 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
+// reasonGone is the reason of a refusal that nobody is there to read.
+const reasonGone = "gone"
+
 // Options are what a Gateway works with. Source and Relay are required.
 type Options struct {
 	Source Source
@@ -188,10 +191,13 @@ func (d decision) deny(f refusal) {
 
 // refuse refuses a call with the outcome that the errcode means.
 func (d decision) refuse(f refusal) {
-	switch f.code {
-	case codeBusy:
+	switch {
+	case f.reason == reasonGone:
+		d.call.Outcome, d.call.Reason, d.call.Status = OutcomeGone, f.reason, 499
+		return
+	case f.code == codeBusy:
 		d.call.refuse(OutcomeUnavailable, f)
-	case codeTooMany:
+	case f.code == codeTooMany:
 		d.call.refuse(OutcomeLimited, f)
 	default:
 		d.call.refuse(OutcomeDenied, f)

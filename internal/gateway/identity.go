@@ -17,7 +17,7 @@ import (
 // Reviewer tells which ServiceAccount a Bearer token is of.
 type Reviewer interface {
 	// Review returns the ServiceAccount. named reports whether any client names an account; tokens of others need no review. The error is
-	// ErrBearerRefused, ErrTooManyReviews or ErrNoReview, or that of the context.
+	// ErrBearerRefused or ErrTooManyReviews, or another one if nobody can tell, such as ErrNoReview.
 	Review(ctx context.Context, bearer string, peer netip.Addr, named func(types.NamespacedName) bool) (types.NamespacedName, error)
 }
 
@@ -122,6 +122,8 @@ func (d decision) byBearer() (*Client, refusal, bool) {
 			"with this gateway's audience, or it has expired."}, false
 	case errors.Is(err, ErrTooManyReviews):
 		return nil, refusal{codeTooMany, "reviews", "too many Bearer tokens had to be checked: try again in a second."}, false
+	case d.r.Context().Err() != nil:
+		return nil, refusal{codeBusy, reasonGone, "the caller is gone."}, false
 	case err != nil:
 		return nil, refusal{codeBusy, "no_review", "the API server cannot be asked about the Bearer token."}, false
 	}
