@@ -87,8 +87,8 @@ func (b *builder) keysOf(c *v1alpha1.WeChatAppClient) []Key {
 		if !keyPattern.Match(secret.Data[name]) {
 			continue
 		}
-		k := Key{Value: token.NewValue(string(secret.Data[name]))}
-		switch k.Fingerprint = k.Value.Fingerprint(); {
+		k := NewKey(token.NewValue(string(secret.Data[name])), time.Time{})
+		switch {
 		case k.Fingerprint == status.Fingerprint:
 			current = []Key{k}
 		case k.Fingerprint == status.PreviousFingerprint && status.PreviousUntilTime != nil:

@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/access"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // Reviewer tells which ServiceAccount a Bearer token is of.
@@ -84,20 +83,14 @@ func (d decision) byToken(value string) (*Client, refusal, bool) {
 	return client, refusal{}, true
 }
 
-// verify returns the client that a token of the gateway is of. A token that claims to be bought with the key before, after that one
-// stopped to buy, is none: whoever has a key can make such tokens without the gateway.
+// verify returns the client that a token of the gateway is of.
 func (d decision) verify(value string) (*Client, error) {
-	claims, err := VerifyToken(value, d.call.Started, func(c Claims) []token.Value {
+	claims, err := VerifyToken(value, d.call.Started, func(c Claims) []Key {
 		client := d.policy.ByUID(c.Client)
 		if client == nil || client.Account.AppID != c.AppID {
 			return nil
 		}
-		for _, k := range client.Keys {
-			if k.Fingerprint == c.Key && k.Buys(c.IssuedAt) {
-				return []token.Value{k.Value}
-			}
-		}
-		return nil
+		return client.Keys
 	})
 	if err != nil {
 		return nil, err

@@ -49,13 +49,20 @@ type Client struct {
 	Account *Account
 }
 
-// Key is a key of a client.
+// Key is a key of a client, as NewKey returns it.
 type Key struct {
 	Value       token.Value
 	Fingerprint string
 	// BuysUntil is when the key stops to buy tokens and to log users in; zero for the current key. Tokens that were bought before are
 	// accepted until their own end.
 	BuysUntil time.Time
+
+	signer *signer
+}
+
+// NewKey returns a key. until is when it stops to buy tokens; zero for the current key.
+func NewKey(value token.Value, until time.Time) Key {
+	return Key{Value: value, Fingerprint: value.Fingerprint(), BuysUntil: until, signer: newSigner(value)}
 }
 
 // Buys reports whether the key may buy a token.

@@ -116,16 +116,19 @@ func (r *Reviews) Review(
 ) (types.NamespacedName, error) {
 	now := r.Now()
 	none := types.NamespacedName{}
-	claims, ok := readClaims(bearer, r.Audience)
-	if !ok || !now.Before(claims.expires) || !named(claims.account) {
+	if len(bearer) > maxBearer {
 		return none, ErrBearerRefused
 	}
 	key := tokenKeyOf(bearer)
+	if _, refused := r.refused.Get(key); refused {
+		return none, ErrBearerRefused
+	}
 	known, found := r.known(key)
-	if found && now.Before(known.freshUntil) {
+	if found && now.Before(known.freshUntil) && named(known.account) {
 		return known.account, nil
 	}
-	if _, refused := r.refused.Get(key); refused {
+	claims, ok := readClaims(bearer, r.Audience)
+	if !ok || !now.Before(claims.expires) || !named(claims.account) {
 		return none, ErrBearerRefused
 	}
 	turns := r.renewals
