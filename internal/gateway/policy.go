@@ -19,7 +19,8 @@ type Policy struct {
 	byName      map[types.NamespacedName]*Client
 	byNamespace map[string][]*Client
 	byKey       map[[sha256.Size]byte]keyHolder
-	appIDs      map[string]bool
+	// appIDs has true for an app as which a client may log users in.
+	appIDs map[string]bool
 	// accounts has the ServiceAccounts that any client names.
 	accounts map[types.NamespacedName]bool
 	// login reports whether any client may log users in.
@@ -111,7 +112,7 @@ func NewPolicy(clients []*Client) *Policy {
 		for account := range c.ServiceAccounts {
 			p.accounts[account] = true
 		}
-		p.appIDs[c.Account.AppID] = true
+		p.appIDs[c.Account.AppID] = p.appIDs[c.Account.AppID] || c.Login
 		p.login = p.login || c.Login
 	}
 	return p
@@ -136,7 +137,13 @@ func (p *Policy) ByKey(value token.Value) (*Client, Key) {
 }
 
 // KnowsApp reports whether any client calls WeChat as this app.
-func (p *Policy) KnowsApp(appID string) bool { return p.appIDs[appID] }
+func (p *Policy) KnowsApp(appID string) bool {
+	_, known := p.appIDs[appID]
+	return known
+}
+
+// LogsInto reports whether any client may log users in as this app.
+func (p *Policy) LogsInto(appID string) bool { return p.appIDs[appID] }
 
 // Names reports whether any client names a ServiceAccount.
 func (p *Policy) Names(account types.NamespacedName) bool { return p.accounts[account] }
