@@ -119,11 +119,11 @@ func TestLimits(t *testing.T) {
 	other.UID = "other"
 	want := func(c *Client, reason string) func() {
 		t.Helper()
-		release, refused := l.admit(c)
+		admitted, refused := l.admit(c)
 		if got := refused; reason == "" != (got == nil) || got != nil && (got.reason != reason || got.code != 45011) {
 			t.Errorf("refused %v, want %q", got, reason)
 		}
-		return release
+		return func() { l.leave(admitted) }
 	}
 	first, second := want(client, ""), want(client, "")
 	want(client, "client_in_flight")

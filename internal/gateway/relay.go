@@ -118,11 +118,11 @@ func (r *Relay) relay(w http.ResponseWriter, req *http.Request, f forward) {
 		x.refuseUnread(OutcomeDenied, refusalLoop)
 		return
 	}
-	release, refused := r.limits.admit(f.call.Client)
+	admitted, refused := r.limits.admit(f.call.Client)
 	if refused != nil {
 		x.refuseUnread(OutcomeLimited, *refused)
 		return
 	}
-	defer release()
+	defer r.limits.leave(admitted)
 	x.run()
 }

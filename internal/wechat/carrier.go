@@ -4,7 +4,6 @@ package wechat
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net/http"
@@ -67,6 +66,7 @@ func (c *Carrier) Send(ctx context.Context, p *Parcel) (res *http.Response, send
 	var last *token.Error
 	for n, i := range order {
 		t := &trip{carrier: c, parcel: p, endpoint: i}
+		t.observe()
 		res, err := t.send(ctx)
 		sends += t.sends
 		if err == nil {
@@ -104,7 +104,8 @@ type trip struct {
 	ready     atomic.Bool
 	reused    atomic.Bool
 	handshake handshake
-	watch     *watch
+	watch     watch
+	trace     httptrace.ClientTrace
 }
 
 // sent reports whether a part of the request may have been sent. net/http itself sends a request on another connection if it knows that
@@ -148,7 +149,7 @@ func (t *trip) sendWith(ctx context.Context, h hello) (*http.Response, error) {
 		ctx = context.WithValue(ctx, gateKey{}, t.gate)
 	}
 	g := t.gate
-	t.watch = newWatch(client.timeout, func() {
+	t.watch.start(client.timeout, func() {
 		if g != nil {
 			g.shut()
 		}
@@ -169,7 +170,7 @@ func (t *trip) sendWith(ctx context.Context, h hello) (*http.Response, error) {
 		_ = res.Body.Close() // it is the connection
 		res.Body = http.NoBody
 	}
-	res.Body = &watchedBody{ReadCloser: res.Body, watch: t.watch, cancel: cancel}
+	res.Body = &watchedBody{ReadCloser: res.Body, watch: &t.watch, cancel: cancel}
 	return res, nil
 }
 
@@ -180,13 +181,17 @@ func (t *trip) roundTrip(ctx context.Context, via http.RoundTripper) (res *http.
 			res, err = nil, errPanic
 		}
 	}()
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+	return via.RoundTrip(t.request(httptrace.WithClientTrace(ctx, &t.trace)))
+}
+
+// observe makes the trace of the requests. A dial that was given up may still use it while the next request is sent.
+func (t *trip) observe() {
+	t.trace = httptrace.ClientTrace{
 		GetConn:           func(string) { t.ready.Store(false) },
 		GotConn:           t.gotConn,
 		TLSHandshakeStart: t.handshake.started,
-		TLSHandshakeDone:  func(s tls.ConnectionState, err error) { t.handshake.ended(s, err) },
-	})
-	return via.RoundTrip(t.request(ctx))
+		TLSHandshakeDone:  t.handshake.ended,
+	}
 }
 
 func (t *trip) gotConn(info httptrace.GotConnInfo) {
@@ -211,7 +216,7 @@ func (t *trip) request(ctx context.Context) *http.Request {
 		return req
 	}
 	req.ContentLength = p.Length
-	body := func() (io.ReadCloser, error) { return &pausing{Reader: p.Body(), watch: t.watch}, nil }
+	body := func() (io.ReadCloser, error) { return &pausing{Reader: p.Body(), watch: &t.watch}, nil }
 	if p.Again && !p.Once {
 		req.GetBody = body
 	}
@@ -225,8 +230,8 @@ type watch struct {
 	limit time.Duration
 }
 
-func newWatch(limit time.Duration, end func()) *watch {
-	return &watch{timer: time.AfterFunc(limit, end), limit: limit}
+func (w *watch) start(limit time.Duration, end func()) {
+	w.timer, w.limit = time.AfterFunc(limit, end), limit
 }
 
 func (w *watch) pause()  { w.timer.Stop() }
