@@ -277,3 +277,42 @@ func TestNewRelay(t *testing.T) {
 		}
 	}
 }
+
+// TestRelayCutConnection: the second request on a connection is cut when WeChat has it. Only a GET that may be sent twice is.
+func TestRelayCutConnection(t *testing.T) {
+	for name, tt := range map[string]struct {
+		method string
+		once   bool
+		sends  int
+		reason string
+	}{
+		"a GET":               {method: "GET", sends: 3},
+		"a POST":              {method: "POST", sends: 2, reason: "unreachable"},
+		"a GET to send once":  {method: "GET", once: true, sends: 2, reason: "unreachable"},
+		"a POST to send once": {method: "POST", once: true, sends: 2, reason: "unreachable"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			upstream := stub(t, func(conn net.Conn, n int, _ string) {
+				if n == 2 {
+					_ = conn.Close()
+					return
+				}
+				_, _ = io.WriteString(conn, ok("application/json", okJSON))
+			})
+			g := relayTo(t, nil, upstream.URL)
+			g.once = tt.once
+			request := tt.method + " /cgi-bin/x?access_token=" + gatewayText + " HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+			g.raw(t, request)
+			if c := g.call(t); c.Reason != "" {
+				t.Fatalf("call %+v", c)
+			}
+			g.raw(t, request)
+			if c := g.call(t); c.Reason != tt.reason || len(upstream.got()) != tt.sends {
+				t.Errorf("reason %q, want %q; WeChat got %d requests, want %d", c.Reason, tt.reason, len(upstream.got()), tt.sends)
+			}
+			if tt.once && (upstream.conns != 2 || !strings.Contains(upstream.got()[0], "Connection: close\r\n")) {
+				t.Errorf("%d connections, first request %q", upstream.conns, upstream.got()[0])
+			}
+		})
+	}
+}
