@@ -75,7 +75,7 @@ func (x *exchange) release() {
 func (x *exchange) send(with token.Value) (*http.Response, bool) {
 	before := x.body.waited()
 	begun := time.Now()
-	res, sends, err := x.relay.carrier.Send(x.req.Context(), &wechat.Parcel{
+	res, sends, err := x.relay.forwarder.Send(x.req.Context(), &wechat.Outgoing{
 		Method: x.req.Method, Path: x.path, Query: x.query(with), Header: x.header,
 		Length: x.body.length, Body: x.body.reader, Again: x.body.again(),
 		Once: x.once, Pinned: isSigned(x.header),
