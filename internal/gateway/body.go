@@ -70,7 +70,9 @@ type body struct {
 	// length is known once the body is open.
 	length int64
 
-	caller  *callerBody
+	// caller is not used if there is no body.
+	caller  callerBody
+	empty   bool
 	budget  *budget
 	held    []byte
 	isHeld  bool
@@ -78,28 +80,30 @@ type body struct {
 	waiting time.Duration
 }
 
-func newBody(r *http.Request, control *http.ResponseController, b *budget) *body {
-	out := &body{length: r.ContentLength, budget: b}
-	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
-		out.caller = &callerBody{from: r.Body, control: control}
-	}
-	return out
+// from begins with a request. Nothing is read before open.
+func (b *body) from(r *http.Request, control *http.ResponseController, room *budget) {
+	b.length, b.budget = r.ContentLength, room
+	b.empty = r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0
+	b.caller.from, b.caller.control = r.Body, control
 }
 
 // open reads the body if it is to be held.
 func (b *body) open(ctx context.Context) *refusal {
 	var err error
 	switch {
-	case b.caller == nil:
+	case b.empty:
 		b.length = 0
 	case b.length < 0:
 		err = b.hold(ctx)
 	case b.length <= maxRepeated && b.budget.try(b.length):
 		b.room, b.isHeld, b.held = b.length, true, make([]byte, b.length)
-		_, err = io.ReadFull(b.caller, b.held)
+		_, err = io.ReadFull(&b.caller, b.held)
 		if err == nil {
 			b.caller.whole() // net/http reports the end only to those who read on
 		}
+	default:
+		// Without it net/http would read the rest of the body itself once WeChat's answer begins, although the transport may not have all.
+		_ = b.caller.control.EnableFullDuplex()
 	}
 	if err == nil {
 		return nil
@@ -154,15 +158,15 @@ func (b *body) reader() io.Reader {
 	if b.isHeld {
 		return bytes.NewReader(b.held)
 	}
-	return b.caller
+	return &b.caller
 }
 
 // again reports whether the body may be sent twice.
-func (b *body) again() bool { return b.caller == nil || b.isHeld }
+func (b *body) again() bool { return b.empty || b.isHeld }
 
 // close ends the reading of the body, which the transport may still do, and gives the room back.
 func (b *body) close() {
-	if b.caller != nil {
+	if !b.empty {
 		b.caller.stop()
 	}
 	if b.room > 0 {
@@ -173,25 +177,16 @@ func (b *body) close() {
 
 // sent returns how many bytes of the body were read.
 func (b *body) sent() int64 {
-	if b.caller == nil {
-		return 0
-	}
 	return b.caller.count.Load()
 }
 
 // waited returns how long the caller was waited for.
 func (b *body) waited() time.Duration {
-	if b.caller == nil {
-		return 0
-	}
 	return time.Duration(b.caller.waited.Load())
 }
 
 // failure returns why the caller's body could not be read; nil if it could.
 func (b *body) failure() error {
-	if b.caller == nil {
-		return nil
-	}
 	if err := b.caller.err.Load(); err != nil {
 		return *err
 	}
@@ -229,8 +224,8 @@ var errStopped = errors.New("the call has ended")
 func (c *callerBody) Read(p []byte) (int, error) {
 	c.reading.Lock()
 	defer c.reading.Unlock()
-	if !c.extend() {
-		return 0, errStopped
+	if err := c.extend(); err != nil {
+		return 0, err
 	}
 	begun := time.Now()
 	n, err := c.from.Read(p)
@@ -245,14 +240,19 @@ func (c *callerBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// extend moves the deadline, unless the call has ended.
-func (c *callerBody) extend() bool {
+// extend moves the deadline. It returns an error if nothing is left to read, or the call has ended. The transport reads once more behind the
+// end, and by then net/http may have closed the body, which must not look like a failure.
+func (c *callerBody) extend() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.stopped && !c.done {
-		_ = c.control.SetReadDeadline(time.Now().Add(bodyProgress))
+	switch {
+	case c.done:
+		return io.EOF
+	case c.stopped:
+		return errStopped
 	}
-	return !c.stopped
+	_ = c.control.SetReadDeadline(time.Now().Add(bodyProgress))
+	return nil
 }
 
 // whole ends the deadline when all was read. net/http goes on reading, to see whether the caller goes away, and would take the end of the
@@ -270,10 +270,10 @@ func (c *callerBody) whole() {
 func (c *callerBody) stop() {
 	c.mu.Lock()
 	c.stopped = true
-	if !c.done {
-		_ = c.control.SetReadDeadline(time.Unix(1, 0))
-	}
+	wait := !c.done && c.control.SetReadDeadline(time.Unix(1, 0)) == nil
 	c.mu.Unlock()
-	c.reading.Lock()
-	c.reading.Unlock() //nolint:staticcheck // only waits
+	if wait {
+		c.reading.Lock()
+		c.reading.Unlock() //nolint:staticcheck // only waits
+	}
 }
