@@ -18,7 +18,7 @@ const (
 	// maxOthers bounds the labels and annotations that the cache keeps of a target besides the operator's own, in bytes of keys and
 	// values. Most targets have none.
 	maxOthers = 512
-	// maxReferences is the number of owner references of the operator's kind that are kept: a second one is one too many.
+	// maxReferences is the number of owner references of the operator's kinds that are kept: a second one is one too many.
 	maxReferences = 2
 	// incompleteKey is in the annotations of cached metadata that lacks some of the Secret's labels or annotations. No annotation of an
 	// API object can have this key.
@@ -51,6 +51,7 @@ func NewStripper(shared *intern.Pool) *Stripper {
 	}
 	for _, text := range [...]string{
 		v1alpha1.GroupVersion.String(), v1alpha1.Kind, v1alpha1.LabelManagedBy, v1alpha1.ManagedByValue, v1alpha1.AnnotationAdopt,
+		v1alpha1.AnnotationOwnerKind, v1alpha1.ClientKind, v1alpha1.LabelCredentials, "true",
 		string(v1alpha1.ModeStable), string(v1alpha1.ModeLegacy), string(v1alpha1.DeletionDelete), string(v1alpha1.DeletionRetain),
 	} {
 		s.texts[text] = text
@@ -138,12 +139,12 @@ func put(to *map[string]string, key, v string) {
 	(*to)[key] = v
 }
 
-// references returns the owner references of the operator's kind. Others do not matter to decisions, and a write reads them first.
+// references returns the owner references of the operator's kinds. Others do not matter to decisions, and a write reads them first.
 func (s *Stripper) references(name string, in *metav1.PartialObjectMetadata) []metav1.OwnerReference {
 	var out []metav1.OwnerReference
 	owner := in.Annotations[v1alpha1.AnnotationOwnerUID]
 	for _, ref := range in.OwnerReferences {
-		if !isOwnKind(ref) {
+		if !isOwnKind(ref) && !IsReferenceTo(ref, v1alpha1.ClientKind) {
 			continue
 		}
 		kept := metav1.OwnerReference{
