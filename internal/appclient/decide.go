@@ -145,7 +145,7 @@ func judge(o observation) verdict {
 		v := verdict{reason: v1alpha1.ReasonCredentialsNotLabelled, progress: stalled}
 		secret := o.token.Spec.CredentialsSecretRef.Name
 		v.message = fmt.Sprintf("spec.login needs a label on Secret %q, by which the gateway may read the AppSecret: "+
-			"kubectl label secret -n %s %[1]s %s=true", secret, namespace, v1alpha1.LabelCredentials)
+			"kubectl label secret -n %s %[1]s %[3]s=true", secret, namespace, v1alpha1.LabelCredentials)
 		if o.credentials == nil {
 			v.progress = reconciling
 			v.message = fmt.Sprintf("spec.login needs Secret %q with the AppSecret and the label %s=true, and it does not exist", secret,
