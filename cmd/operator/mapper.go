@@ -13,12 +13,13 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
 
-// newMapper returns a mapper that knows the three kinds that the operator reads and writes. It asks the API server nothing, so
+// newMapper returns a mapper that knows the four kinds that the operator reads and writes. It asks the API server nothing, so
 // that the operator can start while the API server is away or the CRD is missing.
 func newMapper(*rest.Config, *http.Client) (apimeta.RESTMapper, error) {
 	mapper := apimeta.NewDefaultRESTMapper(nil)
 	for _, kind := range []schema.GroupVersionKind{
 		v1alpha1.GroupVersion.WithKind(v1alpha1.Kind),
+		v1alpha1.GroupVersion.WithKind(v1alpha1.ClientKind),
 		corev1.SchemeGroupVersion.WithKind("Secret"),
 		corev1.SchemeGroupVersion.WithKind("Pod"),
 	} {

@@ -22,9 +22,10 @@ func TestMapper(t *testing.T) {
 	}
 	core := corev1.SchemeGroupVersion
 	for kind, want := range map[schema.GroupVersionKind]schema.GroupVersionResource{
-		v1alpha1.GroupVersion.WithKind("WeChatAppToken"): v1alpha1.GroupVersion.WithResource("wechatapptokens"),
-		core.WithKind("Secret"):                          core.WithResource("secrets"),
-		core.WithKind("Pod"):                             core.WithResource("pods"),
+		v1alpha1.GroupVersion.WithKind("WeChatAppToken"):  v1alpha1.GroupVersion.WithResource("wechatapptokens"),
+		v1alpha1.GroupVersion.WithKind("WeChatAppClient"): v1alpha1.GroupVersion.WithResource("wechatappclients"),
+		core.WithKind("Secret"):                           core.WithResource("secrets"),
+		core.WithKind("Pod"):                              core.WithResource("pods"),
 	} {
 		got, err := mapper.RESTMapping(kind.GroupKind(), kind.Version)
 		if err != nil {
@@ -35,7 +36,7 @@ func TestMapper(t *testing.T) {
 			t.Errorf("%s: got %v", kind.Kind, got)
 		}
 	}
-	for _, list := range []runtime.Object{&v1alpha1.WeChatAppTokenList{}, &corev1.SecretList{}, &corev1.PodList{}} {
+	for _, list := range []runtime.Object{&v1alpha1.WeChatAppTokenList{}, &v1alpha1.WeChatAppClientList{}, &corev1.SecretList{}, &corev1.PodList{}} {
 		scheme := runtime.NewScheme()
 		if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 			t.Fatal(err)

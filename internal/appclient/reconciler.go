@@ -14,14 +14,12 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/gate"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/reads"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
@@ -78,55 +76,10 @@ type Reconciler struct {
 	states map[types.NamespacedName]*state
 }
 
-// state is what a process remembers of a client beyond the API server.
-type state struct {
-	uid types.UID
-	// gate knows what the caches have to reach. Losing it costs a conflict.
-	gate gate.Gate
-	// held is what the Secret holds. Losing it costs a GET.
-	held held
-	// unsaved is the key of a Secret that this process wrote, until the status names it; nil for none. Losing it costs a new key.
-	unsaved *v1alpha1.ClientKeyStatus
-	// handled are the requests that had their attempts. The status keeps them over a restart.
-	handled v1alpha1.HandledClientRequests
-	// repairs paces the repair of a Secret that somebody keeps rewriting.
-	repairs target.Repairs
-	// refusedReferences is the generation whose change of the owner reference the API server refused. Losing it costs a request.
-	refusedReferences int64
-	// failingSince is when writes of the Secret began to fail; zero while they work. Losing it delays what the status tells by a minute.
-	failingSince time.Time
-}
-
 // New returns a Reconciler.
 func New(opts Options) *Reconciler {
 	opts.Live = reads.Bounded(opts.Live)
 	return &Reconciler{Options: opts, store: store{opts.Client, opts.Live}, states: map[types.NamespacedName]*state{}}
-}
-
-// stateOf returns what is remembered of a client.
-func (r *Reconciler) stateOf(c *v1alpha1.WeChatAppClient) *state {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	name := client.ObjectKeyFromObject(c)
-	if s := r.states[name]; s != nil && s.uid == c.UID {
-		return s
-	}
-	s := &state{uid: c.UID, handled: handledBefore(c)}
-	r.states[name] = s
-	return s
-}
-
-// find returns what is remembered under a name; nil for nothing.
-func (r *Reconciler) find(name types.NamespacedName) *state {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.states[name]
-}
-
-func (r *Reconciler) forget(name types.NamespacedName) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.states, name)
 }
 
 // Reconcile makes one pass over one client.
@@ -233,101 +186,4 @@ func (p *pass) name() types.NamespacedName { return client.ObjectKeyFromObject(p
 
 func (p *pass) secretName() types.NamespacedName {
 	return types.NamespacedName{Namespace: p.client.Namespace, Name: p.client.Spec.Key.SecretName}
-}
-
-// write brings the Secret to what was decided.
-func (p *pass) write(ctx context.Context, o observation, d decision) error {
-	c, err := p.content(ctx, o, d)
-	if err != nil {
-		return err
-	}
-	var meta *metav1.PartialObjectMetadata
-	if o.secret == nil {
-		meta, err = p.store.create(ctx, p.secretName(), c)
-	} else {
-		meta, err = p.store.update(ctx, o.secret, c)
-	}
-	switch {
-	case apierrors.IsAlreadyExists(err):
-		return p.inTheWay(ctx)
-	case apierrors.IsConflict(err), o.secret != nil && apierrors.IsNotFound(err):
-		return errCacheBehind
-	case err != nil:
-		return err
-	}
-	failpoint.Hit("after-client-secret")
-	p.wrote(o, d, c, meta)
-	if o.secret != nil {
-		p.writeReferences(ctx, meta, c.reference)
-	}
-	return nil
-}
-
-// wrote remembers what was written, until the caches and the status say so.
-func (p *pass) wrote(o observation, d decision, c content, meta *metav1.PartialObjectMetadata) {
-	h := o.held
-	h.uid, h.version, h.settings, h.extra = meta.UID, meta.ResourceVersion, c.settings.digest(), false
-	if !c.current.IsZero() {
-		h.current = c.current.Fingerprint()
-	}
-	h.previous = d.plan.previous
-	h.labelled, h.annotations, h.references = true, ownAnnotations(meta), meta.OwnerReferences
-	p.state.held = h
-	p.state.gate.SawTarget(meta, true, p.now)
-	p.state.unsaved = d.plan.next(h.current)
-}
-
-// content returns what the Secret is to hold.
-func (p *pass) content(ctx context.Context, o observation, d decision) (content, error) {
-	c := content{settings: o.settings, record: o.record(), dropPrevious: d.plan.previous == ""}
-	if c.record.DeletionPolicy == v1alpha1.DeletionDelete {
-		c.reference = referenceTo(p.client)
-	}
-	if d.plan.change == keep {
-		return c, nil
-	}
-	c.current = newKey()
-	if d.plan.previous == "" {
-		return c, nil
-	}
-	if p.read == nil {
-		if err := p.readSecret(ctx); err != nil {
-			return c, err
-		}
-	}
-	if p.read == nil || p.read.version != o.secret.ResourceVersion {
-		return c, errCacheBehind
-	}
-	var found bool
-	if c.previous, found = p.read.key(d.plan.previous); !found {
-		return c, errCacheBehind
-	}
-	return c, nil
-}
-
-// writeReferences sets or removes the owner reference, if it is not as it should be. No key waits for it.
-func (p *pass) writeReferences(ctx context.Context, meta *metav1.PartialObjectMetadata, want *metav1.OwnerReference) {
-	next := references(meta.OwnerReferences, want)
-	if sameReferences(meta.OwnerReferences, next) || p.state.refusedReferences == p.client.Generation {
-		return
-	}
-	after, err := p.store.updateReferences(ctx, meta, next)
-	switch {
-	case target.IsRefusal(err):
-		p.state.refusedReferences = p.client.Generation
-	case err == nil: // otherwise a later pass tries again
-		p.state.held.version, p.state.held.references = after.ResourceVersion, after.OwnerReferences
-		p.state.gate.SawTarget(after, true, p.now)
-	}
-}
-
-// inTheWay finds out what kept the Secret from being created, although the cache has none.
-func (p *pass) inTheWay(ctx context.Context) error {
-	if err := p.readSecret(ctx); err != nil {
-		return err
-	}
-	if p.read == nil || p.read.secretType == "Opaque" {
-		return errCacheBehind
-	}
-	return otherTypeError(p.read.secretType)
 }

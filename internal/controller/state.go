@@ -64,8 +64,9 @@ type shared struct {
 	readSince bool
 	// delivered is what the last attempt to tell pods of a token came to; nil before the first. Losing it costs a list of pods.
 	delivered *delivery.Outcome
-	// refused is the token that a gateway saw WeChat refuse last, and when. Losing it makes the check of it wait for its time.
-	refused sighting
+	// refused is the fingerprint of the token that a gateway saw WeChat refuse since WeChat was asked last; empty for none. Losing it
+	// makes the check wait for its time.
+	refused string
 }
 
 // checkRequest is a check request that waits: its value, and when that was first seen.

@@ -49,7 +49,6 @@ func Want(owner *v1alpha1.WeChatAppToken, claim Claim, record Record, tickets ..
 		d.dropData = append(d.dropData, droppedKeys(spec.AccessTokenKey, before, record.Applied.Tickets)...)
 	}
 	d.labels.set[v1alpha1.LabelManagedBy] = v1alpha1.ManagedByValue
-	d.annotations.drop = append(d.annotations.drop, v1alpha1.AnnotationOwnerKind) // it is for Secrets of the other kind
 	for k, v := range record.Encode() {
 		if v == "" {
 			d.annotations.drop = append(d.annotations.drop, k)

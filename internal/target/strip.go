@@ -37,8 +37,8 @@ func Incomplete(cached *metav1.PartialObjectMetadata) bool {
 // their annotations, they share: it would take more memory than what is different.
 type Stripper struct {
 	texts map[string]string
-	// labels of a target that has none but the operator's.
-	labels map[string]string
+	// labels of a target that has none but the operator's, and credentials those of a credentials Secret that has none but its own.
+	labels, credentials map[string]string
 	// shared has the names of namespaces.
 	shared *intern.Pool
 }
@@ -47,7 +47,8 @@ type Stripper struct {
 func NewStripper(shared *intern.Pool) *Stripper {
 	s := &Stripper{
 		texts: map[string]string{}, shared: shared,
-		labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue},
+		labels:      map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue},
+		credentials: map[string]string{v1alpha1.LabelCredentials: "true"},
 	}
 	for _, text := range [...]string{
 		v1alpha1.GroupVersion.String(), v1alpha1.Kind, v1alpha1.LabelManagedBy, v1alpha1.ManagedByValue, v1alpha1.AnnotationAdopt,
@@ -83,8 +84,11 @@ func (s *Stripper) Strip(in *metav1.PartialObjectMetadata) *metav1.PartialObject
 	if in.Labels[v1alpha1.LabelManagedBy] != "" || in.Annotations[v1alpha1.AnnotationOwnerUID] != "" {
 		s.keepOthers(name, in, out)
 	}
-	if maps.Equal(out.Labels, s.labels) {
+	switch {
+	case maps.Equal(out.Labels, s.labels):
 		out.Labels = s.labels
+	case maps.Equal(out.Labels, s.credentials):
+		out.Labels = s.credentials
 	}
 	return out
 }
