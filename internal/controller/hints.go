@@ -21,12 +21,12 @@ func (r *Reconciler) Hint(ctx context.Context, name types.NamespacedName, finger
 func (s *shared) setRefused(fingerprint string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refused = fingerprint
+	s.heard = heard{delivered: s.heard.delivered, refused: fingerprint}
 }
 
 // isRefused reports whether a gateway saw WeChat refuse the token with this fingerprint since WeChat was asked last.
 func (s *shared) isRefused(fingerprint string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.refused == fingerprint && fingerprint != ""
+	return s.heard.refused == fingerprint && fingerprint != ""
 }
