@@ -78,7 +78,7 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.IntVar(&o.wechatMaxInFlight, "wechat-max-in-flight", 64, "Maximum number of calls to WeChat at the same time.")
 	fs.StringVar(&o.namespaces, flagNamespaces, "", "Namespaces to serve, separated by commas. Empty: all.")
 	fs.StringVar(&o.watchLabelSelector, flagSelector, "",
-		"Serve only WeChatAppTokens that match this label selector, to split them over several operators. "+
+		"Serve only WeChatAppTokens and WeChatAppClients that match this label selector, to split them over several operators. "+
 			"All resources of one Legacy account must be in one of them.")
 	fs.IntVar(&o.maxConcurrentReconciles, "max-concurrent-reconciles", 64, "Maximum number of resources that are worked on at the same time.")
 	fs.BoolVar(&o.requireCredentialsLabel, "require-credentials-label", false,
