@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
@@ -85,6 +86,9 @@ func decide(o observation) decision {
 		d.key = d.plan.next(d.key.Fingerprint)
 	}
 	d.verdict.message += keyNotes(o, d.plan)
+	if !d.write {
+		d.verdict.message += referenceNote(o.held.references, o, o.referencesRefused)
+	}
 	return d
 }
 
@@ -114,6 +118,12 @@ func (d decision) refused(o observation, err error, lasts time.Duration) decisio
 			"Secret %q could not be written: %s; the operator tries again by itself", name, target.DelayMessage(err))}
 	}
 	return d
+}
+
+// isRefusal reports whether a write fails until somebody acts. The status tells, and the next attempt has time.
+func isRefusal(err error) bool {
+	_, isOtherType := errors.AsType[otherTypeError](err)
+	return isOtherType || target.IsRefusal(err)
 }
 
 // otherTypeError says that a Secret of this type is in the way.
@@ -176,4 +186,13 @@ func keyNotes(o observation, p keyPlan) string {
 		}
 	}
 	return out
+}
+
+// referenceNote says that the owner reference is not as spec.key.deletionPolicy wants it, and cannot be changed; "" if it is.
+func referenceNote(have []metav1.OwnerReference, o observation, refused bool) string {
+	if !refused || sameReferences(have, references(have, o.reference())) {
+		return ""
+	}
+	return "; spec.key.deletionPolicy has no effect, because the API server refuses to change the owner reference: this cluster lets only " +
+		"accounts that may delete Secrets do it, or the Secret has another controller. Edit its metadata.ownerReferences by hand"
 }

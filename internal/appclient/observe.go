@@ -206,11 +206,15 @@ func (o observation) outdated() bool {
 			return true
 		}
 	}
-	var ref *metav1.OwnerReference
-	if record.DeletionPolicy == v1alpha1.DeletionDelete {
-		ref = referenceTo(o.client)
+	return !o.referencesRefused && !sameReferences(o.held.references, references(o.held.references, o.reference()))
+}
+
+// reference returns the owner reference that the Secret is to have; nil for none.
+func (o observation) reference() *metav1.OwnerReference {
+	if o.record().DeletionPolicy == v1alpha1.DeletionDelete {
+		return referenceTo(o.client)
 	}
-	return !o.referencesRefused && !sameReferences(o.held.references, references(o.held.references, ref))
+	return nil
 }
 
 func sameReferences(a, b []metav1.OwnerReference) bool {

@@ -129,38 +129,43 @@ func (p *pass) run(ctx context.Context) (again time.Time, err error) {
 		return time.Time{}, err
 	}
 	d := decide(o)
-	again = d.at
 	if d.write {
 		err = p.write(ctx, o, d)
 		if errors.Is(err, errCacheBehind) {
 			return time.Time{}, err
 		}
-		d, again = p.afterWrite(o, d, err)
+		d = p.afterWrite(o, d, err)
 	}
 	if d.key == nil {
 		p.state.unsaved = nil
 	}
 	if err == nil || d.failed {
-		err = errors.Join(err, p.report(ctx, o, d))
+		if err := p.report(ctx, o, d); err != nil {
+			return time.Time{}, err
+		}
 	}
-	if target.IsRefusal(err) {
-		err = nil // the status tells, and the next attempt has time
+	if err == nil || isRefusal(err) {
+		return d.at, nil
 	}
-	return again, err
+	// The words of the API server may quote the Secret, and this error is logged.
+	return time.Time{}, fmt.Errorf("writing Secret %s: %s", p.secretName(), target.DelayMessage(err))
 }
 
-// afterWrite returns what follows from a write of the Secret, and when to look again.
-func (p *pass) afterWrite(o observation, d decision, err error) (decision, time.Time) {
-	switch {
-	case err == nil:
+// afterWrite returns what follows from a write of the Secret.
+func (p *pass) afterWrite(o observation, d decision, err error) decision {
+	if err == nil {
 		p.state.failingSince = time.Time{}
 		d.key, p.state.handled = p.state.unsaved, d.handled
+		d.verdict.message += referenceNote(p.state.held.references, o, p.state.refusedReferences == p.client.Generation)
 		p.tellKey(d.plan)
-		return d, d.at
-	case p.state.failingSince.IsZero(), refresh.IsInFuture(p.state.failingSince, p.now):
+		return d
+	}
+	if p.state.failingSince.IsZero() || refresh.IsInFuture(p.state.failingSince, p.now) {
 		p.state.failingSince = p.now
 	}
-	return d.refused(o, err, p.now.Sub(p.state.failingSince)), p.now.Add(refusedAgain)
+	d = d.refused(o, err, p.now.Sub(p.state.failingSince))
+	d.at = p.now.Add(refusedAgain)
+	return d
 }
 
 // awaitStatus makes sure that the client is not older than the last write of its status.

@@ -109,6 +109,31 @@ func TestAdoption(t *testing.T) {
 	}
 }
 
+// A changed policy is written, and what cannot be done about the owner reference is told: the operator may delete no Secret, so on this
+// cluster it may not change the reference of one that exists.
+func TestDeletionPolicyChanges(t *testing.T) {
+	w := newWorld(t)
+	first := w.ready()
+	w.update(retain)
+	w.Eventually(func() string { return w.secret().Annotations[v1alpha1.AnnotationDeletionPolicy] }).Should(gomega.Equal("Retain"))
+	noted := func() {
+		t.Helper()
+		w.Eventually(func() string { return w.condition("api", v1alpha1.ConditionReady).Message }).Should(
+			gomega.ContainSubstring("spec.key.deletionPolicy has no effect"))
+	}
+	noted()
+	w.touch()
+	noted()
+	s := w.secret()
+	s.OwnerReferences = nil
+	w.must(w.Update(w.Context(), s))
+	w.touch()
+	w.Eventually(func() string { return w.condition("api", v1alpha1.ConditionReady).Message }).ShouldNot(gomega.ContainSubstring("deletionPolicy"))
+	if now, _ := w.good(); now != first {
+		t.Error("it has a new key")
+	}
+}
+
 // With Retain the Secret stays and has no owner reference. Its key is dead. A client of the same name takes it over with a new one.
 func TestRetain(t *testing.T) {
 	w := newWorld(t)

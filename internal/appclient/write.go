@@ -9,7 +9,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
@@ -58,10 +57,7 @@ func (p *pass) wrote(o observation, d decision, c content, meta *metav1.PartialO
 
 // content returns what the Secret is to hold.
 func (p *pass) content(ctx context.Context, o observation, d decision) (content, error) {
-	c := content{settings: o.settings, record: o.record(), dropPrevious: d.plan.previous == ""}
-	if c.record.DeletionPolicy == v1alpha1.DeletionDelete {
-		c.reference = referenceTo(p.client)
-	}
+	c := content{settings: o.settings, record: o.record(), dropPrevious: d.plan.previous == "", reference: o.reference()}
 	if d.plan.change == keep {
 		return c, nil
 	}
@@ -108,5 +104,6 @@ func (p *pass) inTheWay(ctx context.Context) error {
 	if p.read == nil || p.read.secretType == corev1.SecretTypeOpaque {
 		return errCacheBehind
 	}
+	p.state.held = held{}
 	return otherTypeError(p.read.secretType)
 }
