@@ -6,6 +6,8 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"flag"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -53,8 +55,32 @@ func TestMain(m *testing.M) {
 	testenv.Main(m, func(_ context.Context, e *testenv.Environment) (_ func() error, err error) {
 		env = e
 		admin, err = client.New(env.Config, client.Options{Scheme: scheme()})
-		return nil, err
+		return judgeRights, err
 	})
+}
+
+// judgeRights reads in the audit log that the operators needed each right on WeChatAppClients that config/rbac gives them, unless only some
+// tests were run, and that nothing was refused but the change of an owner reference, which one test provokes.
+func judgeRights() error {
+	used := map[string]bool{}
+	var errs []error
+	requests, err := env.Requests(func(r testenv.Request) bool { return r.User.Username == testenv.OperatorUser })
+	for _, r := range requests {
+		what := strings.TrimSuffix(r.Verb+" "+r.Object.Resource+"/"+r.Object.Subresource, "/")
+		used[what] = true
+		if r.Status.Code == http.StatusForbidden && what != "patch secrets" {
+			errs = append(errs, fmt.Errorf("the API server refused %s", what))
+		}
+	}
+	if flag.Lookup("test.run").Value.String() != "" || flag.Lookup("test.skip").Value.String() != "" {
+		return errors.Join(append(errs, err)...)
+	}
+	for _, right := range []string{"get wechatappclients", "watch wechatappclients", "patch wechatappclients/status"} {
+		if !used[right] {
+			errs = append(errs, fmt.Errorf("config/rbac/role.yaml has a right that no test used: %s", right))
+		}
+	}
+	return errors.Join(append(errs, err)...)
 }
 
 const (
