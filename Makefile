@@ -95,7 +95,7 @@ generate: ## Write the generated Go: deep copies and apply configurations.
 .PHONY: manifests
 manifests: ## Write the generated YAML: the CRD and the operator's role.
 	$(CONTROLLER_GEN) crd paths=./api/... output:crd:artifacts:config=config/crd/bases
-	$(CONTROLLER_GEN) rbac:roleName=manager-role paths=./internal/controller/... output:rbac:artifacts:config=config/rbac
+	$(CONTROLLER_GEN) rbac:roleName=manager-role paths=./internal/controller/... paths=./internal/appclient/... output:rbac:artifacts:config=config/rbac
 
 .PHONY: chart
 chart: ## Write what the chart shares with config/, and the table of values in its README.

@@ -11,7 +11,7 @@ files=${1:?usage: chart-files.sh DIR}/files
 mkdir -p "$files"/{crds,rbac,admission-policy,prompt-delivery,rules,dashboards}
 find "$files" -type f \( -name '*.yaml' -o -name '*.json' \) -delete
 cp config/crd/bases/*.yaml "$files/crds/"
-cp config/rbac/role.yaml config/rbac/wechatapptoken_{viewer,editor}_role.yaml "$files/rbac/"
+cp config/rbac/role.yaml config/rbac/wechatapp{token,client}_{viewer,editor}_role.yaml "$files/rbac/"
 cp config/admission-policy/policy.yaml "$files/admission-policy/"
 cp config/prompt-delivery/{role,policy}.yaml "$files/prompt-delivery/"
 # The templates take the defaults of missing values from here.

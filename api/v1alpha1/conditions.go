@@ -113,3 +113,13 @@ const (
 	EventTargetConflict   = "TargetConflict"
 	EventTargetContested  = "TargetContested"
 )
+
+// Reasons of events about a WeChatAppClient. The first key sends none.
+const (
+	// EventKeyRotated: programs that read the Secret before must restart.
+	EventKeyRotated = "KeyRotated"
+	EventKeyRevoked = "KeyRevoked"
+	// EventKeyRepaired: somebody changed or deleted the Secret.
+	EventKeyRepaired       = "KeyRepaired"
+	EventKeySecretConflict = "KeySecretConflict"
+)

@@ -5,6 +5,7 @@ package v1alpha1_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -114,15 +115,18 @@ func TestDiscovery(t *testing.T) {
 	names := map[string]bool{}
 	for _, r := range resources.APIResources {
 		names[r.Name] = true
-		if r.Name != "wechatapptokens" {
-			continue
-		}
-		if !slices.Equal(r.ShortNames, []string{"wxtoken"}) || !slices.Equal(r.Categories, []string{"wechat"}) || !r.Namespaced ||
-			r.Kind != v1alpha1.Kind || r.SingularName != "wechatapptoken" {
+		want, found := map[string]metav1.APIResource{
+			"wechatapptokens":  {Kind: v1alpha1.Kind, SingularName: "wechatapptoken", ShortNames: []string{"wxtoken"}},
+			"wechatappclients": {Kind: v1alpha1.ClientKind, SingularName: "wechatappclient", ShortNames: []string{"wxclient"}},
+		}[r.Name]
+		if found && (!slices.Equal(r.ShortNames, want.ShortNames) || !slices.Equal(r.Categories, []string{"wechat"}) || !r.Namespaced ||
+			r.Kind != want.Kind || r.SingularName != want.SingularName) {
 			t.Errorf("discovered as %+v", r)
 		}
 	}
-	if !names["wechatapptokens"] || !names["wechatapptokens/status"] || len(names) != 2 {
+	if want := map[string]bool{
+		"wechatapptokens": true, "wechatapptokens/status": true, "wechatappclients": true, "wechatappclients/status": true,
+	}; !maps.Equal(names, want) {
 		t.Errorf("the group serves %v", names)
 	}
 }
@@ -135,9 +139,11 @@ func TestDescriptions(t *testing.T) {
 		} `json:"components"`
 	}{}
 	ask(t, "/openapi/v3/apis/wechat.apptoken.dev/v1alpha1", "application/json", &document)
-	schema := document.Components.Schemas["dev.apptoken.wechat.v1alpha1.WeChatAppToken"]
-	if seen := describe(t, v1alpha1.Kind, schema); seen < 50 {
-		t.Errorf("only %d fields were looked at: %v", seen, schema)
+	for kind, least := range map[string]int{v1alpha1.Kind: 50, v1alpha1.ClientKind: 30} {
+		schema := document.Components.Schemas["dev.apptoken.wechat.v1alpha1."+kind]
+		if seen := describe(t, kind, schema); seen < least {
+			t.Errorf("only %d fields were looked at: %v", seen, schema)
+		}
 	}
 }
 
@@ -145,7 +151,7 @@ func TestDescriptions(t *testing.T) {
 const explainWidth = 76
 
 // foreign are the fields that Kubernetes describes.
-var foreign = regexp.MustCompile(`^WeChatAppToken\.(apiVersion|kind|metadata|status\.conditions\[\])`)
+var foreign = regexp.MustCompile(`^WeChatApp(Token|Client)\.(apiVersion|kind|metadata|status\.conditions\[\])`)
 
 // describe fails the test for fields without a description and tells how many it saw.
 func describe(t *testing.T, path string, schema map[string]any) int {

@@ -10,8 +10,8 @@ import (
 const ClientKind = "WeChatAppClient"
 
 // WeChatAppClient lets programs call WeChat's API through the gateway as the
-// app of a WeChatAppToken: by ServiceAccounts, or by a key that takes the place
-// of the AppSecret in SDKs that nobody has to change.
+// app of a WeChatAppToken: by ServiceAccounts, or by a key that takes the
+// place of the AppSecret in SDKs that nobody has to change.
 //
 // Whoever may create a WeChatAppClient can call WeChat as the app. Grant it as
 // you grant the reading of Secrets.
@@ -238,8 +238,8 @@ type ClientKeyStatus struct {
 
 // ClientHint says that WeChat refused a token.
 type ClientHint struct {
-	// refusedFingerprint is the fingerprint of the token that WeChat refused, as in
-	// the status of the WeChatAppToken.
+	// refusedFingerprint is the fingerprint of the token that WeChat refused, as
+	// in the status of the WeChatAppToken.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=16

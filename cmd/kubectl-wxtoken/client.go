@@ -74,6 +74,7 @@ func mapper() apimeta.RESTMapper {
 	m := apimeta.NewDefaultRESTMapper(nil)
 	for _, gvk := range []schema.GroupVersionKind{
 		v1alpha1.GroupVersion.WithKind(v1alpha1.Kind),
+		v1alpha1.GroupVersion.WithKind(v1alpha1.ClientKind),
 		corev1.SchemeGroupVersion.WithKind("Secret"),
 		corev1.SchemeGroupVersion.WithKind("Event"),
 		corev1.SchemeGroupVersion.WithKind("Pod"),

@@ -6,12 +6,14 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/printers"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -62,6 +64,12 @@ func (a *app) listCommand() *cobra.Command {
 	f.BoolVarP(&o.watch, "watch", "w", false,
 		"Watch until Ctrl-C. On a terminal the table is redrawn each second; otherwise each change is a line.")
 	f.BoolVar(&o.noHeaders, "no-headers", false, "Print no header line.")
+	o.addPrintFlags(c)
+	return c
+}
+
+// addPrintFlags adds the flags for the output format.
+func (o *listOptions) addPrintFlags(c *cobra.Command) {
 	o.print.AddFlags(c)
 	c.Flag("output").Usage = "Output format: wide, or one of kubectl's: json, yaml, name, jsonpath=…, go-template=… and so on."
 	// cli-runtime's own descriptions take three lines each.
@@ -69,7 +77,6 @@ func (a *app) listCommand() *cobra.Command {
 	c.Flag("allow-missing-template-keys").Usage = "Ignore keys in a go-template or jsonpath that a resource does not have."
 	must(c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(
 		append([]string{wide}, o.print.AllowedFormats()...), cobra.ShellCompDirectiveNoFileComp)))
-	return c
 }
 
 func must(err error) {
@@ -141,7 +148,7 @@ func (o *listOptions) run(ctx context.Context) error {
 	}
 	sortTokens(l.Items)
 	if printer != nil {
-		return o.printAll(printer, l)
+		return printAll(o.print, printer, l, l.Items, o.app.Out)
 	}
 	if len(l.Items) == 0 {
 		fmt.Fprintf(o.app.ErrOut, "No WeChatAppTokens found%s.\n", o.where(namespace))
@@ -154,12 +161,15 @@ func (o *listOptions) run(ctx context.Context) error {
 }
 
 // printAll prints the resources as a list, except with -o name, whose printer in cli-runtime takes no list.
-func (o *listOptions) printAll(printer printers.ResourcePrinter, l *v1alpha1.WeChatAppTokenList) error {
-	if *o.print.OutputFormat != "name" {
-		return printer.PrintObj(l, o.app.Out)
+func printAll[T any, P interface {
+	*T
+	runtime.Object
+}](flags *genericclioptions.PrintFlags, printer printers.ResourcePrinter, list runtime.Object, items []T, to io.Writer) error {
+	if *flags.OutputFormat != "name" {
+		return printer.PrintObj(list, to)
 	}
-	for i := range l.Items {
-		if err := printer.PrintObj(&l.Items[i], o.app.Out); err != nil {
+	for i := range items {
+		if err := printer.PrintObj(P(&items[i]), to); err != nil {
 			return err
 		}
 	}

@@ -109,7 +109,7 @@ func (a *app) command() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add(groupLook, a.listCommand(), a.statusCommand(), a.waitCommand(), a.doctorCommand())
+	add(groupLook, a.listCommand(), a.statusCommand(), a.waitCommand(), a.clientsCommand(), a.doctorCommand())
 	add(groupAct, a.checkCommand(), a.refreshCommand(), a.revokeCommand(), a.suspendCommand(), a.resumeCommand(), a.revealCommand())
 	add(groupOther, optionsCommand(), a.versionCommand())
 	a.completeFlags(root)

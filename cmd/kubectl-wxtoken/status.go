@@ -58,8 +58,11 @@ type story struct {
 	found  bool
 	owner  bool
 	events []corev1.Event
-	// gaps says what could not be read, and why.
-	gaps []string
+	// clients call WeChat with the token.
+	clients []v1alpha1.WeChatAppClient
+	// gaps says what could not be read, and why; clientGap says so of the clients.
+	gaps      []string
+	clientGap string
 }
 
 // tell reads the target Secret's metadata and the events of a resource. What the user may not read becomes a gap of the story.
@@ -82,7 +85,7 @@ func (c *cluster) tell(ctx context.Context, s *story) error {
 		s.gaps = append(s.gaps, firstLine(explain(err, "list events")))
 	}
 	s.events = events.Items
-	return nil
+	return c.tellClients(ctx, s)
 }
 
 func firstLine(err error) string {
@@ -106,6 +109,11 @@ func (s *story) write(w io.Writer) {
 		printTable(w, t, s.paint)
 	}
 
+	if t := s.clientTable(); len(t.rows) > 0 {
+		heading("Clients")
+		printTable(w, t, s.paint)
+	}
+
 	heading("Timeline")
 	printTable(w, s.timeline(), s.paint)
 
@@ -124,7 +132,11 @@ func (s *story) write(w io.Writer) {
 			fmt.Fprintf(w, "  %s%s\n", mark, line)
 		}
 	}
-	for _, gap := range s.gaps {
+	gaps := s.gaps
+	if s.clientGap != "" {
+		gaps = append(gaps, s.clientGap)
+	}
+	for _, gap := range gaps {
 		fmt.Fprintf(w, "\n%s\n", s.paint.in(yellow, "Not shown: "+clean(gap)))
 	}
 }

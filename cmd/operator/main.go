@@ -25,6 +25,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/appclient"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/controller"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/fence"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
@@ -77,6 +78,10 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry regist
 	if err := opts.complete(); err != nil {
 		return err
 	}
+	gateway, err := opts.gateway()
+	if err != nil {
+		return err
+	}
 	userAgent := "wechat-token-operator/" + version
 	calls, err := metrics.NewCalls(registry)
 	if err != nil {
@@ -113,11 +118,12 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry regist
 	if err != nil {
 		return err
 	}
+	events := mgr.GetEventRecorder("wechat-token-operator")
 	reconciler := controller.New(controller.Options{
 		Client:                  mgr.GetClient(),
 		Live:                    mgr.GetAPIReader(),
 		WeChat:                  api,
-		Events:                  mgr.GetEventRecorder("wechat-token-operator"),
+		Events:                  events,
 		Recorder:                recorder,
 		RequireCredentialsLabel: opts.requireCredentialsLabel,
 		PromptDelivery:          opts.promptDelivery,
@@ -126,6 +132,13 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry regist
 	})
 	if err := reconciler.SetupWithManager(ctx, mgr); err != nil {
 		return fmt.Errorf("setting up the controller: %w", err)
+	}
+	clients := appclient.New(appclient.Options{
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Now: api.Now, Events: events, Gateway: gateway, Hint: reconciler.Hint,
+		MaxConcurrentReconciles: opts.maxConcurrentReconciles,
+	})
+	if err := addClients(mgr, opts, logger, clients); err != nil {
+		return err
 	}
 	if err := addServers(ctx, mgr, opts, registry, starting.Ready); err != nil {
 		return err
@@ -193,6 +206,7 @@ func cacheOptions(opts *options) cache.Options {
 		// A read of a kind without an informer fails instead of starting one that caches every object of that kind.
 		ReaderFailOnMissingInformer: true,
 	}
+	out.ByObject[&v1alpha1.WeChatAppClient{}] = appclient.CacheOptions(opts.selector)
 	if len(opts.namespaceList) > 0 {
 		out.DefaultNamespaces = map[string]cache.Config{}
 		for _, name := range opts.namespaceList {
@@ -205,8 +219,9 @@ func cacheOptions(opts *options) cache.Options {
 // cachedLists are what the caches list in each namespace.
 func cachedLists() kube.Lists {
 	return kube.Lists{
-		"secrets":         {Kind: "PartialObjectMetadataList", APIVersion: "meta.k8s.io/v1"},
-		"wechatapptokens": {Kind: v1alpha1.Kind + "List", APIVersion: v1alpha1.GroupVersion.String()},
+		"secrets":          {Kind: "PartialObjectMetadataList", APIVersion: "meta.k8s.io/v1"},
+		"wechatapptokens":  {Kind: v1alpha1.Kind + "List", APIVersion: v1alpha1.GroupVersion.String()},
+		"wechatappclients": {Kind: v1alpha1.ClientKind + "List", APIVersion: v1alpha1.GroupVersion.String()},
 	}
 }
 

@@ -39,6 +39,8 @@ type options struct {
 	watchLabelSelector      string
 	maxConcurrentReconciles int
 	requireCredentialsLabel bool
+	gatewayURL              string
+	gatewayCAFile           string
 	promptDelivery          bool
 
 	kubeAPIQPS   float64
@@ -69,11 +71,15 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.IntVar(&o.wechatMaxInFlight, "wechat-max-in-flight", 64, "Maximum number of calls to WeChat at the same time.")
 	fs.StringVar(&o.namespaces, flagNamespaces, "", "Namespaces to serve, separated by commas. Empty: all.")
 	fs.StringVar(&o.watchLabelSelector, flagSelector, "",
-		"Serve only WeChatAppTokens that match this label selector, to split them over several operators. "+
+		"Serve only WeChatAppTokens and WeChatAppClients that match this label selector, to split them over several operators. "+
 			"All resources of one Legacy account must be in one of them.")
 	fs.IntVar(&o.maxConcurrentReconciles, "max-concurrent-reconciles", 64, "Maximum number of resources that are worked on at the same time.")
 	fs.BoolVar(&o.requireCredentialsLabel, "require-credentials-label", false,
 		`Use only credentials Secrets that carry the label wechat.apptoken.dev/credentials: "true".`)
+	fs.StringVar(&o.gatewayURL, "gateway-url", "",
+		"URL at which programs reach the gateway, such as https://wechat-gateway.wechat.svc. Empty: there is no gateway, and WeChatAppClients say so.")
+	fs.StringVar(&o.gatewayCAFile, "gateway-ca-file", "",
+		"PEM file with the certificate authorities of the gateway, for programs that would not trust it otherwise. It is read at the start.")
 	fs.BoolVar(&o.promptDelivery, "prompt-delivery", false,
 		"Tell pods of a new token at once where spec.target.delivery is Prompt. It needs the right to list and patch pods.")
 	fs.Float64Var(&o.kubeAPIQPS, "kube-api-qps", -1,

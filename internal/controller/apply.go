@@ -33,6 +33,9 @@ func (p *pass) apply(ctx context.Context, o report.Observation, d refresh.Decisi
 		s.intent = *e.Intent
 	}
 	s.last = s.last.Past(p.WeChat.Now()).Later(e.Times)
+	if !e.Times.Called.IsZero() {
+		s.shared.setRefused("")
+	}
 	if e.ReferencesRefused {
 		s.refusedReferences = p.resource.Generation
 	}

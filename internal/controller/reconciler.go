@@ -21,6 +21,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/gate"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/issue"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/reads"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
@@ -86,7 +87,7 @@ func New(opts Options) *Reconciler {
 	if opts.Recorder == nil {
 		opts.Recorder = unrecorded{}
 	}
-	opts.Live = newBoundedReader(opts.Live)
+	opts.Live = reads.Bounded(opts.Live)
 	r := &Reconciler{
 		Options:  opts,
 		store:    target.Store{Client: opts.Client, Live: opts.Live},

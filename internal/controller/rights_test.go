@@ -91,6 +91,17 @@ func judgeRights() error {
 	return errors.Join(errs...)
 }
 
+// rightsOf are the rights of a rule, as "group resource verb".
+func rightsOf(rule rbacv1.PolicyRule) []string {
+	var out []string
+	for _, resource := range rule.Resources {
+		for _, verb := range rule.Verbs {
+			out = append(out, rule.APIGroups[0]+" "+resource+" "+verb)
+		}
+	}
+	return out
+}
+
 // unusedRights are those of the role that no request needed, but for two that a cluster may need: an informer lists when
 // its API server cannot stream lists, and an event that comes again is patched.
 func unusedRights(used map[string]bool) error {
@@ -104,9 +115,11 @@ func unusedRights(used map[string]bool) error {
 	}
 	var errs []error
 	for _, rule := range role.Rules {
-		for _, verb := range rule.Verbs {
-			// Each rule is about one resource.
-			right := rule.APIGroups[0] + " " + rule.Resources[0] + " " + verb
+		for _, right := range rightsOf(rule) {
+			verb := right[strings.LastIndexByte(right, ' ')+1:]
+			if strings.Contains(right, " wechatappclients") {
+				continue // the tests of internal/appclient use them
+			}
 			if !used[right] && verb != "list" && right != "events.k8s.io events patch" {
 				errs = append(errs, fmt.Errorf("config/rbac/role.yaml has a right that no test used: %s", right))
 			}

@@ -94,9 +94,11 @@ func (e Env) confirm(ctx context.Context, s Step, t token.Token) {
 	e.wakeAll(ctx, s.Account.Confirm(c, s.uid(), e.WeChat.Now()))
 }
 
-// beginCheck reports whether a check on request may be made now: another member may have begun one since the observation.
+// beginCheck reports whether a check that has a pace of its own may be made now, on request or because a gateway saw WeChat refuse the
+// token: another member may have begun one since the observation.
 func (e Env) beginCheck(s Step) bool {
-	return s.Decision.Request != refresh.RequestCheck || s.Account.BeginCheck(e.WeChat.Now())
+	refused := s.Decision.Reason == refresh.CheckDue && s.Token.Refused && s.Now.Before(refresh.CheckAt(s.Inputs))
+	return s.Decision.Request != refresh.RequestCheck && !refused || s.Account.BeginCheck(e.WeChat.Now())
 }
 
 // WriteError says that the API server did not take a write of the target Secret.

@@ -159,17 +159,22 @@ func TestFailed(t *testing.T) {
 	}
 }
 
-// A check on request that comes too soon after another member's is not made; one that is due is never held back.
+// A check on request, or because of a hint, that comes too soon after another member's is not made; one that is due is never held back.
 func TestRequestedChecksArePaced(t *testing.T) {
 	s := newStage(t, interceptor.Funcs{})
 	step := stepOf(resourceAt("shop", "shop", v1alpha1.ModeStable))
 	asked := step
 	asked.Decision = refresh.Decision{Action: refresh.Check, Reason: refresh.RequestExecutable, Request: refresh.RequestCheck}
 	step.Decision = refresh.Decision{Action: refresh.Check, Reason: refresh.CheckDue}
+	// hinted is a check that only a gateway's hint asks for, and late one that is due as well.
+	hinted := step
+	hinted.CheckInterval, hinted.Token = time.Hour, refresh.Token{Fingerprint: "f", CheckedAt: hinted.Now, Refused: true}
+	late := hinted
+	late.Token.CheckedAt = late.Now.Add(-2 * time.Hour)
 	for i, test := range []struct {
 		step  Step
 		calls int
-	}{{asked, 1}, {asked, 1}, {step, 2}, {step, 3}, {asked, 3}} {
+	}{{asked, 1}, {asked, 1}, {step, 2}, {step, 3}, {asked, 3}, {hinted, 3}, {late, 4}} {
 		e, err := s.For(v1alpha1.ModeStable).Check(t.Context(), test.step)
 		if err != nil || s.calls() != test.calls {
 			t.Errorf("check %d: %d calls, %v", i+1, s.calls(), err)

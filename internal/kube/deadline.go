@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// answerWithin is how long an API request may wait for the beginning of its answer. Otherwise a pass could wait in a network that
+// AnswerWithin is how long an API request may wait for the beginning of its answer. Otherwise a pass could wait in a network that
 // drops everything until its own deadline of minutes, although 30 s of reachability must be enough to rotate a token.
-const answerWithin = 10 * time.Second
+const AnswerWithin = 10 * time.Second
 
 var errNoAnswer = errors.New("the API server did not answer in time")
 
@@ -24,7 +24,7 @@ type deadline struct {
 
 // WithDeadline returns a transport that gives up requests without an answer, except watches and informers' lists.
 func WithDeadline(next http.RoundTripper) http.RoundTripper {
-	return &deadline{next: next, within: answerWithin}
+	return &deadline{next: next, within: AnswerWithin}
 }
 
 func (d *deadline) RoundTrip(req *http.Request) (*http.Response, error) {

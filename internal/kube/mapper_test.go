@@ -36,7 +36,7 @@ func TestMapper(t *testing.T) {
 			t.Errorf("%s: got %v", kind.Kind, got)
 		}
 	}
-	for _, list := range []runtime.Object{&v1alpha1.WeChatAppTokenList{}, &corev1.SecretList{}, &corev1.PodList{}} {
+	for _, list := range []runtime.Object{&v1alpha1.WeChatAppTokenList{}, &v1alpha1.WeChatAppClientList{}, &corev1.SecretList{}, &corev1.PodList{}} {
 		scheme := runtime.NewScheme()
 		if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 			t.Fatal(err)

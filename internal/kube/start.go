@@ -54,7 +54,7 @@ func NewStartingCache(config *rest.Config, opts cache.Options, namespace string,
 		return nil, err
 	}
 	list := func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, answerWithin)
+		ctx, cancel := context.WithTimeout(ctx, AnswerWithin)
 		defer cancel()
 		tokens := &metav1.PartialObjectMetadataList{}
 		tokens.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(v1alpha1.Kind + "List"))

@@ -131,7 +131,8 @@ func (p *plan) checkDue() bool {
 		return false
 	}
 	early := (p.in.Token.Doubtful || p.causeChanged()) && !p.now.Before(p.in.Token.CheckNotBefore)
-	return early || !p.now.Before(p.checkAt)
+	refused := p.in.Token.Refused && !p.now.Before(p.in.Account.CheckNotBefore)
+	return early || refused || !p.now.Before(p.checkAt)
 }
 
 // causeChanged reports whether spec or credentials are others than those that failed, and a check can tell whether the failure is over.
@@ -244,10 +245,18 @@ func (p *plan) wakeFor(reason Reason) time.Time {
 	return earliest(wake, p.now.Add(p.in.CheckInterval))
 }
 
-// earlyCheckAt returns when a token may be checked that is doubtful, or whose check tells whether a failure is over; zero for others.
+// earlyCheckAt returns when a token may be checked that is doubtful or was refused, or whose check tells whether a failure is over; zero for
+// others.
 func (p *plan) earlyCheckAt() time.Time {
-	if p.stored() && (p.in.Token.Doubtful || p.causeChanged()) {
-		return p.in.Token.CheckNotBefore
+	var at time.Time
+	if !p.stored() {
+		return at
 	}
-	return time.Time{}
+	if p.in.Token.Refused {
+		at = p.in.Account.CheckNotBefore
+	}
+	if p.in.Token.Doubtful || p.causeChanged() {
+		at = earliest(at, p.in.Token.CheckNotBefore)
+	}
+	return at
 }

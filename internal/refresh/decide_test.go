@@ -48,6 +48,9 @@ func missing(in *Inputs) {
 func tampered(in *Inputs)       { in.Target.Tampered = true }
 func outdated(in *Inputs)       { in.Target.Outdated = true }
 func doubtful(in *Inputs)       { in.Token.Doubtful = true }
+func hinted(in *Inputs)         { in.Token.Refused = true }
+func paced(in *Inputs)          { in.Account.CheckNotBefore = after(4 * time.Second) }
+func waiting(in *Inputs)        { in.Failure.RetryAt = after(time.Minute) }
 func untold(in *Inputs)         { in.Token = Token{} }
 func askCheck(in *Inputs)       { in.Requests.Check = true }
 func askRefresh(in *Inputs)     { in.Requests.Refresh = true }
@@ -183,6 +186,12 @@ func TestDecideRules(t *testing.T) {
 		"failed with another spec":   {[]edit{failed(50004, now), func(in *Inputs) { in.Failure.Binds = false }}, Check, CheckDue, ""},
 		"failed with this spec":      {[]edit{failed(50004, now)}, Wait, UpToDate, ""},
 		"doubtful":                   {[]edit{doubtful}, Check, CheckDue, ""},
+		"refused":                    {[]edit{hinted}, Check, CheckDue, ""},
+		"refused, Legacy":            {[]edit{legacy, hinted}, Check, CheckDue, ""},
+		"refused, just checked":      {[]edit{hinted, paced}, Wait, UpToDate, ""},
+		"refused, in a back-off":     {[]edit{hinted, failed(50004, now), waiting}, Wait, BackingOff, ""},
+		"refused, no token":          {[]edit{missing, hinted}, Issue, TargetMissing, ""},
+		"refused, suspended":         {[]edit{hinted, func(in *Inputs) { in.Suspended = true }}, Wait, Suspended, ""},
 		"a Secret without any token": {[]edit{func(in *Inputs) { in.Token = Token{} }}, Wait, UpToDate, ""},
 	}
 	for name, test := range tests {
@@ -199,5 +208,15 @@ func TestDecideRules(t *testing.T) {
 				t.Errorf("DueAt %s, want %s", d.DueAt, want)
 			}
 		})
+	}
+}
+
+// A token that a gateway saw refused is looked at once its account may be asked again, and not later than any other.
+func TestDecideWakesForARefusedToken(t *testing.T) {
+	if d := Decide(now, healthy(hinted, paced)); !d.At.Equal(after(4 * time.Second)) {
+		t.Errorf("the next look is at %s", d.At)
+	}
+	if with, without := Decide(now, healthy(paced)), Decide(now, healthy()); !with.At.Equal(without.At) {
+		t.Errorf("without a refusal, the pace changes the next look from %s to %s", without.At, with.At)
 	}
 }

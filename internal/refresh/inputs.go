@@ -78,6 +78,8 @@ type Token struct {
 	Doubtful bool
 	// CheckNotBefore paces the checks of a doubtful token.
 	CheckNotBefore time.Time
+	// Refused reports that a gateway saw WeChat refuse the token since it was checked last.
+	Refused bool
 	// Unbelievable reports that the token must not be called valid: somebody else wrote it in place of the operator's, or gave it an
 	// expiry that WeChat grants to none.
 	Unbelievable bool
@@ -100,6 +102,6 @@ type Account struct {
 	MintEndsBy time.Time
 	// LastMint is when the account's last mint was begun, as far as this process knows.
 	LastMint time.Time
-	// CheckNotBefore paces the checks that are made on request.
+	// CheckNotBefore paces the checks that are made on request, or because a gateway saw WeChat refuse a token.
 	CheckNotBefore time.Time
 }

@@ -4,6 +4,7 @@ package target
 
 import (
 	"fmt"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -70,6 +71,8 @@ func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetada
 	switch {
 	case holder.uid == owner.UID:
 		return Ownership{Claim: Own}
+	case ofClient(existing):
+		return conflict("Secret %q has the key of the WeChatAppClient %q: choose another spec.target.name, or delete the Secret", name, holder.name)
 	case said(v1alpha1.AnnotationAdopt) == consent && holder.uid == "":
 		return Ownership{Claim: Adopt}
 	case holder.uid == "":
@@ -134,6 +137,15 @@ func referencedOwner(existing *metav1.PartialObjectMetadata) owned {
 	return owned{}
 }
 
-func isOwnKind(ref metav1.OwnerReference) bool {
-	return ref.Kind == v1alpha1.Kind && groupOf(ref.APIVersion) == v1alpha1.GroupName
+func isOwnKind(ref metav1.OwnerReference) bool { return IsReferenceTo(ref, v1alpha1.Kind) }
+
+// IsReferenceTo reports whether an owner reference is to a resource of this kind of the operator's.
+func IsReferenceTo(ref metav1.OwnerReference, kind string) bool {
+	return ref.Kind == kind && groupOf(ref.APIVersion) == v1alpha1.GroupName
+}
+
+// ofClient reports whether a Secret has the key of a WeChatAppClient. Such a one is nobody's target, whatever its annotations consent to.
+func ofClient(existing *metav1.PartialObjectMetadata) bool {
+	return valueOf(existing.Annotations, v1alpha1.AnnotationOwnerKind) == v1alpha1.ClientKind ||
+		slices.ContainsFunc(existing.OwnerReferences, func(ref metav1.OwnerReference) bool { return IsReferenceTo(ref, v1alpha1.ClientKind) })
 }

@@ -179,6 +179,29 @@ func TestSettle(t *testing.T) {
 	}
 }
 
+// A Secret with the key of a WeChatAppClient is nobody's target, whatever it consents to, unless it is the resource's own by its UID.
+func TestSettleKeySecrets(t *testing.T) {
+	kind := annotated(v1alpha1.AnnotationOwnerKind, "WeChatAppClient")
+	client := metav1.OwnerReference{APIVersion: "wechat.apptoken.dev/v1alpha1", Kind: "WeChatAppClient", Name: "api", UID: "client"}
+	for name, test := range map[string]struct {
+		existing *metav1.PartialObjectMetadata
+		want     Claim
+	}{
+		"a client's":                        {secret(holder("client"), kind), Conflict},
+		"by reference alone":                {secret(referenceOf(client)), Conflict},
+		"with consent":                      {secret(holder("client"), kind, adopt("shop")), Conflict},
+		"consent, without its UID":          {secret(kind, adopt("shop")), Conflict},
+		"kept by one of the same name":      {secret(left(v1alpha1.DeletionRetain, "shop", appID), kind), Conflict},
+		"the resource's own, kind edited":   {secret(holder(ownUID), kind), Own},
+		"own by reference, the rest edited": {secret(holder("client"), kind, reference(ownUID)), Own},
+	} {
+		got := Settle(shop(), test.existing, neighbourhood{})
+		if got.Claim != test.want || got.Claim == Conflict && !strings.Contains(got.Message, "WeChatAppClient") {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
 func TestSettleBeforeThereIsASecret(t *testing.T) {
 	if got := Settle(shop(), nil, neighbourhood{older: "elder"}); got.Claim != Conflict || !strings.Contains(got.Message, `"elder"`) {
 		t.Errorf("an older resource wants it too: %+v", got)

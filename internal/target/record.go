@@ -68,7 +68,9 @@ func longest(key string) int {
 		return maxName
 	case v1alpha1.AnnotationAppID:
 		return 20
-	case v1alpha1.AnnotationDeletionPolicy, v1alpha1.AnnotationMode,
+	case v1alpha1.LabelCredentials:
+		return 4 // true
+	case v1alpha1.AnnotationDeletionPolicy, v1alpha1.AnnotationMode, v1alpha1.AnnotationOwnerKind,
 		v1alpha1.AnnotationTokenFingerprint, v1alpha1.AnnotationCredentialsFingerprint:
 		return 16
 	case v1alpha1.AnnotationIssuedAt, v1alpha1.AnnotationExpiresAt:

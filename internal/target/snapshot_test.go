@@ -112,19 +112,20 @@ func TestStrip(t *testing.T) {
 			},
 		}
 	}
-	managed := map[string]string{p + "managed-by": "wechat-token-operator"}
+	credentials := map[string]string{p + "credentials": "true"}
+	managed := map[string]string{p + "managed-by": "wechat-token-operator", p + "credentials": "true"}
 	long := strings.Repeat("x", maxOthers)
 	tests := map[string]struct{ in, want *metav1.PartialObjectMetadata }{
-		"foreign": {given(), want(nil, map[string]string{p + "adopt": "shop/" + appID})},
+		"foreign": {given(), want(credentials, map[string]string{p + "adopt": "shop/" + appID})},
 		"target by label": {given(labelled(p+"managed-by", "wechat-token-operator")),
-			want(map[string]string{p + "managed-by": "wechat-token-operator", "team": "shop"}, map[string]string{p + "adopt": "shop/" + appID, "note": "x"})},
+			want(map[string]string{p + "managed-by": "wechat-token-operator", p + "credentials": "true", "team": "shop"}, map[string]string{p + "adopt": "shop/" + appID, "note": "x"})},
 		"target by annotation": {given(holder(ownUID)),
-			want(map[string]string{"team": "shop"}, map[string]string{p + "adopt": "shop/" + appID, p + "owner-uid": ownUID, "note": "x"})},
-		"a key of the operator that it does not know": {given(annotated(p+"other", "x")), want(nil, map[string]string{p + "adopt": "shop/" + appID})},
+			want(map[string]string{p + "credentials": "true", "team": "shop"}, map[string]string{p + "adopt": "shop/" + appID, p + "owner-uid": ownUID, "note": "x"})},
+		"a key of the operator that it does not know": {given(annotated(p+"other", "x")), want(credentials, map[string]string{p + "adopt": "shop/" + appID})},
 		"a target with more than there is room for": {given(labelled(p+"managed-by", "wechat-token-operator"), annotated("more", long)),
 			want(managed, map[string]string{p + "adopt": "shop/" + appID, incompleteKey: ""})},
 		"a value that is longer than the operator writes": {given(annotated(p+"token-fingerprint", long), annotated(p+"owner-name", long)),
-			want(nil, map[string]string{p + "adopt": "shop/" + appID})},
+			want(credentials, map[string]string{p + "adopt": "shop/" + appID})},
 		// Nothing at all is kept of Secrets that are none of the operator's business.
 		"bare": {
 			&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "a", Labels: map[string]string{"x": "y"}, Annotations: map[string]string{"x": "y"}}},

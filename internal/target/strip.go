@@ -18,7 +18,7 @@ const (
 	// maxOthers bounds the labels and annotations that the cache keeps of a target besides the operator's own, in bytes of keys and
 	// values. Most targets have none.
 	maxOthers = 512
-	// maxReferences is the number of owner references of the operator's kind that are kept: a second one is one too many.
+	// maxReferences is the number of owner references of the operator's kinds that are kept: a second one is one too many.
 	maxReferences = 2
 	// incompleteKey is in the annotations of cached metadata that lacks some of the Secret's labels or annotations. No annotation of an
 	// API object can have this key.
@@ -37,8 +37,8 @@ func Incomplete(cached *metav1.PartialObjectMetadata) bool {
 // their annotations, they share: it would take more memory than what is different.
 type Stripper struct {
 	texts map[string]string
-	// labels of a target that has none but the operator's.
-	labels map[string]string
+	// labels of a target that has none but the operator's, and credentials those of a credentials Secret that has none but its own.
+	labels, credentials map[string]string
 	// shared has the names of namespaces.
 	shared *intern.Pool
 }
@@ -47,10 +47,12 @@ type Stripper struct {
 func NewStripper(shared *intern.Pool) *Stripper {
 	s := &Stripper{
 		texts: map[string]string{}, shared: shared,
-		labels: map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue},
+		labels:      map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue},
+		credentials: map[string]string{v1alpha1.LabelCredentials: "true"},
 	}
 	for _, text := range [...]string{
 		v1alpha1.GroupVersion.String(), v1alpha1.Kind, v1alpha1.LabelManagedBy, v1alpha1.ManagedByValue, v1alpha1.AnnotationAdopt,
+		v1alpha1.AnnotationOwnerKind, v1alpha1.ClientKind, v1alpha1.LabelCredentials, "true",
 		string(v1alpha1.ModeStable), string(v1alpha1.ModeLegacy), string(v1alpha1.DeletionDelete), string(v1alpha1.DeletionRetain),
 	} {
 		s.texts[text] = text
@@ -82,8 +84,11 @@ func (s *Stripper) Strip(in *metav1.PartialObjectMetadata) *metav1.PartialObject
 	if in.Labels[v1alpha1.LabelManagedBy] != "" || in.Annotations[v1alpha1.AnnotationOwnerUID] != "" {
 		s.keepOthers(name, in, out)
 	}
-	if maps.Equal(out.Labels, s.labels) {
+	switch {
+	case maps.Equal(out.Labels, s.labels):
 		out.Labels = s.labels
+	case maps.Equal(out.Labels, s.credentials):
+		out.Labels = s.credentials
 	}
 	return out
 }
@@ -138,12 +143,12 @@ func put(to *map[string]string, key, v string) {
 	(*to)[key] = v
 }
 
-// references returns the owner references of the operator's kind. Others do not matter to decisions, and a write reads them first.
+// references returns the owner references of the operator's kinds. Others do not matter to decisions, and a write reads them first.
 func (s *Stripper) references(name string, in *metav1.PartialObjectMetadata) []metav1.OwnerReference {
 	var out []metav1.OwnerReference
 	owner := in.Annotations[v1alpha1.AnnotationOwnerUID]
 	for _, ref := range in.OwnerReferences {
-		if !isOwnKind(ref) {
+		if !isOwnKind(ref) && !IsReferenceTo(ref, v1alpha1.ClientKind) {
 			continue
 		}
 		kept := metav1.OwnerReference{

@@ -9,20 +9,24 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/yaml"
 )
 
-// TestRolesForUsers: the roles for users cover WeChatAppTokens and nothing else: they cannot write a status, which is what the
-// operator trusts, and have no Secrets. Only roles that may read Secrets may create WeChatAppTokens.
+// TestRolesForUsers: the roles for users cover one kind each and nothing else: they cannot write a status, which is what the
+// operator trusts, and have no Secrets. Only roles that may read Secrets may create these kinds, and clients only who administers a
+// namespace.
 func TestRolesForUsers(t *testing.T) {
+	read, change := []string{"get", "list", "watch"}, []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}
 	for file, want := range map[string]struct{ verbs, aggregated []string }{
-		"wechatapptoken_viewer_role.yaml": {[]string{"get", "list", "watch"}, []string{"view"}},
-		"wechatapptoken_editor_role.yaml": {
-			[]string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}, []string{"admin", "edit"},
-		},
+		"wechatapptoken_viewer_role.yaml":  {read, []string{"view"}},
+		"wechatapptoken_editor_role.yaml":  {change, []string{"admin", "edit"}},
+		"wechatappclient_viewer_role.yaml": {read, []string{"view"}},
+		// Who makes a client calls WeChat as the app.
+		"wechatappclient_editor_role.yaml": {change, []string{"admin"}},
 	} {
 		t.Run(file, func(t *testing.T) {
 			raw, err := os.ReadFile(filepath.Join(root, "config", "rbac", file))
@@ -33,13 +37,15 @@ func TestRolesForUsers(t *testing.T) {
 			if err := yaml.UnmarshalStrict(raw, role); err != nil {
 				t.Fatal(err)
 			}
+			kind, _, _ := strings.Cut(file, "_")
+			kind += "s"
 			rights := map[string]string{}
 			for _, rule := range role.Rules {
 				rights[fmt.Sprint(rule.APIGroups, rule.Resources)] += fmt.Sprint(slices.Sorted(slices.Values(rule.Verbs)))
 			}
 			if wanted := (map[string]string{
-				"[wechat.apptoken.dev] [wechatapptokens]":        fmt.Sprint(want.verbs),
-				"[wechat.apptoken.dev] [wechatapptokens/status]": "[get]",
+				"[wechat.apptoken.dev] [" + kind + "]":        fmt.Sprint(want.verbs),
+				"[wechat.apptoken.dev] [" + kind + "/status]": "[get]",
 			}); !maps.Equal(rights, wanted) {
 				t.Errorf("rights %v, want %v", rights, wanted)
 			}

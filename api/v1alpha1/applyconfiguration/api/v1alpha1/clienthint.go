@@ -13,8 +13,8 @@ import (
 //
 // ClientHint says that WeChat refused a token.
 type ClientHintApplyConfiguration struct {
-	// refusedFingerprint is the fingerprint of the token that WeChat refused, as in
-	// the status of the WeChatAppToken.
+	// refusedFingerprint is the fingerprint of the token that WeChat refused, as
+	// in the status of the WeChatAppToken.
 	RefusedFingerprint *string `json:"refusedFingerprint,omitempty"`
 	// time at which the gateway saw it.
 	Time *v1.Time `json:"time,omitempty"`

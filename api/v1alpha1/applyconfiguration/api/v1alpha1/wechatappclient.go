@@ -17,8 +17,8 @@ import (
 // with apply.
 //
 // WeChatAppClient lets programs call WeChat's API through the gateway as the
-// app of a WeChatAppToken: by ServiceAccounts, or by a key that takes the place
-// of the AppSecret in SDKs that nobody has to change.
+// app of a WeChatAppToken: by ServiceAccounts, or by a key that takes the
+// place of the AppSecret in SDKs that nobody has to change.
 //
 // Whoever may create a WeChatAppClient can call WeChat as the app. Grant it as
 // you grant the reading of Secrets.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package controller
+package reads
 
 import (
 	"context"
@@ -43,7 +43,7 @@ func (r *slowReader) List(ctx context.Context, _ client.ObjectList, _ ...client.
 func TestReadsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := &slowReader{}
-		r := newBoundedReader(slow)
+		r := Bounded(slow)
 		var done, failed atomic.Int64
 		for i := range 64 {
 			go func() {
@@ -63,10 +63,10 @@ func TestReadsAtOnce(t *testing.T) {
 			}()
 		}
 		time.Sleep(10 * time.Second)
-		if slow.most.Load() != readsAtOnce || slow.now.Load() != 0 {
+		if slow.most.Load() != atOnce || slow.now.Load() != 0 {
 			t.Errorf("%d reads at a time", slow.most.Load())
 		}
-		if done.Load() != 5*readsAtOnce || failed.Load() != 64-5*readsAtOnce {
+		if done.Load() != 5*atOnce || failed.Load() != 64-5*atOnce {
 			t.Errorf("%d reads, %d gave up", done.Load(), failed.Load())
 		}
 	})

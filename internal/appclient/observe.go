@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package appclient
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/gate"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+)
+
+// observation is everything that a pass knows of a client at one moment. It has no key.
+type observation struct {
+	now     time.Time
+	client  *v1alpha1.WeChatAppClient
+	gateway Gateway
+	// token is the WeChatAppToken; nil if it does not exist.
+	token *v1alpha1.WeChatAppToken
+	// credentials is the metadata of the token's credentials Secret, for a client with login; nil if it does not exist.
+	credentials *metav1.PartialObjectMetadata
+
+	// secret is the metadata of the key Secret; nil if it does not exist. Nobody may change it.
+	secret    *metav1.PartialObjectMetadata
+	ownership target.Ownership
+	held      held
+	settings  settings
+	// known is the key by what only the operator writes; nil for none.
+	known *v1alpha1.ClientKeyStatus
+	// handled are the requests that had their attempts.
+	handled v1alpha1.HandledClientRequests
+	// repairNotBefore paces repairs, and referencesRefused reports that the owner reference cannot be changed.
+	repairNotBefore   time.Time
+	referencesRefused bool
+}
+
+// observe gathers what a decision depends on.
+func (p *pass) observe(ctx context.Context) (observation, error) {
+	o := observation{
+		now: p.now, client: p.client, gateway: p.Gateway, handled: p.state.handled, known: p.client.Status.Key,
+		referencesRefused: p.state.refusedReferences == p.client.Generation,
+	}
+	if p.state.unsaved != nil {
+		o.known = p.state.unsaved
+	}
+	if err := p.observeToken(ctx, &o); err != nil {
+		return o, err
+	}
+	if p.client.Spec.Key == nil || o.token == nil {
+		return o, nil
+	}
+	o.settings = settings{o.token.Spec.AppID, p.Gateway.URL, p.Gateway.CA}
+	if err := p.observeSecret(ctx, &o); err != nil {
+		return o, err
+	}
+	switch {
+	case o.secret == nil:
+	case o.ownership.Claim == target.Own:
+		o.held = p.state.held
+	case o.ownership.Claim == target.TakeOver:
+		o.held.annotations = p.state.held.annotations // whatever else it holds is no key of this client
+	}
+	o.repairNotBefore = p.state.repairs.NotBefore(p.now)
+	return o, nil
+}
+
+func (p *pass) observeToken(ctx context.Context, o *observation) error {
+	name := types.NamespacedName{Namespace: p.client.Namespace, Name: p.client.Spec.TokenRef.Name}
+	found := &v1alpha1.WeChatAppToken{}
+	switch err := p.Client.Get(ctx, name, found, client.UnsafeDisableDeepCopy); {
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("reading WeChatAppToken %s: %w", name, err)
+	}
+	if found.DeletionTimestamp != nil {
+		return nil
+	}
+	o.token = found
+	if !p.client.Spec.Login {
+		return nil
+	}
+	var err error
+	o.credentials, err = p.cachedMetadata(ctx, found.Spec.CredentialsSecretRef.Name)
+	return err
+}
+
+// observeSecret finds the key Secret, whose it is, and what it holds. A version that this process has not seen costs one read.
+func (p *pass) observeSecret(ctx context.Context, o *observation) error {
+	cached, err := p.cachedMetadata(ctx, p.secretName().Name)
+	if err != nil {
+		return err
+	}
+	before := p.state.held
+	secret, freshness := p.state.gate.Target(cached, p.now)
+	switch freshness {
+	case gate.Current:
+	case gate.Behind:
+		return errCacheBehind
+	case gate.BehindForLong:
+		if err := p.readSecret(ctx); err != nil {
+			return err
+		}
+		if secret = nil; p.read != nil {
+			secret = p.read.meta
+		}
+	}
+	if o.secret = secret; o.secret != nil {
+		if err := p.settle(ctx, o); err != nil || p.state.held.of(secret) || o.ownership.Claim != target.Own && o.ownership.Claim != target.TakeOver {
+			return err
+		}
+		if err := p.readSecret(ctx); err != nil {
+			return err
+		}
+		if o.secret = nil; p.read != nil {
+			o.secret = p.read.meta
+		}
+		p.noteChange(before, o)
+	} else if o.known != nil && p.state.held.version != "" {
+		p.noteChange(p.state.held, o)
+		p.state.held = held{}
+	}
+	return p.settle(ctx, o)
+}
+
+func (p *pass) settle(ctx context.Context, o *observation) (err error) {
+	n := &neighbours{ctx: ctx, cached: p.Client, api: p.Live, owner: p.client}
+	o.ownership = settle(p.client, o.settings.appID, o.secret, n)
+	return n.err
+}
+
+// noteChange counts a change by somebody else that has to be undone, so that a Secret that somebody keeps rewriting is repaired ever
+// more slowly.
+func (p *pass) noteChange(before held, o *observation) {
+	if before.version == "" || o.known == nil {
+		return
+	}
+	if o.secret == nil || p.state.held.current != o.known.Fingerprint {
+		p.state.repairs = p.state.repairs.Noted(p.now)
+	}
+}
+
+// readSecret reads the key Secret from the API server; p.read is nil afterwards if it does not exist.
+func (p *pass) readSecret(ctx context.Context) error {
+	p.read = nil
+	s, err := p.store.read(ctx, p.secretName())
+	if apierrors.IsNotFound(err) {
+		p.state.gate.TargetDeleted(p.state.held.uid, "")
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if s.secretType == corev1.SecretTypeOpaque { // the cache never has another one
+		p.state.gate.SawTarget(s.meta, false, p.now)
+	}
+	p.read, p.state.held = s, s.held
+	return nil
+}
+
+// cachedMetadata returns the metadata of a Secret from the cache, nil for none. Nobody may change it, because it is the cache's own.
+func (p *pass) cachedMetadata(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error) {
+	meta := &metav1.PartialObjectMetadata{}
+	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	key := types.NamespacedName{Namespace: p.client.Namespace, Name: name}
+	err := p.Client.Get(ctx, key, meta, client.UnsafeDisableDeepCopy)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading metadata of Secret %s: %w", key, err)
+	}
+	return meta, nil
+}
+
+// record returns what the annotations of the key Secret are to say.
+func (o observation) record() target.Record {
+	adopted := o.ownership.Claim == target.Adopt || target.DecodeRecord(o.held.annotations).Applied.Adopted
+	r := target.Record{
+		OwnerUID: o.client.UID, OwnerName: o.client.Name, AppID: o.settings.appID,
+		DeletionPolicy: o.client.Spec.Key.DeletionPolicy, Applied: target.Applied{Adopted: adopted},
+	}
+	if adopted {
+		r.DeletionPolicy = v1alpha1.DeletionRetain // it was never ours to delete
+	}
+	return r
+}
+
+// outdated reports whether the Secret differs from what is wanted in anything but its keys.
+func (o observation) outdated() bool {
+	if !o.held.labelled || o.held.extra || o.held.settings != o.settings.digest() {
+		return true
+	}
+	record := o.record()
+	for key, want := range annotations(record) {
+		if got, found := o.held.annotations[key]; got != want || found != (want != "") {
+			return true
+		}
+	}
+	return !o.referencesRefused && !sameReferences(o.held.references, references(o.held.references, o.reference()))
+}
+
+// reference returns the owner reference that the Secret is to have; nil for none.
+func (o observation) reference() *metav1.OwnerReference {
+	if o.record().DeletionPolicy == v1alpha1.DeletionDelete {
+		return referenceTo(o.client)
+	}
+	return nil
+}
+
+func sameReferences(a, b []metav1.OwnerReference) bool {
+	return slices.EqualFunc(a, b, func(a, b metav1.OwnerReference) bool {
+		return a.UID == b.UID && a.Kind == b.Kind && a.Name == b.Name && a.APIVersion == b.APIVersion
+	})
+}

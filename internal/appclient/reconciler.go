@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package appclient keeps the key Secret and the status of each WeChatAppClient, by which the gateway knows its callers.
+//
+// A pass observes, plans the key (a pure function), writes the Secret and then the status. The status is the trust anchor: a value in the
+// Secret is a key only if the status names its fingerprint, so whoever writes the Secret by hand makes no key.
+package appclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/gate"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/reads"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+)
+
+// +kubebuilder:rbac:groups=wechat.apptoken.dev,resources=wechatapptokens;wechatappclients,verbs=get;list;watch
+// +kubebuilder:rbac:groups=wechat.apptoken.dev,resources=wechatappclients/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;patch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// errCacheBehind says that a cache has not seen the last write of this process. The pass ends and is repeated soon.
+var errCacheBehind = errors.New("the cache is behind the last write")
+
+const (
+	// lookSoon is when a pass that found a cache behind is repeated.
+	lookSoon = 50 * time.Millisecond
+	// refusedAgain is when a write that the API server refused is tried again.
+	refusedAgain = 30 * time.Second
+)
+
+// Gateway is how clients reach the gateway.
+type Gateway struct {
+	// URL is what programs set as their host; empty if there is no gateway.
+	URL string
+	// CA has the certificate authorities of the gateway in PEM; empty where every program trusts them.
+	CA string
+}
+
+// Options configure a Reconciler.
+type Options struct {
+	// Client reads WeChatAppClients, WeChatAppTokens and the metadata of Secrets from the cache, and writes.
+	Client client.Client
+	// Live reads from the API server.
+	Live client.Reader
+	// Now tells the time.
+	Now    func() time.Time
+	Events events.EventRecorder
+	// Gateway is told to the clients.
+	Gateway Gateway
+	// Hint is told that a gateway saw WeChat refuse the token with this fingerprint of a WeChatAppToken.
+	Hint func(ctx context.Context, name types.NamespacedName, fingerprint string)
+	// MaxConcurrentReconciles is the number of passes at the same time.
+	MaxConcurrentReconciles int
+}
+
+// Reconciler keeps the key Secret and the status of each WeChatAppClient.
+type Reconciler struct {
+	Options
+
+	store store
+
+	mu     sync.Mutex
+	states map[types.NamespacedName]*state
+}
+
+// New returns a Reconciler.
+func New(opts Options) *Reconciler {
+	opts.Live = reads.Bounded(opts.Live)
+	return &Reconciler{Options: opts, store: store{opts.Client, opts.Live}, states: map[types.NamespacedName]*state{}}
+}
+
+// Reconcile makes one pass over one client.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	c := &v1alpha1.WeChatAppClient{}
+	if err := r.Client.Get(ctx, req.NamespacedName, c); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.forget(req.NamespacedName)
+			return ctrl.Result{}, nil
+		}
+		return ctrl.Result{}, fmt.Errorf("reading WeChatAppClient %s: %w", req.NamespacedName, err)
+	}
+	if c.DeletionTimestamp != nil {
+		return ctrl.Result{}, nil // its keys are dead, and the garbage collector does the rest
+	}
+	p := &pass{Reconciler: r, state: r.stateOf(c), client: c, now: r.Now()}
+	again, err := p.run(ctx)
+	switch {
+	case errors.Is(err, errCacheBehind):
+		return ctrl.Result{RequeueAfter: lookSoon}, nil
+	case err != nil:
+		return ctrl.Result{}, err
+	case again.IsZero():
+		return ctrl.Result{}, nil
+	}
+	return ctrl.Result{RequeueAfter: max(again.Sub(p.now), time.Millisecond)}, nil
+}
+
+// pass is one pass over one client.
+type pass struct {
+	*Reconciler
+
+	state  *state
+	client *v1alpha1.WeChatAppClient
+	now    time.Time
+	// read is the Secret as the API server has it; nil if this pass did not read it.
+	read *snapshot
+}
+
+// run observes, writes the Secret and then the status, and returns when to look again; zero for not before an event.
+func (p *pass) run(ctx context.Context) (again time.Time, err error) {
+	if err := p.awaitStatus(ctx); err != nil {
+		return time.Time{}, err
+	}
+	o, err := p.observe(ctx)
+	if err != nil {
+		return time.Time{}, err
+	}
+	d := decide(o)
+	if d.write {
+		err = p.write(ctx, o, d)
+		if errors.Is(err, errCacheBehind) {
+			return time.Time{}, err
+		}
+		d = p.afterWrite(o, d, err)
+	}
+	if d.key == nil {
+		p.state.unsaved = nil
+	}
+	if err == nil || d.failed {
+		if err := p.report(ctx, o, d); err != nil {
+			return time.Time{}, err
+		}
+	}
+	if err == nil || isRefusal(err) {
+		return d.at, nil
+	}
+	// The words of the API server may quote the Secret, and this error is logged.
+	return time.Time{}, fmt.Errorf("writing Secret %s: %s", p.secretName(), target.DelayMessage(err))
+}
+
+// afterWrite returns what follows from a write of the Secret.
+func (p *pass) afterWrite(o observation, d decision, err error) decision {
+	if err == nil {
+		p.state.failingSince = time.Time{}
+		d.key, p.state.handled = p.state.unsaved, d.handled
+		d.verdict.message += referenceNote(p.state.held.references, o, p.state.refusedReferences == p.client.Generation)
+		p.tellKey(d.plan)
+		return d
+	}
+	if p.state.failingSince.IsZero() || refresh.IsInFuture(p.state.failingSince, p.now) {
+		p.state.failingSince = p.now
+	}
+	d = d.refused(o, err, p.now.Sub(p.state.failingSince))
+	d.at = p.now.Add(refusedAgain)
+	return d
+}
+
+// awaitStatus makes sure that the client is not older than the last write of its status.
+func (p *pass) awaitStatus(ctx context.Context) error {
+	switch p.state.gate.Status(p.client, p.now) {
+	case gate.Current:
+	case gate.Behind:
+		return errCacheBehind
+	case gate.BehindForLong:
+		latest := &v1alpha1.WeChatAppClient{}
+		if err := p.Live.Get(ctx, p.name(), latest); err != nil {
+			return fmt.Errorf("reading WeChatAppClient %s: %w", p.name(), err)
+		}
+		if latest.UID != p.client.UID {
+			return errCacheBehind
+		}
+		p.client = latest
+	}
+	return nil
+}
+
+func (p *pass) name() types.NamespacedName { return client.ObjectKeyFromObject(p.client) }
+
+func (p *pass) secretName() types.NamespacedName {
+	return types.NamespacedName{Namespace: p.client.Namespace, Name: p.client.Spec.Key.SecretName}
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package appclient
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
+)
+
+// settings are the values of the Secret that are no keys.
+type settings struct{ appID, host, ca string }
+
+// digest stands for settings in what a process remembers of 10,000 clients, because bundles of certificates are large.
+func (s settings) digest() [sha256.Size]byte {
+	return sha256.Sum256([]byte(s.appID + "\x00" + s.host + "\x00" + s.ca))
+}
+
+// held is what a version of the Secret was found to hold, without a key. The zero value knows nothing; losing it costs a GET.
+type held struct {
+	uid     types.UID
+	version string
+	// current and previous are the fingerprints of its keys; empty for none, or for a value that is no key.
+	current, previous string
+	settings          [sha256.Size]byte
+	// annotated reports that its label and annotations are as wanted, and wanted is for which owner and policy.
+	annotations map[string]string
+	labelled    bool
+	references  []metav1.OwnerReference
+	// extra reports that there is a value in the place of the key before that is none.
+	extra bool
+}
+
+func (h held) of(secret *metav1.PartialObjectMetadata) bool {
+	return h.uid == secret.UID && h.version == secret.ResourceVersion
+}
+
+// snapshot is a Secret as the API server has it now, with its keys. It lives for one pass.
+type snapshot struct {
+	held
+
+	meta       *metav1.PartialObjectMetadata
+	secretType corev1.SecretType
+	keys       [2]token.Value
+}
+
+// key returns the key with this fingerprint, and whether the Secret holds it.
+func (s *snapshot) key(fingerprint string) (token.Value, bool) {
+	for _, k := range s.keys {
+		if fingerprint != "" && k.Fingerprint() == fingerprint {
+			return k, true
+		}
+	}
+	return token.Value{}, false
+}
+
+// store reads and writes key Secrets. A write carries the UID and the resourceVersion that it is based on, and its answer is metadata.
+type store struct {
+	client client.Client
+	live   client.Reader
+}
+
+func (s store) read(ctx context.Context, name types.NamespacedName) (*snapshot, error) {
+	secret := &corev1.Secret{}
+	if err := s.live.Get(ctx, name, secret); err != nil {
+		return nil, fmt.Errorf("reading Secret %s: %w", name, err)
+	}
+	current, previous := parseKey(secret.Data[v1alpha1.AppSecretKey]), parseKey(secret.Data[v1alpha1.PreviousAppSecretKey])
+	at := func(key string) string { return string(secret.Data[key]) }
+	_, hasPrevious := secret.Data[v1alpha1.PreviousAppSecretKey]
+	meta := metadataOf(secret.ObjectMeta)
+	return &snapshot{
+		held: held{
+			uid: secret.UID, version: secret.ResourceVersion,
+			current: current.Fingerprint(), previous: previous.Fingerprint(), extra: hasPrevious && previous.IsZero(),
+			settings:    settings{at(v1alpha1.AppIDKey), at(v1alpha1.HostKey), at(v1alpha1.CAKey)}.digest(),
+			annotations: ownAnnotations(meta), labelled: secret.Labels[v1alpha1.LabelManagedBy] == v1alpha1.ManagedByValue,
+			references: secret.OwnerReferences,
+		},
+		meta: meta, secretType: secret.Type, keys: [2]token.Value{current, previous},
+	}, nil
+}
+
+// metadataOf returns the metadata of a Secret without what may contain its data.
+func metadataOf(meta metav1.ObjectMeta) *metav1.PartialObjectMetadata {
+	meta.ManagedFields = nil
+	delete(meta.Annotations, corev1.LastAppliedConfigAnnotation)
+	return &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: meta}
+}
+
+// ownAnnotations returns the annotations of a Secret that the operator writes.
+func ownAnnotations(secret *metav1.PartialObjectMetadata) map[string]string {
+	out := map[string]string{}
+	for key := range annotations(target.Record{}) {
+		if v, found := secret.Annotations[key]; found {
+			out[key] = v
+		}
+	}
+	return out
+}
+
+// annotations returns those of a key Secret with this record. A key with an empty value is to be absent.
+func annotations(r target.Record) map[string]string {
+	out := map[string]string{v1alpha1.AnnotationOwnerKind: v1alpha1.ClientKind}
+	for key, v := range r.Encode() {
+		out[key] = v
+	}
+	return out
+}
+
+// content is what a write puts into a Secret. A zero key leaves the one that is there.
+type content struct {
+	current token.Value
+	// previous is the key before; dropPrevious removes it.
+	previous     token.Value
+	dropPrevious bool
+	settings     settings
+	record       target.Record
+	// reference is the owner reference; nil for none.
+	reference *metav1.OwnerReference
+}
+
+func (c content) data() map[string][]byte {
+	data := map[string][]byte{v1alpha1.AppIDKey: []byte(c.settings.appID), v1alpha1.HostKey: []byte(c.settings.host)}
+	if data[v1alpha1.CAKey] = nil; c.settings.ca != "" {
+		data[v1alpha1.CAKey] = []byte(c.settings.ca)
+	}
+	if !c.current.IsZero() {
+		data[v1alpha1.AppSecretKey] = []byte(c.current.Reveal())
+	}
+	switch {
+	case !c.previous.IsZero():
+		data[v1alpha1.PreviousAppSecretKey] = []byte(c.previous.Reveal())
+	case c.dropPrevious:
+		data[v1alpha1.PreviousAppSecretKey] = nil // null in a patch
+	}
+	return data
+}
+
+// create creates the Secret. It is a POST, so it cannot overwrite one.
+func (s store) create(ctx context.Context, name types.NamespacedName, c content) (*metav1.PartialObjectMetadata, error) {
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: name.Namespace, Name: name.Name,
+			Labels:      map[string]string{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue},
+			Annotations: map[string]string{},
+		},
+		Type: corev1.SecretTypeOpaque,
+		Data: c.data(),
+	}
+	for key, v := range secret.Data {
+		if v == nil {
+			delete(secret.Data, key)
+		}
+	}
+	for key, v := range annotations(c.record) {
+		if v != "" {
+			secret.Annotations[key] = v
+		}
+	}
+	if c.reference != nil {
+		secret.OwnerReferences = []metav1.OwnerReference{*c.reference}
+	}
+	if err := s.client.Create(ctx, secret, client.FieldOwner(target.FieldManager)); err != nil {
+		return nil, fmt.Errorf("creating Secret %s: %w", name, err)
+	}
+	return metadataOf(secret.ObjectMeta), nil
+}
+
+// update writes the content into a Secret, but no owner reference, which some clusters let only accounts change that may delete Secrets.
+func (s store) update(ctx context.Context, existing *metav1.PartialObjectMetadata, c content) (*metav1.PartialObjectMetadata, error) {
+	set := map[string]any{}
+	for key, v := range annotations(c.record) {
+		if set[key] = v; v == "" {
+			set[key] = nil
+		}
+	}
+	return s.patch(ctx, existing, map[string]any{
+		"data": c.data(),
+		"metadata": map[string]any{
+			"labels": map[string]any{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue}, "annotations": set,
+		},
+	})
+}
+
+// updateReferences sets or removes the owner reference to a WeChatAppClient, beside the references of others.
+func (s store) updateReferences(
+	ctx context.Context, existing *metav1.PartialObjectMetadata, references []metav1.OwnerReference,
+) (*metav1.PartialObjectMetadata, error) {
+	return s.patch(ctx, existing, map[string]any{"metadata": map[string]any{"ownerReferences": references}})
+}
+
+func (s store) patch(
+	ctx context.Context, existing *metav1.PartialObjectMetadata, body map[string]any,
+) (*metav1.PartialObjectMetadata, error) {
+	if metadata, ok := body["metadata"].(map[string]any); ok {
+		metadata["uid"], metadata["resourceVersion"] = existing.UID, existing.ResourceVersion
+	}
+	raw, err := json.Marshal(body)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the patch of Secret %s/%s: %w", existing.Namespace, existing.Name, err)
+	}
+	out := metadataOf(metav1.ObjectMeta{Namespace: existing.Namespace, Name: existing.Name})
+	err = s.client.Patch(ctx, out, client.RawPatch(types.MergePatchType, raw), client.FieldOwner(target.FieldManager))
+	if err != nil {
+		return nil, fmt.Errorf("updating Secret %s/%s: %w", existing.Namespace, existing.Name, err)
+	}
+	return metadataOf(out.ObjectMeta), nil
+}
+
+// references returns the owner references of a Secret with ours as wanted, nil for none, and those of others as they are.
+func references(existing []metav1.OwnerReference, want *metav1.OwnerReference) []metav1.OwnerReference {
+	out := slices.DeleteFunc(slices.Clone(existing), func(ref metav1.OwnerReference) bool {
+		return target.IsReferenceTo(ref, v1alpha1.ClientKind) && (want == nil || ref.UID != want.UID)
+	})
+	if want != nil && !slices.ContainsFunc(out, func(ref metav1.OwnerReference) bool { return ref.UID == want.UID }) {
+		out = append(out, *want)
+	}
+	return out
+}
+
+func referenceTo(owner *v1alpha1.WeChatAppClient) *metav1.OwnerReference {
+	controller := true
+	return &metav1.OwnerReference{
+		APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.ClientKind, Name: owner.Name, UID: owner.UID, Controller: &controller,
+	}
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package appclient
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+)
+
+// write brings the Secret to what was decided.
+func (p *pass) write(ctx context.Context, o observation, d decision) error {
+	c, err := p.content(ctx, o, d)
+	if err != nil {
+		return err
+	}
+	var meta *metav1.PartialObjectMetadata
+	if o.secret == nil {
+		meta, err = p.store.create(ctx, p.secretName(), c)
+	} else {
+		meta, err = p.store.update(ctx, o.secret, c)
+	}
+	switch {
+	case apierrors.IsAlreadyExists(err):
+		return p.inTheWay(ctx)
+	case apierrors.IsConflict(err), o.secret != nil && apierrors.IsNotFound(err):
+		return errCacheBehind
+	case err != nil:
+		return err
+	}
+	failpoint.Hit("after-client-secret")
+	p.wrote(o, d, c, meta)
+	if o.secret != nil {
+		p.writeReferences(ctx, meta, c.reference)
+	}
+	return nil
+}
+
+// wrote remembers what was written, until the caches and the status say so.
+func (p *pass) wrote(o observation, d decision, c content, meta *metav1.PartialObjectMetadata) {
+	h := o.held
+	h.uid, h.version, h.settings, h.extra = meta.UID, meta.ResourceVersion, c.settings.digest(), false
+	if !c.current.IsZero() {
+		h.current = c.current.Fingerprint()
+	}
+	h.previous = d.plan.previous
+	h.labelled, h.annotations, h.references = true, ownAnnotations(meta), meta.OwnerReferences
+	p.state.held = h
+	p.state.gate.SawTarget(meta, true, p.now)
+	p.state.unsaved = d.plan.next(h.current)
+}
+
+// content returns what the Secret is to hold.
+func (p *pass) content(ctx context.Context, o observation, d decision) (content, error) {
+	c := content{settings: o.settings, record: o.record(), dropPrevious: d.plan.previous == "", reference: o.reference()}
+	if d.plan.change == keep {
+		return c, nil
+	}
+	c.current = newKey()
+	if d.plan.previous == "" {
+		return c, nil
+	}
+	if p.read == nil {
+		if err := p.readSecret(ctx); err != nil {
+			return c, err
+		}
+	}
+	if p.read == nil || p.read.version != o.secret.ResourceVersion {
+		return c, errCacheBehind
+	}
+	var found bool
+	if c.previous, found = p.read.key(d.plan.previous); !found {
+		return c, errCacheBehind
+	}
+	return c, nil
+}
+
+// writeReferences sets or removes the owner reference, if it is not as it should be. No key waits for it.
+func (p *pass) writeReferences(ctx context.Context, meta *metav1.PartialObjectMetadata, want *metav1.OwnerReference) {
+	next := references(meta.OwnerReferences, want)
+	if sameReferences(meta.OwnerReferences, next) || p.state.refusedReferences == p.client.Generation {
+		return
+	}
+	after, err := p.store.updateReferences(ctx, meta, next)
+	switch {
+	case target.IsRefusal(err):
+		p.state.refusedReferences = p.client.Generation
+	case err == nil: // otherwise a later pass tries again
+		p.state.held.version, p.state.held.references = after.ResourceVersion, after.OwnerReferences
+		p.state.gate.SawTarget(after, true, p.now)
+	}
+}
+
+// inTheWay finds out what kept the Secret from being created, although the cache has none.
+func (p *pass) inTheWay(ctx context.Context) error {
+	if err := p.readSecret(ctx); err != nil {
+		return err
+	}
+	if p.read == nil || p.read.secretType == corev1.SecretTypeOpaque {
+		return errCacheBehind
+	}
+	p.state.held = held{}
+	return otherTypeError(p.read.secretType)
+}
