@@ -51,6 +51,9 @@ const (
 	// AnnotationOwnerUID and AnnotationOwnerName tell whose token the Secret holds.
 	AnnotationOwnerUID  = AnnotationPrefix + "owner-uid"
 	AnnotationOwnerName = AnnotationPrefix + "owner-name"
+	// AnnotationOwnerKind is the owner's kind where that is no WeChatAppToken: a
+	// Secret with the key of a WeChatAppClient says so.
+	AnnotationOwnerKind = AnnotationPrefix + "owner-kind"
 	// AnnotationDeletionPolicy repeats spec.target.deletionPolicy.
 	AnnotationDeletionPolicy = AnnotationPrefix + "deletion-policy"
 	// AnnotationAppID and AnnotationMode tell what the token was issued for, and how.
@@ -72,6 +75,20 @@ const (
 	// AnnotationMintStarted marks a Legacy mint whose result is not written yet:
 	// <time>/<random id>.
 	AnnotationMintStarted = AnnotationPrefix + "mint-started"
+)
+
+// Keys of the data of a WeChatAppClient's Secret, besides AppIDKey. They are named
+// as SDKs name their settings.
+const (
+	// AppSecretKey holds the client's key, which takes the place of the AppSecret.
+	AppSecretKey = "app_secret"
+	// PreviousAppSecretKey holds the key before the last rotation, while tokens that
+	// were bought with it may be in use.
+	PreviousAppSecretKey = "previous_app_secret"
+	// HostKey holds the URL of the gateway.
+	HostKey = "host"
+	// CAKey holds the certificate authorities of the gateway, if these are private.
+	CAKey = "ca.crt"
 )
 
 // Keys of the target Secret's data besides spec.target.accessTokenKey.

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// maxPeers bounds the number of peers that are counted one by one. Those beyond it share one budget.
-	maxPeers = 4096
+	// maxBudgets bounds the number of peers that are counted one by one. Those beyond it share one budget.
+	maxBudgets = 4096
 	// peersSweepEvery is the least time between two searches for peers who can be forgotten.
 	peersSweepEvery = time.Second
 )
@@ -67,7 +67,7 @@ func (b *peerBudgets) of(peer netip.Addr, now time.Time) *peerBudget {
 	if budget := b.peers[peer]; budget != nil {
 		return budget
 	}
-	if len(b.peers) >= maxPeers && now.Sub(b.swept) >= peersSweepEvery {
+	if len(b.peers) >= maxBudgets && now.Sub(b.swept) >= peersSweepEvery {
 		b.swept = now
 		for known, budget := range b.peers {
 			if b.fill(budget, now); budget.left >= b.burst {
@@ -75,7 +75,7 @@ func (b *peerBudgets) of(peer netip.Addr, now time.Time) *peerBudget {
 			}
 		}
 	}
-	if len(b.peers) >= maxPeers {
+	if len(b.peers) >= maxBudgets {
 		return &b.others
 	}
 	budget := &peerBudget{left: b.burst, at: now}

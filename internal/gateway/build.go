@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gateway
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
+)
+
+const (
+	// longestLife is the longest life of an access token or a ticket that the operator writes, with room for clocks that differ. What
+	// claims to live longer was not written by it.
+	longestLife = 4*time.Hour + 5*time.Minute
+
+	// These are the defaults of the kinds' schemas.
+	defaultRate         = 50
+	defaultBurst        = 100
+	defaultAppSecretKey = "appSecret"
+)
+
+// Inputs are the objects that a Policy is made of.
+type Inputs struct {
+	Clients map[types.NamespacedName]*v1alpha1.WeChatAppClient
+	Tokens  map[types.NamespacedName]*v1alpha1.WeChatAppToken
+	// Managed are the Secrets that the operator writes: targets and the keys of clients. Credentials are those with the label for it.
+	Managed, Credentials map[types.NamespacedName]*corev1.Secret
+	// Now is used to tell times that cannot be. What a time means for a call is decided when that comes.
+	Now time.Time
+}
+
+// Build returns the policy that follows from these objects. What is missing or contradicts itself allows nothing.
+func Build(in Inputs) *Policy {
+	b := builder{
+		Inputs:   in,
+		keys:     make(map[types.NamespacedName][]Key, len(in.Clients)),
+		holders:  make(map[token.Value]int, len(in.Clients)),
+		accounts: make(map[types.NamespacedName]*Account, len(in.Tokens)),
+	}
+	for name, c := range in.Clients {
+		keys := b.keysOf(c)
+		b.keys[name] = keys
+		for _, k := range keys {
+			b.holders[k.Value]++
+		}
+	}
+	clients := make([]*Client, 0, len(in.Clients))
+	for name, c := range in.Clients {
+		if c.Spec.Suspend || c.DeletionTimestamp != nil {
+			continue
+		}
+		if account := b.account(types.NamespacedName{Namespace: c.Namespace, Name: c.Spec.TokenRef.Name}); account != nil {
+			clients = append(clients, b.client(c, b.keys[name], account))
+		}
+	}
+	return NewPolicy(clients)
+}
+
+// builder builds one Policy.
+type builder struct {
+	Inputs
+
+	keys map[types.NamespacedName][]Key
+	// holders counts the clients that a key belongs to, those that are suspended included: whoever could read their Secret knows it.
+	holders map[token.Value]int
+	// accounts has nil for a WeChatAppToken that nobody can call for.
+	accounts map[types.NamespacedName]*Account
+}
+
+// keysOf returns the keys of a client: the values of its Secret that its status knows. Both may be a moment older or newer than the other,
+// so it does not matter under which key of the data a value is. The status says whether a key is the current one.
+func (b *builder) keysOf(c *v1alpha1.WeChatAppClient) []Key {
+	if c.Spec.Key == nil || c.Status.Key == nil {
+		return nil
+	}
+	secret := b.Managed[types.NamespacedName{Namespace: c.Namespace, Name: c.Spec.Key.SecretName}]
+	if !isOwned(secret, c.UID, v1alpha1.ClientKind) {
+		return nil
+	}
+	status := c.Status.Key
+	var current, before []Key
+	for _, name := range [...]string{v1alpha1.AppSecretKey, v1alpha1.PreviousAppSecretKey} {
+		if !keyPattern.Match(secret.Data[name]) {
+			continue
+		}
+		k := Key{Value: token.NewValue(string(secret.Data[name]))}
+		switch k.Fingerprint = k.Value.Fingerprint(); {
+		case k.Fingerprint == status.Fingerprint:
+			current = []Key{k}
+		case k.Fingerprint == status.PreviousFingerprint && status.PreviousUntilTime != nil:
+			k.BuysUntil = status.PreviousUntilTime.Time
+			before = []Key{k}
+		}
+	}
+	return append(current, before...)
+}
+
+// client returns what a client allows. A key that is another client's too is nobody's, as either could pass for the other.
+func (b *builder) client(c *v1alpha1.WeChatAppClient, keys []Key, account *Account) *Client {
+	out := &Client{
+		UID:     c.UID,
+		Name:    types.NamespacedName{Namespace: c.Namespace, Name: c.Name},
+		Account: account,
+		Login:   c.Spec.Login,
+		Rate:    c.Spec.Rate.PerReplica,
+		Paths:   make([]string, 0, len(c.Spec.Paths)),
+	}
+	for _, k := range keys {
+		if b.holders[k.Value] == 1 {
+			out.Keys = append(out.Keys, k)
+		}
+	}
+	if len(c.Spec.ServiceAccounts) > 0 {
+		out.ServiceAccounts = make(map[types.NamespacedName]bool, len(c.Spec.ServiceAccounts))
+	}
+	for _, a := range c.Spec.ServiceAccounts {
+		out.ServiceAccounts[types.NamespacedName{Namespace: a.Namespace, Name: a.Name}] = true
+	}
+	for _, p := range c.Spec.Paths {
+		out.Paths = append(out.Paths, string(p))
+	}
+	if out.Rate.RequestsPerSecond <= 0 {
+		out.Rate.RequestsPerSecond = defaultRate
+	}
+	if out.Rate.Burst <= 0 {
+		out.Rate.Burst = defaultBurst
+	}
+	if c.Spec.Login && account.AppSecret.IsZero() {
+		account.AppSecret = b.appSecret(account.Name)
+	}
+	return out
+}
+
+// account returns what the Secrets of a WeChatAppToken hold; nil if there is no such WeChatAppToken.
+func (b *builder) account(name types.NamespacedName) *Account {
+	if a, found := b.accounts[name]; found {
+		return a
+	}
+	t := b.Tokens[name]
+	if t == nil || t.DeletionTimestamp != nil {
+		return nil
+	}
+	a := &Account{Name: name, AppID: t.Spec.AppID}
+	for _, spec := range t.Spec.Tickets {
+		a.TicketTypes = append(a.TicketTypes, spec.Type)
+	}
+	b.accounts[name] = a
+	secret := b.Managed[types.NamespacedName{Namespace: t.Namespace, Name: t.TargetName()}]
+	if !isOwned(secret, t.UID, v1alpha1.Kind) || string(secret.Data[v1alpha1.AppIDKey]) != t.Spec.AppID {
+		return a
+	}
+	key := t.Spec.Target.AccessTokenKey
+	if key == "" {
+		key = v1alpha1.DefaultAccessTokenKey
+	}
+	a.Token, a.ExpiresAt = b.valueOf(secret, key, v1alpha1.ExpiresAtKey)
+	for _, spec := range t.Spec.Tickets {
+		if value, until := b.valueOf(secret, spec.KeyName(), spec.ExpiresAtKeyName()); !value.IsZero() {
+			if a.Tickets == nil {
+				a.Tickets = map[v1alpha1.TicketType]Ticket{}
+			}
+			a.Tickets[spec.Type] = Ticket{Value: value, ExpiresAt: until}
+		}
+	}
+	return a
+}
+
+// valueOf returns a value and its expiry; zero unless the operator can have written both.
+func (b *builder) valueOf(secret *corev1.Secret, key, expiresAtKey string) (token.Value, time.Time) {
+	until, err := time.Parse(time.RFC3339, string(secret.Data[expiresAtKey]))
+	if err != nil || until.After(b.Now.Add(longestLife)) || !isPlain(secret.Data[key]) {
+		return token.Value{}, time.Time{}
+	}
+	return token.NewValue(string(secret.Data[key])), until.UTC()
+}
+
+// appSecret returns the AppSecret of a WeChatAppToken; zero unless its Secret has the label for it.
+func (b *builder) appSecret(name types.NamespacedName) token.Value {
+	ref := b.Tokens[name].Spec.CredentialsSecretRef
+	secret := b.Credentials[types.NamespacedName{Namespace: name.Namespace, Name: ref.Name}]
+	if secret == nil || secret.Labels[v1alpha1.LabelCredentials] != "true" || secret.Type != corev1.SecretTypeOpaque {
+		return token.Value{}
+	}
+	key := ref.Key
+	if key == "" {
+		key = defaultAppSecretKey
+	}
+	value, _ := token.ParseAppSecret(secret.Data[key])
+	return value
+}
+
+// isOwned reports whether a Secret says that it is of this owner. One without a kind is of a WeChatAppToken.
+func isOwned(secret *corev1.Secret, owner types.UID, kind string) bool {
+	if secret == nil || secret.DeletionTimestamp != nil || secret.Type != corev1.SecretTypeOpaque || owner == "" {
+		return false
+	}
+	said := secret.Annotations[v1alpha1.AnnotationOwnerKind]
+	if said == "" {
+		said = v1alpha1.Kind
+	}
+	return said == kind && secret.Annotations[v1alpha1.AnnotationOwnerUID] == string(owner)
+}
