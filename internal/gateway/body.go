@@ -70,7 +70,9 @@ type body struct {
 	// length is known once the body is open.
 	length int64
 
-	caller  *callerBody
+	// caller is not used if there is no body.
+	caller  callerBody
+	empty   bool
 	budget  *budget
 	held    []byte
 	isHeld  bool
@@ -78,25 +80,24 @@ type body struct {
 	waiting time.Duration
 }
 
-func newBody(r *http.Request, control *http.ResponseController, b *budget) *body {
-	out := &body{length: r.ContentLength, budget: b}
-	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
-		out.caller = &callerBody{from: r.Body, control: control}
-	}
-	return out
+// from begins with a request. Nothing is read before open.
+func (b *body) from(r *http.Request, control *http.ResponseController, room *budget) {
+	b.length, b.budget = r.ContentLength, room
+	b.empty = r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0
+	b.caller.from, b.caller.control = r.Body, control
 }
 
 // open reads the body if it is to be held.
 func (b *body) open(ctx context.Context) *refusal {
 	var err error
 	switch {
-	case b.caller == nil:
+	case b.empty:
 		b.length = 0
 	case b.length < 0:
 		err = b.hold(ctx)
 	case b.length <= maxRepeated && b.budget.try(b.length):
 		b.room, b.isHeld, b.held = b.length, true, make([]byte, b.length)
-		_, err = io.ReadFull(b.caller, b.held)
+		_, err = io.ReadFull(&b.caller, b.held)
 		if err == nil {
 			b.caller.whole() // net/http reports the end only to those who read on
 		}
@@ -154,15 +155,15 @@ func (b *body) reader() io.Reader {
 	if b.isHeld {
 		return bytes.NewReader(b.held)
 	}
-	return b.caller
+	return &b.caller
 }
 
 // again reports whether the body may be sent twice.
-func (b *body) again() bool { return b.caller == nil || b.isHeld }
+func (b *body) again() bool { return b.empty || b.isHeld }
 
 // close ends the reading of the body, which the transport may still do, and gives the room back.
 func (b *body) close() {
-	if b.caller != nil {
+	if !b.empty {
 		b.caller.stop()
 	}
 	if b.room > 0 {
@@ -173,25 +174,16 @@ func (b *body) close() {
 
 // sent returns how many bytes of the body were read.
 func (b *body) sent() int64 {
-	if b.caller == nil {
-		return 0
-	}
 	return b.caller.count.Load()
 }
 
 // waited returns how long the caller was waited for.
 func (b *body) waited() time.Duration {
-	if b.caller == nil {
-		return 0
-	}
 	return time.Duration(b.caller.waited.Load())
 }
 
 // failure returns why the caller's body could not be read; nil if it could.
 func (b *body) failure() error {
-	if b.caller == nil {
-		return nil
-	}
 	if err := b.caller.err.Load(); err != nil {
 		return *err
 	}
@@ -270,10 +262,10 @@ func (c *callerBody) whole() {
 func (c *callerBody) stop() {
 	c.mu.Lock()
 	c.stopped = true
-	if !c.done {
-		_ = c.control.SetReadDeadline(time.Unix(1, 0))
-	}
+	wait := !c.done && c.control.SetReadDeadline(time.Unix(1, 0)) == nil
 	c.mu.Unlock()
-	c.reading.Lock()
-	c.reading.Unlock() //nolint:staticcheck // only waits
+	if wait {
+		c.reading.Lock()
+		c.reading.Unlock() //nolint:staticcheck // only waits
+	}
 }

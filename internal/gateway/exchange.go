@@ -29,7 +29,7 @@ type exchange struct {
 	control *http.ResponseController
 	req     *http.Request
 	header  http.Header
-	body    *body
+	body    body
 
 	// chunk begins with the filled bytes that were read of WeChat's answer and not written yet. ended is what ended the answer, io.EOF for
 	// a whole one.
@@ -41,7 +41,7 @@ type exchange struct {
 // run passes the call on, once more if WeChat refused its token and the store gets another one.
 func (x *exchange) run() {
 	x.chunk, _ = x.relay.chunks.Get().(*[chunkSize]byte)
-	x.body = newBody(x.req, x.control, x.relay.budget)
+	x.body.from(x.req, x.control, x.relay.budget)
 	defer x.release()
 	x.header = outboundHeader(x.req.Header)
 	if refused := x.body.open(x.req.Context()); refused != nil {
@@ -75,7 +75,7 @@ func (x *exchange) release() {
 func (x *exchange) send(with token.Value) (*http.Response, bool) {
 	before := x.body.waited()
 	begun := time.Now()
-	res, sends, err := x.relay.carrier.Send(x.req.Context(), &wechat.Parcel{
+	res, sends, err := x.relay.forwarder.Send(x.req.Context(), &wechat.Outgoing{
 		Method: x.req.Method, Path: x.path, Query: x.query(with), Header: x.header,
 		Length: x.body.length, Body: x.body.reader, Again: x.body.again(),
 		Once: x.once, Pinned: isSigned(x.header),
@@ -85,16 +85,14 @@ func (x *exchange) send(with token.Value) (*http.Response, bool) {
 		err = x.peek(res)
 	}
 	x.call.Upstream += max(0, time.Since(begun)-(x.body.waited()-before))
-	switch {
-	case err != nil:
-		x.fail(err)
-	case !x.acceptable(res):
-	default:
-		x.call.Status = res.StatusCode
+	if err == nil && x.acceptable(res) {
 		return res, true
 	}
 	if res != nil {
 		_ = res.Body.Close()
+	}
+	if err != nil {
+		x.fail(err)
 	}
 	return nil, false
 }
@@ -177,7 +175,7 @@ func (x *exchange) gone() {
 // how the request is read on the way, and nothing that he names in Connection can take one of them away.
 func outboundHeader(in http.Header) http.Header {
 	out := make(http.Header, 4)
-	out["User-Agent"] = []string{""} // keeps net/http from adding its own
+	out["User-Agent"] = noUserAgent[:]
 	for key, values := range in {
 		switch key {
 		case "Content-Type", "Accept", "User-Agent":
@@ -190,6 +188,9 @@ func outboundHeader(in http.Header) http.Header {
 	}
 	return out
 }
+
+// noUserAgent keeps net/http from adding one of its own.
+var noUserAgent = [1]string{""}
 
 // signedPrefix begins the headers with which a caller signs its call, or encrypts it. The signature covers the URL.
 const signedPrefix = "Wechatmp-"

@@ -42,8 +42,9 @@ func (l *limits) inFlight() int {
 	return l.total
 }
 
-// admit counts a call, until release is called, or says why it must not be passed on. A call without a client counts in all alone.
-func (l *limits) admit(client *Client) (release func(), refused *refusal) {
+// admit counts a call, until leave is called with what it returns, or says why it must not be passed on. A call without a client counts in
+// all alone.
+func (l *limits) admit(client *Client) (c *clientLimit, refused *refusal) {
 	now := l.now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -51,7 +52,6 @@ func (l *limits) admit(client *Client) (release func(), refused *refusal) {
 	if l.total >= l.most {
 		return nil, &refusalInFlight
 	}
-	var c *clientLimit
 	if client != nil {
 		c = l.of(client)
 		switch {
@@ -63,14 +63,17 @@ func (l *limits) admit(client *Client) (release func(), refused *refusal) {
 		c.inFlight++
 	}
 	l.total++
-	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.total--
-		if c != nil {
-			c.inFlight--
-		}
-	}, nil
+	return c, nil
+}
+
+// leave ends the counting of a call.
+func (l *limits) leave(c *clientLimit) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.total--
+	if c != nil {
+		c.inFlight--
+	}
 }
 
 // of returns the limit of a client, by the rate that it has now. The caller holds the mutex.

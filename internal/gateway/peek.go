@@ -69,8 +69,10 @@ func errcodeOf(b []byte, whole bool) (code int, found, more bool) {
 		if s.cut && !whole {
 			break
 		}
-		code, err := strconv.Atoi(string(number))
-		return code, err == nil, false
+		if code, err := strconv.Atoi(string(number)); err == nil {
+			return code, true, false
+		}
+		return 0, false, false
 	}
 	return 0, false, s.cut && !whole
 }

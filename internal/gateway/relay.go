@@ -50,15 +50,15 @@ type RelayOptions struct {
 // answers and upgrades on, and can neither look into an answer before it is begun nor send a call again. A Relay starts from no header,
 // and the only way into a request to WeChat is the allowlist of outboundHeader.
 type Relay struct {
-	carrier *wechat.Carrier
-	limits  *limits
-	budget  *budget
-	waiters *waiters
-	source  Source
-	hint    func(client *Client, refused string)
-	problem func(error)
-	now     func() time.Time
-	chunks  sync.Pool
+	forwarder *wechat.Forwarder
+	limits    *limits
+	budget    *budget
+	waiters   *waiters
+	source    Source
+	hint      func(client *Client, refused string)
+	problem   func(error)
+	now       func() time.Time
+	chunks    sync.Pool
 }
 
 // NewRelay returns a Relay. It does not call WeChat. The error is a *wechat.OptionError.
@@ -84,7 +84,7 @@ func NewRelay(o RelayOptions) (*Relay, error) {
 	if o.Problem == nil {
 		o.Problem = func(error) {}
 	}
-	carrier, err := wechat.NewCarrier(wechat.Options{
+	forwarder, err := wechat.NewForwarder(wechat.Options{
 		Endpoints: o.Endpoints, CAFile: o.CAFile, Timeout: o.Timeout,
 		MaxInFlight: o.MaxInFlight, ConnsPerHost: o.MaxInFlight, Dial: o.Dial,
 	})
@@ -92,17 +92,17 @@ func NewRelay(o RelayOptions) (*Relay, error) {
 		return nil, err
 	}
 	return &Relay{
-		carrier: carrier,
-		limits:  newLimits(o.MaxInFlight, o.MaxInFlightPerClient, o.Source, o.Now),
-		budget:  newBudget(o.MaxBufferedBytes),
-		waiters: newWaiters(),
-		source:  o.Source, hint: o.Hint, problem: o.Problem, now: o.Now,
+		forwarder: forwarder,
+		limits:    newLimits(o.MaxInFlight, o.MaxInFlightPerClient, o.Source, o.Now),
+		budget:    newBudget(o.MaxBufferedBytes),
+		waiters:   newWaiters(),
+		source:    o.Source, hint: o.Hint, problem: o.Problem, now: o.Now,
 		chunks: sync.Pool{New: func() any { return new([chunkSize]byte) }},
 	}, nil
 }
 
 // ReloadCA reads RelayOptions.CAFile again. If the file cannot be used, the certificates stay as they were, and the error says why.
-func (r *Relay) ReloadCA() (changed bool, err error) { return r.carrier.ReloadCA() }
+func (r *Relay) ReloadCA() (changed bool, err error) { return r.forwarder.ReloadCA() }
 
 // InFlight returns the number of calls that are being passed on.
 func (r *Relay) InFlight() int { return r.limits.inFlight() }
@@ -118,11 +118,11 @@ func (r *Relay) relay(w http.ResponseWriter, req *http.Request, f forward) {
 		x.refuseUnread(OutcomeDenied, refusalLoop)
 		return
 	}
-	release, refused := r.limits.admit(f.call.Client)
+	admitted, refused := r.limits.admit(f.call.Client)
 	if refused != nil {
 		x.refuseUnread(OutcomeLimited, *refused)
 		return
 	}
-	defer release()
+	defer r.limits.leave(admitted)
 	x.run()
 }

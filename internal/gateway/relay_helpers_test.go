@@ -207,7 +207,7 @@ func relayTo(t testing.TB, change func(*RelayOptions), endpoints ...string) *gat
 	t.Cleanup(func() {
 		g.server.CloseClientConnections()
 		g.server.Close()
-		g.carrier.CloseIdle()
+		g.forwarder.CloseIdle()
 	})
 	return g
 }

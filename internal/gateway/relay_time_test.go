@@ -95,7 +95,7 @@ func bubbleOf(t *testing.T, change func(*RelayOptions), handlers ...http.Handler
 	front := newPipes()
 	server(t, front, g)
 	t.Cleanup(func() {
-		g.carrier.CloseIdle()
+		g.forwarder.CloseIdle()
 		time.Sleep(10 * time.Minute) // what the test left behind ends before
 	})
 	return g, front, hosts

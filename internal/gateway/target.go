@@ -69,6 +69,7 @@ func parsePath(path string) (string, error) {
 		return "", errPath
 	}
 	var out strings.Builder
+	out.Grow(len(path))
 	for segment := range strings.SplitSeq(path, "/") {
 		switch {
 		case segment == "":

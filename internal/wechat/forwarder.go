@@ -4,7 +4,6 @@ package wechat
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net/http"
@@ -16,28 +15,28 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-// Carrier passes requests of other programs on to WeChat's hosts. It reaches these as a Client does, with the same order of the hosts and
+// Forwarder passes requests of other programs on to WeChat's hosts. It reaches these as a Client does, with the same order of the hosts and
 // the same transports, but does not look into answers. It is safe for concurrent use.
-type Carrier struct{ client *Client }
+type Forwarder struct{ client *Client }
 
-// NewCarrier returns a Carrier with the given options, of which Timeout is how long a host may make no progress. It does not call WeChat.
+// NewForwarder returns a Forwarder with the given options, of which Timeout is how long a host may make no progress. It does not call WeChat.
 // The error is an *OptionError.
-func NewCarrier(o Options) (*Carrier, error) {
+func NewForwarder(o Options) (*Forwarder, error) {
 	c, err := New(o)
 	if err != nil {
 		return nil, err
 	}
-	return &Carrier{client: c}, nil
+	return &Forwarder{client: c}, nil
 }
 
 // ReloadCA reads Options.CAFile again, as Client.ReloadCA does.
-func (c *Carrier) ReloadCA() (changed bool, err error) { return c.client.ReloadCA() }
+func (f *Forwarder) ReloadCA() (changed bool, err error) { return f.client.ReloadCA() }
 
 // CloseIdle closes the idle connections.
-func (c *Carrier) CloseIdle() { c.client.network.Load().closeIdle() }
+func (f *Forwarder) CloseIdle() { f.client.network.Load().closeIdle() }
 
-// Parcel is a request to pass on.
-type Parcel struct {
+// Outgoing is a request to pass on.
+type Outgoing struct {
 	Method, Path, Query string
 	// Header is sent as it is. Nothing is added but Host and Content-Length, and nothing is removed.
 	Header http.Header
@@ -53,29 +52,30 @@ type Parcel struct {
 	Pinned bool
 }
 
-// Send sends a parcel to one host after the other until one answers. After a failure it tries another host only if nothing can have been
-// sent, or if the parcel is a GET that may be sent twice. sends is how often it tried. The body of the answer must be closed; a read from
+// Send sends a request to one host after the other until one answers. After a failure it tries another host only if nothing can have been
+// sent, or if the request is a GET that may be sent twice. sends is how often it tried. The body of the answer must be closed; a read from
 // it fails if the host makes no progress for Options.Timeout.
 //
 // The error is a *token.Error as that of a Client. MaybeSent reports whether WeChat may have got the request. Its Message names the host and
 // may describe the host's certificate.
-func (c *Carrier) Send(ctx context.Context, p *Parcel) (res *http.Response, sends int, err error) {
-	order := c.client.order()
+func (f *Forwarder) Send(ctx context.Context, p *Outgoing) (res *http.Response, sends int, err error) {
+	order := f.client.order()
 	if p.Pinned {
 		order = []int{0}
 	}
 	var last *token.Error
 	for n, i := range order {
-		t := &trip{carrier: c, parcel: p, endpoint: i}
+		t := &trip{forwarder: f, out: p, endpoint: i}
+		t.observe()
 		res, err := t.send(ctx)
 		sends += t.sends
 		if err == nil {
 			if res.StatusCode < http.StatusInternalServerError && !p.Pinned {
-				c.client.preferred.Store(int64(i))
+				f.client.preferred.Store(int64(i))
 			}
 			return res, sends, nil
 		}
-		last = c.client.unreachable(i, err, nil)
+		last = f.client.unreachable(i, err, nil)
 		last.MaybeSent = t.sent()
 		if ctx.Err() != nil {
 			break
@@ -83,7 +83,7 @@ func (c *Carrier) Send(ctx context.Context, p *Parcel) (res *http.Response, send
 		if last.MaybeSent && (p.Once || p.Method != http.MethodGet || p.Length > 0 && !p.Again) {
 			if !p.Pinned {
 				// This request is not sent again, so let the next one start with another host.
-				c.client.preferred.CompareAndSwap(int64(i), int64(order[(n+1)%len(order)]))
+				f.client.preferred.CompareAndSwap(int64(i), int64(order[(n+1)%len(order)]))
 			}
 			break
 		}
@@ -91,20 +91,21 @@ func (c *Carrier) Send(ctx context.Context, p *Parcel) (res *http.Response, send
 	return nil, sends, last
 }
 
-// trip is the sending of a parcel to one host.
+// trip is the sending of a request to one host.
 type trip struct {
-	carrier  *Carrier
-	parcel   *Parcel
-	endpoint int
-	sends    int
+	forwarder *Forwarder
+	out       *Outgoing
+	endpoint  int
+	sends     int
 
-	// gate is the newest connection's, of a parcel that must be sent once.
+	// gate is the newest connection's, of a request that must be sent once.
 	gate *gate
 	// ready reports that the request has a connection, so that something of it may have been sent.
 	ready     atomic.Bool
 	reused    atomic.Bool
 	handshake handshake
-	watch     *watch
+	watch     watch
+	trace     httptrace.ClientTrace
 }
 
 // sent reports whether a part of the request may have been sent. net/http itself sends a request on another connection if it knows that
@@ -116,10 +117,10 @@ func (t *trip) sent() bool {
 	return t.ready.Load()
 }
 
-// send sends the parcel. Like Client.send, it tries once more with a ClientHello that fits into one packet if a TLS handshake is not
+// send sends the request. Like Client.send, it tries once more with a ClientHello that fits into one packet if a TLS handshake is not
 // answered and nothing can have been sent, and remembers what worked.
 func (t *trip) send(ctx context.Context) (*http.Response, error) {
-	known := &t.carrier.client.hellos[t.endpoint]
+	known := &t.forwarder.client.hellos[t.endpoint]
 	first := max(hello(known.Load()), largeHello)
 	res, err := t.sendWith(ctx, first)
 	if err == nil || !t.handshake.unfinished.Load() || !isTimeout(err) && !isCut(err) {
@@ -132,23 +133,23 @@ func (t *trip) send(ctx context.Context) (*http.Response, error) {
 	return t.sendWith(ctx, smallHello)
 }
 
-// sendWith sends the parcel on a connection that begins, or began, with this ClientHello.
+// sendWith sends the request on a connection that begins, or began, with this ClientHello.
 func (t *trip) sendWith(ctx context.Context, h hello) (*http.Response, error) {
 	t.sends++
-	client := t.carrier.client
+	client := t.forwarder.client
 	ctx, cancel := context.WithCancelCause(ctx)
 	t.ready.Store(false)
 	t.handshake.unfinished.Store(false)
 	t.handshake.done = func() { client.hellos[t.endpoint].Store(int32(h)) }
 	via := client.network.Load().shared
-	if t.parcel.Once {
+	if t.out.Once {
 		via = client.network.Load().fresh
 		t.gate = &gate{allowed: func() bool { return true }}
 		defer t.gate.shut()
 		ctx = context.WithValue(ctx, gateKey{}, t.gate)
 	}
 	g := t.gate
-	t.watch = newWatch(client.timeout, func() {
+	t.watch.start(client.timeout, func() {
 		if g != nil {
 			g.shut()
 		}
@@ -169,7 +170,7 @@ func (t *trip) sendWith(ctx context.Context, h hello) (*http.Response, error) {
 		_ = res.Body.Close() // it is the connection
 		res.Body = http.NoBody
 	}
-	res.Body = &watchedBody{ReadCloser: res.Body, watch: t.watch, cancel: cancel}
+	res.Body = &watchedBody{ReadCloser: res.Body, watch: &t.watch, cancel: cancel}
 	return res, nil
 }
 
@@ -180,13 +181,17 @@ func (t *trip) roundTrip(ctx context.Context, via http.RoundTripper) (res *http.
 			res, err = nil, errPanic
 		}
 	}()
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+	return via.RoundTrip(t.request(httptrace.WithClientTrace(ctx, &t.trace)))
+}
+
+// observe makes the trace of the requests. A dial that was given up may still use it while the next request is sent.
+func (t *trip) observe() {
+	t.trace = httptrace.ClientTrace{
 		GetConn:           func(string) { t.ready.Store(false) },
 		GotConn:           t.gotConn,
 		TLSHandshakeStart: t.handshake.started,
-		TLSHandshakeDone:  func(s tls.ConnectionState, err error) { t.handshake.ended(s, err) },
-	})
-	return via.RoundTrip(t.request(ctx))
+		TLSHandshakeDone:  t.handshake.ended,
+	}
 }
 
 func (t *trip) gotConn(info httptrace.GotConnInfo) {
@@ -198,9 +203,9 @@ func (t *trip) gotConn(info httptrace.GotConnInfo) {
 	t.handshake.gotConn(info)
 }
 
-// request returns the request to send. Its URL and Host are those of the endpoint, whatever the parcel says.
+// request returns the request to send. Its URL and Host are those of the endpoint, whatever Outgoing says.
 func (t *trip) request(ctx context.Context) *http.Request {
-	p, endpoint := t.parcel, t.carrier.client.endpoints[t.endpoint]
+	p, endpoint := t.out, t.forwarder.client.endpoints[t.endpoint]
 	req := (&http.Request{
 		Method: p.Method,
 		URL:    &url.URL{Scheme: endpoint.Scheme, Host: endpoint.Host, Path: p.Path, RawQuery: p.Query},
@@ -211,7 +216,7 @@ func (t *trip) request(ctx context.Context) *http.Request {
 		return req
 	}
 	req.ContentLength = p.Length
-	body := func() (io.ReadCloser, error) { return &pausing{Reader: p.Body(), watch: t.watch}, nil }
+	body := func() (io.ReadCloser, error) { return &pausing{Reader: p.Body(), watch: &t.watch}, nil }
 	if p.Again && !p.Once {
 		req.GetBody = body
 	}
@@ -225,8 +230,8 @@ type watch struct {
 	limit time.Duration
 }
 
-func newWatch(limit time.Duration, end func()) *watch {
-	return &watch{timer: time.AfterFunc(limit, end), limit: limit}
+func (w *watch) start(limit time.Duration, end func()) {
+	w.timer, w.limit = time.AfterFunc(limit, end), limit
 }
 
 func (w *watch) pause()  { w.timer.Stop() }
