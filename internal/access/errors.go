@@ -28,9 +28,9 @@ func (l limiter) Wait(ctx context.Context) error {
 	return nil
 }
 
-// describe returns an error that is safe to log. The message of a refusal and the error of a decoder are left out, because they
+// Describe returns an error that is safe to log. The message of a refusal and the error of a decoder are left out, because they
 // may quote the request or the answer and with it the token.
-func describe(err error, token string) error {
+func Describe(err error, token string) error {
 	var refusal apierrors.APIStatus
 	var request *url.Error
 	switch {

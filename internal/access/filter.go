@@ -62,21 +62,32 @@ func FilterProvider(config *rest.Config, httpClient *http.Client) (metricsserver
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = reviewsPerSecond, reviewsBurst
 	config.RateLimiter = limiter{flowcontrol.NewTokenBucketRateLimiter(config.QPS, config.Burst)}
-	authentication, err := authenticationclient.NewForConfigAndClient(config, httpClient)
+	tokens, err := TokenReviews(config, httpClient)
 	if err != nil {
-		return nil, fmt.Errorf("setting up the client for token reviews: %w", err)
+		return nil, err
 	}
 	authorization, err := authorizationclient.NewForConfigAndClient(config, httpClient)
 	if err != nil {
 		return nil, fmt.Errorf("setting up the client for access reviews: %w", err)
 	}
 	f := &filter{
-		tokens:   authentication.TokenReviews(),
+		tokens:   tokens,
 		accesses: authorization.SubjectAccessReviews(),
 		verdicts: cache.NewLRUExpireCache(mostVerdicts),
 		failures: rate.Sometimes{First: 1, Interval: time.Second},
 	}
 	return f.wrap, nil
+}
+
+// TokenReviews returns a client for token reviews. It has no rate limit but that of the configuration's RateLimiter.
+func TokenReviews(config *rest.Config, httpClient *http.Client) (authenticationclient.TokenReviewInterface, error) {
+	config = rest.CopyConfig(config)
+	config.QPS = -1
+	authentication, err := authenticationclient.NewForConfigAndClient(config, httpClient)
+	if err != nil {
+		return nil, fmt.Errorf("setting up the client for token reviews: %w", err)
+	}
+	return authentication.TokenReviews(), nil
 }
 
 // wrap implements metricsserver.Filter. The body of a refusal contains only the text of its HTTP status.
@@ -111,7 +122,7 @@ func (f *filter) judge(req *http.Request, token string, logger logr.Logger) int 
 	if err != nil {
 		// If the caller has disconnected, the error is not a failure of the reviews.
 		if req.Context().Err() == nil {
-			f.failures.Do(func() { logger.Error(describe(err, token), "could not tell who may read the metrics") })
+			f.failures.Do(func() { logger.Error(Describe(err, token), "could not tell who may read the metrics") })
 		}
 		return http.StatusInternalServerError
 	}

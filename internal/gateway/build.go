@@ -34,51 +34,96 @@ type Inputs struct {
 }
 
 // Build returns the policy that follows from these objects. What is missing or contradicts itself allows nothing.
-func Build(in Inputs) *Policy {
-	b := builder{
+func Build(in Inputs) *Policy { return build(in, nil).policy() }
+
+// builder builds one Policy. The next one takes over what follows from objects that are still the same: most changes are about one of
+// thousands.
+type builder struct {
+	Inputs
+
+	keys     map[types.NamespacedName]foundKeys
+	accounts map[types.NamespacedName]foundAccount
+	// holders counts the clients that a key belongs to, those that are suspended included: whoever could read their Secret knows it.
+	holders map[token.Value]int
+	// logins has the WeChatAppTokens with a client that may log users in.
+	logins map[types.NamespacedName]bool
+}
+
+// foundKeys are the keys that follow from these objects.
+type foundKeys struct {
+	client *v1alpha1.WeChatAppClient
+	secret *corev1.Secret
+	keys   []Key
+}
+
+// foundAccount is the account that follows from these objects. credentials is nil unless a client may log users in.
+type foundAccount struct {
+	token               *v1alpha1.WeChatAppToken
+	target, credentials *corev1.Secret
+	account             *Account
+}
+
+// build looks at all objects. before is the builder of the last policy; nil for none.
+func build(in Inputs, before *builder) *builder {
+	if before == nil {
+		before = &builder{}
+	}
+	b := &builder{
 		Inputs:   in,
-		keys:     make(map[types.NamespacedName][]Key, len(in.Clients)),
+		keys:     make(map[types.NamespacedName]foundKeys, len(in.Clients)),
+		accounts: make(map[types.NamespacedName]foundAccount, len(in.Tokens)),
 		holders:  make(map[token.Value]int, len(in.Clients)),
-		accounts: make(map[types.NamespacedName]*Account, len(in.Tokens)),
+		logins:   map[types.NamespacedName]bool{},
 	}
 	for name, c := range in.Clients {
-		keys := b.keysOf(c)
-		b.keys[name] = keys
-		for _, k := range keys {
+		found := foundKeys{client: c}
+		if c.Spec.Key != nil {
+			found.secret = in.Managed[types.NamespacedName{Namespace: c.Namespace, Name: c.Spec.Key.SecretName}]
+		}
+		if last := before.keys[name]; last.client == c && last.secret == found.secret {
+			found.keys = last.keys
+		} else {
+			found.keys = readKeys(c, found.secret)
+		}
+		b.keys[name] = found
+		for _, k := range found.keys {
 			b.holders[k.Value]++
 		}
-	}
-	clients := make([]*Client, 0, len(in.Clients))
-	for name, c := range in.Clients {
-		if c.Spec.Suspend || c.DeletionTimestamp != nil {
-			continue
+		if isActive(c) && c.Spec.Login {
+			b.logins[tokenOf(c)] = true
 		}
-		if account := b.account(types.NamespacedName{Namespace: c.Namespace, Name: c.Spec.TokenRef.Name}); account != nil {
-			clients = append(clients, b.client(c, b.keys[name], account))
+	}
+	for _, c := range in.Clients {
+		if name := tokenOf(c); isActive(c) && b.accounts[name].account == nil {
+			b.accounts[name] = b.account(name, before.accounts[name])
+		}
+	}
+	return b
+}
+
+// policy returns the policy of the clients that may call.
+func (b *builder) policy() *Policy {
+	clients := make([]*Client, 0, len(b.Clients))
+	for name, c := range b.Clients {
+		if account := b.accounts[tokenOf(c)].account; isActive(c) && account != nil {
+			clients = append(clients, b.client(c, b.keys[name].keys, account))
 		}
 	}
 	return NewPolicy(clients)
 }
 
-// builder builds one Policy.
-type builder struct {
-	Inputs
+// isActive reports whether a client may call at all.
+func isActive(c *v1alpha1.WeChatAppClient) bool { return !c.Spec.Suspend && c.DeletionTimestamp == nil }
 
-	keys map[types.NamespacedName][]Key
-	// holders counts the clients that a key belongs to, those that are suspended included: whoever could read their Secret knows it.
-	holders map[token.Value]int
-	// accounts has nil for a WeChatAppToken that nobody can call for.
-	accounts map[types.NamespacedName]*Account
+// tokenOf returns the name of the WeChatAppToken that a client is for.
+func tokenOf(c *v1alpha1.WeChatAppClient) types.NamespacedName {
+	return types.NamespacedName{Namespace: c.Namespace, Name: c.Spec.TokenRef.Name}
 }
 
-// keysOf returns the keys of a client: the values of its Secret that its status knows. Both may be a moment older or newer than the other,
+// readKeys returns the keys of a client: the values of its Secret that its status knows. Both may be a moment older or newer than the other,
 // so it does not matter under which key of the data a value is. The status says whether a key is the current one.
-func (b *builder) keysOf(c *v1alpha1.WeChatAppClient) []Key {
-	if c.Spec.Key == nil || c.Status.Key == nil {
-		return nil
-	}
-	secret := b.Managed[types.NamespacedName{Namespace: c.Namespace, Name: c.Spec.Key.SecretName}]
-	if !isOwned(secret, c.UID, v1alpha1.ClientKind) {
+func readKeys(c *v1alpha1.WeChatAppClient, secret *corev1.Secret) []Key {
+	if c.Status.Key == nil || !isOwned(secret, c.UID, v1alpha1.ClientKind) {
 		return nil
 	}
 	status := c.Status.Key
@@ -87,8 +132,8 @@ func (b *builder) keysOf(c *v1alpha1.WeChatAppClient) []Key {
 		if !keyPattern.Match(secret.Data[name]) {
 			continue
 		}
-		k := Key{Value: token.NewValue(string(secret.Data[name]))}
-		switch k.Fingerprint = k.Value.Fingerprint(); {
+		k := NewKey(token.NewValue(string(secret.Data[name])), time.Time{})
+		switch {
 		case k.Fingerprint == status.Fingerprint:
 			current = []Key{k}
 		case k.Fingerprint == status.PreviousFingerprint && status.PreviousUntilTime != nil:
@@ -129,29 +174,34 @@ func (b *builder) client(c *v1alpha1.WeChatAppClient, keys []Key, account *Accou
 	if out.Rate.Burst <= 0 {
 		out.Rate.Burst = defaultBurst
 	}
-	if c.Spec.Login && account.AppSecret.IsZero() {
-		account.AppSecret = b.appSecret(account.Name)
-	}
 	return out
 }
 
-// account returns what the Secrets of a WeChatAppToken hold; nil if there is no such WeChatAppToken.
-func (b *builder) account(name types.NamespacedName) *Account {
-	if a, found := b.accounts[name]; found {
-		return a
-	}
+// account returns what the Secrets of a WeChatAppToken hold; no account if there is no such WeChatAppToken.
+func (b *builder) account(name types.NamespacedName, last foundAccount) foundAccount {
 	t := b.Tokens[name]
 	if t == nil || t.DeletionTimestamp != nil {
-		return nil
+		return foundAccount{}
 	}
-	a := &Account{Name: name, AppID: t.Spec.AppID}
+	found := foundAccount{token: t, target: b.Managed[types.NamespacedName{Namespace: t.Namespace, Name: t.TargetName()}]}
+	if b.logins[name] {
+		found.credentials = b.Credentials[types.NamespacedName{Namespace: t.Namespace, Name: t.Spec.CredentialsSecretRef.Name}]
+	}
+	if last.token == t && last.target == found.target && last.credentials == found.credentials {
+		return last
+	}
+	found.account = &Account{Name: name, AppID: t.Spec.AppID, AppSecret: appSecretOf(t, found.credentials)}
 	for _, spec := range t.Spec.Tickets {
-		a.TicketTypes = append(a.TicketTypes, spec.Type)
+		found.account.TicketTypes = append(found.account.TicketTypes, spec.Type)
 	}
-	b.accounts[name] = a
-	secret := b.Managed[types.NamespacedName{Namespace: t.Namespace, Name: t.TargetName()}]
+	b.readTarget(found.account, t, found.target)
+	return found
+}
+
+// readTarget adds what the target Secret of a WeChatAppToken holds, if it is the target of this one and for its appid.
+func (b *builder) readTarget(a *Account, t *v1alpha1.WeChatAppToken, secret *corev1.Secret) {
 	if !isOwned(secret, t.UID, v1alpha1.Kind) || string(secret.Data[v1alpha1.AppIDKey]) != t.Spec.AppID {
-		return a
+		return
 	}
 	key := t.Spec.Target.AccessTokenKey
 	if key == "" {
@@ -166,7 +216,6 @@ func (b *builder) account(name types.NamespacedName) *Account {
 			a.Tickets[spec.Type] = Ticket{Value: value, ExpiresAt: until}
 		}
 	}
-	return a
 }
 
 // valueOf returns a value and its expiry; zero unless the operator can have written both.
@@ -178,14 +227,12 @@ func (b *builder) valueOf(secret *corev1.Secret, key, expiresAtKey string) (toke
 	return token.NewValue(string(secret.Data[key])), until.UTC()
 }
 
-// appSecret returns the AppSecret of a WeChatAppToken; zero unless its Secret has the label for it.
-func (b *builder) appSecret(name types.NamespacedName) token.Value {
-	ref := b.Tokens[name].Spec.CredentialsSecretRef
-	secret := b.Credentials[types.NamespacedName{Namespace: name.Namespace, Name: ref.Name}]
+// appSecretOf returns the AppSecret of a WeChatAppToken; zero unless its Secret has the label for it.
+func appSecretOf(t *v1alpha1.WeChatAppToken, secret *corev1.Secret) token.Value {
 	if secret == nil || secret.Labels[v1alpha1.LabelCredentials] != "true" || secret.Type != corev1.SecretTypeOpaque {
 		return token.Value{}
 	}
-	key := ref.Key
+	key := t.Spec.CredentialsSecretRef.Key
 	if key == "" {
 		key = defaultAppSecretKey
 	}

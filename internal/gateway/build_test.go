@@ -236,7 +236,27 @@ func TestBuild(t *testing.T) {
 			if got := built(policy.ByName(client.ObjectKeyFromObject(w.client))); got != test.want {
 				t.Errorf("got  %s\nwant %s", got, test.want)
 			}
+			// The same follows if it was different before.
+			in, full := w.inputs(t), newWorld().inputs(t)
+			share(full.Clients, in.Clients)
+			share(full.Tokens, in.Tokens)
+			share(full.Managed, in.Managed)
+			share(full.Credentials, in.Credentials)
+			for _, before := range []*builder{build(full, nil), build(in, nil)} {
+				if got := built(build(in, before).policy().ByName(client.ObjectKeyFromObject(w.client))); got != test.want {
+					t.Errorf("after another policy\ngot  %s\nwant %s", got, test.want)
+				}
+			}
 		})
+	}
+}
+
+// share puts what did not change in the place of its copies, as a cache has it.
+func share[T client.Object](before, objects map[types.NamespacedName]T) {
+	for key, o := range before {
+		if is, ok := objects[key]; ok && reflect.DeepEqual(is, o) {
+			objects[key] = o
+		}
 	}
 }
 

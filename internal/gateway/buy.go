@@ -49,7 +49,7 @@ func (d decision) token() {
 	d.answer(struct {
 		Token     string `json:"access_token"`
 		ExpiresIn int    `json:"expires_in"`
-	}{NewToken(claims, key.Value).Reveal(), int(ToldLife / time.Second)})
+	}{NewToken(claims, key).Reveal(), int(ToldLife / time.Second)})
 }
 
 // purchase reads the appid and the key of a request, as the endpoint takes them.

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"regexp"
 	"strings"
 	"sync"
@@ -65,12 +66,10 @@ func frontClients() map[string]*Client {
 	}
 	empty := &Account{Name: account("empty", "empty"), AppID: otherAppID, Token: token.NewValue("57_expired"), ExpiresAt: now.Add(-time.Hour)}
 	keys := func(current string, before ...Key) []Key {
-		v := token.NewValue(current)
-		return append([]Key{{Value: v, Fingerprint: v.Fingerprint()}}, before...)
+		return append([]Key{NewKey(token.NewValue(current), time.Time{})}, before...)
 	}
 	before := func(value string, until time.Time) Key {
-		v := token.NewValue(value)
-		return Key{Value: v, Fingerprint: v.Fingerprint(), BuysUntil: until}
+		return NewKey(token.NewValue(value), until)
 	}
 	accounts := func(names ...types.NamespacedName) map[types.NamespacedName]bool {
 		all := map[types.NamespacedName]bool{}
@@ -107,7 +106,7 @@ func frontPolicy() *Policy {
 // bought returns a token of the gateway for a client of frontClients.
 func bought(client, withKey string, at time.Time) string {
 	c, k := frontClients()[client], token.NewValue(withKey)
-	return NewToken(Claims{Client: c.UID, AppID: c.Account.AppID, Key: k.Fingerprint(), IssuedAt: at}, k).Reveal()
+	return signed(Claims{Client: c.UID, AppID: c.Account.AppID, Key: k.Fingerprint(), IssuedAt: at}, k)
 }
 
 // fixedSource is a Source whose policy never changes.
@@ -382,6 +381,7 @@ func TestPaths(t *testing.T) {
 		"the token by two //":     {raw: get("/cgi-bin//token/"), errcode: codeNoAppID, reason: "appid"},
 		"POST with the same":      {raw: posted("/wxa/getwxacode?access_token="+bought("shop-api", theKey, now), "{}"), relayed: &relayed{"/wxa/getwxacode", "access_token=" + realToken, realToken, "shop-api", false}},
 		"no token in the store":   {raw: request("GET /a?access_token=" + bought("empty", emptyKey, now)), errcode: codeBusy, reason: "no_token", answer: "since 2026-03-01T11:00:00Z"},
+		"a host in the path":      {raw: request("GET //evil/cgi-bin/x?access_token=" + bought("shop-api", theKey, now)), errcode: codeNotAllowed, reason: "path"},
 		"nobody on another path":  {raw: request("GET /cgi-bin/user/info"), errcode: codeNoToken, reason: "no_token_given"},
 		"nobody, an empty token":  {raw: request("GET /cgi-bin/user/info?access_token="), errcode: codeNoToken, reason: "no_token_given"},
 		"nobody on a path of all": {raw: request("GET /"), errcode: codeNoToken, reason: "no_token_given"},
@@ -400,7 +400,7 @@ func TestTokensOfCallers(t *testing.T) {
 	forged := func(change func(*Claims), with string) string {
 		c := Claims{Client: frontClients()["shop-api"].UID, AppID: appID, Key: key.Fingerprint(), IssuedAt: now}
 		change(&c)
-		return NewToken(c, token.NewValue(with)).Reveal()
+		return signed(c, token.NewValue(with))
 	}
 	yes := &relayed{path, "access_token=" + realToken, realToken, "shop-api", false}
 	check(t, map[string]row{
@@ -679,6 +679,72 @@ func TestPanicShowsNothing(t *testing.T) {
 			t.Errorf("logged %q, recorded %+v", log.String(), f.calls)
 		}
 	}
+}
+
+// goneReviewer finds that the caller is gone.
+type goneReviewer struct{ noReviewer }
+
+func (goneReviewer) Review(ctx context.Context, _ string, _ netip.Addr, _ func(types.NamespacedName) bool) (types.NamespacedName, error) {
+	return types.NamespacedName{}, ctx.Err()
+}
+
+func TestCallerIsGone(t *testing.T) {
+	f := newFront(t, frontPolicy(), func(o *Options) { o.Reviewer = goneReviewer{} })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/wxa/getwxacode", nil)
+	r.Header.Set("Authorization", "Bearer "+aJWT)
+	f.ServeHTTP(httptest.NewRecorder(), r)
+	if got := f.calls[0]; got.Outcome != OutcomeGone || got.Status != 499 || got.Errcode != 0 {
+		t.Errorf("recorded %+v", got)
+	}
+}
+
+// Whatever the request target is, nothing is passed on that the policy does not allow, and no secret is shown.
+func FuzzServeHTTP(f *testing.F) {
+	good := bought("shop-api", theKey, now)
+	for _, target := range []string{
+		"/wxa/getwxacode?access_token=" + good, "/cgi-bin/user/info?a=%2F&access_token=" + good, "/cgi-bin//token?appid=" + appID + "&secret=" + theKey,
+		"/sns/jscode2session?js_code=c&appid=" + appID + "&secret=" + theKey, "/sns/userinfo?access_token=u", "/../cgi-bin/user/x?access_token=" + good,
+		"/sns/oauth2/refresh_token?refresh_token=r&appid=" + appID, "/cgi-bin/ticket/getticket?type=jsapi&access_token=" + good,
+	} {
+		f.Add(target, false)
+		f.Add(target, true)
+	}
+	policy := frontPolicy()
+	client := policy.ByName(account("shop", "shop-api"))
+	f.Fuzz(func(t *testing.T, target string, withAccount bool) {
+		got := &front{}
+		g := New(Options{
+			Source: fixedSource{policy}, Relay: got, Now: func() time.Time { return now },
+			Reviewer: fakeReviews{aJWT: account("shop", "api")},
+		})
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.RequestURI = target
+		if withAccount {
+			r.Header.Set("Authorization", "Bearer "+aJWT)
+		}
+		w := httptest.NewRecorder()
+		g.ServeHTTP(w, r)
+		for _, secret := range []string{appSecret, realToken, theKey} {
+			if strings.Contains(w.Body.String(), secret) {
+				t.Errorf("%q: answered %s", target, w.Body)
+			}
+		}
+		for _, sent := range got.relayed {
+			values, err := url.ParseQuery(sent.query)
+			if err != nil {
+				t.Fatalf("%q: sent %q: %v", target, sent.query, err)
+			}
+			switch kind := KindOf(sent.path); {
+			case kind == KindRelay && client.allows(sent.path) && sent.client == "shop-api" && values.Get("access_token") == realToken:
+			case kind == KindLogin && sent.once && values.Get("appid") == appID && (values.Get("secret") == appSecret || values.Get("secret") == ""):
+			case kind == KindUser && !strings.Contains(sent.query, realToken) && !strings.Contains(sent.query, appSecret):
+			default:
+				t.Errorf("%q: sent %q with %q", target, sent.path, sent.query)
+			}
+		}
+	})
 }
 
 // textLogger returns a logger that appends to a text.

@@ -17,6 +17,12 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
+// canonicalRequestID is requestIDHeader as net/http spells it.
+const canonicalRequestID = "X-Wechat-Gateway"
+
+// reasonGone is the reason of a refusal that nobody is there to read.
+const reasonGone = "gone"
+
 // Options are what a Gateway works with. Source and Relay are required.
 type Options struct {
 	Source Source
@@ -131,7 +137,7 @@ func (d decision) malformed() (f refusal, bad bool) {
 		return refusal{codeNoToken, "target", err.Error() + "."}, true
 	case err != nil:
 		return refusal{codeNotAllowed, "target", err.Error() + "."}, true
-	case len(d.r.Header.Values(requestIDHeader)) > 0:
+	case len(d.r.Header[canonicalRequestID]) > 0:
 		return refusal{codeBusy, "loop", "this request comes from a gateway: the address that a gateway takes for WeChat's leads back to it; " +
 			"an administrator must exempt it from what points WeChat's names at the gateway."}, true
 	case len(d.r.Header.Values("Authorization")) > 1:
@@ -188,10 +194,13 @@ func (d decision) deny(f refusal) {
 
 // refuse refuses a call with the outcome that the errcode means.
 func (d decision) refuse(f refusal) {
-	switch f.code {
-	case codeBusy:
+	switch {
+	case f.reason == reasonGone:
+		d.call.Outcome, d.call.Reason, d.call.Status = OutcomeGone, f.reason, 499
+		return
+	case f.code == codeBusy:
 		d.call.refuse(OutcomeUnavailable, f)
-	case codeTooMany:
+	case f.code == codeTooMany:
 		d.call.refuse(OutcomeLimited, f)
 	default:
 		d.call.refuse(OutcomeDenied, f)

@@ -11,13 +11,12 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/access"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // Reviewer tells which ServiceAccount a Bearer token is of.
 type Reviewer interface {
 	// Review returns the ServiceAccount. named reports whether any client names an account; tokens of others need no review. The error is
-	// ErrBearerRefused, ErrTooManyReviews or ErrNoReview, or that of the context.
+	// ErrBearerRefused or ErrTooManyReviews, or another one if nobody can tell, such as ErrNoReview.
 	Review(ctx context.Context, bearer string, peer netip.Addr, named func(types.NamespacedName) bool) (types.NamespacedName, error)
 }
 
@@ -84,20 +83,14 @@ func (d decision) byToken(value string) (*Client, refusal, bool) {
 	return client, refusal{}, true
 }
 
-// verify returns the client that a token of the gateway is of. A token that claims to be bought with the key before, after that one
-// stopped to buy, is none: whoever has a key can make such tokens without the gateway.
+// verify returns the client that a token of the gateway is of.
 func (d decision) verify(value string) (*Client, error) {
-	claims, err := VerifyToken(value, d.call.Started, func(c Claims) []token.Value {
+	claims, err := VerifyToken(value, d.call.Started, func(c Claims) []Key {
 		client := d.policy.ByUID(c.Client)
 		if client == nil || client.Account.AppID != c.AppID {
 			return nil
 		}
-		for _, k := range client.Keys {
-			if k.Fingerprint == c.Key && k.Buys(c.IssuedAt) {
-				return []token.Value{k.Value}
-			}
-		}
-		return nil
+		return client.Keys
 	})
 	if err != nil {
 		return nil, err
@@ -122,6 +115,8 @@ func (d decision) byBearer() (*Client, refusal, bool) {
 			"with this gateway's audience, or it has expired."}, false
 	case errors.Is(err, ErrTooManyReviews):
 		return nil, refusal{codeTooMany, "reviews", "too many Bearer tokens had to be checked: try again in a second."}, false
+	case d.r.Context().Err() != nil:
+		return nil, refusal{codeBusy, reasonGone, "the caller is gone."}, false
 	case err != nil:
 		return nil, refusal{codeBusy, "no_review", "the API server cannot be asked about the Bearer token."}, false
 	}

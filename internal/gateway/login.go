@@ -104,8 +104,8 @@ func (d decision) refresh(appID string) {
 	case client == nil && !d.policy.KnowsApp(appID), client != nil && client.Account.AppID != appID:
 		d.deny(refusal{codeUnknownApp, "appid", "no WeChatAppClient of the caller calls WeChat as this appid."})
 		return
-	case client != nil && !client.Login:
-		d.deny(refusal{codeNotAllowed, "login", "the WeChatAppClient may not log users in: set spec.login: true."})
+	case client == nil && !d.policy.LogsInto(appID), client != nil && !client.Login:
+		d.deny(refusal{codeNotAllowed, "login", "no WeChatAppClient of the caller may log users in as this app: set spec.login: true."})
 		return
 	case client == nil:
 		if f, ok := d.stranger(); !ok {

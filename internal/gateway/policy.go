@@ -19,7 +19,8 @@ type Policy struct {
 	byName      map[types.NamespacedName]*Client
 	byNamespace map[string][]*Client
 	byKey       map[[sha256.Size]byte]keyHolder
-	appIDs      map[string]bool
+	// appIDs has true for an app as which a client may log users in.
+	appIDs map[string]bool
 	// accounts has the ServiceAccounts that any client names.
 	accounts map[types.NamespacedName]bool
 	// login reports whether any client may log users in.
@@ -49,13 +50,20 @@ type Client struct {
 	Account *Account
 }
 
-// Key is a key of a client.
+// Key is a key of a client, as NewKey returns it.
 type Key struct {
 	Value       token.Value
 	Fingerprint string
 	// BuysUntil is when the key stops to buy tokens and to log users in; zero for the current key. Tokens that were bought before are
 	// accepted until their own end.
 	BuysUntil time.Time
+
+	signer *signer
+}
+
+// NewKey returns a key. until is when it stops to buy tokens; zero for the current key.
+func NewKey(value token.Value, until time.Time) Key {
+	return Key{Value: value, Fingerprint: value.Fingerprint(), BuysUntil: until, signer: newSigner(value)}
 }
 
 // Buys reports whether the key may buy a token.
@@ -104,7 +112,7 @@ func NewPolicy(clients []*Client) *Policy {
 		for account := range c.ServiceAccounts {
 			p.accounts[account] = true
 		}
-		p.appIDs[c.Account.AppID] = true
+		p.appIDs[c.Account.AppID] = p.appIDs[c.Account.AppID] || c.Login
 		p.login = p.login || c.Login
 	}
 	return p
@@ -129,7 +137,13 @@ func (p *Policy) ByKey(value token.Value) (*Client, Key) {
 }
 
 // KnowsApp reports whether any client calls WeChat as this app.
-func (p *Policy) KnowsApp(appID string) bool { return p.appIDs[appID] }
+func (p *Policy) KnowsApp(appID string) bool {
+	_, known := p.appIDs[appID]
+	return known
+}
+
+// LogsInto reports whether any client may log users in as this app.
+func (p *Policy) LogsInto(appID string) bool { return p.appIDs[appID] }
 
 // Names reports whether any client names a ServiceAccount.
 func (p *Policy) Names(account types.NamespacedName) bool { return p.accounts[account] }

@@ -44,6 +44,8 @@ type Store struct {
 	mu sync.Mutex
 	// in has the objects. The maps are changed under the mutex; the objects are the cache's, and nobody changes them.
 	in Inputs
+	// last built the current policy.
+	last *builder
 	// changed has a value when something changed that no policy has yet.
 	changed chan struct{}
 	current atomic.Pointer[snapshot]
@@ -119,7 +121,8 @@ func (s *Store) publish() time.Duration {
 	}
 	s.mu.Lock()
 	s.in.Now = s.Now()
-	policy := Build(s.in)
+	s.last = build(s.in, s.last)
+	policy := s.last.policy()
 	s.mu.Unlock()
 	before := s.current.Swap(&snapshot{policy: policy, replaced: make(chan struct{})})
 	close(before.replaced)

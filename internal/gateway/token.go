@@ -12,7 +12,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"strings"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -55,9 +57,9 @@ type Claims struct {
 }
 
 // NewToken returns a token for a client that presented this key. It is more than 32 and less than 512 characters of [A-Za-z0-9_-].
-func NewToken(c Claims, key token.Value) token.Value {
+func NewToken(c Claims, key Key) token.Value {
 	body := encode(c)
-	return token.NewValue(base64.RawURLEncoding.EncodeToString(append(body, mac(body, key)...)))
+	return token.NewValue(base64.RawURLEncoding.EncodeToString(key.signer.sign(body, body)))
 }
 
 // encode returns the version, the time of issue, the appid, the UID and the fingerprint of the key.
@@ -103,15 +105,20 @@ func prefixed(b []byte) (value, rest []byte, ok bool) {
 }
 
 // VerifyToken returns the claims of a token of this gateway. keys returns the keys that a client may have bought it with; it is asked with
-// claims that are not proven yet, and returns none for a client that does not exist or for another appid. The error is ErrTokenExpired or
-// ErrTokenInvalid.
-func VerifyToken(value string, now time.Time, keys func(Claims) []token.Value) (Claims, error) {
+// claims that are not proven yet, and returns none for a client that does not exist or for another appid. A token that claims to be bought
+// with a key after that one stopped to buy is none: whoever has a key can make such tokens without the gateway. The error is
+// ErrTokenExpired or ErrTokenInvalid.
+func VerifyToken(value string, now time.Time, keys func(Claims) []Key) (Claims, error) {
 	c, body, sum, err := decode(value)
 	if err != nil {
 		return Claims{}, err
 	}
 	for _, key := range keys(c) {
-		if key.Fingerprint() != c.Key || !hmac.Equal(sum, mac(body, key)) {
+		if key.Fingerprint != c.Key || !key.Buys(c.IssuedAt) {
+			continue
+		}
+		var buffer [macLen]byte
+		if !hmac.Equal(sum, key.signer.sign(buffer[:0], body)) {
 			continue
 		}
 		switch {
@@ -125,14 +132,29 @@ func VerifyToken(value string, now time.Time, keys func(Claims) []token.Value) (
 	return Claims{}, ErrTokenInvalid
 }
 
-// mac authenticates a token with a key that is derived from the client's, so that nothing which is signed with the client's key for another
-// purpose can pass for a token.
-func mac(body []byte, key token.Value) []byte {
-	derived, err := hkdf.Key(sha256.New, []byte(key.Reveal()), nil, "wechat-token-operator gateway token v1", macLen)
-	if err != nil {
-		panic(fmt.Sprintf("deriving a key of %d bytes: %v", macLen, err)) // only for lengths that SHA-256 cannot give
+// signer authenticates tokens with a key that is derived from the client's, so that nothing which is signed with the client's key for
+// another purpose can pass for a token. It derives the key when it is first used, and is safe for concurrent use.
+type signer struct {
+	key token.Value
+	// idle has hashes that are keyed already, because keying one takes longer than to use it.
+	idle sync.Pool
+}
+
+func newSigner(key token.Value) *signer { return &signer{key: key} }
+
+// sign appends the MAC of a body.
+func (s *signer) sign(to, body []byte) []byte {
+	h, ok := s.idle.Get().(hash.Hash)
+	if !ok {
+		derived, err := hkdf.Key(sha256.New, []byte(s.key.Reveal()), nil, "wechat-token-operator gateway token v1", macLen)
+		if err != nil {
+			panic(fmt.Sprintf("deriving a key of %d bytes: %v", macLen, err)) // only for lengths that SHA-256 cannot give
+		}
+		h = hmac.New(sha256.New, derived)
 	}
-	h := hmac.New(sha256.New, derived)
+	h.Reset()
 	h.Write(body)
-	return h.Sum(nil)
+	out := h.Sum(to)
+	s.idle.Put(h)
+	return out
 }
