@@ -13,15 +13,11 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/time/rate"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/certificate"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/gateway"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/program"
 )
-
-// problemInterval is how often problems with the connection to WeChat are logged at most.
-const problemInterval = 10 * time.Second
 
 var errNoPolicy = errors.New("the WeChatAppClients have not been read yet")
 
@@ -48,7 +44,6 @@ func newCalls(opts *options, a *api, logger logr.Logger, metrics prometheus.Regi
 	c := &calls{log: logger, api: a, watchCA: opts.wechatCAFile != ""}
 	c.store = gateway.NewStore(gateway.StoreOptions{Objects: a.objects, Credentials: a.credentials})
 	c.hints = gateway.NewHints(a.live, time.Now)
-	problems := rate.Sometimes{Interval: problemInterval}
 	var err error
 	c.relay, err = gateway.NewRelay(gateway.RelayOptions{
 		Endpoints:        strings.Split(opts.wechatEndpoints, ","),
@@ -58,9 +53,7 @@ func newCalls(opts *options, a *api, logger logr.Logger, metrics prometheus.Regi
 		MaxBufferedBytes: opts.maxBufferedBytes,
 		Source:           c.store,
 		Hint:             c.hints.Note,
-		Problem: func(err error) {
-			problems.Do(func() { logger.Error(err, "a call did not reach WeChat") })
-		},
+		Problem:          gateway.LogProblems(logger, time.Now),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("setting up WeChat's client: %w", err)
@@ -79,9 +72,10 @@ func newCalls(opts *options, a *api, logger logr.Logger, metrics prometheus.Regi
 		return nil, fmt.Errorf("registering the metrics of calls: %w", err)
 	}
 	c.Handler = gateway.New(gateway.Options{
-		Source: c.store,
-		Relay:  c.relay,
-		Log:    logger,
+		Source:   c.store,
+		Reviewer: gateway.NewReviews(gateway.ReviewsOptions{Tokens: a.reviews, Audience: opts.tokenAudience, Log: logger}),
+		Relay:    c.relay,
+		Log:      logger,
 		Record: func(call gateway.Call) {
 			meter.Record(&call)
 			if c.audit != nil {
