@@ -55,7 +55,7 @@ ASSETS = $$(hack/controlplane/build.sh etcd kube-apiserver kubectl)
 TEST_ASSETS = $$(hack/controlplane/build.sh etcd kube-apiserver kubectl kube-controller-manager)
 OLDEST_ASSETS = $$(hack/controlplane/build.sh --oldest etcd kube-apiserver kubectl kube-controller-manager)
 # What depends on the version of Kubernetes.
-OLDEST_PACKAGES ?= ./api/... ./internal/fence ./internal/controller ./cmd/operator ./cmd/kubectl-wxtoken ./test/chart
+OLDEST_PACKAGES ?= ./api/... ./internal/fence ./internal/controller ./cmd/operator ./cmd/gateway ./cmd/kubectl-wxtoken ./test/chart
 
 ##@ General
 
@@ -193,7 +193,7 @@ sdk-test: ## Run SDKs for WeChat with the token in a file and with the gateway, 
 docs-test: ## Run the tests of the documents and of examples/readers; make test runs them too.
 	assets=$(ASSETS); \
 	KUBEBUILDER_ASSETS="$$assets" $(GO) test $(RACE) ./test/docs ./examples/readers && \
-	$(GO) test -run '^TestDocs' ./cmd/operator ./internal/wechat
+	$(GO) test -run '^TestDocs' ./cmd/operator ./cmd/gateway ./internal/wechat
 
 .PHONY: docs-zh-status
 docs-zh-status: ## Print which Chinese pages are behind their English ones, and what changed in those.
@@ -305,8 +305,8 @@ controlplane: ## Build the whole control plane into the cache; other targets dow
 	@hack/controlplane/build.sh all
 
 .PHONY: build
-build: ## Build bin/operator, a static binary.
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/operator ./cmd/operator
+build: ## Build bin/operator and bin/gateway, static binaries.
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/operator ./cmd/gateway
 
 .PHONY: plugin
 plugin: ## Build bin/kubectl-wxtoken, the plugin behind "kubectl wxtoken", and its completion. Put bin on your PATH.

@@ -8,12 +8,13 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 files=${1:?usage: chart-files.sh DIR}/files
 
-mkdir -p "$files"/{crds,rbac,admission-policy,prompt-delivery,rules,dashboards}
+mkdir -p "$files"/{crds,rbac,admission-policy,gateway,prompt-delivery,rules,dashboards}
 find "$files" -type f \( -name '*.yaml' -o -name '*.json' \) -delete
 cp config/crd/bases/*.yaml "$files/crds/"
 cp config/rbac/role.yaml config/rbac/wechatapp{token,client}_{viewer,editor}_role.yaml "$files/rbac/"
 cp config/admission-policy/policy.yaml "$files/admission-policy/"
 cp config/prompt-delivery/{role,policy}.yaml "$files/prompt-delivery/"
+cp config/gateway/{role,review_role,policy}.yaml "$files/gateway/"
 # The templates take the defaults of missing values from here.
 cp "$(dirname "$files")/values.yaml" "$files/values.yaml"
 # The rules and dashboards are optional: the templates include what is there.

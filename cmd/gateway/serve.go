@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/httpserver"
@@ -47,6 +48,28 @@ type service struct {
 
 func newService(log logr.Logger, ready healthz.Checker) *service {
 	return &service{log: log, ready: ready, drainTime: drainTime, shutdownTimeout: shutdownTimeout, failed: make(chan error, 1)}
+}
+
+// listenAll starts all servers.
+func (s *service) listenAll(ctx context.Context, opts *options, a *api, c *calls, metrics prometheus.Gatherer) error {
+	if err := s.listenBeside(ctx, "probes", opts.servers.HealthProbeBindAddress, nil, program.Probes(s.readiness)); err != nil {
+		return err
+	}
+	if address := opts.servers.MetricsBindAddress; !program.IsDisabled(address) {
+		handler, config, err := opts.servers.Metrics(metrics, a.config, a.http, s.log)
+		if err != nil {
+			return err
+		}
+		if err := s.listenBeside(ctx, "metrics", address, config, handler); err != nil {
+			return err
+		}
+	}
+	var config *tls.Config
+	if c.certificate != nil {
+		config = &tls.Config{MinVersion: tls.VersionTLS12}
+		c.certificate.Configure(config)
+	}
+	return s.listen(ctx, opts.bindAddress, config, c)
 }
 
 // listen serves what programs call.

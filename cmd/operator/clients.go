@@ -78,7 +78,7 @@ func (s clientsStart) Start(ctx context.Context) error {
 		if err.Error() != told && ctx.Err() == nil {
 			told = err.Error()
 			s.log.Info("WeChatAppClients are not served until their CRD is installed and the operator's role allows to list them; "+
-				"tokens are not affected", "command", installCRD, "reason", told)
+				"tokens are not affected", "command", kube.InstallCRD, "reason", told)
 		}
 		select {
 		case <-ctx.Done():

@@ -24,17 +24,17 @@ import (
 // user is the one of the distroless images, so that the Dockerfile's result and this one run alike.
 const user = "65532:65532"
 
-// buildIndex makes an image for each binary, and an index of them.
-func buildIndex(binaries []binary) (v1.ImageIndex, error) {
+// buildIndex makes an image for each platform, and an index of them.
+func buildIndex(all []binaries) (v1.ImageIndex, error) {
 	base, err := layerOf(baseFiles())
 	if err != nil {
 		return nil, fmt.Errorf("base layer: %w", err)
 	}
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
-	for _, b := range binaries {
+	for _, b := range all {
 		image, err := buildImage(base, b)
 		if err != nil {
-			return nil, fmt.Errorf("%s for %s: %w", b.path, b.platform, err)
+			return nil, fmt.Errorf("%s for %s: %w", b.paths, b.platform, err)
 		}
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{
 			Add: image, Descriptor: v1.Descriptor{MediaType: types.OCIManifestSchema1, Platform: &b.platform},
@@ -43,14 +43,17 @@ func buildIndex(binaries []binary) (v1.ImageIndex, error) {
 	return index, nil
 }
 
-// buildImage puts the binary on the base. It is the entry point, in the root as the Dockerfile has it.
-func buildImage(base v1.Layer, b binary) (v1.Image, error) {
-	content, err := os.ReadFile(b.path)
-	if err != nil {
-		return nil, err
+// buildImage puts the binaries on the base, in the root as the Dockerfile has them.
+func buildImage(base v1.Layer, b binaries) (v1.Image, error) {
+	var programs []file
+	for _, path := range b.paths {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		programs = append(programs, file{path: filepath.Base(path), mode: 0o755, content: content})
 	}
-	target := filepath.Base(b.path)
-	layer, err := layerOf([]file{{path: target, mode: 0o755, content: content}})
+	layer, err := layerOf(programs)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +68,7 @@ func buildImage(base v1.Layer, b binary) (v1.Image, error) {
 	config = config.DeepCopy()
 	config.OS, config.Architecture, config.Variant = b.platform.OS, b.platform.Architecture, b.platform.Variant
 	config.Config = v1.Config{
-		User: user, WorkingDir: "/", Entrypoint: []string{"/" + target},
+		User: user, WorkingDir: "/", Entrypoint: []string{"/" + programs[0].path},
 		Env: []string{"PATH=/", "SSL_CERT_FILE=/" + certificatesPath},
 	}
 	return mutate.ConfigFile(image, config)

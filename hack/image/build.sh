@@ -21,12 +21,13 @@ image=$(hack/tools/build.sh image)
 for name in "$@"; do
 	ref=$name:$tag
 	case $name in
-	operator) package=./cmd/operator ref=wechat-token-operator:$tag ;;
-	fake-wechat) package=./hack/fake-wechat ;;
-	qrcode | h5) package=./examples/$name ;;
-	token-user) package=./test/e2e/token-user ;;
-	pause) package=./hack/cluster/pause ;;
-	coredns) package= ;;
+	# Both programs are in one image: see the Dockerfile.
+	operator) packages="./cmd/operator ./cmd/gateway" ref=wechat-token-operator:$tag ;;
+	fake-wechat) packages=./hack/fake-wechat ;;
+	qrcode | h5) packages=./examples/$name ;;
+	token-user) packages=./test/e2e/token-user ;;
+	pause) packages=./hack/cluster/pause ;;
+	coredns) packages= ;;
 	*)
 		echo "unknown image: $name" >&2
 		exit 2
@@ -34,16 +35,21 @@ for name in "$@"; do
 	esac
 	binaries=()
 	for platform in "${platforms[@]}"; do
-		binary=$out/bin/${platform//\//-}/$name
+		folder=$out/bin/${platform//\//-}
+		mkdir -p "$folder"
+		binary=$folder/$name
 		if [[ $name == coredns ]]; then
 			# Built as a tool, for this machine alone, and for the cluster on it.
 			[[ $platform == linux/$(go env GOARCH) ]] || continue
-			mkdir -p "$(dirname "$binary")"
 			cp "$(hack/tools/build.sh coredns)" "$binary"
 		else
-			# As in the Dockerfile: the same Go makes the same binary.
+			# As in the Dockerfile: the same Go makes the same binaries.
+			read -ra list <<<"$packages"
 			env -u GOFLAGS CGO_ENABLED=0 GOOS="${platform%%/*}" GOARCH="${platform##*/}" \
-				go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version" -o "$binary" "$package"
+				go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version" -o "$folder/" "${list[@]}"
+			for package in "${list[@]:1}"; do
+				binary+=,$folder/$(basename "$package")
+			done
 		fi
 		binaries+=("$platform=$binary")
 	done

@@ -20,20 +20,24 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 )
 
-// build makes an archive of two stand-ins for binaries.
+// build makes an archive of stand-ins for two programs, for two platforms.
 func build(t *testing.T, content string) (archive, printed string) {
 	t.Helper()
 	dir := t.TempDir()
 	args := []string{"--ref", "wechat-token-operator:v1", "--out", filepath.Join(dir, "out", "image.tar")}
 	for _, arch := range []string{"amd64", "arm64"} {
-		path := filepath.Join(dir, arch, "operator")
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
+		var paths []string
+		for _, name := range []string{"operator", "gateway"} {
+			path := filepath.Join(dir, arch, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(content+arch), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			paths = append(paths, path)
 		}
-		if err := os.WriteFile(path, []byte(content+arch), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		args = append(args, "linux/"+arch+"="+path)
+		args = append(args, "linux/"+arch+"="+strings.Join(paths, ","))
 	}
 	var stdout bytes.Buffer
 	if err := run(args, &stdout, io.Discard); err != nil {
@@ -161,9 +165,10 @@ func TestImage(t *testing.T) {
 			t.Errorf("the image for %s is for %s", platform, got)
 		}
 		headers, contents := files(t, image)
-		binary := headers["operator"]
-		if binary == nil || binary.Mode != 0o755 || string(contents["operator"]) != "x"+config.Architecture {
-			t.Errorf("%s: the binary is %+v %q", platform, binary, contents["operator"])
+		for _, name := range []string{"operator", "gateway"} {
+			if binary := headers[name]; binary == nil || binary.Mode != 0o755 || string(contents[name]) != "x"+config.Architecture {
+				t.Errorf("%s: the %s is %+v %q", platform, name, binary, contents[name])
+			}
 		}
 		for name, header := range headers {
 			if header.Uid != 0 || header.Gid != 0 || header.Mode&0o022 != 0 && name != "tmp/" || header.Mode&0o6000 != 0 {
@@ -232,6 +237,10 @@ func TestLikeDockerfile(t *testing.T) {
 	if !strings.Contains(string(script), "go build "+flags) {
 		t.Errorf("build.sh does not build with %s", flags)
 	}
+	packages := field(`\s+go build .* -o /out/ (.*)$`)
+	if !strings.Contains(string(script), `packages="`+packages+`"`) {
+		t.Errorf("build.sh does not build %s", packages)
+	}
 }
 
 func TestRefusals(t *testing.T) {
@@ -243,6 +252,7 @@ func TestRefusals(t *testing.T) {
 		{[]string{"--ref", "a:b", "linux/amd64=x"}, "--out"},
 		{[]string{"--ref", "a:b", "--out", "x"}, "PLATFORM=BINARY"},
 		{[]string{"--ref", "a:b", "--out", "x", "binary"}, "PLATFORM=BINARY"},
+		{[]string{"--ref", "a:b", "--out", "x", "linux/amd64=x,"}, "PLATFORM=BINARY"},
 		{[]string{"--ref", "a:b", "--out", "x", "linux=x"}, "no platform"},
 		{[]string{"--ref", "a:b", "--out", "x", "linux/amd64=none"}, "none"},
 	} {

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command image packs a static binary into an OCI image without a container engine, and writes it as an archive:
+// Command image packs static binaries into an OCI image without a container engine, and writes it as an archive:
 //
-//	image --ref wechat-token-operator:dev --out operator.tar linux/amd64=bin/amd64/operator linux/arm64=bin/arm64/operator
+//	image --ref wechat-token-operator:dev --out operator.tar \
+//		linux/amd64=bin/amd64/operator,bin/amd64/gateway linux/arm64=bin/arm64/operator,bin/arm64/gateway
+//
+// The first binary is the entry point.
 //
 // What it makes depends on the binaries and this module alone: two builds have the same digest.
 package main
@@ -13,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -29,13 +33,13 @@ func main() {
 type options struct {
 	ref      name.Tag
 	out      string
-	binaries []binary
+	binaries []binaries
 }
 
-// binary is a static executable for a platform.
-type binary struct {
+// binaries are the static executables for a platform. The first one is the entry point.
+type binaries struct {
 	platform v1.Platform
-	path     string
+	paths    []string
 }
 
 // run writes the archive and prints the digest of the image.
@@ -72,10 +76,10 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 		return o, fmt.Errorf("--ref: %w", err)
 	}
 	if o.out == "" || flags.NArg() == 0 {
-		return o, errors.New("--out and at least one PLATFORM=BINARY are needed")
+		return o, errors.New("--out and at least one PLATFORM=BINARY[,BINARY…] are needed")
 	}
 	for _, arg := range flags.Args() {
-		b, err := parseBinary(arg)
+		b, err := parseBinaries(arg)
 		if err != nil {
 			return o, err
 		}
@@ -84,14 +88,15 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	return o, nil
 }
 
-func parseBinary(arg string) (binary, error) {
-	platform, path, found := strings.Cut(arg, "=")
-	if !found || path == "" {
-		return binary{}, fmt.Errorf("%q is not PLATFORM=BINARY", arg)
+func parseBinaries(arg string) (binaries, error) {
+	platform, list, _ := strings.Cut(arg, "=")
+	paths := strings.Split(list, ",")
+	if slices.Contains(paths, "") {
+		return binaries{}, fmt.Errorf("%q is not PLATFORM=BINARY[,BINARY…]", arg)
 	}
 	p, err := v1.ParsePlatform(platform)
 	if err != nil || p.OS == "" || p.Architecture == "" {
-		return binary{}, fmt.Errorf("%q is no platform such as linux/amd64", platform)
+		return binaries{}, fmt.Errorf("%q is no platform such as linux/amd64", platform)
 	}
-	return binary{platform: *p, path: path}, nil
+	return binaries{platform: *p, paths: paths}, nil
 }

@@ -163,10 +163,10 @@ func TestAuditDenials(t *testing.T) {
 		if got := lines(`"peer":"10.0.0.1","suppressed":10}`); got != 1 {
 			t.Errorf("%d lines about the quiet peer: %s", got, s.text.String())
 		}
-		for i := range 2 * maxPeers {
+		for i := range 2 * maxAuditPeers {
 			deny(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 1)
 		}
-		if got := len(a.denials.byPeer); got > maxPeers+1 {
+		if got := len(a.denials.byPeer); got > maxAuditPeers+1 {
 			t.Errorf("%d peers are kept", got)
 		}
 		a.Close()

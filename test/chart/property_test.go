@@ -21,6 +21,7 @@ import (
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -51,6 +52,7 @@ metrics:
   prometheusRule: {enabled: true}
   dashboards: {enabled: true}
 networkPolicy: {egress: {enabled: true}}
+gateway: {enabled: true, namespaces: [shop], tls: {certManager: {enabled: true}}, autoscaling: {enabled: true}}
 `
 
 // foreign is an object of a kind whose Go types are not here.
@@ -83,6 +85,8 @@ func typed(kind string) client.Object {
 		return &rbacv1.ClusterRoleBinding{}
 	case "PodDisruptionBudget":
 		return &policyv1.PodDisruptionBudget{}
+	case "HorizontalPodAutoscaler":
+		return &autoscalingv2.HorizontalPodAutoscaler{}
 	case "NetworkPolicy":
 		return &networkingv1.NetworkPolicy{}
 	case "ValidatingAdmissionPolicy":
@@ -188,9 +192,10 @@ func sound(t *testing.T, r rendering, objects []client.Object) {
 	}
 }
 
+// deploymentOf returns the operator's.
 func deploymentOf(objects []client.Object) *appsv1.Deployment {
 	for _, o := range objects {
-		if d, ok := o.(*appsv1.Deployment); ok {
+		if d, ok := o.(*appsv1.Deployment); ok && strings.HasSuffix(d.Name, "-controller-manager") {
 			return d
 		}
 	}
@@ -582,6 +587,12 @@ func TestCombinations(t *testing.T) {
 		"podSecurityContext: {runAsUser: 1000680000, fsGroup: 1000680000}", "resources: {limits: {memory: 268435456, cpu: 1}}",
 		"tolerations: [{key: a, operator: Exists, effect: NoExecute, tolerationSeconds: 12345678}]",
 		"priorityClassName: '1'", "deploymentAnnotations: {a: '1'}", "podAnnotations: {a: '1'}", "podLabels: {a: '1'}",
+		"gateway: {namespaces: [], allNamespaces: true, autoscaling: {enabled: false}, replicaCount: '3'}",
+		"gateway: {tls: {certManager: {enabled: false}, secretName: '', insecure: true}}\nmetrics: {serviceMonitor: {insecureSkipVerify: true}}", "gateway: {enabled: false}",
+		"gateway: {tls: {insecure: false, secretName: '', certManager: {enabled: true, issuerRef: {name: '1', kind: ClusterIssuer}}}, service: {name: a, annotations: {a: '1'}}}",
+		"gateway: {tls: {certManager: {enabled: false}, secretName: '1', insecure: false}, tokenAudience: '1', auditLog: ''}",
+		"gateway: {networkPolicy: {enabled: false}, podDisruptionBudget: {maxUnavailable: 50%}, podLabels: {a: '1'}, podAnnotations: {a: '1'}}",
+		"gateway: {serviceAccount: {create: false, name: '2'}, extraArgs: ['--a=\"b\" #c'], url: 'https://a', resources: {}}",
 		"enabled: true", "global: {imageRegistry: x}", "commonLabels: {a: '1'}",
 	}
 	for range 25 {

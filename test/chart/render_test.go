@@ -287,8 +287,14 @@ func TestBadValues(t *testing.T) {
 		"commonLabels.a=1":               "/commonLabels/a",
 		"extraVolumes[0].name=wechat-ca": "/extraVolumes/0/name",
 		"extraVolumeMounts[0].mountPath=/etc/metrics-cert,extraVolumeMounts[0].name=a": "/extraVolumeMounts/0/mountPath",
-		"resources=a":                           "/resources",
-		"podDisruptionBudget.maxUnavailable=-1": "/podDisruptionBudget/maxUnavailable",
+		"resources=a":                                     "/resources",
+		"podDisruptionBudget.maxUnavailable=-1":           "/podDisruptionBudget/maxUnavailable",
+		"gateway.enabled=true,gateway.tls.insecure=true":  "gateway.allNamespaces=true",
+		"gateway.enabled=true,gateway.allNamespaces=true": "gateway.tls",
+		"gateway.enabled=true,gateway.tls.insecure=true,gateway.namespaces={a},metrics.port=8080":   "metrics.port",
+		"gateway.enabled=true,gateway.tls.insecure=true,gateway.namespaces={a},gateway.url=ftp://a": "/gateway/url",
+		"gateway.terminationGracePeriodSeconds=30":                                                  "/gateway/terminationGracePeriodSeconds",
+		"gateway.tls.issuer=a": "'issuer' not allowed",
 	} {
 		t.Run(values, func(t *testing.T) {
 			out, err := runHelm(context.WithoutCancel(t.Context()), "", "template", release, chartDir, "--set", "image.repository="+image, "--set", values)

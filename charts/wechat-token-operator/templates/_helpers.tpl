@@ -164,6 +164,12 @@ control-plane: controller-manager
 {{- if .Values.promptDelivery.enabled }}
 {{- $args = append $args "--prompt-delivery" }}
 {{- end }}
+{{- if .Values.gateway.enabled }}
+{{- $args = append $args (printf "--gateway-url=%s" (include "wechat-token-operator.gatewayURL" .)) }}
+{{- if include "wechat-token-operator.gatewayCA" . }}
+{{- $args = append $args "--gateway-ca-file=/etc/gateway-ca/ca.crt" }}
+{{- end }}
+{{- end }}
 {{- with .Values.wechat.endpoints }}
 {{- $args = append $args (printf "--wechat-endpoints=%s" (join "," .)) }}
 {{- end }}
@@ -262,4 +268,103 @@ which only one of the form key=value certainly has.
 {{- $name = printf "%s-metrics" (include "wechat-token-operator.fullname" .) }}
 {{- end }}
 {{- $name }}
+{{- end }}
+
+{{- define "wechat-token-operator.gatewayName" -}}
+{{- printf "%s-gateway" (include "wechat-token-operator.fullname" .) }}
+{{- end }}
+
+{{- define "wechat-token-operator.gatewayServiceAccountName" -}}
+{{- if .Values.gateway.serviceAccount.create }}
+{{- default (include "wechat-token-operator.gatewayName" .) .Values.gateway.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.gateway.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "wechat-token-operator.gatewaySelectorLabels" -}}
+app.kubernetes.io/name: {{ include "wechat-token-operator.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+control-plane: gateway
+{{- end }}
+
+{{/* The Secret with the certificate that callers are served with; nothing without TLS. */}}
+{{- define "wechat-token-operator.gatewayCertificate" -}}
+{{- with .Values.gateway.tls }}
+{{- if not .insecure }}
+{{- default (ternary (printf "%s-cert" $.Values.gateway.service.name) "" .certManager.enabled) .secretName }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The Secret with the authority of that certificate; nothing where programs need none. */}}
+{{- define "wechat-token-operator.gatewayCA" -}}
+{{- if and .Values.gateway.enabled .Values.gateway.tls.privateCA }}
+{{- include "wechat-token-operator.gatewayCertificate" . }}
+{{- end }}
+{{- end }}
+
+{{- define "wechat-token-operator.gatewayURL" -}}
+{{- $scheme := ternary "http" "https" .Values.gateway.tls.insecure }}
+{{- default (printf "%s://%s.%s.svc" $scheme .Values.gateway.service.name .Release.Namespace) .Values.gateway.url }}
+{{- end }}
+
+{{- define "wechat-token-operator.gatewayArgs" -}}
+{{- $args := list "--bind-address=:8080" (printf "--metrics-bind-address=%s" (ternary (printf ":%d" (int64 .Values.metrics.port)) "0" .Values.metrics.enabled))
+  "--health-probe-bind-address=:8081" }}
+{{- $certificate := include "wechat-token-operator.gatewayCertificate" . }}
+{{- if $certificate }}
+{{- $args = concat $args (list "--tls-cert-file=/etc/gateway-cert/tls.crt" "--tls-key-file=/etc/gateway-cert/tls.key") }}
+{{- end }}
+{{- if .Values.metrics.enabled }}
+{{- if not .Values.metrics.secure }}
+{{- $args = append $args "--metrics-secure=false" }}
+{{- else if $certificate }}
+{{- $args = append $args "--metrics-cert-path=/etc/gateway-cert" }}
+{{- end }}
+{{- end }}
+{{- with .Values.gateway.namespaces }}
+{{- $args = append $args (printf "--namespaces=%s" (join "," .)) }}
+{{- end }}
+{{- with .Values.gateway.tokenAudience }}
+{{- $args = append $args (printf "--token-audience=%s" .) }}
+{{- end }}
+{{- if ne .Values.gateway.auditLog "-" }}
+{{- $args = append $args (printf "--audit-log=%s" .Values.gateway.auditLog) }}
+{{- end }}
+{{- with .Values.wechat.endpoints }}
+{{- $args = append $args (printf "--wechat-endpoints=%s" (join "," .)) }}
+{{- end }}
+{{- if include "wechat-token-operator.caConfigMap" . }}
+{{- $args = append $args (printf "--wechat-ca-file=/etc/wechat-ca/%s" .Values.wechat.caBundle.key) }}
+{{- end }}
+{{- toYaml (concat $args .Values.gateway.extraArgs) }}
+{{- end }}
+
+{{/* The ports of a NetworkPolicy for DNS, the API server and WeChat, and more rules: what operator and gateway may reach. */}}
+{{- define "wechat-token-operator.egressRules" -}}
+# DNS
+- ports:
+  {{- range .Values.networkPolicy.egress.dnsPorts }}
+  - protocol: UDP
+    port: {{ int64 . }}
+  - protocol: TCP
+    port: {{ int64 . }}
+  {{- end }}
+# The API server, and WeChat or a proxy
+- ports:
+  {{- $ports := list }}
+  {{- range .Values.networkPolicy.egress.apiServerPorts }}
+  {{- $ports = append $ports (printf "%d" (int64 .)) }}
+  {{- end }}
+  {{- range include "wechat-token-operator.wechatPorts" . | fromJsonArray }}
+  {{- $ports = append $ports (printf "%d" (int64 .)) }}
+  {{- end }}
+  {{- range uniq $ports }}
+  - protocol: TCP
+    port: {{ . }}
+  {{- end }}
+{{- with .Values.networkPolicy.egress.extra }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
