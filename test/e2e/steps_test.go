@@ -34,6 +34,7 @@ func (w *world) steps() []step {
 		{"pod before its Secret", w.startQRCodeEarly},
 		{"Mini Program code in a browser", w.openPage},
 		{"page with the JS-SDK in a browser", w.openH5},
+		{"pod that calls the gateway", w.startGateway},
 		{"pods that use tokens", w.startTokenUsers},
 		{"leader killed", w.killLeader},
 		{"kubelet restarted", w.restartTheKubelet},
@@ -280,7 +281,7 @@ func (w *world) upgrade(t *testing.T) {
 }
 
 func (w *world) rollBack(t *testing.T) {
-	w.helm(t, "rollback", operator, "1", "--wait", "--timeout", "3m")
+	w.helm(t, "rollback", operator, "2", "--wait", "--timeout", "3m")
 	w.runsImage(t, firstTag)
 	w.table.saw("both pods run the first image")
 }

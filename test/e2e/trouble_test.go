@@ -200,9 +200,9 @@ func (w *world) uninstall(t *testing.T) {
 	if _, err := w.value(t.Context(), "shop-token"); err != nil {
 		t.Errorf("the Secret went with the operator: %v", err)
 	}
-	w.kubectl(t, "delete", "wechatapptokens", "--all", "--all-namespaces", "--timeout=2m")
+	w.kubectl(t, "delete", "wechatappclients,wechatapptokens", "--all", "--all-namespaces", "--timeout=2m")
 	g.Eventually(func() bool { _, err := w.value(t.Context(), "shop-token"); return apierrors.IsNotFound(err) }, patience).Should(gomega.BeTrue())
-	w.kubectl(t, "delete", "crd", "wechatapptokens.wechat.apptoken.dev", "--timeout=2m")
+	w.kubectl(t, "delete", "crd", "wechatapptokens.wechat.apptoken.dev", "wechatappclients.wechat.apptoken.dev", "--timeout=2m")
 	w.kubectl(t, "delete", "namespace", shop, operatorSpace, "wechat", "--timeout=3m")
 	w.table.saw("Secrets stayed, and went with their WeChatAppTokens")
 }
