@@ -88,7 +88,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			panic(ended)
 		}
 	}()
-	g.serve(w, r, c)
+	g.serve(w, r, c) //nolint:contextcheck // the context is that of the request
 }
 
 // serve answers a call or has it passed on. Everything is decided by one policy.
@@ -104,7 +104,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, c *Call) {
 	case KindToken:
 		d.token()
 	case KindTicket:
-		d.ticket() //nolint:contextcheck // the context is that of the request, which the decision has
+		d.ticket()
 	case KindLogin:
 		d.login()
 	case KindUser:
