@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -207,7 +208,7 @@ func (f *front) send(t *testing.T, raw string) reply {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
@@ -221,11 +222,13 @@ func (f *front) send(t *testing.T, raw string) reply {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := reply{raw: string(all)}
-	if r.Response, err = http.ReadResponse(bufio.NewReader(strings.NewReader(r.raw)), nil); err != nil {
-		t.Fatalf("%q: %v", r.raw, err)
+	response, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(all)), nil)
+	if err != nil {
+		t.Fatalf("%q: %v", all, err)
 	}
+	r := reply{Response: response, raw: string(all)}
 	body, _ := io.ReadAll(r.Body)
+	_ = response.Body.Close()
 	r.body = string(body)
 	var said struct {
 		Code int    `json:"errcode"`
@@ -577,6 +580,7 @@ func TestUserPaths(t *testing.T) {
 		"a bad ServiceAccount":    {raw: get(bearerHeader("bad.a.b")), errcode: codeTokenInvalid, reason: "bearer"},
 		"no token of a user":      {raw: request("GET " + path + "?openid=o"), errcode: codeNoToken, reason: "no_token_given"},
 		"a token of the gateway":  {raw: request("GET " + path + "?access_token=" + bought("shop-api", theKey, now)), errcode: codeTokenInvalid, reason: "token"},
+		"the app's token":         {raw: request("GET " + path + "?access_token=" + realToken), errcode: codeTokenInvalid, reason: "token"},
 		"by POST":                 {raw: posted(path+"?"+query, ""), errcode: codeNeedsGet, reason: "method"},
 		"whether a token is good": {raw: request("GET /sns/auth?" + query), relayed: &relayed{"/sns/auth", query, "", "", false}},
 	})
@@ -682,7 +686,7 @@ func TestPanicShowsNothing(t *testing.T) {
 }
 
 // goneReviewer finds that the caller is gone.
-type goneReviewer struct{ noReviewer }
+type goneReviewer struct{}
 
 func (goneReviewer) Review(ctx context.Context, _ string, _ netip.Addr, _ func(types.NamespacedName) bool) (types.NamespacedName, error) {
 	return types.NamespacedName{}, ctx.Err()

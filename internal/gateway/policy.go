@@ -21,16 +21,18 @@ type Policy struct {
 	byKey       map[[sha256.Size]byte]keyHolder
 	// appIDs has true for an app as which a client may log users in.
 	appIDs map[string]bool
+	// tokens has the accounts' tokens.
+	tokens map[token.Value]bool
 	// accounts has the ServiceAccounts that any client names.
 	accounts map[types.NamespacedName]bool
 	// login reports whether any client may log users in.
 	login bool
 }
 
-// keyHolder is a client and one of its keys.
+// keyHolder is a client and the index of one of its keys.
 type keyHolder struct {
 	client *Client
-	key    Key
+	key    int
 }
 
 // Client is what a WeChatAppClient allows. A client that is suspended, being deleted, or without its WeChatAppToken is not in a Policy.
@@ -101,18 +103,20 @@ func NewPolicy(clients []*Client) *Policy {
 		byNamespace: map[string][]*Client{},
 		byKey:       make(map[[sha256.Size]byte]keyHolder, len(clients)),
 		appIDs:      map[string]bool{},
+		tokens:      map[token.Value]bool{},
 		accounts:    map[types.NamespacedName]bool{},
 	}
 	for _, c := range clients {
 		p.byUID[c.UID], p.byName[c.Name] = c, c
 		p.byNamespace[c.Name.Namespace] = append(p.byNamespace[c.Name.Namespace], c)
-		for _, k := range c.Keys {
-			p.byKey[digest(k.Value)] = keyHolder{c, k}
+		for i, k := range c.Keys {
+			p.byKey[digest(k.Value)] = keyHolder{c, i}
 		}
 		for account := range c.ServiceAccounts {
 			p.accounts[account] = true
 		}
 		p.appIDs[c.Account.AppID] = p.appIDs[c.Account.AppID] || c.Login
+		p.tokens[c.Account.Token] = true
 		p.login = p.login || c.Login
 	}
 	return p
@@ -132,8 +136,11 @@ func (p *Policy) InNamespace(namespace string) []*Client { return p.byNamespace[
 
 // ByKey returns the client that a key is of, and the key; nil for none.
 func (p *Policy) ByKey(value token.Value) (*Client, Key) {
-	h := p.byKey[digest(value)]
-	return h.client, h.key
+	h, found := p.byKey[digest(value)]
+	if !found {
+		return nil, Key{}
+	}
+	return h.client, h.client.Keys[h.key]
 }
 
 // KnowsApp reports whether any client calls WeChat as this app.
@@ -144,6 +151,9 @@ func (p *Policy) KnowsApp(appID string) bool {
 
 // LogsInto reports whether any client may log users in as this app.
 func (p *Policy) LogsInto(appID string) bool { return p.appIDs[appID] }
+
+// HoldsToken reports whether a value is the access token of an account.
+func (p *Policy) HoldsToken(value token.Value) bool { return !value.IsZero() && p.tokens[value] }
 
 // Names reports whether any client names a ServiceAccount.
 func (p *Policy) Names(account types.NamespacedName) bool { return p.accounts[account] }
