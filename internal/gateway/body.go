@@ -232,7 +232,7 @@ func (c *callerBody) Read(p []byte) (int, error) {
 	c.waited.Add(int64(time.Since(begun)))
 	c.count.Add(int64(n))
 	switch {
-	case err == io.EOF: //nolint:errorlint // a reader returns it as it is
+	case err == io.EOF:
 		c.whole()
 	case err != nil:
 		c.err.CompareAndSwap(nil, &err)
@@ -240,8 +240,8 @@ func (c *callerBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// extend moves the deadline. It returns an error if nothing is left to read, or the call has ended. The transport reads once more behind the
-// end, and by then net/http may have closed the body, which must not look like a failure.
+// extend moves the deadline. It returns an error if nothing is left to read, or the call has ended. The transport reads once more behind
+// the end, and by then net/http may have closed the body, which must not look like a failure.
 func (c *callerBody) extend() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -207,11 +207,18 @@ func relayTo(t testing.TB, change func(*RelayOptions), endpoints ...string) *gat
 	return g
 }
 
+// ownPath is answered without the relay.
+const ownPath = "/own"
+
 // ServeHTTP does what the front does with a call that it allows.
 func (g *gatewayUnderTest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	target, err := ParseTarget(r.RequestURI)
 	if err != nil {
 		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	if target.Path == ownPath {
+		_, _ = io.WriteString(w, ownPath)
 		return
 	}
 	call := &Call{ID: "test-1", Started: time.Now(), Method: r.Method, Target: target, Client: holding(staleToken)}

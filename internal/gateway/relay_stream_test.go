@@ -48,10 +48,10 @@ func TestRelayLargeFiles(t *testing.T) {
 	g := relayTo(t, nil, "http://"+l.Addr().String())
 	client := &http.Client{}
 	t.Cleanup(client.CloseIdleConnections)
-	url := g.server.URL + "/cgi-bin/media/upload?access_token=" + gatewayText
+	target := g.server.URL + "/cgi-bin/media/upload?access_token=" + gatewayText
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, io.LimitReader(repeating{block}, size))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, target, io.LimitReader(repeating{block}, size))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,6 +115,7 @@ func TestRelayStreams(t *testing.T) {
 					if err != nil {
 						return
 					}
+					defer func() { _ = res.Body.Close() }()
 					b := make([]byte, 1024)
 					for err == nil {
 						var n int
@@ -353,7 +354,7 @@ func TestCallerBodyBehindEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.whole()
-	if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("%d, %v, want EOF", n, err)
 	}
 	if c.err.Load() != nil {
