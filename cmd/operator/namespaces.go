@@ -17,9 +17,10 @@ import (
 
 // lists are what the caches list in each namespace, by resource.
 var lists = map[string]string{
-	"secrets":          `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{},"items":[]}`,
-	"wechatapptokens":  `{"kind":"` + v1alpha1.Kind + `List","apiVersion":"` + v1alpha1.GroupVersion.String() + `","metadata":{},"items":[]}`,
-	"wechatappclients": `{"kind":"` + v1alpha1.ClientKind + `List","apiVersion":"` + v1alpha1.GroupVersion.String() + `","metadata":{},"items":[]}`,
+	"secrets":         `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{},"items":[]}`,
+	"wechatapptokens": `{"kind":"` + v1alpha1.Kind + `List","apiVersion":"` + v1alpha1.GroupVersion.String() + `","metadata":{},"items":[]}`,
+	"wechatappclients": `{"kind":"` + v1alpha1.ClientKind + `List","apiVersion":"` + v1alpha1.GroupVersion.String() +
+		`","metadata":{},"items":[]}`,
 }
 
 // namespaces lets the caches fill although a namespace of --namespaces is gone or may not be read. Until its first list works, it counts
