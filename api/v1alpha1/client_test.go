@@ -115,7 +115,7 @@ func TestClientImmutableFields(t *testing.T) {
 	if err := api.Get(t.Context(), client.ObjectKeyFromObject(u), got); err != nil {
 		t.Fatal(err)
 	}
-	if s := got.Spec; s.Key.Overlap.Duration.Hours() != 24 || s.Rate.PerReplica.RequestsPerSecond != 50 || s.Rate.PerReplica.Burst != 100 || s.Key.DeletionPolicy != "Delete" ||
+	if s := got.Spec; s.Key.Overlap.Hours() != 24 || s.Rate.PerReplica.RequestsPerSecond != 50 || s.Rate.PerReplica.Burst != 100 || s.Key.DeletionPolicy != "Delete" ||
 		got.Status.ObservedGeneration != -1 {
 		t.Errorf("defaults: %+v, status %+v", s, got.Status)
 	}

@@ -91,16 +91,16 @@ func (s clientsStart) Start(ctx context.Context) error {
 // NeedLeaderElection returns false, so that a standby fills its cache.
 func (clientsStart) NeedLeaderElection() bool { return false }
 
-// gateway returns how clients reach the gateway, by the flags.
-func (o *options) gateway() (appclient.Gateway, error) {
+// parseGateway returns how clients reach the gateway, by --gateway-url and --gateway-ca-file.
+func parseGateway(address, caFile string) (appclient.Gateway, error) {
 	g := appclient.Gateway{}
-	if o.gatewayURL == "" {
-		if o.gatewayCAFile != "" {
+	if address == "" {
+		if caFile != "" {
 			return g, errors.New("--gateway-ca-file: it needs --gateway-url")
 		}
 		return g, nil
 	}
-	u, err := url.Parse(o.gatewayURL)
+	u, err := url.Parse(address)
 	switch {
 	case err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "":
 		return g, errors.New("--gateway-url: it must be the URL of a host, such as https://wechat-gateway.wechat.svc")
@@ -108,15 +108,15 @@ func (o *options) gateway() (appclient.Gateway, error) {
 		return g, errors.New("--gateway-url: it must begin with https://, or with http:// where the gateway serves no HTTPS")
 	}
 	g.URL = u.Scheme + "://" + u.Host
-	if o.gatewayCAFile == "" {
+	if caFile == "" {
 		return g, nil
 	}
-	content, err := file.Read(o.gatewayCAFile)
+	content, err := file.Read(caFile)
 	if err != nil {
 		return g, fmt.Errorf("--gateway-ca-file: %w", err)
 	}
 	if g.CA = certificates(content); g.CA == "" {
-		return g, fmt.Errorf("--gateway-ca-file: %s has no certificate in PEM", o.gatewayCAFile)
+		return g, fmt.Errorf("--gateway-ca-file: %s has no certificate in PEM", caFile)
 	}
 	return g, nil
 }

@@ -81,7 +81,9 @@ func TestGatewayFlags(t *testing.T) {
 		"--gateway-url=http://wechat-gateway.wechat.svc:8080":                            "http://wechat-gateway.wechat.svc:8080",
 		"--gateway-url=https://wechat-gateway.wechat.svc:8443 --gateway-ca-file=" + file: "https://wechat-gateway.wechat.svc:8443",
 	} {
-		g, err := parse(t, strings.Fields(args)...).gateway()
+		o := parse(t, strings.Fields(args)...)
+		err := o.complete()
+		g := o.gateway
 		if err != nil || g.URL != want {
 			t.Errorf("%s: %+v, %v", args, g, err)
 		}
@@ -89,13 +91,13 @@ func TestGatewayFlags(t *testing.T) {
 			t.Errorf("%s: the certificates are %q", args, g.CA)
 		}
 	}
-	if _, err := parse(t, "--gateway-ca-file="+file).gateway(); err == nil {
+	if err := parse(t, "--gateway-ca-file="+file).complete(); err == nil {
 		t.Error("a CA without a URL is accepted")
 	}
 	if err := os.WriteFile(file, []byte("nothing"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := parse(t, "--gateway-url=https://a", "--gateway-ca-file="+file).gateway(); err == nil || !strings.Contains(err.Error(), "no certificate") {
+	if err := parse(t, "--gateway-url=https://a", "--gateway-ca-file="+file).complete(); err == nil || !strings.Contains(err.Error(), "no certificate") {
 		t.Errorf("a file without certificates: %v", err)
 	}
 }

@@ -78,10 +78,6 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry regist
 	if err := opts.complete(); err != nil {
 		return err
 	}
-	gateway, err := opts.gateway()
-	if err != nil {
-		return err
-	}
 	userAgent := "wechat-token-operator/" + version
 	calls, err := metrics.NewCalls(registry)
 	if err != nil {
@@ -134,7 +130,7 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry regist
 		return fmt.Errorf("setting up the controller: %w", err)
 	}
 	clients := appclient.New(appclient.Options{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Now: api.Now, Events: events, Gateway: gateway, Hint: reconciler.Hint,
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Now: api.Now, Events: events, Gateway: opts.gateway, Hint: reconciler.Hint,
 		MaxConcurrentReconciles: opts.maxConcurrentReconciles,
 	})
 	if err := addClients(mgr, opts, logger, clients); err != nil {

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
+	"github.com/wechat-token-operator/wechat-token-operator/internal/appclient"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/program"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
@@ -56,9 +57,10 @@ type options struct {
 	version bool
 	zap     zap.Options
 
-	// complete sets selector and namespaceList.
+	// complete sets selector, namespaceList and gateway.
 	selector      labels.Selector
 	namespaceList []string
+	gateway       appclient.Gateway
 }
 
 func (o *options) bind(fs *flag.FlagSet) {
@@ -77,7 +79,8 @@ func (o *options) bind(fs *flag.FlagSet) {
 	fs.BoolVar(&o.requireCredentialsLabel, "require-credentials-label", false,
 		`Use only credentials Secrets that carry the label wechat.apptoken.dev/credentials: "true".`)
 	fs.StringVar(&o.gatewayURL, "gateway-url", "",
-		"URL at which programs reach the gateway, such as https://wechat-gateway.wechat.svc. Empty: there is no gateway, and WeChatAppClients say so.")
+		"URL at which programs reach the gateway, such as https://wechat-gateway.wechat.svc. "+
+			"Empty: there is no gateway, and WeChatAppClients say so.")
 	fs.StringVar(&o.gatewayCAFile, "gateway-ca-file", "",
 		"PEM file with the certificate authorities of the gateway, for programs that would not trust it otherwise. It is read at the start.")
 	fs.BoolVar(&o.promptDelivery, "prompt-delivery", false,
@@ -114,6 +117,9 @@ func (o *options) complete() error {
 	}
 	if !isLoopback(o.pprofBindAddress) {
 		return fmt.Errorf("--pprof-bind-address: %q is not a loopback address; use 127.0.0.1:6060 and kubectl port-forward", o.pprofBindAddress)
+	}
+	if o.gateway, err = parseGateway(o.gatewayURL, o.gatewayCAFile); err != nil {
+		return err
 	}
 	if err := o.checkLease(); err != nil {
 		return err

@@ -5,6 +5,7 @@ package appclient
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -172,20 +173,20 @@ func judge(o observation) verdict {
 
 // keyNotes returns what people have to know of the key before, and of requests that wait.
 func keyNotes(o observation, p keyPlan) string {
-	out := ""
+	var out strings.Builder
 	if p.previous != "" {
-		out += fmt.Sprintf("; the key before it buys no more tokens from %s on: restart the programs that read the Secret before %s",
+		fmt.Fprintf(&out, "; the key before it buys no more tokens from %s on: restart the programs that read the Secret before %s",
 			target.FormatTime(p.until.Time), target.FormatTime(p.createTime.Time))
 	}
 	if p.rotationWaits {
-		out += fmt.Sprintf("; the requested rotation waits until %s, when the last tokens of the key before have ended", target.FormatTime(p.at))
+		fmt.Fprintf(&out, "; the requested rotation waits until %s, when the last tokens of the key before have ended", target.FormatTime(p.at))
 	}
 	for _, key := range requestAnnotations() {
 		if len(o.client.Annotations[key]) > v1alpha1.RequestValueMaxLength {
-			out += fmt.Sprintf("; the annotation %s is longer than %d characters and is ignored", key, v1alpha1.RequestValueMaxLength)
+			fmt.Fprintf(&out, "; the annotation %s is longer than %d characters and is ignored", key, v1alpha1.RequestValueMaxLength)
 		}
 	}
-	return out
+	return out.String()
 }
 
 // referenceNote says that the owner reference is not as spec.key.deletionPolicy wants it, and cannot be changed; "" if it is.

@@ -95,41 +95,51 @@ func (p *pass) observeToken(ctx context.Context, o *observation) error {
 }
 
 // observeSecret finds the key Secret, whose it is, and what it holds. A version that this process has not seen costs one read.
-func (p *pass) observeSecret(ctx context.Context, o *observation) error {
-	cached, err := p.cachedMetadata(ctx, p.secretName().Name)
-	if err != nil {
+func (p *pass) observeSecret(ctx context.Context, o *observation) (err error) {
+	before := p.state.held
+	if o.secret, err = p.findSecret(ctx); err != nil {
 		return err
 	}
-	before := p.state.held
+	if o.secret == nil {
+		p.noteChange(before, o)
+		p.state.held = held{}
+		return p.settle(ctx, o)
+	}
+	if err := p.settle(ctx, o); err != nil {
+		return err
+	}
+	claim := o.ownership.Claim
+	if p.state.held.of(o.secret) || claim != target.Own && claim != target.TakeOver {
+		return nil
+	}
+	if err := p.readSecret(ctx); err != nil {
+		return err
+	}
+	if o.secret = nil; p.read != nil {
+		o.secret = p.read.meta
+	}
+	p.noteChange(before, o)
+	return p.settle(ctx, o)
+}
+
+// findSecret returns the metadata of the key Secret, nil for none, from the cache or, if that is behind for long, from the API server.
+func (p *pass) findSecret(ctx context.Context) (*metav1.PartialObjectMetadata, error) {
+	cached, err := p.cachedMetadata(ctx, p.secretName().Name)
+	if err != nil {
+		return nil, err
+	}
 	secret, freshness := p.state.gate.Target(cached, p.now)
 	switch freshness {
 	case gate.Current:
 	case gate.Behind:
-		return errCacheBehind
+		return nil, errCacheBehind
 	case gate.BehindForLong:
-		if err := p.readSecret(ctx); err != nil {
-			return err
+		if err := p.readSecret(ctx); err != nil || p.read == nil {
+			return nil, err
 		}
-		if secret = nil; p.read != nil {
-			secret = p.read.meta
-		}
+		secret = p.read.meta
 	}
-	if o.secret = secret; o.secret != nil {
-		if err := p.settle(ctx, o); err != nil || p.state.held.of(secret) || o.ownership.Claim != target.Own && o.ownership.Claim != target.TakeOver {
-			return err
-		}
-		if err := p.readSecret(ctx); err != nil {
-			return err
-		}
-		if o.secret = nil; p.read != nil {
-			o.secret = p.read.meta
-		}
-		p.noteChange(before, o)
-	} else if o.known != nil && p.state.held.version != "" {
-		p.noteChange(p.state.held, o)
-		p.state.held = held{}
-	}
-	return p.settle(ctx, o)
+	return secret, nil
 }
 
 func (p *pass) settle(ctx context.Context, o *observation) (err error) {

@@ -25,11 +25,12 @@ type others interface {
 	live(uid types.UID, name string) bool
 }
 
+// another is what to do about a Secret that is somebody else's. Its name is immutable, so nothing less than another client helps.
+const another = "delete this WeChatAppClient and create one with another spec.key.secretName"
+
 // settle decides whose the Secret for the key is, by the rules of a target. existing is nil if there is none.
 func settle(owner *v1alpha1.WeChatAppClient, appID string, existing *metav1.PartialObjectMetadata, o others) target.Ownership {
 	name := owner.Spec.Key.SecretName
-	// The name is immutable, so nothing less than another client helps.
-	const another = "delete this WeChatAppClient and create one with another spec.key.secretName"
 	if user := o.user(); user != "" {
 		return refused("Secret %q %s and cannot hold a key: %s", name, user, another)
 	}
@@ -42,30 +43,52 @@ func settle(owner *v1alpha1.WeChatAppClient, appID string, existing *metav1.Part
 	if existing.DeletionTimestamp != nil {
 		return terminating("Secret %q is being deleted; it is made anew once it is gone", name)
 	}
-	record := target.DecodeRecord(existing.Annotations)
-	ofClient := existing.Annotations[v1alpha1.AnnotationOwnerKind] == v1alpha1.ClientKind
-	ref := reference(existing)
+	h := holderOf(existing)
 	switch {
-	case ofClient && record.OwnerUID == owner.UID:
+	case h.ofClient && h.record.OwnerUID == owner.UID:
 		return target.Ownership{Claim: target.Own}
-	case ref != nil && ref.UID == owner.UID && !(ofClient && o.live(record.OwnerUID, record.OwnerName)):
+	case h.ref != nil && h.ref.UID == owner.UID && (!h.ofClient || !o.live(h.record.OwnerUID, h.record.OwnerName)):
 		return target.Ownership{Claim: target.Own} // somebody changed the annotations
 	}
 	consent := owner.Name + "/" + appID
 	consents := existing.Annotations[v1alpha1.AnnotationAdopt] == consent
 	switch {
-	case record.OwnerUID == "" && ref == nil && consents:
+	case h.record.OwnerUID != "" || h.ref != nil:
+		return h.settle(owner, appID, consents, o)
+	case consents:
 		return target.Ownership{Claim: target.Adopt}
-	case record.OwnerUID == "" && ref == nil:
-		return refused("Secret %q exists and was not made by this WeChatAppClient: %s, delete the Secret, or let its owner consent: "+
-			"kubectl annotate secret -n %s %s %s=%s", name, another, owner.Namespace, name, v1alpha1.AnnotationAdopt, consent)
-	case !ofClient && ref == nil:
+	}
+	return refused("Secret %q exists and was not made by this WeChatAppClient: %s, delete the Secret, or let its owner consent: "+
+		"kubectl annotate secret -n %s %s %s=%s", name, another, owner.Namespace, name, v1alpha1.AnnotationAdopt, consent)
+}
+
+// holder is who has a Secret, by what its metadata say.
+type holder struct {
+	record target.Record
+	// ofClient reports that the annotations name a WeChatAppClient, and ref is the owner reference to one; nil for none.
+	ofClient bool
+	ref      *metav1.OwnerReference
+}
+
+func holderOf(secret *metav1.PartialObjectMetadata) holder {
+	return holder{
+		record:   target.DecodeRecord(secret.Annotations),
+		ofClient: secret.Annotations[v1alpha1.AnnotationOwnerKind] == v1alpha1.ClientKind,
+		ref:      reference(secret),
+	}
+}
+
+// settle decides about a Secret that is or was another's.
+func (h holder) settle(owner *v1alpha1.WeChatAppClient, appID string, consents bool, o others) target.Ownership {
+	name, record := owner.Spec.Key.SecretName, h.record
+	switch {
+	case !h.ofClient && h.ref == nil:
 		return refused("Secret %q holds the token of the WeChatAppToken %q: %s", name, record.OwnerName, another)
-	case ofClient && o.live(record.OwnerUID, record.OwnerName):
+	case h.ofClient && o.live(record.OwnerUID, record.OwnerName):
 		return refused("Secret %q belongs to the WeChatAppClient %q: %s", name, record.OwnerName, another)
-	case ref != nil && o.live(ref.UID, ref.Name):
-		return refused("Secret %q belongs to the WeChatAppClient %q: %s", name, ref.Name, another)
-	case ref != nil:
+	case h.ref != nil && o.live(h.ref.UID, h.ref.Name):
+		return refused("Secret %q belongs to the WeChatAppClient %q: %s", name, h.ref.Name, another)
+	case h.ref != nil:
 		return terminating("Secret %q belonged to a WeChatAppClient that is gone and waits to be collected; it is made anew then", name)
 	case consents:
 		return target.Ownership{Claim: target.Adopt}

@@ -3,6 +3,7 @@
 package appclient
 
 import (
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -36,9 +37,7 @@ func TestSettle(t *testing.T) {
 		if kind != "" {
 			a[v1alpha1.AnnotationOwnerKind] = kind
 		}
-		for k, v := range more {
-			a[k] = v
-		}
+		maps.Copy(a, more)
 		return a
 	}
 	reference := func(kind, uid, name string) []metav1.OwnerReference {

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -113,9 +114,7 @@ func ownAnnotations(secret *metav1.PartialObjectMetadata) map[string]string {
 // annotations returns those of a key Secret with this record. A key with an empty value is to be absent.
 func annotations(r target.Record) map[string]string {
 	out := map[string]string{v1alpha1.AnnotationOwnerKind: v1alpha1.ClientKind}
-	for key, v := range r.Encode() {
-		out[key] = v
-	}
+	maps.Insert(out, r.Encode())
 	return out
 }
 

@@ -245,8 +245,8 @@ func (p *plan) wakeFor(reason Reason) time.Time {
 	return earliest(wake, p.now.Add(p.in.CheckInterval))
 }
 
-// earlyCheckAt returns when a token may be checked that is doubtful or was refused, or whose check tells whether a failure is over; zero for
-// others.
+// earlyCheckAt returns when a token may be checked that is doubtful or was refused, or whose check tells whether a failure is over; zero
+// for others.
 func (p *plan) earlyCheckAt() time.Time {
 	var at time.Time
 	if !p.stored() {

@@ -55,11 +55,7 @@ func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetada
 		return conflict("Secret %q holds the credentials and cannot receive the token: set spec.target.name to another name", name)
 	}
 	if existing == nil {
-		if older, found := others.OlderClaimant(); found {
-			return conflict("Secret %q belongs to the older WeChatAppToken %q: choose another spec.target.name, or delete one of the two",
-				name, older)
-		}
-		return Ownership{Claim: Create}
+		return settleNew(name, others)
 	}
 	if existing.DeletionTimestamp != nil {
 		return Ownership{Terminating, fmt.Sprintf("Secret %q is being deleted; it is made anew once it is gone", name)}
@@ -72,7 +68,8 @@ func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetada
 	case holder.uid == owner.UID:
 		return Ownership{Claim: Own}
 	case ofClient(existing):
-		return conflict("Secret %q has the key of the WeChatAppClient %q: choose another spec.target.name, or delete the Secret", name, holder.name)
+		return conflict("Secret %q has the key of the WeChatAppClient %q: choose another spec.target.name, or delete the Secret",
+			name, holder.name)
 	case said(v1alpha1.AnnotationAdopt) == consent && holder.uid == "":
 		return Ownership{Claim: Adopt}
 	case holder.uid == "":
@@ -96,6 +93,15 @@ func Settle(owner *v1alpha1.WeChatAppToken, existing *metav1.PartialObjectMetada
 	return conflict("Secret %q was left by the WeChatAppToken %q for appid %q: choose another spec.target.name, delete the Secret, "+
 		"or consent with the annotation %s: %q",
 		name, annotated.name, said(v1alpha1.AnnotationAppID), v1alpha1.AnnotationAdopt, consent)
+}
+
+// settleNew decides who may create the Secret with this name.
+func settleNew(name string, others Neighbours) Ownership {
+	if older, found := others.OlderClaimant(); found {
+		return conflict("Secret %q belongs to the older WeChatAppToken %q: choose another spec.target.name, or delete one of the two",
+			name, older)
+	}
+	return Ownership{Claim: Create}
 }
 
 // owned names the resource that a Secret says it belongs to.
