@@ -43,9 +43,9 @@ func OpenAudit(path string) (io.WriteCloser, error) {
 	return f, nil
 }
 
-// Audit writes a line of JSON for each call and each denial. It is safe for concurrent use. One goroutine writes, so that lines never mix and
-// no call waits for the sink, but for a moment if that is slow. A sink that does not take lines for a second loses them, and Dropped tells
-// how many.
+// Audit writes a line of JSON for each call and each denial. It is safe for concurrent use. One goroutine writes, so that lines never mix
+// and no call waits for the sink, but for a moment if that is slow. A sink that does not take lines for a second loses them, and Dropped
+// tells how many.
 type Audit struct {
 	now     func() time.Time
 	lines   chan *[]byte

@@ -101,6 +101,9 @@ func (b *body) open(ctx context.Context) *refusal {
 		if err == nil {
 			b.caller.whole() // net/http reports the end only to those who read on
 		}
+	default:
+		// Without it net/http would read the rest of the body itself once WeChat's answer begins, although the transport may not have all.
+		_ = b.caller.control.EnableFullDuplex()
 	}
 	if err == nil {
 		return nil
@@ -221,15 +224,15 @@ var errStopped = errors.New("the call has ended")
 func (c *callerBody) Read(p []byte) (int, error) {
 	c.reading.Lock()
 	defer c.reading.Unlock()
-	if !c.extend() {
-		return 0, errStopped
+	if err := c.extend(); err != nil {
+		return 0, err
 	}
 	begun := time.Now()
 	n, err := c.from.Read(p)
 	c.waited.Add(int64(time.Since(begun)))
 	c.count.Add(int64(n))
 	switch {
-	case err == io.EOF: //nolint:errorlint // a reader returns it as it is
+	case err == io.EOF:
 		c.whole()
 	case err != nil:
 		c.err.CompareAndSwap(nil, &err)
@@ -237,14 +240,19 @@ func (c *callerBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// extend moves the deadline, unless the call has ended.
-func (c *callerBody) extend() bool {
+// extend moves the deadline. It returns an error if nothing is left to read, or the call has ended. The transport reads once more behind
+// the end, and by then net/http may have closed the body, which must not look like a failure.
+func (c *callerBody) extend() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.stopped && !c.done {
-		_ = c.control.SetReadDeadline(time.Now().Add(bodyProgress))
+	switch {
+	case c.done:
+		return io.EOF
+	case c.stopped:
+		return errStopped
 	}
-	return !c.stopped
+	_ = c.control.SetReadDeadline(time.Now().Add(bodyProgress))
+	return nil
 }
 
 // whole ends the deadline when all was read. net/http goes on reading, to see whether the caller goes away, and would take the end of the

@@ -29,8 +29,8 @@ const (
 	hintTimeout = 5 * time.Second
 )
 
-// Hints tells the operator, in the status of a WeChatAppClient, that WeChat refused the token that the store has. It writes beside the calls:
-// Note never waits, and what finds no place is left out, because the next refusal comes soon.
+// Hints tells the operator, in the status of a WeChatAppClient, that WeChat refused the token that the store has. It writes beside the
+// calls: Note never waits, and what finds no place is left out, because the next refusal comes soon.
 type Hints struct {
 	writer client.StatusClient
 	now    func() time.Time

@@ -89,7 +89,7 @@ func TestHints(t *testing.T) {
 		if got := w.count(); got != 3 {
 			t.Errorf("%d patches within ten seconds", got)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		h.Note(holding(staleToken), "0123456789abcdef")
 		if got := w.count(); got != 4 || len(h.noted) != 1 || h.sent.Load() != 4 {
 			t.Errorf("%d patches, %d remembered", got, len(h.noted))

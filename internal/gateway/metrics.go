@@ -68,7 +68,7 @@ func NewMetrics(registry prometheus.Registerer, relay *Relay, audit *Audit, hint
 			counter(name, help, "failed", func() float64 { return float64(hints.failed.Load()) }),
 			counter(name, help, "dropped", func() float64 { return float64(hints.dropped.Load()) }))
 	}
-	var errs []error
+	errs := make([]error, 0, len(collectors))
 	for _, c := range collectors {
 		errs = append(errs, registry.Register(c))
 	}

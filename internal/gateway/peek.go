@@ -41,8 +41,8 @@ func (x *exchange) peek(res *http.Response) error {
 	return x.ended
 }
 
-// errcodeOf looks for a member errcode of a JSON object that begins with b, and only for one of the object itself, not of what is in it. more
-// reports that nothing can be said yet, which is never the case if b is the whole answer.
+// errcodeOf looks for a member errcode of a JSON object that begins with b, and only for one of the object itself, not of what is in it.
+// more reports that nothing can be said yet, which is never the case if b is the whole answer.
 func errcodeOf(b []byte, whole bool) (code int, found, more bool) {
 	s := jsonScanner{b: b}
 	s.space()

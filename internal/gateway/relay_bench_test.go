@@ -65,10 +65,10 @@ func benchCalls(b *testing.B, handler http.Handler) {
 	b.Cleanup(front.Close)
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
 	body := []byte(`{"touser":"o6_bmjrPTlm6_2sgVt7hMZOPfL2M","msgtype":"text","text":{"content":"Hello World"}}`)
-	url := front.URL + "/cgi-bin/message/custom/send?access_token=" + gatewayText
+	target := front.URL + "/cgi-bin/message/custom/send?access_token=" + gatewayText
 	b.ReportAllocs()
 	for b.Loop() {
-		res, err := client.Post(url, "application/json", bytes.NewReader(body))
+		res, err := client.Post(target, "application/json", bytes.NewReader(body))
 		if err != nil {
 			b.Fatal(err)
 		}

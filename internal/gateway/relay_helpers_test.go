@@ -108,31 +108,26 @@ func (s *wechatStub) serve(conn net.Conn) {
 	r := bufio.NewReader(conn)
 	for {
 		var raw bytes.Buffer
-		req, err := http.ReadRequest(bufio.NewReader(io.TeeReader(oneByte{r}, &raw)))
-		if err != nil {
+		for !strings.HasSuffix(raw.String(), "\r\n\r\n") {
+			line, err := r.ReadString('\n')
+			if err != nil {
+				return
+			}
+			raw.WriteString(line)
+		}
+		req, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(raw.Bytes())))
+		if err != nil || req.ContentLength < 0 { // WeChat refuses chunked bodies
 			return
 		}
-		body, err := io.ReadAll(req.Body)
-		if err != nil {
+		if _, err := io.CopyN(&raw, r, req.ContentLength); err != nil {
 			return
 		}
-		_ = body
 		s.mu.Lock()
 		s.requests = append(s.requests, raw.String())
 		n := len(s.requests)
 		s.mu.Unlock()
 		s.answer(conn, n, raw.String())
 	}
-}
-
-// oneByte keeps a reader from taking more than it needs, which would be the next request.
-type oneByte struct{ r *bufio.Reader }
-
-func (o oneByte) Read(p []byte) (int, error) {
-	if len(p) > 1 {
-		p = p[:1]
-	}
-	return o.r.Read(p)
 }
 
 // got returns the requests so far.
@@ -190,7 +185,7 @@ func relayTo(t testing.TB, change func(*RelayOptions), endpoints ...string) *gat
 		store: newStore(holding(staleToken)), calls: make(chan *Call, 1000), hints: make(chan string, 100), log: &lockedBuffer{},
 	}
 	o := RelayOptions{
-		Endpoints: endpoints, Source: g.store, Timeout: 2 * time.Second,
+		Endpoints: endpoints, Source: g.store, Timeout: 20 * time.Second,
 		Hint:    func(_ *Client, refused string) { g.hints <- refused },
 		Problem: func(err error) { fmt.Fprintln(g.log, err) },
 	}
@@ -212,11 +207,18 @@ func relayTo(t testing.TB, change func(*RelayOptions), endpoints ...string) *gat
 	return g
 }
 
+// ownPath is answered without the relay.
+const ownPath = "/own"
+
 // ServeHTTP does what the front does with a call that it allows.
 func (g *gatewayUnderTest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	target, err := ParseTarget(r.RequestURI)
 	if err != nil {
 		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	if target.Path == ownPath {
+		_, _ = io.WriteString(w, ownPath)
 		return
 	}
 	call := &Call{ID: "test-1", Started: time.Now(), Method: r.Method, Target: target, Client: holding(staleToken)}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -47,10 +48,10 @@ func TestRelayLargeFiles(t *testing.T) {
 	g := relayTo(t, nil, "http://"+l.Addr().String())
 	client := &http.Client{}
 	t.Cleanup(client.CloseIdleConnections)
-	url := g.server.URL + "/cgi-bin/media/upload?access_token=" + gatewayText
+	target := g.server.URL + "/cgi-bin/media/upload?access_token=" + gatewayText
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, io.LimitReader(repeating{block}, size))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, target, io.LimitReader(repeating{block}, size))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,6 +115,7 @@ func TestRelayStreams(t *testing.T) {
 					if err != nil {
 						return
 					}
+					defer func() { _ = res.Body.Close() }()
 					b := make([]byte, 1024)
 					for err == nil {
 						var n int
@@ -316,3 +318,51 @@ func TestRelayCutConnection(t *testing.T) {
 		})
 	}
 }
+
+// TestRelayAnswerDuringUpload: WeChat begins its answer during an upload, and still gets every byte of it.
+func TestRelayAnswerDuringUpload(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const block = 300000
+		got := make(chan string, 1)
+		g, front, _ := bubbleOf(t, nil, func(w http.ResponseWriter, r *http.Request) {
+			control := http.NewResponseController(w)
+			_ = control.EnableFullDuplex()
+			_, _ = io.WriteString(w, "begun ")
+			_ = control.Flush()
+			body, err := io.ReadAll(r.Body)
+			got <- fmt.Sprint(string(body) == strings.Repeat("a", block)+strings.Repeat("b", block), err)
+			_, _ = io.WriteString(w, "and ended")
+		})
+		answer, _ := ask(t, front, postHead(fmt.Sprint("Content-Length: ", 2*block)), func(w io.Writer) {
+			_, _ = io.WriteString(w, strings.Repeat("a", block))
+			time.Sleep(time.Second)
+			_, _ = io.WriteString(w, strings.Repeat("b", block))
+		})
+		if answer != "begun and ended" {
+			t.Errorf("answer %q, call %+v", answer, g.call(t))
+		}
+		if whole := <-got; whole != "true <nil>" {
+			t.Errorf("WeChat got the whole body: %s", whole)
+		}
+	})
+}
+
+// TestCallerBodyBehindEnd: net/http closes a body that was read, and the transport reads once more.
+func TestCallerBodyBehindEnd(t *testing.T) {
+	c := &callerBody{from: io.MultiReader(strings.NewReader("x"), failing{}), control: http.NewResponseController(httptest.NewRecorder())}
+	if _, err := io.ReadAll(io.LimitReader(c, 1)); err != nil {
+		t.Fatal(err)
+	}
+	c.whole()
+	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("%d, %v, want EOF", n, err)
+	}
+	if c.err.Load() != nil {
+		t.Errorf("there is an error: %v", *c.err.Load())
+	}
+}
+
+// failing is a body that was closed.
+type failing struct{}
+
+func (failing) Read([]byte) (int, error) { return 0, http.ErrBodyReadAfterClose }

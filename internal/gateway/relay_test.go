@@ -149,7 +149,11 @@ func TestRelayAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			upstream := stub(t, tt.say)
-			g := relayTo(t, nil, upstream.URL)
+			g := relayTo(t, func(o *RelayOptions) {
+				if tt.reason == "timeout" {
+					o.Timeout = time.Second
+				}
+			}, upstream.URL)
 			answer := g.post(t, "/cgi-bin/x", "{}")
 			c := g.call(t)
 			if c.Reason != tt.reason || c.Errcode != tt.code {

@@ -139,6 +139,7 @@ func ask(t *testing.T, front *pipes, head string, body func(io.Writer)) (answer 
 	if err != nil {
 		return err.Error(), time.Since(begun)
 	}
+	defer func() { _ = res.Body.Close() }()
 	text, err := io.ReadAll(res.Body)
 	if err != nil {
 		return err.Error(), time.Since(begun)
@@ -248,7 +249,7 @@ func TestRelayWaitsForToken(t *testing.T) {
 
 // TestRelayBodies: bodies may take as long as they make progress.
 func TestRelayBodies(t *testing.T) {
-	every := func(interval time.Duration, n int, close string) func(io.Writer) {
+	every := func(interval time.Duration, n int, last string) func(io.Writer) {
 		return func(w io.Writer) {
 			for range n {
 				time.Sleep(interval)
@@ -256,7 +257,7 @@ func TestRelayBodies(t *testing.T) {
 					return
 				}
 			}
-			_, _ = io.WriteString(w, close)
+			_, _ = io.WriteString(w, last)
 		}
 	}
 	for name, tt := range map[string]struct {
@@ -297,13 +298,16 @@ func TestRelayBodies(t *testing.T) {
 	}
 }
 
-// TestRelayKeepsConnection: after a slow call nothing of its deadlines is left for the next one on the connection.
+// TestRelayKeepsConnection: a call may take longer than any of its deadlines, and leaves none to the next one on the connection.
 func TestRelayKeepsConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, front, _ := bubbleOf(t, nil, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
-			time.Sleep(9 * time.Second)
-			_, _ = io.WriteString(w, okJSON)
+			for range 10 {
+				time.Sleep(9 * time.Second)
+				_, _ = io.WriteString(w, "x")
+				_ = http.NewResponseController(w).Flush()
+			}
 		})
 		conn, err := front.dial(t.Context())
 		if err != nil {
@@ -311,15 +315,19 @@ func TestRelayKeepsConnection(t *testing.T) {
 		}
 		defer func() { _ = conn.Close() }()
 		r := bufio.NewReader(conn)
-		for i := range 5 {
-			go func() { _, _ = io.WriteString(conn, postHead("Content-Length: 2")+"{}") }()
+		post := postHead("Content-Length: 2") + "{}"
+		for i, call := range []struct{ request, want string }{
+			{post, "xxxxxxxxxx"}, {strings.Replace(getHead, "/cgi-bin/x", ownPath, 1), ownPath}, {post, "xxxxxxxxxx"}, {getHead, "xxxxxxxxxx"},
+		} {
+			go func() { _, _ = io.WriteString(conn, call.request) }()
 			res, err := http.ReadResponse(r, nil)
 			if err != nil {
 				t.Fatalf("call %d: %v", i, err)
 			}
-			if body, _ := io.ReadAll(res.Body); string(body) != okJSON {
-				t.Errorf("call %d: %q", i, body)
+			if body, err := io.ReadAll(res.Body); string(body) != call.want || err != nil {
+				t.Errorf("call %d: %q, %v", i, body, err)
 			}
+			_ = res.Body.Close()
 			time.Sleep(50 * time.Second)
 		}
 	})

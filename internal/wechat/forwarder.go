@@ -19,8 +19,8 @@ import (
 // the same transports, but does not look into answers. It is safe for concurrent use.
 type Forwarder struct{ client *Client }
 
-// NewForwarder returns a Forwarder with the given options, of which Timeout is how long a host may make no progress. It does not call WeChat.
-// The error is an *OptionError.
+// NewForwarder returns a Forwarder with the given options, of which Timeout is how long a host may make no progress. It does not call
+// WeChat. The error is an *OptionError.
 func NewForwarder(o Options) (*Forwarder, error) {
 	c, err := New(o)
 	if err != nil {
@@ -56,8 +56,8 @@ type Outgoing struct {
 // sent, or if the request is a GET that may be sent twice. sends is how often it tried. The body of the answer must be closed; a read from
 // it fails if the host makes no progress for Options.Timeout.
 //
-// The error is a *token.Error as that of a Client. MaybeSent reports whether WeChat may have got the request. Its Message names the host and
-// may describe the host's certificate.
+// The error is a *token.Error as that of a Client. MaybeSent reports whether WeChat may have got the request. Its Message names the host
+// and may describe the host's certificate.
 func (f *Forwarder) Send(ctx context.Context, p *Outgoing) (res *http.Response, sends int, err error) {
 	order := f.client.order()
 	if p.Pinned {
