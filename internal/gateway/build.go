@@ -3,6 +3,7 @@
 package gateway
 
 import (
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -120,14 +121,14 @@ func tokenOf(c *v1alpha1.WeChatAppClient) types.NamespacedName {
 	return types.NamespacedName{Namespace: c.Namespace, Name: c.Spec.TokenRef.Name}
 }
 
-// readKeys returns the keys of a client: the values of its Secret that its status knows. Both may be a moment older or newer than the other,
-// so it does not matter under which key of the data a value is. The status says whether a key is the current one.
+// readKeys returns the keys of a client: the values of its Secret that its status knows. Either may be a moment older than the other, so it
+// does not matter under which key of the data a value is. The status says whether a key is the current one.
 func readKeys(c *v1alpha1.WeChatAppClient, secret *corev1.Secret) []Key {
 	if c.Status.Key == nil || !isOwned(secret, c.UID, v1alpha1.ClientKind) {
 		return nil
 	}
 	status := c.Status.Key
-	var current, before []Key
+	var current, before Key
 	for _, name := range [...]string{v1alpha1.AppSecretKey, v1alpha1.PreviousAppSecretKey} {
 		if !keyPattern.Match(secret.Data[name]) {
 			continue
@@ -135,13 +136,13 @@ func readKeys(c *v1alpha1.WeChatAppClient, secret *corev1.Secret) []Key {
 		k := NewKey(token.NewValue(string(secret.Data[name])), time.Time{})
 		switch {
 		case k.Fingerprint == status.Fingerprint:
-			current = []Key{k}
+			current = k
 		case k.Fingerprint == status.PreviousFingerprint && status.PreviousUntilTime != nil:
 			k.BuysUntil = status.PreviousUntilTime.Time
-			before = []Key{k}
+			before = k
 		}
 	}
-	return append(current, before...)
+	return slices.DeleteFunc([]Key{current, before}, func(k Key) bool { return k.Value.IsZero() })
 }
 
 // client returns what a client allows. A key that is another client's too is nobody's, as either could pass for the other.

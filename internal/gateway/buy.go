@@ -56,12 +56,12 @@ func (d decision) token() {
 func (d decision) purchase() (p purchase, f refusal, ok bool) {
 	if !isStable(d.call.Target.Path) {
 		if d.r.Method != http.MethodGet {
-			return p, refusal{codeNeedsGet, "method", "/cgi-bin/token needs GET."}, false
+			return p, refusal{codeNeedsGet, reasonMethod, "/cgi-bin/token needs GET."}, false
 		}
 		return d.purchaseInQuery()
 	}
 	if d.r.Method != http.MethodPost {
-		return p, refusal{codeNeedsPost, "method", "/cgi-bin/stable_token needs POST with a JSON body."}, false
+		return p, refusal{codeNeedsPost, reasonMethod, "/cgi-bin/stable_token needs POST with a JSON body."}, false
 	}
 	// A recorder of a test has no deadline, and a real connection always has.
 	_ = http.NewResponseController(d.w).SetReadDeadline(time.Now().Add(tokenBodyWithin))
@@ -79,7 +79,7 @@ func (d decision) purchase() (p purchase, f refusal, ok bool) {
 // purchaseInQuery reads the appid and the key of a query.
 func (d decision) purchaseInQuery() (p purchase, f refusal, ok bool) {
 	if p.AppID, ok = d.call.Target.only("appid"); !ok {
-		return p, refusal{codeUnknownApp, "appid", "appid must be given once, by this name."}, false
+		return p, refusal{codeUnknownApp, reasonAppID, "appid must be given once, by this name."}, false
 	}
 	if p.Secret, ok = d.call.Target.only("secret"); !ok {
 		return p, refusal{codeKeyWrong, "key", "secret must be given once, by this name."}, false
@@ -97,11 +97,11 @@ func (d decision) buyer(p purchase) (*Client, Key, refusal, bool) {
 	}
 	switch {
 	case p.AppID == "":
-		return no(codeNoAppID, "appid", "appid is missing.")
+		return no(codeNoAppID, reasonAppID, "appid is missing.")
 	case p.Secret == "":
 		return no(codeNoKey, "key", "secret is missing: it must be the key of a WeChatAppClient, from the Secret that spec.key.secretName names.")
 	case !d.policy.KnowsApp(p.AppID):
-		return no(codeUnknownApp, "appid", "no WeChatAppClient that this gateway serves calls WeChat as this appid.")
+		return no(codeUnknownApp, reasonAppID, "no WeChatAppClient that this gateway serves calls WeChat as this appid.")
 	}
 	var client *Client
 	var key Key

@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -207,7 +208,7 @@ func (f *front) send(t *testing.T, raw string) reply {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
@@ -221,11 +222,13 @@ func (f *front) send(t *testing.T, raw string) reply {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := reply{raw: string(all)}
-	if r.Response, err = http.ReadResponse(bufio.NewReader(strings.NewReader(r.raw)), nil); err != nil {
-		t.Fatalf("%q: %v", r.raw, err)
+	response, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(all)), nil)
+	if err != nil {
+		t.Fatalf("%q: %v", all, err)
 	}
+	r := reply{Response: response, raw: string(all)}
 	body, _ := io.ReadAll(r.Body)
+	_ = response.Body.Close()
 	r.body = string(body)
 	var said struct {
 		Code int    `json:"errcode"`
@@ -682,7 +685,7 @@ func TestPanicShowsNothing(t *testing.T) {
 }
 
 // goneReviewer finds that the caller is gone.
-type goneReviewer struct{ noReviewer }
+type goneReviewer struct{}
 
 func (goneReviewer) Review(ctx context.Context, _ string, _ netip.Addr, _ func(types.NamespacedName) bool) (types.NamespacedName, error) {
 	return types.NamespacedName{}, ctx.Err()

@@ -20,8 +20,12 @@ import (
 // canonicalRequestID is requestIDHeader as net/http spells it.
 const canonicalRequestID = "X-Wechat-Gateway"
 
-// reasonGone is the reason of a refusal that nobody is there to read.
-const reasonGone = "gone"
+// Reasons that several refusals have. reasonGone is that of one that nobody is there to read.
+const (
+	reasonAppID  = "appid"
+	reasonGone   = "gone"
+	reasonMethod = "method"
+)
 
 // Options are what a Gateway works with. Source and Relay are required.
 type Options struct {
@@ -84,7 +88,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			panic(ended)
 		}
 	}()
-	g.serve(w, r, c)
+	g.serve(w, r, c) //nolint:contextcheck // the context is that of the request
 }
 
 // serve answers a call or has it passed on. Everything is decided by one policy.
@@ -132,7 +136,7 @@ func (d decision) malformed() (f refusal, bad bool) {
 		if !isWord(d.r.Method) {
 			d.call.Method = "other"
 		}
-		return refusal{codeNeedsPost, "method", "only GET and POST are served."}, true
+		return refusal{codeNeedsPost, reasonMethod, "only GET and POST are served."}, true
 	case errors.Is(err, errTokenKey):
 		return refusal{codeNoToken, "target", err.Error() + "."}, true
 	case err != nil:

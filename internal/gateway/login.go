@@ -23,7 +23,7 @@ func (d decision) login() {
 	p, f, ok := d.purchaseInQuery()
 	switch {
 	case d.r.Method != http.MethodGet: // a form in the body could carry another appid and secret
-		d.deny(refusal{codeNeedsGet, "method", "the login paths need GET."})
+		d.deny(refusal{codeNeedsGet, reasonMethod, "the login paths need GET."})
 		return
 	case !ok:
 		d.deny(f)
@@ -72,9 +72,9 @@ func (d decision) loginClient(p purchase) (client *Client, f refusal, ok bool) {
 	}
 	switch {
 	case p.AppID == "":
-		return nil, refusal{codeNoAppID, "appid", "appid is missing."}, false
+		return nil, refusal{codeNoAppID, reasonAppID, "appid is missing."}, false
 	case client.Account.AppID != p.AppID:
-		return nil, refusal{codeUnknownApp, "appid", "the WeChatAppClient is for another appid."}, false
+		return nil, refusal{codeUnknownApp, reasonAppID, "the WeChatAppClient is for another appid."}, false
 	case !client.Login:
 		return nil, refusal{codeNotAllowed, "login", "the WeChatAppClient may not log users in: set spec.login: true."}, false
 	case client.Account.AppSecret.IsZero():
@@ -99,10 +99,10 @@ func (d decision) refresh(appID string) {
 	}
 	switch {
 	case appID == "":
-		d.deny(refusal{codeNoAppID, "appid", "appid is missing."})
+		d.deny(refusal{codeNoAppID, reasonAppID, "appid is missing."})
 		return
 	case client == nil && !d.policy.KnowsApp(appID), client != nil && client.Account.AppID != appID:
-		d.deny(refusal{codeUnknownApp, "appid", "no WeChatAppClient of the caller calls WeChat as this appid."})
+		d.deny(refusal{codeUnknownApp, reasonAppID, "no WeChatAppClient of the caller calls WeChat as this appid."})
 		return
 	case client == nil && !d.policy.LogsInto(appID), client != nil && !client.Login:
 		d.deny(refusal{codeNotAllowed, "login", "no WeChatAppClient of the caller may log users in as this app: set spec.login: true."})
@@ -128,7 +128,7 @@ func (d decision) user() {
 	known := len(d.r.Header.Values("Authorization")) > 0
 	switch {
 	case d.r.Method != http.MethodGet:
-		d.deny(refusal{codeNeedsGet, "method", "this path needs GET."})
+		d.deny(refusal{codeNeedsGet, reasonMethod, "this path needs GET."})
 		return
 	case value == "":
 		d.deny(refusal{codeNoToken, "no_token_given", "access_token is missing: this path takes that of a user."})

@@ -27,10 +27,10 @@ type Policy struct {
 	login bool
 }
 
-// keyHolder is a client and one of its keys.
+// keyHolder is a client and the index of one of its keys.
 type keyHolder struct {
 	client *Client
-	key    Key
+	key    int
 }
 
 // Client is what a WeChatAppClient allows. A client that is suspended, being deleted, or without its WeChatAppToken is not in a Policy.
@@ -106,8 +106,8 @@ func NewPolicy(clients []*Client) *Policy {
 	for _, c := range clients {
 		p.byUID[c.UID], p.byName[c.Name] = c, c
 		p.byNamespace[c.Name.Namespace] = append(p.byNamespace[c.Name.Namespace], c)
-		for _, k := range c.Keys {
-			p.byKey[digest(k.Value)] = keyHolder{c, k}
+		for i, k := range c.Keys {
+			p.byKey[digest(k.Value)] = keyHolder{c, i}
 		}
 		for account := range c.ServiceAccounts {
 			p.accounts[account] = true
@@ -132,8 +132,11 @@ func (p *Policy) InNamespace(namespace string) []*Client { return p.byNamespace[
 
 // ByKey returns the client that a key is of, and the key; nil for none.
 func (p *Policy) ByKey(value token.Value) (*Client, Key) {
-	h := p.byKey[digest(value)]
-	return h.client, h.key
+	h, found := p.byKey[digest(value)]
+	if !found {
+		return nil, Key{}
+	}
+	return h.client, h.client.Keys[h.key]
 }
 
 // KnowsApp reports whether any client calls WeChat as this app.

@@ -131,25 +131,32 @@ func (r *Reviews) Review(
 	if !ok || !now.Before(claims.expires) || !named(claims.account) {
 		return none, ErrBearerRefused
 	}
-	turns := r.renewals
-	if !found {
-		turns = r.turns
-		if !r.failed.take(peer, now) {
-			return none, ErrTooManyReviews
-		}
+	err := r.ask(ctx, key, bearer, claims, peer, found)
+	if errors.Is(err, ErrNoReview) && found && r.Now().Before(known.goodUntil) {
+		r.remember(key, acceptance{known.account, r.Now().Add(askAgainAfter), known.goodUntil})
+		err = nil
 	}
-	err := r.merged(ctx, turns, key, bearer, claims)
-	if !found && !errors.Is(err, ErrBearerRefused) {
+	if err != nil {
+		return none, err
+	}
+	return claims.account, nil
+}
+
+// ask has a token reviewed, within the limits for tokens that are known or new.
+func (r *Reviews) ask(
+	ctx context.Context, key tokenKey, bearer string, claims accountClaims, peer netip.Addr, known bool,
+) error {
+	if known {
+		return r.merged(ctx, r.renewals, key, bearer, claims)
+	}
+	if !r.failed.take(peer, r.Now()) {
+		return ErrTooManyReviews
+	}
+	err := r.merged(ctx, r.turns, key, bearer, claims)
+	if !errors.Is(err, ErrBearerRefused) {
 		r.failed.giveBack(peer, r.Now())
 	}
-	switch {
-	case err == nil:
-		return claims.account, nil
-	case errors.Is(err, ErrNoReview) && found && r.Now().Before(known.goodUntil):
-		r.remember(key, acceptance{claims.account, r.Now().Add(askAgainAfter), known.goodUntil})
-		return known.account, nil
-	}
-	return none, err
+	return err
 }
 
 // known returns what is remembered of a token that was accepted.

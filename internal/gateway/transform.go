@@ -135,7 +135,9 @@ func notASecret(in any) (any, error) {
 
 // keep returns what pick makes of the values, up to maxValues. The well-known keys come first, so that no others can push them out.
 func keep(data map[string][]byte, pick func(key string, value []byte) []byte) map[string][]byte {
-	first := []string{v1alpha1.AppIDKey, v1alpha1.ExpiresAtKey, v1alpha1.DefaultAccessTokenKey, v1alpha1.AppSecretKey, v1alpha1.PreviousAppSecretKey}
+	first := make([]string, 0, maxValues)
+	first = append(first, v1alpha1.AppIDKey, v1alpha1.ExpiresAtKey, v1alpha1.DefaultAccessTokenKey,
+		v1alpha1.AppSecretKey, v1alpha1.PreviousAppSecretKey)
 	for _, kind := range v1alpha1.TicketTypes() {
 		spec := v1alpha1.TicketSpec{Type: kind}
 		first = append(first, spec.KeyName(), spec.ExpiresAtKeyName())
