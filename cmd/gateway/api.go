@@ -43,22 +43,14 @@ func newAPI(opts *options, logger logr.Logger, metrics prometheus.Registerer) (*
 	if err != nil {
 		return nil, fmt.Errorf("finding the API server: %w", err)
 	}
-	served := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "wechat_gateway_namespace_served", Help: "1 if the namespace of --namespaces can be read, 0 if not.",
-	}, []string{"namespace"})
-	if err := metrics.Register(served); err != nil {
-		return nil, fmt.Errorf("registering the metrics of namespaces: %w", err)
+	served, err := gateway.NewNamespaces(metrics)
+	if err != nil {
+		return nil, err
 	}
 	program.WithoutProxy(config)
 	config.UserAgent = "wechat-gateway/" + version
 	config.Wrap(kube.WithDeadline)
-	config.Wrap(kube.Namespaces(opts.namespaceList, cachedLists(), logger, func(namespace string, yes bool) {
-		value := 0.0
-		if yes {
-			value = 1
-		}
-		served.WithLabelValues(namespace).Set(value)
-	}))
+	config.Wrap(kube.Namespaces(opts.namespaceList, cachedLists(), logger, served))
 	// A warning may quote the object that it is about.
 	config.WarningHandlerWithContext = rest.NoWarnings{}
 	config.QPS = -1 // what may send many requests has a limit of its own

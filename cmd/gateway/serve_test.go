@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -146,5 +148,61 @@ func TestAddressInUse(t *testing.T) {
 	other := newService(logr.Discard(), nil)
 	if err := other.listen(t.Context(), d.address, nil, nil); err == nil {
 		t.Error("two servers listen at one address")
+	}
+}
+
+// TestRollout replaces one of two gateways under load. Callers keep their connections, and the network goes on to send new ones to the
+// old gateway for a while. No call is lost, although none can be sent again.
+func TestRollout(t *testing.T) {
+	always := func(*http.Request) error { return nil }
+	first, second := startService(t, always), startService(t, always)
+	var gone atomic.Bool // the network knows that the first one is gone
+	var dials atomic.Int64
+	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
+		address := second.address
+		if dials.Add(1)%2 == 0 && !gone.Load() {
+			address = first.address
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+	var callers sync.WaitGroup
+	var served, lost atomic.Int64
+	ctx, end := context.WithCancel(t.Context())
+	for range 8 {
+		callers.Go(func() {
+			client := &http.Client{Transport: &http.Transport{DialContext: dial}}
+			defer client.CloseIdleConnections()
+			for ctx.Err() == nil {
+				body := io.NopCloser(strings.NewReader("{}")) // cannot be read a second time
+				req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodPost, "http://gateway/", body)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				req.ContentLength = 2
+				res, err := client.Do(req)
+				if err != nil {
+					lost.Add(1)
+					continue
+				}
+				_, _ = io.Copy(io.Discard, res.Body)
+				_ = res.Body.Close()
+				served.Add(1)
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+	time.Sleep(100 * time.Millisecond)
+	first.stop()
+	time.Sleep(first.drainTime / 2)
+	gone.Store(true)
+	if err := <-first.ended; err != nil {
+		t.Error(err)
+	}
+	time.Sleep(100 * time.Millisecond)
+	end()
+	callers.Wait()
+	if lost.Load() != 0 || served.Load() < 100 {
+		t.Errorf("%d calls were lost, %d served", lost.Load(), served.Load())
 	}
 }

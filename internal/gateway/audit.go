@@ -26,9 +26,9 @@ const (
 
 	// denialRate and denialBurst bound the lines on calls that were denied or limited, for each peer. maxAuditPeers bounds the peers that are
 	// told apart.
-	denialRate  = 1
-	denialBurst = 20
-	maxAuditPeers    = 4096
+	denialRate    = 1
+	denialBurst   = 20
+	maxAuditPeers = 4096
 )
 
 // OpenAudit opens the file of --audit-log for appending; "-" is the standard output.

@@ -31,7 +31,7 @@ var notMetrics = map[string]bool{"histogram_quantile": true, "max_over_time": tr
 // Every metric that a rule or a panel names exists, with the labels that are asked for.
 func TestMetricsOfQueriesExist(t *testing.T) {
 	served := map[string]bool{}
-	for _, f := range metrics.Families() {
+	for _, f := range slices.Concat(metrics.Families(), gatewayFamilies(t)) {
 		served[f.Name] = true
 		if f.Type == metrics.Histogram {
 			served[f.Name+"_bucket"], served[f.Name+"_sum"], served[f.Name+"_count"] = true, true, true
@@ -45,7 +45,7 @@ func TestMetricsOfQueriesExist(t *testing.T) {
 		}
 		for _, name := range names {
 			if !served[name] && !borrowed[name] && !notMetrics[name] {
-				t.Errorf("%s: the operator serves no %s", where, name)
+				t.Errorf("%s: nobody serves %s", where, name)
 			}
 			used[name] = true
 		}
@@ -82,7 +82,7 @@ func TestReference(t *testing.T) {
 			rows[name] = strings.TrimSpace(line)
 		}
 	}
-	for _, f := range metrics.Families() {
+	for _, f := range slices.Concat(metrics.Families(), gatewayFamilies(t)) {
 		labels := make([]string, 0, len(f.Labels))
 		for _, l := range f.Labels {
 			labels = append(labels, "`"+l+"`")
