@@ -54,7 +54,7 @@ func (n *namespaces) RoundTrip(req *http.Request) (*http.Response, error) {
 	switch res.StatusCode {
 	case http.StatusOK:
 		n.note(req.URL.Path, namespace, true)
-	case http.StatusForbidden, http.StatusNotFound:
+	case http.StatusForbidden: // also where a namespace is gone; "not found" would say that there is no CRD
 		if n.note(req.URL.Path, namespace, false) && !req.URL.Query().Has("watch") {
 			_ = res.Body.Close()
 			return emptyList(req, resource), nil
@@ -87,7 +87,7 @@ func (n *namespaces) note(path, namespace string, worked bool) (empty bool) {
 
 // listOf returns the namespace and the resource of a list or watch by which a cache is filled, and whether the request is one.
 func listOf(req *http.Request) (namespace, resource string, ok bool) {
-	if !patient(req) {
+	if !patient(req) || req.URL.Query().Get("limit") == "1" { // a startingCache asks for one object, and fills nothing
 		return "", "", false
 	}
 	parts := strings.Split(strings.Trim(req.URL.Path, "/"), "/")

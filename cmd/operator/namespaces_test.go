@@ -108,11 +108,12 @@ func TestListsThatCountAsEmpty(t *testing.T) {
 	}{
 		"a list of Secrets that is forbidden": {http.MethodGet, secrets + "?limit=500", http.StatusForbidden, true},
 		"a list of resources":                 {http.MethodGet, tokens + "?resourceVersion=0", http.StatusForbidden, true},
-		"not found":                           {http.MethodGet, tokens + "?limit=500", http.StatusNotFound, true},
+		"no CRD":                              {http.MethodGet, tokens + "?limit=500", http.StatusNotFound, false},
 		"a list that works":                   {http.MethodGet, secrets + "?limit=500", http.StatusOK, false},
 		"an API server in trouble":            {http.MethodGet, secrets + "?limit=500", http.StatusServiceUnavailable, false},
 		"no longer logged in":                 {http.MethodGet, secrets + "?limit=500", http.StatusUnauthorized, false},
 		"a watch":                             {http.MethodGet, secrets + "?watch=true&resourceVersion=1", http.StatusForbidden, false},
+		"whether there is a CRD":              {http.MethodGet, tokens + "?limit=1", http.StatusForbidden, false},
 		"one Secret":                          {http.MethodGet, secrets + "/shop", http.StatusForbidden, false},
 		"pods":                                {http.MethodGet, "/api/v1/namespaces/shop/pods?limit=16", http.StatusForbidden, false},
 		"all namespaces":                      {http.MethodGet, "/api/v1/secrets?limit=500", http.StatusForbidden, false},

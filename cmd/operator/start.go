@@ -43,7 +43,7 @@ type startingCache struct {
 	obstacle atomic.Pointer[error]
 }
 
-func newStartingCache(config *rest.Config, opts cache.Options, namespace string, log logr.Logger) (*startingCache, error) {
+func newStartingCache(config *rest.Config, opts cache.Options, namespaces []string, log logr.Logger) (*startingCache, error) {
 	inner, err := cache.New(config, opts)
 	if err != nil {
 		return nil, err
@@ -52,14 +52,24 @@ func newStartingCache(config *rest.Config, opts cache.Options, namespace string,
 	if err != nil {
 		return nil, err
 	}
-	list := func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, apiAnswerWithin)
-		defer cancel()
-		tokens := &metav1.PartialObjectMetadataList{}
-		tokens.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(v1alpha1.Kind + "List"))
-		return live.List(ctx, tokens, client.InNamespace(namespace), client.Limit(1))
+	list := func(ctx context.Context) (err error) {
+		for _, namespace := range namespaces { // one that may not be read does not tell whether there is a CRD
+			if err = firstOf(ctx, live, namespace); !apierrors.IsForbidden(err) {
+				break
+			}
+		}
+		return err
 	}
 	return &startingCache{Cache: inner, log: log, interval: startInterval, list: list}, nil
+}
+
+// firstOf asks for one WeChatAppToken of a namespace.
+func firstOf(ctx context.Context, live client.Reader, namespace string) error {
+	ctx, cancel := context.WithTimeout(ctx, apiAnswerWithin)
+	defer cancel()
+	tokens := &metav1.PartialObjectMetadataList{}
+	tokens.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(v1alpha1.Kind + "List"))
+	return live.List(ctx, tokens, client.InNamespace(namespace), client.Limit(1))
 }
 
 // Start waits until the API server serves WeChatAppTokens, and then fills the cache until ctx ends.
