@@ -68,9 +68,7 @@ func main() {
 	ctrl.SetLogger(logger)
 	klog.SetLogger(logger.WithName("client-go"))
 	setGC(os.Getenv("GOGC"), logger)
-	if limit := memoryLimit(os.DirFS("/")); limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(limit)
-	}
+	setMemoryLimit(os.DirFS("/"), os.Getenv)
 	// net/http logs here what a server sends after the end of an answer, which could be a token.
 	stdlog.SetOutput(io.Discard)
 	if err == nil {

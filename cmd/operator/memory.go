@@ -5,6 +5,7 @@ package main
 import (
 	"io/fs"
 	"math"
+	"runtime/debug"
 	"strconv"
 	"strings"
 )
@@ -12,6 +13,13 @@ import (
 // memoryShare is the part of the container's memory that Go's heap may take before the collector works harder. The rest is for what
 // Go does not count.
 const memoryShare = 0.9
+
+// setMemoryLimit sets Go's limit from that of the container, unless GOMEMLIMIT does. Go's runtime has read that one.
+func setMemoryLimit(root fs.FS, getenv func(string) string) {
+	if limit := memoryLimit(root); limit > 0 && getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit)
+	}
+}
 
 // memoryLimit returns the limit for Go's memory, in bytes, or 0 if the container has none. root is the root of the file system, where the
 // kernel shows the limits of a control group of version 2 or 1.
