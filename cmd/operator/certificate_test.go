@@ -3,7 +3,6 @@
 package main
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -24,9 +23,8 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
-	"github.com/onsi/gomega"
-	"k8s.io/client-go/rest"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/httpserver"
 )
 
 const metricsHost = "operator.example.com"
@@ -74,31 +72,26 @@ func TestMetricsCertificate(t *testing.T) {
 	if len(logged) != 1 || !strings.Contains(logged[0], "--metrics-cert-path") {
 		t.Fatalf("a folder without files is logged as %q", logged)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	options := metricsserver.Options{SecureServing: true, BindAddress: "127.0.0.1:0", TLSOpts: []func(*tls.Config){c.configure}}
-	server, err := metricsserver.NewServer(options, &rest.Config{}, nil)
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	c.configure(config)
+	listener, err := httpserver.Listen(t.Context(), "127.0.0.1:0", config)
 	if err != nil {
 		t.Fatal(err)
 	}
+	server := httpserver.New(http.NotFoundHandler())
 	ended := make(chan error, 1)
-	go func() { ended <- server.Start(ctx) }()
+	go func() { ended <- server.Serve(listener) }()
 	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
+		_ = server.Close()
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
 			t.Error(err)
 		}
 	})
-	bound, ok := server.(interface{ GetBindAddr() string })
-	if !ok {
-		t.Fatal("the server does not tell its address")
-	}
-	g := gomega.NewWithT(t)
-	g.Eventually(bound.GetBindAddr, "10s").ShouldNot(gomega.BeEmpty())
 	get := func(ca []byte) error {
 		pool := x509.NewCertPool()
 		pool.AppendCertsFromPEM(ca)
 		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: metricsHost}, DisableKeepAlives: true}
-		res, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Get("https://" + bound.GetBindAddr() + "/metrics")
+		res, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Get("https://" + listener.Addr().String() + "/metrics")
 		if err != nil {
 			return err
 		}
