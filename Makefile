@@ -119,8 +119,9 @@ fmt: ## Format the Go files.
 	gofmt -l -w .
 
 .PHONY: vet
-vet: ## Run go vet.
+vet: ## Run go vet, and build the kubectl plugin for Windows.
 	$(GO) vet ./...
+	GOOS=windows $(GO) build -o /dev/null ./cmd/kubectl-wxtoken
 
 .PHONY: lint
 lint: ## Run the linters (ARGS=--fix repairs what can be).

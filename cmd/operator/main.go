@@ -161,12 +161,12 @@ func newManager(config *rest.Config, opts *options, logger logr.Logger) (ctrl.Ma
 	}
 	var starting *kube.StartingCache
 	newCache := func(config *rest.Config, o cache.Options) (cache.Cache, error) {
-		namespace := metav1.NamespaceAll
-		if len(opts.namespaceList) > 0 {
-			namespace = opts.namespaceList[0]
+		namespaces := opts.namespaceList
+		if len(namespaces) == 0 {
+			namespaces = []string{metav1.NamespaceAll}
 		}
 		var err error
-		starting, err = kube.NewStartingCache(config, o, namespace, logger)
+		starting, err = kube.NewStartingCache(config, o, namespaces, logger)
 		return starting, err
 	}
 	grace := shutdownTimeout

@@ -21,7 +21,7 @@ import (
 )
 
 // TestNamespaceThatCannotBeRead starts an operator for three namespaces, of which one lacks the operator's RoleBinding and one does not
-// exist. The third is served, log and metric name the others, and what is granted later is served then.
+// exist. The third is served, log and metric name the others, what is granted later is served then, and what is lost is told.
 func TestNamespaceThatCannotBeRead(t *testing.T) {
 	g := gomega.NewWithT(t)
 	g.SetDefaultEventuallyTimeout(90 * time.Second)
@@ -49,6 +49,14 @@ func TestNamespaceThatCannotBeRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// The process has an API server of its own, whose end is the end of its watches. One that works goes on without rights for minutes.
+	server, err := env.AddAPIServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Kill() })
+	g.Expect(server.Start(t.Context())).To(gomega.Succeed())
+	config.Host = server.Host
 	kubeconfig, err := testenv.KubeConfigOf(config)
 	if err != nil {
 		t.Fatal(err)
@@ -81,12 +89,23 @@ func TestNamespaceThatCannotBeRead(t *testing.T) {
 	if n := strings.Count(p.logged(), "cannot be read, the others are served"); n != 2 {
 		t.Errorf("%d lines of the log tell of namespaces that cannot be read, want 2", n)
 	}
-	g.Expect(c.Create(t.Context(), &rbacv1.RoleBinding{
+	binding := &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "unbound", Name: "some-namespaces"},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "manager-role"},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: testenv.OperatorNamespace, Name: "some-namespaces"}},
-	})).To(gomega.Succeed())
+	}
+	g.Expect(c.Create(t.Context(), binding)).To(gomega.Succeed())
 	g.Eventually(secretIn("unbound")).Should(gomega.Succeed())
 	g.Eventually(metrics).Should(gomega.ContainSubstring(`wechatapptoken_namespace_served{namespace="unbound"} 1`))
+	g.Expect(c.Delete(t.Context(), binding)).To(gomega.Succeed())
+	g.Expect(server.Kill()).To(gomega.Succeed())
+	g.Expect(server.Start(t.Context())).To(gomega.Succeed())
+	// A young API server may refuse everybody for a moment, until it knows the roles.
+	g.Eventually(metrics).Should(gomega.And(
+		gomega.ContainSubstring(`wechatapptoken_namespace_served{namespace="served"} 1`),
+		gomega.ContainSubstring(`wechatapptoken_namespace_served{namespace="unbound"} 0`)))
+	if n := strings.Count(p.logged(), `is this program's Role bound in it?","namespace":"unbound"`); n != 2 {
+		t.Errorf("%d lines of the log tell that the namespace cannot be read, want 2", n)
+	}
 	p.terminate(t, 10*time.Second)
 }

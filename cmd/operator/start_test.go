@@ -20,28 +20,37 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
 )
 
-// TestMissingCRD starts an operator in a cluster without the CRD. It must say how to install it, and serve once it is installed.
+// TestMissingCRD starts operators in a cluster without the CRD, one for all namespaces and one for a list of them. Each must say how to
+// install it, and serve once it is installed.
 func TestMissingCRD(t *testing.T) {
 	g := gomega.NewWithT(t)
 	env := testenv.ForTest(t, testenv.Bare())
-	address, err := testenv.FreeAddress()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := startProcess(t, env.KubeConfig, "--health-probe-bind-address="+address)
 	probe := &http.Client{Timeout: 5 * time.Second}
-	ready := func() string {
-		res, err := probe.Get("http://" + address + "/readyz/caches")
-		if err != nil {
-			return err.Error()
+	ready := func(address string) func() string {
+		return func() string {
+			res, err := probe.Get("http://" + address + "/readyz/caches")
+			if err != nil {
+				return err.Error()
+			}
+			defer res.Body.Close() //nolint:errcheck // it is read
+			body, err := io.ReadAll(res.Body)
+			g.Expect(err).NotTo(gomega.HaveOccurred())
+			return string(body)
 		}
-		defer res.Body.Close() //nolint:errcheck // it is read
-		body, err := io.ReadAll(res.Body)
-		g.Expect(err).NotTo(gomega.HaveOccurred())
-		return string(body)
 	}
-	g.Eventually(ready, 20*time.Second).Should(gomega.ContainSubstring(kube.InstallCRD))
-	g.Expect(strings.Count(p.logged(), kube.InstallCRD)).To(gomega.Equal(1), "one line of the log tells")
+	processes := map[string]*process{}
+	for _, args := range [][]string{nil, {"--namespaces=default"}} {
+		address, err := testenv.FreeAddress()
+		if err != nil {
+			t.Fatal(err)
+		}
+		processes[address] = startProcess(t, env.KubeConfig, append(args, "--health-probe-bind-address="+address)...)
+	}
+	for address, p := range processes {
+		g.Eventually(ready(address), 20*time.Second).Should(gomega.ContainSubstring(kube.InstallCRD))
+		g.Expect(strings.Count(p.logged(), kube.InstallCRD)).To(gomega.Equal(1), "one line of the log tells")
+		g.Expect(p.logged()).NotTo(gomega.ContainSubstring("a namespace of --namespaces"), "the namespace is not the reason")
+	}
 
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	g.Expect(os.WriteFile(path, env.KubeConfig, 0o600)).To(gomega.Succeed())
@@ -50,8 +59,10 @@ func TestMissingCRD(t *testing.T) {
 	kubectl.Dir = "../.."
 	out, err := kubectl.CombinedOutput()
 	g.Expect(err).NotTo(gomega.HaveOccurred(), string(out))
-	g.Eventually(ready, 20*time.Second).Should(gomega.Equal("ok"))
-	p.terminate(t, 10*time.Second)
+	for address, p := range processes {
+		g.Eventually(ready(address), 20*time.Second).Should(gomega.Equal("ok"))
+		p.terminate(t, 10*time.Second)
+	}
 
 	discovery, err := env.Requests(func(r testenv.Request) bool {
 		return strings.HasPrefix(r.UserAgent, "wechat-token-operator/") && r.Object.Resource == ""

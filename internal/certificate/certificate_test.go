@@ -3,17 +3,10 @@
 package certificate
 
 import (
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -24,43 +17,12 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
-	"github.com/onsi/gomega"
-	"k8s.io/client-go/rest"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/httpserver"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv/testcert"
 )
 
 const host = "operator.example.com"
-
-// certificatePair returns a self-signed certificate for host and its key, both as PEM.
-func certificatePair(t *testing.T) (cert, key []byte) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: host}, DNSNames: []string{host},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})
-}
-
-func writePair(t *testing.T, dir string, cert, key []byte) {
-	t.Helper()
-	for name, text := range map[string][]byte{"tls.crt": cert, "tls.key": key} {
-		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
 
 // newCertificate returns the certificate in a folder.
 func newCertificate(dir string, log logr.Logger, now func() time.Time) *Certificate {
@@ -81,43 +43,38 @@ func TestCertificate(t *testing.T) {
 	if len(logged) != 1 || !strings.Contains(logged[0], "--metrics-cert-path") {
 		t.Fatalf("a folder without files is logged as %q", logged)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	options := metricsserver.Options{SecureServing: true, BindAddress: "127.0.0.1:0", TLSOpts: []func(*tls.Config){c.Configure}}
-	server, err := metricsserver.NewServer(options, &rest.Config{}, nil)
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	c.Configure(config)
+	listener, err := httpserver.Listen(t.Context(), "127.0.0.1:0", config)
 	if err != nil {
 		t.Fatal(err)
 	}
+	server := httpserver.New(http.NotFoundHandler())
 	ended := make(chan error, 1)
-	go func() { ended <- server.Start(ctx) }()
+	go func() { ended <- server.Serve(listener) }()
 	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
+		_ = server.Close()
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
 			t.Error(err)
 		}
 	})
-	bound, ok := server.(interface{ GetBindAddr() string })
-	if !ok {
-		t.Fatal("the server does not tell its address")
-	}
-	g := gomega.NewWithT(t)
-	g.Eventually(bound.GetBindAddr, "10s").ShouldNot(gomega.BeEmpty())
 	get := func(ca []byte) error {
 		pool := x509.NewCertPool()
 		pool.AppendCertsFromPEM(ca)
 		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: host}, DisableKeepAlives: true}
-		res, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Get("https://" + bound.GetBindAddr() + "/metrics")
+		res, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Get("https://" + listener.Addr().String() + "/metrics")
 		if err != nil {
 			return err
 		}
 		return res.Body.Close()
 	}
-	first, firstKey := certificatePair(t)
+	first, firstKey := testcert.Pair(t, host)
 	if err := get(first); err == nil {
 		t.Fatal("the server has a certificate of its own making")
 	}
 	step := func(what string, cert, key []byte, good ...[]byte) {
 		t.Helper()
-		writePair(t, dir, cert, key)
+		testcert.Write(t, dir, cert, key)
 		c.mu.Lock() // a handshake reads it under the lock
 		now = now.Add(age + time.Second)
 		c.mu.Unlock()
@@ -128,7 +85,7 @@ func TestCertificate(t *testing.T) {
 			}
 		}
 	}
-	second, secondKey := certificatePair(t)
+	second, secondKey := testcert.Pair(t, host)
 	step("the first", first, firstKey, first, first)
 	step("half written", second, firstKey, first, nil)
 	step("no certificate", []byte("nonsense"), firstKey, first, nil)
@@ -151,8 +108,8 @@ func TestCertificateThatIsNoFile(t *testing.T) {
 		for _, file := range []string{"tls.crt", "tls.key"} {
 			t.Run(name+" "+file, func(t *testing.T) {
 				dir := t.TempDir()
-				cert, key := certificatePair(t)
-				writePair(t, dir, cert, key)
+				cert, key := testcert.Pair(t, host)
+				testcert.Write(t, dir, cert, key)
 				now := time.Now()
 				c := newCertificate(dir, logr.Discard(), func() time.Time { return now })
 				path := filepath.Join(dir, file)

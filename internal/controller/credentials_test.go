@@ -86,24 +86,46 @@ func TestCredentialsThatCannotBeUsed(t *testing.T) {
 	}
 }
 
-// Whoever wakes a resource without credentials again and again causes no read each time, and the Secret counts as soon as it is there.
+// Whoever wakes a resource without usable credentials again and again causes no read each time, and a Secret that can be used counts as
+// soon as it is there.
 func TestMissingCredentialsAreReadSeldom(t *testing.T) {
-	w := newWorld(t)
-	o := w.startOperator()
-	w.createToken("shop")
-	w.eventuallyReason("shop", v1alpha1.ReasonCredentialsNotFound)
-	reads := func() int { return w.secretRequests(o, "get")["credentials"] }
-	w.settle()
-	before := reads()
-	for i := range 20 {
-		w.ask("shop", v1alpha1.AnnotationCheckRequestedAt, i)
-		w.settle()
+	for name, tc := range map[string]struct {
+		create func(*world)
+		reason string
+	}{
+		"no Secret": {func(*world) {}, v1alpha1.ReasonCredentialsNotFound},
+		"no key": {func(w *world) {
+			w.createSecret("credentials", map[string]string{"secret": appSecret})
+		}, v1alpha1.ReasonCredentialsNotFound},
+		"malformed": {func(w *world) { w.createCredentials("paste your AppSecret here") }, v1alpha1.ReasonCredentialsMalformed},
+		"not Opaque": {func(w *world) { // the cache does not have it
+			w.createSecret("credentials", map[string]string{"appSecret": appSecret, "username": "x", "password": "x"},
+				func(s *corev1.Secret) { s.Type = corev1.SecretTypeBasicAuth })
+		}, v1alpha1.ReasonCredentialsNotFound},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			tc.create(w)
+			o := w.startOperator()
+			w.createToken("shop")
+			w.eventuallyReason("shop", tc.reason)
+			reads := func() int { return w.secretRequests(o, "get")["credentials"] }
+			w.settle()
+			before := reads()
+			for i := range 20 {
+				w.ask("shop", v1alpha1.AnnotationCheckRequestedAt, i)
+				w.settle()
+			}
+			if n := reads() - before; n > 1 {
+				t.Errorf("%d reads of a Secret that cannot be used, in 20 passes", n)
+			}
+			if name != "no Secret" {
+				w.must(w.Delete(w.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "credentials"}}))
+			}
+			w.createCredentials(appSecret)
+			w.eventuallyReady("shop")
+		})
 	}
-	if n := reads() - before; n > 1 {
-		t.Errorf("%d reads of a Secret that is not there, in 20 passes", n)
-	}
-	w.createCredentials(appSecret)
-	w.eventuallyReady("shop")
 }
 
 // With --require-credentials-label a Secret without its owner's consent is not used, whatever is in it, and a consent that is

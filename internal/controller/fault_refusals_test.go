@@ -5,6 +5,7 @@ package controller_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +23,8 @@ type refusal struct {
 	begin func(*world) (lift func())
 	// creations is true if only the creation of a Secret is refused.
 	creations bool
+	// names is what the conditions must name after a minute, or empty.
+	names string
 }
 
 func refusals() []refusal {
@@ -33,7 +36,7 @@ func refusals() []refusal {
 		{name: "policy/422", begin: func(w *world) func() {
 			return w.refuseByPolicy(metav1.StatusReasonInvalid, http.StatusUnprocessableEntity)
 		}},
-		{name: "dead webhook/500", begin: (*world).refuseByDeadWebhook},
+		{name: "dead webhook/500", begin: (*world).refuseByDeadWebhook, names: "secrets.example.com"},
 		{name: "endless conflicts/409", begin: func(w *world) func() {
 			return w.refuseByWebhook(http.StatusConflict, func(*reviewv1.AdmissionRequest) *metav1.Status {
 				return &metav1.Status{Code: http.StatusConflict, Reason: metav1.StatusReasonConflict, Message: "the object has been modified"}
@@ -106,10 +109,9 @@ func refusedActions() []refusedAction {
 			request: v1alpha1.AnnotationRevokeRequestedAt, event: v1alpha1.EventRequestedRevoke, pending: true,
 			lifted: func(w *world, name, before string) {
 				w.Helper()
-				between := w.eventuallyAnother(name, before)
-				w.clock.advance(40 * time.Second)
+				w.eventuallyAnother(name, before)
+				w.clock.advance(40 * time.Second) // for the second call, which may have been made
 				w.touch(name)
-				w.eventuallyAnother(name, between)
 				w.Eventually(func() string { return w.handled(name).Revoke }).Should(gomega.Equal(requestValue))
 				if w.wechat.Valid(before) {
 					w.Errorf("%s: the leaked token lives", name)
@@ -147,6 +149,9 @@ func TestRefusedWrites(t *testing.T) {
 			trial.begin()
 			time.Sleep(refusedFor)
 			trial.judge()
+			if r.names != "" {
+				trial.told(r.names)
+			}
 			lift()
 			trial.conclude()
 		})
@@ -203,6 +208,21 @@ func (r *refusalTrial) begin() {
 		}
 		if a.begin != nil {
 			a.begin(r.world, a.name)
+		}
+	}
+}
+
+// told lets a minute pass by the operator's own timers. Then the conditions of all that still want to write say what refuses it.
+func (r *refusalTrial) told(name string) {
+	r.Helper()
+	r.advance(61 * time.Second)
+	for _, a := range r.actions {
+		if a.lifted == nil {
+			continue
+		}
+		failing := r.condition(a.name, v1alpha1.ConditionRefreshFailing)
+		if failing.Reason != v1alpha1.ReasonTargetWriteFailed || !strings.Contains(failing.Message, name) {
+			r.Errorf("%s: a minute later the condition is %+v", a.name, failing)
 		}
 	}
 }

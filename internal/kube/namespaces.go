@@ -27,9 +27,16 @@ type namespaces struct {
 	served func(namespace string, yes bool)
 
 	mu sync.Mutex
-	// listed has the paths of lists and watches that have worked, and refused the namespaces that were logged.
-	listed  map[string]bool
-	refused map[string]bool
+	// listed has the paths of lists and watches that have worked at least once.
+	listed map[string]bool
+	// refused has, by namespace, the lists and watches whose last answer was a refusal. A namespace without any is served.
+	refused map[string]map[question]bool
+}
+
+// question is a list or a watch.
+type question struct {
+	path  string
+	watch bool
 }
 
 // Namespaces returns a wrapper for the transport of a program that serves these namespaces. served is told whether each can be read.
@@ -40,7 +47,7 @@ func Namespaces(
 		if len(names) == 0 {
 			return next
 		}
-		return &namespaces{next: next, lists: lists, log: log, served: served, listed: map[string]bool{}, refused: map[string]bool{}}
+		return &namespaces{next: next, lists: lists, log: log, served: served, listed: map[string]bool{}, refused: map[string]map[question]bool{}}
 	}
 }
 
@@ -51,11 +58,12 @@ func (n *namespaces) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil || !ok {
 		return res, err
 	}
+	asked := question{path: req.URL.Path, watch: req.URL.Query().Has("watch")}
 	switch res.StatusCode {
 	case http.StatusOK:
-		n.note(req.URL.Path, namespace, true)
-	case http.StatusForbidden, http.StatusNotFound:
-		if n.note(req.URL.Path, namespace, false) && !req.URL.Query().Has("watch") {
+		n.note(asked, namespace, true)
+	case http.StatusForbidden: // also where a namespace is gone; "not found" would say that there is no CRD
+		if n.note(asked, namespace, false) && !asked.watch {
 			_ = res.Body.Close()
 			return emptyList(req, n.lists[resource]), nil
 		}
@@ -63,31 +71,40 @@ func (n *namespaces) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// note records the answer to a list, and reports whether the namespace counts as empty for now.
-func (n *namespaces) note(path, namespace string, worked bool) (empty bool) {
+// note records an answer, and reports whether what was asked for counts as empty for now. What could be read once does not, because the
+// cache still has it.
+func (n *namespaces) note(asked question, namespace string, worked bool) (empty bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	refused := n.refused[namespace]
+	before := len(refused) > 0
 	switch {
 	case worked:
-		n.listed[path] = true
-		if n.refused[namespace] {
-			n.log.Info("a namespace of --namespaces can be read now", "namespace", namespace)
+		n.listed[asked.path] = true
+		delete(refused, asked)
+		if asked.watch { // it begins with what a list would give, so no list follows
+			delete(refused, question{path: asked.path})
 		}
-		delete(n.refused, namespace)
-	case n.listed[path]:
-		return false // the cache goes on with what it has
-	case !n.refused[namespace]:
-		n.refused[namespace] = true
+	case refused == nil:
+		n.refused[namespace] = map[question]bool{asked: true}
+	default:
+		refused[asked] = true
+	}
+	after := len(n.refused[namespace]) > 0
+	switch {
+	case after && !before:
 		n.log.Info("a namespace of --namespaces cannot be read, the others are served: does it exist, and is this program's Role bound in it?",
 			"namespace", namespace)
+	case before && !after:
+		n.log.Info("a namespace of --namespaces can be read now", "namespace", namespace)
 	}
-	n.served(namespace, !n.refused[namespace])
-	return !worked
+	n.served(namespace, !after)
+	return !worked && !n.listed[asked.path]
 }
 
 // listOf returns the namespace and the resource of a list or watch by which a cache is filled, and whether the request is one.
 func (n *namespaces) listOf(req *http.Request) (namespace, resource string, ok bool) {
-	if !patient(req) {
+	if !patient(req) || req.URL.Query().Get("limit") == "1" { // a StartingCache asks for one object, and fills nothing
 		return "", "", false
 	}
 	parts := strings.Split(strings.Trim(req.URL.Path, "/"), "/")

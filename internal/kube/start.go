@@ -43,8 +43,8 @@ type StartingCache struct {
 	obstacle atomic.Pointer[error]
 }
 
-// NewStartingCache returns a cache that asks for the WeChatAppTokens of a namespace, or of all, before it starts.
-func NewStartingCache(config *rest.Config, opts cache.Options, namespace string, log logr.Logger) (*StartingCache, error) {
+// NewStartingCache returns a cache that asks for the WeChatAppTokens of the namespaces before it starts. metav1.NamespaceAll stands for all.
+func NewStartingCache(config *rest.Config, opts cache.Options, namespaces []string, log logr.Logger) (*StartingCache, error) {
 	inner, err := cache.New(config, opts)
 	if err != nil {
 		return nil, err
@@ -53,14 +53,24 @@ func NewStartingCache(config *rest.Config, opts cache.Options, namespace string,
 	if err != nil {
 		return nil, err
 	}
-	list := func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, AnswerWithin)
-		defer cancel()
-		tokens := &metav1.PartialObjectMetadataList{}
-		tokens.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(v1alpha1.Kind + "List"))
-		return live.List(ctx, tokens, client.InNamespace(namespace), client.Limit(1))
+	list := func(ctx context.Context) (err error) {
+		for _, namespace := range namespaces { // one that may not be read does not tell whether there is a CRD
+			if err = firstOf(ctx, live, namespace); !apierrors.IsForbidden(err) {
+				break
+			}
+		}
+		return err
 	}
 	return &StartingCache{Cache: inner, log: log, interval: startInterval, list: list}, nil
+}
+
+// firstOf asks for one WeChatAppToken of a namespace.
+func firstOf(ctx context.Context, live client.Reader, namespace string) error {
+	ctx, cancel := context.WithTimeout(ctx, AnswerWithin)
+	defer cancel()
+	tokens := &metav1.PartialObjectMetadataList{}
+	tokens.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(v1alpha1.Kind + "List"))
+	return live.List(ctx, tokens, client.InNamespace(namespace), client.Limit(1))
 }
 
 // Start waits until the API server serves WeChatAppTokens, and then fills the cache until ctx ends.

@@ -6,15 +6,18 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 )
 
@@ -109,5 +112,35 @@ func checkReady(t *testing.T, c *StartingCache, answer error) {
 	got, want := c.Ready(req), obstacle(answer)
 	if (got == nil) != (want == nil) || got != nil && got.Error() != want.Error() {
 		t.Errorf("readiness: %v, want %v", got, want)
+	}
+}
+
+// TestFirstNamespaceHidesNoMissingCRD holds that each namespace is asked, because one that may not be read does not tell of the CRD.
+func TestFirstNamespaceHidesNoMissingCRD(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/unbound/") {
+			http.Error(w, "forbidden", http.StatusForbidden)
+			return
+		}
+		http.NotFound(w, r)
+	}))
+	t.Cleanup(server.Close)
+	namespaces := []string{"unbound", "shop"}
+	mapper, err := NewMapper(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, transport := range map[string]func(http.RoundTripper) http.RoundTripper{
+		"as it is":        func(next http.RoundTripper) http.RoundTripper { return next },
+		"as in a process": Namespaces(namespaces, lists(), logr.Discard(), func(string, bool) {}),
+	} {
+		config := &rest.Config{Host: server.URL, WrapTransport: transport}
+		starting, err := NewStartingCache(config, cache.Options{Mapper: mapper}, namespaces, logr.Discard())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := obstacle(starting.list(t.Context())); !errors.Is(err, errNoCRD) {
+			t.Errorf("%s: %v, want %v", name, err, errNoCRD)
+		}
 	}
 }

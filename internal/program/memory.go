@@ -23,7 +23,12 @@ const memoryShare = 0.9
 // setMemory sets the memory limit and the pace of the garbage collector, unless the environment does.
 func setMemory(logger logr.Logger) {
 	setGC(os.Getenv("GOGC"), logger)
-	if limit := memoryLimit(os.DirFS("/")); limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
+	setMemoryLimit(os.DirFS("/"), os.Getenv)
+}
+
+// setMemoryLimit sets Go's limit from that of the container, unless GOMEMLIMIT does. Go's runtime has read that one.
+func setMemoryLimit(root fs.FS, getenv func(string) string) {
+	if limit := memoryLimit(root); limit > 0 && getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(limit)
 	}
 }

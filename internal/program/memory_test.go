@@ -3,6 +3,7 @@
 package program
 
 import (
+	"runtime/debug"
 	"testing"
 	"testing/fstest"
 )
@@ -27,6 +28,30 @@ func TestMemoryLimit(t *testing.T) {
 			root[path] = &fstest.MapFile{Data: []byte(text)}
 		}
 		if got := memoryLimit(root); got != test.want {
+			t.Errorf("%s: %d, want %d", name, got, test.want)
+		}
+	}
+}
+
+// TestMemoryLimitIsSet reads back what Go's runtime was told. A GOMEMLIMIT, which the runtime has read itself, stays.
+func TestMemoryLimitIsSet(t *testing.T) {
+	before := debug.SetMemoryLimit(-1) // asks only
+	t.Cleanup(func() { debug.SetMemoryLimit(before) })
+	const ours, theirs = 3_600_000_000, 8 << 30
+	limited := fstest.MapFS{"sys/fs/cgroup/memory.max": {Data: []byte("4000000000\n")}}
+	for name, test := range map[string]struct {
+		root fstest.MapFS
+		env  string
+		want int64
+	}{
+		"the container's":  {limited, "", ours},
+		"GOMEMLIMIT":       {limited, "8GiB", theirs},
+		"GOMEMLIMIT=off":   {limited, "off", theirs},
+		"no limit to take": {fstest.MapFS{}, "", theirs},
+	} {
+		debug.SetMemoryLimit(theirs)
+		setMemoryLimit(test.root, func(name string) string { return map[string]string{"GOMEMLIMIT": test.env}[name] })
+		if got := debug.SetMemoryLimit(-1); got != test.want {
 			t.Errorf("%s: %d, want %d", name, got, test.want)
 		}
 	}

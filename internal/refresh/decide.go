@@ -234,7 +234,7 @@ func (p *plan) wakeFor(reason Reason) time.Time {
 	default: // an event ends these, or the next look
 	}
 	ticketsAt, _ := p.ticketsAt()
-	for _, at := range [...]time.Time{p.requestAt(), p.memberHeldUntil, p.earlyCheckAt(), ticketsAt} {
+	for _, at := range [...]time.Time{p.requestAt(), p.memberHeldUntil, p.earlyCheckAt(), ticketsAt, p.tellAt()} {
 		if p.now.Before(at) {
 			wake = earliest(wake, at)
 		}

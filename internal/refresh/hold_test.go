@@ -30,6 +30,14 @@ func refused(retryAt time.Time) edit {
 	}
 }
 
+// outageUntil is a back-off after failures that pass by themselves.
+func outageUntil(first, retryAt time.Time) edit {
+	return func(in *Inputs) {
+		failedSince(first)(in)
+		in.Failure.RetryAt = retryAt
+	}
+}
+
 // backedOff is a back-off of the operator's own, outside the handover window.
 func backedOff(retryAt time.Time) edit {
 	return func(in *Inputs) {
@@ -212,6 +220,10 @@ func TestWakeUp(t *testing.T) {
 		"the next check is far, expiry near": {[]edit{every(time.Hour), checked(now), func(in *Inputs) { expires(soon)(in); in.Token.IssuedAt = after(10 * time.Second) }}, after(20 * time.Second)},
 		"due before the check":               {[]edit{every(time.Hour), checked(now), func(in *Inputs) { expires(later)(in); in.Token.IssuedAt = after(10 * time.Second) }}, soon},
 		"the repeat of a due call":           {[]edit{checked(after(-2 * time.Second)), expires(after(280 * time.Second))}, after(3 * time.Second)},
+		"a failure is to be told":            {[]edit{outageUntil(after(-20*time.Second), after(55*time.Second))}, after(40 * time.Second)},
+		"an attempt comes first":             {[]edit{outageUntil(after(-20*time.Second), soon)}, soon},
+		"a failure was told":                 {[]edit{outageUntil(after(-70*time.Second), later)}, later},
+		"a write is to be told":              {[]edit{outdated, outageUntil(after(-20*time.Second), after(55*time.Second)), ofWrite}, after(40 * time.Second)},
 		"nothing stored, nothing to do":      {[]edit{func(in *Inputs) { in.Token = Token{} }}, after(2 * time.Minute)},
 	}
 	for name, test := range tests {

@@ -167,7 +167,7 @@ type TicketProblem struct {
 func (p *plan) ticketVerdict() (invalid, failing TicketProblem) {
 	for _, t := range p.in.Tickets {
 		problem := TicketProblem{Type: t.Type, Expired: t.Fingerprint != "", Told: t.Told}
-		if f := t.Failure; f != nil && (f.Class != token.Transient || p.now.Sub(f.First) >= ReportAfter) {
+		if f := t.Failure; f != nil && ticketReportable(f, p.now) {
 			problem.Failed, problem.Class = true, f.Class
 			if failing.Type == "" {
 				failing = problem
@@ -178,6 +178,11 @@ func (p *plan) ticketVerdict() (invalid, failing TicketProblem) {
 		}
 	}
 	return invalid, failing
+}
+
+// ticketReportable reports whether a status may tell the failure of a ticket.
+func ticketReportable(f *Failure, now time.Time) bool {
+	return f.Class != token.Transient || now.Sub(f.First) >= ReportAfter
 }
 
 // ticketsExpireAt returns when the next ticket that is valid now is taken to expire; zero for none.

@@ -159,12 +159,17 @@ func TestTicketDecisions(t *testing.T) {
 	}
 }
 
-// A pass comes when a ticket is due, and when one that was not renewed ends.
+// A pass comes when a ticket is due, when one that was not renewed ends, and when a failure is to be told.
 func TestTicketWakes(t *testing.T) {
 	slow := func(in *Inputs) { in.CheckInterval = time.Hour }
 	polled := ticket(seen("a", 20*time.Minute, 5*time.Minute))
 	if d := Decide(now, healthy(slow, withTicket(polled))); !d.At.Equal(after(10 * time.Minute)) {
 		t.Errorf("wakes at %s for a poll", d.At)
+	}
+	failing := polled
+	failing.Failure = &Failure{Class: token.Transient, Binds: true, First: after(-50 * time.Second), Time: now, RetryAt: after(30 * time.Second)}
+	if d := Decide(now, healthy(slow, withTicket(failing))); !d.At.Equal(after(10 * time.Second)) {
+		t.Errorf("wakes at %s to tell a failure", d.At)
 	}
 	suspended := func(in *Inputs) { in.Suspended = true }
 	if d := Decide(now, healthy(suspended, withTicket(polled), expires(after(3*time.Hour)))); !d.At.Equal(polled.ExpiresAt) {

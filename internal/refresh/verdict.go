@@ -131,6 +131,21 @@ func (p *plan) tell() (Tell, token.Class) {
 	return TellCurrent, f.Class
 }
 
+// tellAt returns when the first failure is to be told that passes by itself and was not told yet; zero for none. Its next attempt may be
+// up to a minute later.
+func (p *plan) tellAt() time.Time {
+	var at time.Time
+	if f := p.in.Failure; f != nil && !f.reportable(p.now, p.dueAt) {
+		at = f.First.Add(ReportAfter)
+	}
+	for _, t := range p.in.Tickets {
+		if f := t.Failure; f != nil && !ticketReportable(f, p.now) {
+			at = earliest(at, f.First.Add(ReportAfter))
+		}
+	}
+	return at
+}
+
 // earliest returns the earlier of two times; a zero time is later than any other.
 func earliest(a, b time.Time) time.Time {
 	if a.IsZero() || (!b.IsZero() && b.Before(a)) {

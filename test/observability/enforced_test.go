@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +25,8 @@ import (
 
 // TestEnforcedNamespace runs a real Prometheus with the scrape configuration that the Prometheus operator makes of the ServiceMonitor where
 // enforcedNamespaceLabel is set: it overwrites the label namespace of each series after the relabelings of the ServiceMonitor. A dead token
-// and a healthy namesake in another namespace would then be one series, of which Prometheus keeps either sample.
+// and a healthy namesake in another namespace would then be one series, of which Prometheus keeps either sample, and so would the namespaces
+// of --namespaces.
 func TestEnforcedNamespace(t *testing.T) {
 	for name, setting := range map[string]string{"honorLabels": "true", "overrideHonorLabels": "false"} {
 		t.Run(name, func(t *testing.T) {
@@ -32,6 +34,9 @@ func TestEnforcedNamespace(t *testing.T) {
 			operator := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				const sample = "wechatapptoken_expiration_timestamp_seconds{namespace=%q,name=\"a\"} %d\n"
 				_, _ = fmt.Fprintf(w, sample+sample, "blog", time.Now().Add(time.Hour).Unix(), "shop", time.Now().Add(-time.Minute).Unix())
+				const served = "wechatapptoken_namespace_served{namespace=%q} %d\n"
+				_, _ = fmt.Fprintf(w, served+served+served, "blog", 1, "gone", 0, "shop", 1)
+				_, _ = fmt.Fprint(w, "wechatapptoken_operator_info{version=\"v1\"} 1\n")
 			}))
 			t.Cleanup(operator.Close)
 			address := startPrometheus(t, fmt.Sprintf(`
@@ -44,17 +49,28 @@ scrape_configs:
     labels: {namespace: %s}
   metric_relabel_configs: %s
 `, setting, strings.TrimPrefix(operator.URL, "http://"), enforced, metricRelabelings(t)))
-			dead := func() []map[string]string { return query(g, address, alerts(t)["WeChatAppTokenExpired"].Expr) }
 			g.Eventually(func() []map[string]string { return query(g, address, "wechatapptoken_expiration_timestamp_seconds") }, 30*time.Second).
 				ShouldNot(gomega.BeEmpty(), "Prometheus scrapes nothing")
-			g.Expect(dead()).To(gomega.ConsistOf(map[string]string{"namespace": enforced, "exported_namespace": "shop", "name": "a"}))
+			g.Expect(query(g, address, alerts(t)["WeChatAppTokenExpired"].Expr)).To(gomega.ConsistOf(
+				map[string]string{"namespace": enforced, "exported_namespace": "shop", "name": "a"}))
+			g.Expect(query(g, address, alerts(t)["WeChatTokenOperatorNamespaceUnserved"].Expr)).To(gomega.ConsistOf(
+				map[string]string{"namespace": enforced, "exported_namespace": "gone"}))
+			g.Expect(query(g, address, "sum without (instance, job) (wechatapptoken_operator_info)")).To(gomega.ConsistOf(
+				map[string]string{"namespace": enforced, "version": "v1"}), "a series without a namespace of its own")
 		})
 	}
 }
 
-// metricRelabelings returns those of the ServiceMonitor as Prometheus writes them, and the one that the Prometheus operator appends.
+// metricRelabelings returns those of the ServiceMonitor as Prometheus writes them, and the one that the Prometheus operator appends. The
+// chart must have the same.
 func metricRelabelings(t *testing.T) string {
 	t.Helper()
+	block := regexp.MustCompile(`(?m)^    metricRelabelings:\n(?:    - .*\n|      .*\n)+`)
+	ours := block.FindString(string(read(t, root+"/config/prometheus/monitor.yaml")))
+	charts := block.FindString(string(read(t, root+"/charts/wechat-token-operator/templates/servicemonitor.yaml")))
+	if ours == "" || ours != charts {
+		t.Errorf("config has\n%s\nthe chart has\n%s", ours, charts)
+	}
 	monitor := struct {
 		Spec struct {
 			Endpoints []struct {
