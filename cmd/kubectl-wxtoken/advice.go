@@ -172,8 +172,8 @@ func (s *story) afterRepair(reason string) string {
 // pasteSecret says how to answer the command of createCredentials.
 const pasteSecret = "Paste the AppSecret, press Enter and Ctrl-D"
 
-// createCredentials returns the command that creates the credentials Secret of a resource. It reads the AppSecret from the terminal, so that
-// it gets into no shell history.
+// createCredentials returns the command that creates the credentials Secret of a resource. It reads the AppSecret from the terminal, so
+// that it gets into no shell history.
 func createCredentials(t *v1alpha1.WeChatAppToken) string {
 	ref := t.Spec.CredentialsSecretRef
 	key := ref.Key

@@ -51,7 +51,8 @@ func (x *examination) judgeCredentials(ctx context.Context, t look) (next string
 	ref, secret := t.Spec.CredentialsSecretRef, &corev1.Secret{}
 	switch err := x.cluster.Get(ctx, client.ObjectKey{Namespace: t.Namespace, Name: ref.Name}, secret); {
 	case apierrors.IsNotFound(err):
-		return "This creates it. " + pasteSecret + ":\n" + createCredentials(t.WeChatAppToken), fmt.Errorf("credentials Secret %q does not exist", ref.Name)
+		return "This creates it. " + pasteSecret + ":\n" + createCredentials(t.WeChatAppToken),
+			fmt.Errorf("credentials Secret %q does not exist", ref.Name)
 	case err != nil:
 		return "", explain(err, fmt.Sprintf("read credentials Secret %s/%s", t.Namespace, ref.Name))
 	}
@@ -120,7 +121,7 @@ func checkCommands(tokens []look) string {
 	for _, t := range tokens {
 		byNamespace[t.Namespace] = append(byNamespace[t.Namespace], t.Name)
 	}
-	var out []string
+	out := make([]string, 0, len(byNamespace))
 	for _, namespace := range slices.Sorted(maps.Keys(byNamespace)) {
 		out = append(out, commandFor("check", strings.Join(byNamespace[namespace], " "), namespace))
 	}

@@ -65,8 +65,8 @@ func (x *examination) noOperator(r *report) {
 
 func (x *examination) checkDeployment(d *appsv1.Deployment, r *report) {
 	name := d.Namespace + "/" + d.Name
-	pods := fmt.Sprintf("Look at the pods and their logs:\nkubectl get pods -n %[1]s -l %[2]s=%[3]s\n%[4]s", d.Namespace, nameLabel, operatorName,
-		logsOf(d.Namespace))
+	pods := fmt.Sprintf("Look at the pods and their logs:\nkubectl get pods -n %s -l %s=%s\n%s",
+		d.Namespace, nameLabel, operatorName, logsOf(d.Namespace))
 	want := int32(1)
 	if d.Spec.Replicas != nil {
 		want = *d.Spec.Replicas

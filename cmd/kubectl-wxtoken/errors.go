@@ -96,7 +96,8 @@ func explain(err error, doing string) error {
 	)
 	switch {
 	case isAuthProvider(err):
-		p.next = "Replace the auth-provider of this context's user by a credential plugin (exec). This shows the user:\nkubectl config view --minify"
+		p.next = "Replace the auth-provider of this context's user by a credential plugin (exec). " +
+			"This shows the user:\nkubectl config view --minify"
 	case missingKind(err):
 		p.what = fmt.Sprintf("could not %s: this cluster does not know the kind WeChatAppToken", doing)
 		p.next = "Install the operator with its CRD, or choose another cluster with --context."
@@ -108,7 +109,8 @@ func explain(err error, doing string) error {
 		p.what = fmt.Sprintf("could not %s: no cluster is configured", doing)
 		p.next = "Set KUBECONFIG, or name a file with --kubeconfig."
 	case errors.As(err, &network), errors.As(err, &address), apierrors.IsTimeout(err), apierrors.IsServerTimeout(err):
-		p.next = "Is the cluster up, and is it the right one? --context chooses another. This shows which one it is:\nkubectl config current-context"
+		p.next = "Is the cluster up, and is it the right one? --context chooses another. " +
+			"This shows which one it is:\nkubectl config current-context"
 	}
 	return p
 }

@@ -83,7 +83,7 @@ func (x *examination) writeJSON(narrowed bool) error {
 		out.Narrowed = x.namespace
 	}
 	for _, c := range x.chapters {
-		findings := []findingJSON{}
+		findings := make([]findingJSON, 0, len(c.findings))
 		for _, f := range c.findings {
 			findings = append(findings, findingJSON{Level: f.level.String(), Text: clean(f.text), Next: x.shell().adviceJSON(f.next)})
 		}

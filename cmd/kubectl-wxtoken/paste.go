@@ -61,9 +61,8 @@ func (s shell) paste(line string) string {
 
 // quote returns a value as a POSIX shell reads it back, in quotation marks if it needs them.
 func quote(value string) string {
-	if strings.IndexFunc(value, func(r rune) bool {
-		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-_./:@%+=,", r))
-	}) < 0 {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@%+=,"
+	if strings.Trim(value, plain) == "" {
 		return value
 	}
 	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"

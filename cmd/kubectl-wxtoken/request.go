@@ -137,7 +137,9 @@ func (a *app) request(ctx context.Context, kind refresh.RequestKind, args []stri
 }
 
 func (a *app) annotate(ctx context.Context, c *cluster, kind refresh.RequestKind, t *v1alpha1.WeChatAppToken) (*pending, error) {
-	p := &pending{kind: kind, name: t.Name, value: a.now().UTC().Format(time.RFC3339Nano), before: t.DeepCopy(), events: map[types.UID]string{}}
+	p := &pending{
+		kind: kind, name: t.Name, value: a.now().UTC().Format(time.RFC3339Nano), before: t.DeepCopy(), events: map[types.UID]string{},
+	}
 	for _, e := range c.requestEvents(ctx, t, kind) {
 		p.events[e.UID] = e.ResourceVersion
 	}

@@ -115,7 +115,8 @@ func (a *app) command() *cobra.Command {
 		}
 	}
 	add(groupLook, a.listCommand(), a.statusCommand(), a.waitCommand(), a.doctorCommand())
-	add(groupAct, a.createCommand(), a.checkCommand(), a.refreshCommand(), a.revokeCommand(), a.suspendCommand(), a.resumeCommand(), a.revealCommand())
+	add(groupAct, a.createCommand())
+	add(groupAct, a.checkCommand(), a.refreshCommand(), a.revokeCommand(), a.suspendCommand(), a.resumeCommand(), a.revealCommand())
 	add(groupOther, optionsCommand(), a.versionCommand())
 	a.completeFlags(root)
 	root.SetUsageTemplate(usageTemplate)

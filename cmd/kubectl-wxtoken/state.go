@@ -17,10 +17,13 @@ import (
 type state string
 
 const (
-	stateReady          state = v1alpha1.ConditionReady
-	stateRefreshFailing state = v1alpha1.ConditionRefreshFailing // all is valid, but the last attempt to refresh or check the token, or to fetch a ticket, failed
-	stateReconciling    state = v1alpha1.ConditionReconciling    // the token or a ticket is not valid; the operator expects to get it without help
-	stateStalled        state = v1alpha1.ConditionStalled        // the token or a ticket is not valid, and somebody has to act
+	stateReady state = v1alpha1.ConditionReady
+	// stateRefreshFailing means that all is valid, but the last attempt to refresh or check the token, or to fetch a ticket, failed.
+	stateRefreshFailing state = v1alpha1.ConditionRefreshFailing
+	// stateReconciling means that the token or a ticket is not valid; the operator expects to get it without help.
+	stateReconciling state = v1alpha1.ConditionReconciling
+	// stateStalled means that the token or a ticket is not valid, and that somebody has to act.
+	stateStalled state = v1alpha1.ConditionStalled
 
 	stateSuspended  state = "Suspended"  // the operator neither refreshes nor checks the token
 	stateExpired    state = "Expired"    // the status says that the token is valid, but it has expired: no operator updates the status
@@ -169,7 +172,7 @@ func (l look) nextAttempt() (at time.Time, retry, has bool) {
 		return time.Time{}, false, false
 	case e != nil && e.RetryTime != nil && (due == nil || e.RetryTime.Before(due) || !l.now.Before(due.Time)):
 		return e.RetryTime.Time, true, true
-	case due != nil && !(l.state() == stateStalled && e == nil):
+	case due != nil && (l.state() != stateStalled || e != nil):
 		return due.Time, false, true
 	}
 	return time.Time{}, false, false

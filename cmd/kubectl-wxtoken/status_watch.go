@@ -54,23 +54,17 @@ func (a *app) followStatus(ctx context.Context, c *cluster, t *v1alpha1.WeChatAp
 			if !ok {
 				return nil
 			}
-			if n.gone != nil || n.all != nil && len(n.all) == 0 {
-				return failed("", "%s was deleted", t.Name)
-			}
-			if err := f.take(ctx, n); err != nil {
-				return unlessEnded(ctx, err)
-			}
-			if !live && n.err == nil {
-				if err := f.again(); err != nil {
-					return err
-				}
+			err = f.take(ctx, n, t.Name)
+			if err == nil && !live && n.err == nil {
+				err = f.again()
 			}
 		case <-tick.C:
 		}
-		if live {
-			if err := f.draw(ctx); err != nil {
-				return unlessEnded(ctx, err)
-			}
+		if err == nil && live {
+			err = f.draw(ctx)
+		}
+		if err != nil {
+			return unlessEnded(ctx, err)
 		}
 	}
 }
@@ -83,8 +77,11 @@ func unlessEnded(ctx context.Context, err error) error {
 	return err
 }
 
-// take reads the story anew after a change.
-func (f *follow) take(ctx context.Context, n news) error {
+// take reads the story anew after a change. It returns an error if the resource of this name was deleted.
+func (f *follow) take(ctx context.Context, n news, name string) error {
+	if n.gone != nil || n.all != nil && len(n.all) == 0 {
+		return failed("", "%s was deleted", name)
+	}
 	if f.trouble = n.err; n.err != nil {
 		if !f.escapes {
 			fmt.Fprintf(f.ErrOut, "%s\nTrying again.\n", strings.Join(cleanLines(n.err.Error()), "\n"))
