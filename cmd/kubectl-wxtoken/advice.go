@@ -119,6 +119,9 @@ func (s *story) advice() []string {
 	}
 	if len(out) == 0 {
 		add("Nothing. The operator replaces the token in time.")
+		if s.found && !s.podsUnread && len(s.pods) == 0 {
+			add("To use it, mount Secret %s as a volume in your pods; none does yet.", s.TargetName())
+		}
 	}
 	return out
 }

@@ -49,8 +49,9 @@ func TestCheckSelected(t *testing.T) {
 func TestChainAndPods(t *testing.T) {
 	w := newWorld(t, "chain")
 	w.createToken("shop")
-	w.createPods()
 	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
+	w.wants(w.wxtoken("status", "shop"), exitOK, "·   pods          none uses Secret shop-token", "- To use it, mount Secret shop-token as a volume")
+	w.createPods()
 	w.wants(w.wxtoken("status", "shop"), exitOK, "✗   pods          8 of 10 pods will never see a new token",
 		`✓   Deployment good        2 pods   container "app" mounts Secret "shop-token"`,
 		`✗   Deployment sub-path    2 pods   container "app" mounts Secret "shop-token" by subPath`,
