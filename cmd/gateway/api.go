@@ -80,17 +80,19 @@ func (a *api) addClients(opts *options, logger logr.Logger) error {
 		return fmt.Errorf("registering kinds: %w", err)
 	}
 	shared := cache.Options{HTTPClient: a.http, Scheme: scheme, Mapper: mapper, ReaderFailOnMissingInformer: true}
-	first := metav1.NamespaceAll
-	for i, name := range opts.namespaceList {
-		if i == 0 {
-			first = name
+	namespaces := opts.namespaceList
+	if len(namespaces) == 0 {
+		namespaces = []string{metav1.NamespaceAll}
+	}
+	for _, name := range opts.namespaceList {
+		if shared.DefaultNamespaces == nil {
 			shared.DefaultNamespaces = map[string]cache.Config{}
 		}
 		shared.DefaultNamespaces[name] = cache.Config{}
 	}
 	objects, credentials := shared, shared
 	objects.ByObject, credentials.ByObject = gateway.ObjectCache(), gateway.CredentialsCache()
-	if a.objects, err = kube.NewStartingCache(a.config, objects, first, logger); err != nil {
+	if a.objects, err = kube.NewStartingCache(a.config, objects, namespaces, logger); err != nil {
 		return fmt.Errorf("setting up the cache: %w", err)
 	}
 	if a.credentials, err = cache.New(a.config, credentials); err != nil {

@@ -77,49 +77,60 @@ func (l look) allowedAt(kind refresh.RequestKind) time.Time {
 	return refresh.ForcedAt(l.now, l.forced(), calls, refresh.ForcedSpacing)
 }
 
-// advice returns what a person should do, the most urgent first.
+// advice returns what a person should do, the most urgent first. See paste.go for its form.
 func (s *story) advice() []string {
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	switch s.state() {
 	case stateDeleting:
-		add("The resource is being deleted. If it stays, something has put a finalizer on it: kubectl get wxtoken %s -o yaml shows it.", s.Name)
+		add("The resource is being deleted. If it stays, something has put a finalizer on it. This shows it:\n"+
+			"kubectl get wxtoken %s -n %s -o yaml", s.Name, s.Namespace)
 	case stateUnanswered:
 		if s.unseen() {
-			add("No operator has seen this resource: kubectl wxtoken doctor tells whether one runs and serves this namespace.")
+			add("No operator has seen this resource. This tells whether one runs and serves this namespace:\n%s", s.doctorCommand())
 		} else {
-			add("Wait a moment: kubectl wxtoken wait %s.", s.Name)
+			add("Wait a moment:\n%s", s.command("wait"))
 		}
 	case stateExpired:
-		add("Find out why no operator runs: kubectl wxtoken doctor.")
+		add("Find out why no operator runs:\n%s", s.doctorCommand())
 	case stateSuspended:
 		add("%s", s.suspendAdvice())
-	case stateNoTicket:
-		out = append(out, s.ticketAdvice()...)
-	case stateFailing, stateStalled, stateWaiting:
-		out = append(out, s.failureAdvice()...)
+	case stateRefreshFailing, stateStalled, stateReconciling:
+		if s.lacking() != "" {
+			out = append(out, s.ticketAdvice()...)
+		} else {
+			out = append(out, s.failureAdvice()...)
+		}
 	case stateReady:
 	}
 	if s.overdue() && s.state() != stateExpired {
-		add("The refresh is overdue and the status gives no reason: kubectl wxtoken doctor tells whether an operator runs.")
+		add("The refresh is overdue and the status gives no reason. This tells whether an operator runs:\n%s", s.doctorCommand())
 	}
 	if n := len(s.forced()); n >= refresh.ForcedPerDay-5 && s.Spec.Mode == v1alpha1.ModeStable {
 		add("Only %d forced calls are left for today: keep them for a revoke.", refresh.ForcedPerDay-n)
 	}
 	if s.degraded != nil {
-		add("Pods are not told of a new token at once: %s.", s.degraded.Message)
+		add("Pods are not told of a new token at once: %s.", clean(s.degraded.Message))
+	}
+	for _, p := range s.pods {
+		if p.next != "" {
+			add("%s: %s. %s", p.workload, clean(p.text), p.next)
+		}
 	}
 	if len(out) == 0 {
 		add("Nothing. The operator replaces the token in time.")
+		if s.found && !s.podsUnread && len(s.pods) == 0 {
+			add("To use it, mount Secret %s as a volume in your pods; none does yet.", s.TargetName())
+		}
 	}
 	return out
 }
 
 func (s *story) suspendAdvice() string {
 	if left, has := s.left(); has && left > 0 {
-		return fmt.Sprintf("Nobody replaces the token, and it expires in %s: kubectl wxtoken resume %s.", countdown(left), s.Name)
+		return fmt.Sprintf("Nobody replaces the token, and it expires in %s. If that is not wanted:\n%s", countdown(left), s.command("resume"))
 	}
-	return fmt.Sprintf("There is no valid token, and nobody fetches one: kubectl wxtoken resume %s.", s.Name)
+	return "There is no valid token, and nobody fetches one. If that is not wanted:\n" + s.command("resume")
 }
 
 func (s *story) failureAdvice() []string {
@@ -133,26 +144,44 @@ func (s *story) failureAdvice() []string {
 			reason = f.Reason
 		}
 	}
+	message = clean(sentence(message))
 	var out []string
 	left, has := s.left()
 	switch {
 	case s.tokenValid() && has && left > 0:
-		out = append(out, fmt.Sprintf("The token works for another %s. Until then: %s", countdown(left), sentence(message)))
+		out = append(out, fmt.Sprintf("The token works for another %s. Until then: %s", countdown(left), message))
 	default:
-		out = append(out, sentence(message))
+		out = append(out, message)
 	}
-	return append(out, s.nextAttempt(reason))
+	return append(out, s.afterRepair(reason))
 }
 
-// nextAttempt says when the operator tries again after a failure.
-func (s *story) nextAttempt(reason string) string {
+// afterRepair says what follows once the cause of a failure is gone.
+func (s *story) afterRepair(reason string) string {
 	switch reason {
 	case v1alpha1.ReasonUnreachable, v1alpha1.ReasonSystemBusy, v1alpha1.ReasonRateLimited, v1alpha1.ReasonBadResponse,
 		v1alpha1.ReasonTokenNotIssued, v1alpha1.ReasonTokenExpired, v1alpha1.ReasonTargetTerminating,
 		v1alpha1.ReasonTicketNotIssued, v1alpha1.ReasonTicketExpired, v1alpha1.ReasonKubernetesAPIError:
 		return "The operator goes on trying by itself."
-	case v1alpha1.ReasonCredentialsNotFound, v1alpha1.ReasonCredentialsMalformed:
+	case v1alpha1.ReasonCredentialsNotFound:
+		return "The operator acts on a change of the credentials Secret at once. If it does not exist, this creates it. " + pasteSecret + ":\n" +
+			createCredentials(s.WeChatAppToken)
+	case v1alpha1.ReasonCredentialsMalformed:
 		return "The operator acts on a change of the credentials Secret at once."
 	}
-	return fmt.Sprintf("Once that is done you need not wait for the next attempt: kubectl wxtoken check %s.", s.Name)
+	return "Once that is done you need not wait for the next attempt:\n" + s.command("check")
+}
+
+// pasteSecret says how to answer the command of createCredentials.
+const pasteSecret = "Paste the AppSecret, press Enter and Ctrl-D"
+
+// createCredentials returns the command that creates the credentials Secret of a resource. It reads the AppSecret from the terminal, so
+// that it gets into no shell history.
+func createCredentials(t *v1alpha1.WeChatAppToken) string {
+	ref := t.Spec.CredentialsSecretRef
+	key := ref.Key
+	if key == "" {
+		key = defaultCredentialsKey
+	}
+	return fmt.Sprintf("kubectl create secret generic %s -n %s --from-file=%s=/dev/stdin", ref.Name, t.Namespace, key)
 }

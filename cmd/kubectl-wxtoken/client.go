@@ -120,12 +120,19 @@ func bareName(arg string) (string, error) {
 	return "", usage("%q is not a WeChatAppToken: give a name such as shop or wxtoken/shop", arg)
 }
 
+// in returns the same client for another namespace.
+func (c *cluster) in(namespace string) *cluster {
+	other := *c
+	other.namespace = namespace
+	return &other
+}
+
 // get reads a WeChatAppToken in the chosen namespace.
 func (c *cluster) get(ctx context.Context, name string) (*v1alpha1.WeChatAppToken, error) {
 	t := &v1alpha1.WeChatAppToken{}
 	err := c.Get(ctx, client.ObjectKey{Namespace: c.namespace, Name: name}, t)
 	if apierrors.IsNotFound(err) && !missingKind(err) {
-		return nil, failed("kubectl wxtoken list shows those that exist; -n chooses another namespace.",
+		return nil, failed("-n chooses another namespace. This shows those that exist:\nkubectl wxtoken list -A",
 			"namespace %q has no WeChatAppToken %q", c.namespace, name)
 	}
 	return t, explain(err, fmt.Sprintf("read WeChatAppToken %q", name))

@@ -97,7 +97,7 @@ func TestNothingHostileIsPrinted(t *testing.T) {
 	}
 	check("clean", clean(hostile))
 	var out bytes.Buffer
-	printError(&out, failed(hostile+"\n"+hostile, "%s", hostile))
+	printError(&out, shell{}, failed(hostile+"\n"+hostile, "%s", hostile))
 	check("printError", out.String())
 	tab := &table{}
 	tab.add(cell{text: hostile}, cell{text: hostile})

@@ -18,8 +18,9 @@ import (
 )
 
 func (a *app) doctorCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "doctor",
+	format := ""
+	c := &cobra.Command{
+		Use:   "doctor [-o json]",
 		Short: "Find what keeps tokens from their pods, in the whole cluster",
 		Long: fmt.Sprintf(`Find what keeps tokens from their pods: an operator that does not run or does not serve a namespace,
 credentials that are missing or malformed, addresses that WeChat does not allow, Legacy accounts that
@@ -32,9 +33,14 @@ means that an error was found.`, exitBad),
   kubectl wxtoken doctor -n shop`,
 		Args: noArguments, ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.doctor(cmd.Context(), cmd.Flag("namespace").Changed)
+			if err := knownFormat(format); err != nil {
+				return err
+			}
+			return a.doctor(cmd.Context(), cmd.Flag("namespace").Changed, format)
 		},
 	}
+	addFormat(c, &format)
+	return c
 }
 
 type level int
@@ -46,6 +52,9 @@ const (
 	levelError
 )
 
+// String returns the word for a level in the output for programs.
+func (l level) String() string { return [...]string{"ok", "note", "warning", "error"}[l] }
+
 func (l level) mark() cell {
 	return [...]cell{{"✓", green}, {"·", dim}, {"!", yellow}, {"✗", red}}[l]
 }
@@ -53,7 +62,7 @@ func (l level) mark() cell {
 // finding is one line of doctor's output.
 type finding struct {
 	level level
-	// text says what was found, and next what to do about it.
+	// text says what was found, and next what to do about it, as advice does.
 	text, next string
 }
 
@@ -90,7 +99,7 @@ func (r *report) gap(err error) {
 	r.add(levelNote, "", "not looked at: %s", firstLine(err))
 }
 
-func (a *app) doctor(ctx context.Context, oneNamespace bool) error {
+func (a *app) doctor(ctx context.Context, oneNamespace bool, format string) error {
 	c, err := a.connect()
 	if err != nil {
 		return err
@@ -124,7 +133,15 @@ func (a *app) doctor(ctx context.Context, oneNamespace bool) error {
 		}
 		x.chapters = append(x.chapters, chapter{check.title, r.findings})
 	}
-	return x.write(narrowed)
+	if format == formatJSON {
+		err = x.writeJSON(narrowed)
+	} else {
+		x.write(narrowed)
+	}
+	if n := x.count(levelError); err == nil && n > 0 {
+		err = bad("", "doctor found %s", plural(n, "error"))
+	}
+	return err
 }
 
 // load lists the resources. If the user may not list those of all namespaces, it lists those of the current one, and narrowed is
@@ -160,15 +177,26 @@ func (x *examination) namespaces() []string {
 
 func (l look) fullName() string { return l.Namespace + "/" + l.Name }
 
-func (x *examination) write(narrowed bool) error {
-	count := map[level]int{}
+// count returns the number of findings of a level.
+func (x *examination) count(l level) int {
+	n := 0
+	for _, c := range x.chapters {
+		for _, f := range c.findings {
+			if f.level == l {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func (x *examination) write(narrowed bool) {
 	for i, c := range x.chapters {
 		if i > 0 {
 			fmt.Fprintln(x.Out)
 		}
 		fmt.Fprintln(x.Out, x.paint.in(bold, c.title))
 		for _, f := range c.findings {
-			count[f.level]++
 			x.writeFinding(f)
 		}
 	}
@@ -176,11 +204,7 @@ func (x *examination) write(narrowed bool) error {
 	if narrowed {
 		where += fmt.Sprintf("; you may not list those of all namespaces, so only %q was looked at", x.namespace)
 	}
-	fmt.Fprintf(x.Out, "\n%s, %s. Looked at %s.\n", plural(count[levelError], "error"), plural(count[levelWarning], "warning"), where)
-	if n := count[levelError]; n > 0 {
-		return bad("", "doctor found %s", plural(n, "error"))
-	}
-	return nil
+	fmt.Fprintf(x.Out, "\n%s, %s. Looked at %s.\n", plural(x.count(levelError), "error"), plural(x.count(levelWarning), "warning"), where)
 }
 
 func (x *examination) writeFinding(f finding) {
@@ -195,7 +219,7 @@ func (x *examination) writeFinding(f finding) {
 	if f.next == "" {
 		return
 	}
-	for i, line := range wrap(clean(f.next), textWidth-7) {
+	for i, line := range x.shell().paragraph(f.next, textWidth-7) {
 		arrow := "  "
 		if i == 0 {
 			arrow = "→ "
@@ -226,19 +250,19 @@ func (l look) soFar() string {
 func (x *examination) checkTokens(_ context.Context, r *report) error {
 	well := 0
 	for _, t := range x.tokens {
-		status := wholeStory(t.Name, t.Namespace)
+		status := t.command("status")
 		switch s := t.state(); {
 		case x.told[t.fullName()]:
+		case t.lacking() != "" && (s == stateStalled || s == stateReconciling):
+			r.add(levelError, status, "%s: the token is valid, but a ticket is not: %s: %s", t.fullName(), t.reason(), t.message())
 		case s == stateStalled:
 			r.add(levelError, status, "%s: no valid token: %s: %s", t.fullName(), t.reason(), t.message())
-		case s == stateWaiting:
+		case s == stateReconciling:
 			r.add(levelError, status, "%s: no valid token yet: %s: %s", t.fullName(), t.reason(), t.message())
-		case s == stateNoTicket:
-			r.add(levelError, status, "%s: the token is valid, but a ticket is not: %s: %s", t.fullName(), t.reason(), t.message())
-		case s == stateFailing:
+		case s == stateRefreshFailing:
 			r.add(levelWarning, status, "%s: %s, but %s: %s", t.fullName(), t.soFar(), t.failing.Reason, t.failing.Message)
 		case s == stateSuspended:
-			r.add(levelWarning, fmt.Sprintf("kubectl wxtoken resume %s -n %s.", t.Name, t.Namespace),
+			r.add(levelWarning, t.command("resume"),
 				"%s: suspended, its token is not replaced", t.fullName())
 		case t.degraded == nil:
 			well++

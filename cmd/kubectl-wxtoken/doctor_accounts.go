@@ -49,11 +49,10 @@ func (x *examination) checkCredentials(ctx context.Context, r *report) error {
 // next is empty, the AppSecret could not be read.
 func (x *examination) judgeCredentials(ctx context.Context, t look) (next string, err error) {
 	ref, secret := t.Spec.CredentialsSecretRef, &corev1.Secret{}
-	create := fmt.Sprintf("kubectl -n %s create secret generic %s --from-file=%s=/dev/stdin, paste the AppSecret, press Enter and Ctrl-D.",
-		t.Namespace, ref.Name, ref.Key)
 	switch err := x.cluster.Get(ctx, client.ObjectKey{Namespace: t.Namespace, Name: ref.Name}, secret); {
 	case apierrors.IsNotFound(err):
-		return create, fmt.Errorf("credentials Secret %q does not exist", ref.Name)
+		return "This creates it. " + pasteSecret + ":\n" + createCredentials(t.WeChatAppToken),
+			fmt.Errorf("credentials Secret %q does not exist", ref.Name)
 	case err != nil:
 		return "", explain(err, fmt.Sprintf("read credentials Secret %s/%s", t.Namespace, ref.Name))
 	}
@@ -69,7 +68,7 @@ func (x *examination) judgeCredentials(ctx context.Context, t look) (next string
 		return "It must be 16 to 128 letters and digits: copy it from WeChat's console again.",
 			fmt.Errorf("key %q of credentials Secret %q is no AppSecret", ref.Key, ref.Name)
 	case x.labelRequired(t) && secret.Labels[v1alpha1.LabelCredentials] != "true":
-		return fmt.Sprintf("Its owner must add it: kubectl -n %s label secret %s %s=true.", t.Namespace, ref.Name, v1alpha1.LabelCredentials),
+		return fmt.Sprintf("Its owner must add it:\nkubectl label secret %s -n %s %s=true", ref.Name, t.Namespace, v1alpha1.LabelCredentials),
 			fmt.Errorf("credentials Secret %q lacks the label that the operator requires", ref.Name)
 	}
 	x.accounts[t.fullName()] = account(token.Credentials{AppID: t.Spec.AppID, AppSecret: appSecret}.Fingerprint())
@@ -87,7 +86,7 @@ var address = regexp.MustCompile(`\b\d{1,3}(?:\.\d{1,3}){3}\b|\b(?:[0-9a-fA-F]{1
 
 // checkAddresses reports the addresses that are missing from an IP allowlist.
 func (x *examination) checkAddresses(_ context.Context, r *report) error {
-	apps := map[string][]string{}
+	apps, checks := map[string][]string{}, map[string][]look{}
 	for _, t := range x.tokens {
 		e := t.Status.LastError
 		if e == nil {
@@ -100,19 +99,33 @@ func (x *examination) checkAddresses(_ context.Context, r *report) error {
 			if ip == "" {
 				ip = "the operator's address, which WeChat did not name,"
 			}
+			checks[ip] = append(checks[ip], t)
 			if !slices.Contains(apps[ip], t.Spec.AppID) {
 				apps[ip] = append(apps[ip], t.Spec.AppID)
 			}
 		}
 	}
 	for _, ip := range slices.Sorted(maps.Keys(apps)) {
-		r.add(levelError, "Add it to the IP allowlist in WeChat's console; it works some minutes later. Then: kubectl wxtoken check NAME.",
+		r.add(levelError, "Add it to the IP allowlist in WeChat's console; it works some minutes later. Then:\n"+checkCommands(checks[ip]),
 			"WeChat does not allow %s for appid %s", ip, strings.Join(apps[ip], ", "))
 	}
 	if len(apps) == 0 {
 		r.add(levelOK, "", "WeChat refuses no address of the operator; those of your pods are not known here")
 	}
 	return nil
+}
+
+// checkCommands returns a command for each namespace that makes the operator check these resources, one a line.
+func checkCommands(tokens []look) string {
+	byNamespace := map[string][]string{}
+	for _, t := range tokens {
+		byNamespace[t.Namespace] = append(byNamespace[t.Namespace], t.Name)
+	}
+	out := make([]string, 0, len(byNamespace))
+	for _, namespace := range slices.Sorted(maps.Keys(byNamespace)) {
+		out = append(out, commandFor("check", strings.Join(byNamespace[namespace], " "), namespace))
+	}
+	return strings.Join(out, "\n")
 }
 
 // checkLegacy reports appids with more than one fetcher in Legacy mode, where each fetch ends the token of the others.

@@ -65,14 +65,15 @@ func (x *examination) noOperator(r *report) {
 
 func (x *examination) checkDeployment(d *appsv1.Deployment, r *report) {
 	name := d.Namespace + "/" + d.Name
-	pods := fmt.Sprintf("kubectl -n %s get pods -l %s=%s, and their logs.", d.Namespace, nameLabel, operatorName)
+	pods := fmt.Sprintf("Look at the pods and their logs:\nkubectl get pods -n %s -l %s=%s\n%s",
+		d.Namespace, nameLabel, operatorName, logsOf(d.Namespace))
 	want := int32(1)
 	if d.Spec.Replicas != nil {
 		want = *d.Spec.Replicas
 	}
 	switch ready := d.Status.ReadyReplicas; {
 	case want == 0:
-		r.add(levelError, fmt.Sprintf("kubectl -n %s scale deployment %s --replicas=2.", d.Namespace, d.Name),
+		r.add(levelError, fmt.Sprintf("kubectl scale deployment %s -n %s --replicas=2", d.Name, d.Namespace),
 			"Deployment %s is scaled to 0 replicas", name)
 	case ready == 0:
 		r.add(levelError, pods, "Deployment %s has no ready replica of %d", name, want)
@@ -96,7 +97,7 @@ func (x *examination) checkLeases(ctx context.Context, r *report) (found int, er
 		}
 		found++
 		name, spec := lease.Namespace+"/"+lease.Name, lease.Spec
-		logs := fmt.Sprintf("Look at the operator's logs: kubectl -n %s logs -l %s=%s --prefix.", lease.Namespace, nameLabel, operatorName)
+		logs := "Look at the operator's logs:\n" + logsOf(lease.Namespace)
 		switch {
 		case spec.HolderIdentity == nil || *spec.HolderIdentity == "":
 			r.add(levelError, logs, "Lease %s: nobody leads", name)
@@ -108,6 +109,11 @@ func (x *examination) checkLeases(ctx context.Context, r *report) (found int, er
 		}
 	}
 	return found, nil
+}
+
+// logsOf returns the command that shows the logs of the operator in a namespace.
+func logsOf(namespace string) string {
+	return fmt.Sprintf("kubectl logs -n %s -l %s=%s --prefix", namespace, nameLabel, operatorName)
 }
 
 func lastRenewed(spec coordinationv1.LeaseSpec, now time.Time) string {
@@ -209,7 +215,7 @@ func (x *examination) checkVersions(_ context.Context, r *report) error {
 		theirs, parseErr := utilversion.ParseSemantic(tag)
 		switch {
 		case d.Status.UpdatedReplicas < d.Status.Replicas:
-			r.add(levelWarning, fmt.Sprintf("kubectl -n %s rollout status deployment/%s.", d.Namespace, d.Name),
+			r.add(levelWarning, fmt.Sprintf("kubectl rollout status deployment/%s -n %s", d.Name, d.Namespace),
 				"Deployment %s: two versions run at the same time, a rollout is under way or stuck", name)
 		case parseErr != nil:
 			r.add(levelNote, "", "Deployment %s runs the image tag %q, which names no version", name, tag)

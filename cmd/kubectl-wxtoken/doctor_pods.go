@@ -33,7 +33,7 @@ func (x *examination) checkPods(ctx context.Context, r *report) error {
 				targets[t.TargetName()] = true
 			}
 		}
-		err := x.eachPod(ctx, namespace, func(p *corev1.Pod) {
+		err := x.cluster.eachPod(ctx, namespace, func(p *corev1.Pod) {
 			uses := usesOf(p, targets)
 			if len(uses) > 0 {
 				users++
@@ -62,10 +62,11 @@ func (x *examination) checkPods(ctx context.Context, r *report) error {
 	return nil
 }
 
-func (x *examination) eachPod(ctx context.Context, namespace string, visit func(*corev1.Pod)) error {
+// eachPod visits the pods of a namespace that have not ended.
+func (c *cluster) eachPod(ctx context.Context, namespace string, visit func(*corev1.Pod)) error {
 	for next := ""; ; {
 		l := &corev1.PodList{}
-		if err := x.cluster.List(ctx, l, client.InNamespace(namespace), client.Limit(podsAtOnce), client.Continue(next)); err != nil {
+		if err := c.List(ctx, l, client.InNamespace(namespace), client.Limit(podsAtOnce), client.Continue(next)); err != nil {
 			return err
 		}
 		for i := range l.Items {

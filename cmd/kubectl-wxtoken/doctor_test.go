@@ -131,7 +131,7 @@ func TestDoctor(t *testing.T) {
 	at := w.token("shop").Status.Token.ExpirationTime.Add(time.Hour)
 	w.now = func() time.Time { return at }
 	w.wants(w.wxtoken("doctor"), exitBad,
-		"is scaled to 0 replicas", "→ kubectl -n "+w.namespace+" scale deployment operator --replicas=2.",
+		"is scaled to 0 replicas", "→ kubectl scale deployment operator -n "+w.namespace+" --replicas=2\n",
 		"nobody leads", "operator-b no longer leads",
 		w.namespace+"/shop: its token expired 60m ago and the status was not updated",
 		w.namespace+"/unseen: no operator has seen it since")
@@ -173,7 +173,7 @@ func (w *world) makeIll() {
 	w.createPods()
 	w.eventuallyState("address", stateStalled, v1alpha1.ReasonIPNotAllowed)
 	w.eventuallyState("malformed", stateStalled, v1alpha1.ReasonCredentialsMalformed)
-	w.eventuallyState("missing", stateWaiting, v1alpha1.ReasonCredentialsNotFound)
+	w.eventuallyState("missing", stateReconciling, v1alpha1.ReasonCredentialsNotFound)
 	w.eventuallyState("paused", stateSuspended, v1alpha1.ReasonTokenNotIssued)
 	w.eventuallyState("legacy-a", stateReady, v1alpha1.ReasonTokenValid)
 	w.eventuallyState("legacy-b", stateStalled, v1alpha1.ReasonAppSecretInvalid)

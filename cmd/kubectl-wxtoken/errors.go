@@ -36,7 +36,7 @@ type problem struct {
 	code int
 	// what says what happened.
 	what string
-	// next says what to do. It may be empty.
+	// next says what to do, as advice does. It may be empty.
 	next string
 	err  error
 }
@@ -96,7 +96,8 @@ func explain(err error, doing string) error {
 	)
 	switch {
 	case isAuthProvider(err):
-		p.next = "kubectl config view --minify shows the user of this context. Replace its auth-provider by a credential plugin (exec)."
+		p.next = "Replace the auth-provider of this context's user by a credential plugin (exec). " +
+			"This shows the user:\nkubectl config view --minify"
 	case missingKind(err):
 		p.what = fmt.Sprintf("could not %s: this cluster does not know the kind WeChatAppToken", doing)
 		p.next = "Install the operator with its CRD, or choose another cluster with --context."
@@ -108,7 +109,8 @@ func explain(err error, doing string) error {
 		p.what = fmt.Sprintf("could not %s: no cluster is configured", doing)
 		p.next = "Set KUBECONFIG, or name a file with --kubeconfig."
 	case errors.As(err, &network), errors.As(err, &address), apierrors.IsTimeout(err), apierrors.IsServerTimeout(err):
-		p.next = "Is the cluster up, and is it the right one? kubectl config current-context shows it; --context chooses another."
+		p.next = "Is the cluster up, and is it the right one? --context chooses another. " +
+			"This shows which one it is:\nkubectl config current-context"
 	}
 	return p
 }

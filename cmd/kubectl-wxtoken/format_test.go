@@ -47,7 +47,7 @@ func TestCountdown(t *testing.T) {
 	}
 }
 
-// TestExpiryAndRefreshIn checks the columns EXPIRES IN and REFRESH IN in each part of a token's life.
+// TestExpiryAndRefreshIn checks the columns EXPIRES IN and NEXT ATTEMPT in each part of a token's life.
 func TestExpiryAndRefreshIn(t *testing.T) {
 	issued := time.Date(2026, 1, 2, 8, 0, 0, 0, time.UTC)
 	due := 2*time.Hour - 290*time.Second
@@ -55,6 +55,8 @@ func TestExpiryAndRefreshIn(t *testing.T) {
 	broken := failing(healthy, "no answer")
 	retry := metav1.NewTime(issued.Add(due + 100*time.Second))
 	broken.Status.LastError = &v1alpha1.RefreshError{RetryTime: &retry}
+	soon := *broken.DeepCopy()
+	soon.Status.LastError.RetryTime = &metav1.Time{Time: issued.Add(100 * time.Second)}
 	suspended := *healthy.DeepCopy()
 	suspended.Spec.Suspend = true
 	for name, test := range map[string]struct {
@@ -63,16 +65,17 @@ func TestExpiryAndRefreshIn(t *testing.T) {
 		state           state
 		expiry, refresh string
 	}{
-		"fresh":                          {healthy, 0, stateReady, "2h00m00s", "1h55m10s"},
-		"a second before it is due":      {healthy, due - time.Second, stateReady, "4m51s", "1s"},
+		"fresh":                          {healthy, 0, stateReady, "2h00m00s", "in 1h55m10s"},
+		"a second before it is due":      {healthy, due - time.Second, stateReady, "4m51s", "in 1s"},
 		"due":                            {healthy, due, stateReady, "4m50s", "now"},
 		"a minute after":                 {healthy, due + overdueAfter, stateReady, "3m50s", "now"},
 		"more than a minute after":       {healthy, due + overdueAfter + time.Second, stateReady, "3m49s", "overdue"},
 		"at its end":                     {healthy, 2 * time.Hour, stateReady, "expired", "overdue"},
 		"15 s after its end":             {healthy, 2*time.Hour + lateness, stateReady, "expired", "overdue"},
 		"more than 15 s after its end":   {healthy, 2*time.Hour + lateness + time.Second, stateExpired, "expired", "overdue"},
-		"failing, before it is due":      {broken, due - time.Second, stateFailing, "4m51s", "1s"},
-		"failing, tried again after due": {broken, due + 10*time.Second, stateFailing, "4m40s", "1m30s"},
+		"failing, before it is due":      {broken, due - time.Second, stateRefreshFailing, "4m51s", "in 1s"},
+		"failing, tried again after due": {broken, due + 10*time.Second, stateRefreshFailing, "4m40s", "retry in 1m30s"},
+		"failing, tried again before":    {soon, 0, stateRefreshFailing, "2h00m00s", "retry in 1m40s"},
 		"suspended":                      {suspended, due, stateSuspended, "4m50s", "suspended"},
 	} {
 		l := lookAt(&test.token, issued.Add(test.at))
@@ -82,8 +85,8 @@ func TestExpiryAndRefreshIn(t *testing.T) {
 		if got := l.expiry().text; got != test.expiry {
 			t.Errorf("%s: expires in %s, want %s", name, got, test.expiry)
 		}
-		if got := l.refreshIn().text; got != test.refresh {
-			t.Errorf("%s: refresh in %s, want %s", name, got, test.refresh)
+		if got := l.attemptCell().text; got != test.refresh {
+			t.Errorf("%s: next attempt %s, want %s", name, got, test.refresh)
 		}
 	}
 }

@@ -51,12 +51,12 @@ func TestThroughKubectl(t *testing.T) {
 	w.createToken("shop")
 	w.createTokenOnly("empty")
 	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
-	w.eventuallyState("empty", stateWaiting, v1alpha1.ReasonCredentialsNotFound)
+	w.eventuallyState("empty", stateReconciling, v1alpha1.ReasonCredentialsNotFound)
 
-	w.wants(w.kubectl(path, "wxtoken", "list", "-n", w.namespace), exitOK, "NAME    APP ID", "shop    "+w.appID+"   Stable   Ready     1h59m", "TokenValid")
+	w.wants(w.kubectl(path, "wxtoken", "list", "-n", w.namespace), exitOK, "NAME    APP ID", "shop    "+w.appID+"   Stable   Ready         1h59m", "TokenValid")
 	w.wants(w.kubectl(path, "wxtoken", "version"), exitOK, "kubectl-wxtoken v1.2.3 for wechat.apptoken.dev/v1alpha1")
 	w.wants(w.kubectl(path, "wxtoken", "check", "shop", "-n", w.namespace), exitOK, "is the right one")
-	w.wants(w.kubectl(path, "wxtoken", "status", "nobody", "-n", w.namespace), exitFailed, "error: namespace", "kubectl wxtoken list shows those that exist")
+	w.wants(w.kubectl(path, "wxtoken", "status", "nobody", "-n", w.namespace), exitFailed, "error: namespace", "This shows those that exist:\n  kubectl wxtoken list -A\n")
 	w.wants(w.kubectl(path, "wxtoken", "lits"), exitUsage, `unknown command "lits". Did you mean list?`)
 	w.wants(w.kubectl(path, "wxtoken", "wait", "empty", "-n", w.namespace, "--timeout=1s"), exitTimeout)
 	w.wants(w.kubectl(path, "wxtoken", "list", "-n", w.namespace, "--as", "nobody"), exitFailed, "forbidden", "Ask for the role")
@@ -71,7 +71,7 @@ func TestThroughKubectl(t *testing.T) {
 		want []string
 	}{
 		{[]string{"rev"}, []string{"reveal\tPrint the token", "revoke\tEnd a leaked token"}},
-		{[]string{"status", "-n", w.namespace, ""}, []string{"shop\tReady, appid " + w.appID, "empty\tWaiting"}},
+		{[]string{"status", "-n", w.namespace, ""}, []string{"shop\tReady, appid " + w.appID, "empty\tReconciling"}},
 		{[]string{"status", "-n", w.namespace, "sh"}, []string{"shop"}},
 		{[]string{"list", "-o", ""}, []string{"wide", "yaml"}},
 		{[]string{"list", "-n", "kube-s"}, []string{"kube-system"}},

@@ -50,8 +50,7 @@ func (a *app) listCommand() *cobra.Command {
 	o := &listOptions{app: a, print: genericclioptions.NewPrintFlags("").WithTypeSetter(newScheme())}
 	c := &cobra.Command{
 		Use:               "list [-A] [-w] [-l SELECTOR] [-o FORMAT]",
-		Aliases:           []string{"ls", "get"},
-		Short:             "List tokens: state, countdown to the expiry, reason",
+		Short:             "List tokens: state, countdown to the expiry, next attempt, reason",
 		Example:           listExample,
 		Args:              noArguments,
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -194,7 +193,7 @@ func (o *listOptions) table(items []v1alpha1.WeChatAppToken, now time.Time, noHe
 	t := &table{}
 	isWide := *o.print.OutputFormat == wide
 	if !noHeaders {
-		t.header = []string{"NAME", "APP ID", "MODE", "STATE", "EXPIRES IN", "REFRESH IN", "REASON"}
+		t.header = []string{"NAME", "APP ID", "MODE", "STATE", "EXPIRES IN", "NEXT ATTEMPT", "REASON"}
 		if isWide {
 			t.header = append(t.header, "SECRET", "FINGERPRINT", "FORCED", "TICKETS", "AGE", "MESSAGE")
 		}
@@ -207,7 +206,7 @@ func (o *listOptions) table(items []v1alpha1.WeChatAppToken, now time.Time, noHe
 		s := l.state()
 		row := []cell{
 			{text: l.Name}, {text: l.Spec.AppID}, {text: string(l.Spec.Mode)}, {text: string(s), color: s.color()},
-			l.expiry(), l.refreshIn(), {text: clean(l.reason())},
+			l.expiry(), l.attemptCell(), {text: clean(l.reason())},
 		}
 		if isWide {
 			row = append(row, l.wideCells()...)

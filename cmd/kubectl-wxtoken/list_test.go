@@ -32,7 +32,7 @@ func (w *world) createFamily() {
 	w.createTokenOnly("no-credentials")
 	w.createToken("paused", func(t *v1alpha1.WeChatAppToken) { t.Spec.Suspend = true })
 	w.eventuallyState("wrong-secret", stateStalled, v1alpha1.ReasonAppSecretInvalid)
-	w.eventuallyState("no-credentials", stateWaiting, v1alpha1.ReasonCredentialsNotFound)
+	w.eventuallyState("no-credentials", stateReconciling, v1alpha1.ReasonCredentialsNotFound)
 	w.eventuallyState("paused", stateSuspended, v1alpha1.ReasonTokenNotIssued)
 }
 

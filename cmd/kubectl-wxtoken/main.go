@@ -25,7 +25,7 @@ func main() {
 	// The commands print their own messages about what the client library would log.
 	ctrllog.SetLogger(logr.Discard())
 	if err := setting.Environment(); err != nil {
-		printError(os.Stderr, err)
+		printError(os.Stderr, shell{}, err)
 		os.Exit(exitFailed)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -39,19 +39,24 @@ func (o *waitOptions) addFlags(c *cobra.Command, timeout time.Duration) {
 }
 
 func (a *app) checkCommand() *cobra.Command {
-	o := &waitOptions{}
+	o, s := &waitOptions{}, &selection{}
 	c := &cobra.Command{
-		Use:   "check NAME...",
+		Use:   "check NAME... | -l SELECTOR | -A",
 		Short: "Ask WeChat now whether the token in the Secret is the right one",
 		Long: `Ask WeChat now whether the token in the Secret is the right one. The operator does so by itself at each
 check interval; use it when you have repaired something, such as the IP allowlist, and do not want to
-wait for the next attempt.`,
-		Example: "  kubectl wxtoken check shop",
-		Args:    someNames, ValidArgsFunction: a.completeNames(0),
+wait for the next attempt. With -l or -A it checks all resources that are not suspended.`,
+		Example: `  kubectl wxtoken check shop
+
+  # After a repair of the IP allowlist
+  kubectl wxtoken check -A`,
+		Args: func(cmd *cobra.Command, args []string) error { return s.check(cmd, args) }, ValidArgsFunction: a.completeNames(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.request(cmd.Context(), refresh.RequestCheck, args, o)
+			return a.request(cmd.Context(), refresh.RequestCheck, args, s, o)
 		},
 	}
+	c.Flags().BoolVarP(&s.allNamespaces, "all-namespaces", "A", false, "Check the resources of all namespaces.")
+	c.Flags().StringVarP(&s.selector, "selector", "l", "", "Check the resources with these labels, such as team=shop,tier!=test.")
 	o.addFlags(c, 30*time.Second)
 	return c
 }
@@ -69,7 +74,7 @@ at once.`, refresh.ForcedPerDay),
 		Example: "  kubectl wxtoken refresh shop",
 		Args:    someNames, ValidArgsFunction: a.completeNames(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.request(cmd.Context(), refresh.RequestRefresh, args, o)
+			return a.request(cmd.Context(), refresh.RequestRefresh, args, &selection{}, o)
 		},
 	}
 	o.addFlags(c, time.Minute)
@@ -80,14 +85,16 @@ at once.`, refresh.ForcedPerDay),
 type pending struct {
 	kind  refresh.RequestKind
 	value string
+	// name is that of the resource, with its namespace if the command looks at all namespaces.
+	name string
 	// before is the resource as it was when the request was made. events maps the UID of each event that existed then to its
 	// resourceVersion.
 	before *v1alpha1.WeChatAppToken
 	events map[types.UID]string
 }
 
-// request makes a request of one kind for each resource that args names, and waits for the outcomes.
-func (a *app) request(ctx context.Context, kind refresh.RequestKind, args []string, o *waitOptions) error {
+// request makes a request of one kind for each resource that args names or s selects, and waits for the outcomes.
+func (a *app) request(ctx context.Context, kind refresh.RequestKind, args []string, s *selection, o *waitOptions) error {
 	c, err := a.connect()
 	if err != nil {
 		return err
@@ -96,15 +103,21 @@ func (a *app) request(ctx context.Context, kind refresh.RequestKind, args []stri
 		made []*pending
 		errs []error
 	)
-	for _, arg := range args {
-		p, err := a.make(ctx, c, kind, arg)
+	targets, err := a.targets(ctx, c, kind, args, s)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	for i := range targets {
+		p, err := a.annotate(ctx, c.in(targets[i].Namespace), kind, &targets[i])
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
+		p.name = s.nameOf(&targets[i])
 		made = append(made, p)
 		if !o.wait {
-			fmt.Fprintf(a.Out, "%s: %s requested. kubectl wxtoken status %s shows the outcome.\n", p.before.Name, kind, p.before.Name)
+			fmt.Fprintf(a.Out, "%s: %s requested. This shows the outcome:\n  %s\n", p.name, kind,
+				a.shell().paste(commandFor("status", p.before.Name, p.before.Namespace)))
 		}
 	}
 	if !o.wait {
@@ -113,34 +126,20 @@ func (a *app) request(ctx context.Context, kind refresh.RequestKind, args []stri
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 	for _, p := range made {
-		text, err := a.await(ctx, c, p, o.timeout)
+		text, err := a.await(ctx, c.in(p.before.Namespace), p, o.timeout)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		fmt.Fprintf(a.Out, "%s: %s\n", p.before.Name, a.paint.in(green, clean(text)))
+		fmt.Fprintf(a.Out, "%s: %s\n", p.name, a.paint.in(green, clean(text)))
 	}
 	return joinErrors(errs)
 }
 
-// make makes a request for the resource that arg names, if the operator would carry it out.
-func (a *app) make(ctx context.Context, c *cluster, kind refresh.RequestKind, arg string) (*pending, error) {
-	name, err := bareName(arg)
-	if err != nil {
-		return nil, err
-	}
-	t, err := c.get(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	if err := requestable(lookAt(t, a.now()), kind); err != nil {
-		return nil, err
-	}
-	return a.annotate(ctx, c, kind, t)
-}
-
 func (a *app) annotate(ctx context.Context, c *cluster, kind refresh.RequestKind, t *v1alpha1.WeChatAppToken) (*pending, error) {
-	p := &pending{kind: kind, value: a.now().UTC().Format(time.RFC3339Nano), before: t.DeepCopy(), events: map[types.UID]string{}}
+	p := &pending{
+		kind: kind, name: t.Name, value: a.now().UTC().Format(time.RFC3339Nano), before: t.DeepCopy(), events: map[types.UID]string{},
+	}
 	for _, e := range c.requestEvents(ctx, t, kind) {
 		p.events[e.UID] = e.ResourceVersion
 	}
@@ -155,10 +154,10 @@ func requestable(l look, kind refresh.RequestKind) error {
 	case !l.DeletionTimestamp.IsZero():
 		return failed("Create it anew if you need it.", "%s is being deleted, so no %s is made", l.Name, kind)
 	case l.Spec.Suspend:
-		return failed(fmt.Sprintf("Resume it first: kubectl wxtoken resume %s -n %s.", l.Name, l.Namespace),
+		return failed("Resume it first:\n"+l.command("resume"),
 			"%s is suspended, so no %s is made", l.Name, kind)
 	case l.ready == nil:
-		return failed("Wait a moment; if it lasts, kubectl wxtoken doctor tells whether an operator runs.",
+		return failed("Wait a moment. If it lasts, this tells whether an operator runs:\n"+l.doctorCommand(),
 			"no operator has seen %s yet, and what is requested before that is not carried out", l.Name)
 	}
 	return nil
@@ -181,7 +180,7 @@ func (a *app) await(ctx context.Context, c *cluster, p *pending, timeout time.Du
 		}
 		if !told && time.Since(started) > silentAfter && err == nil {
 			told = true
-			fmt.Fprintf(a.Out, "%s: waiting: %s\n", last.Name, a.paint.in(yellow, clean(last.whyNot(p.kind))))
+			fmt.Fprintf(a.Out, "%s: waiting: %s\n", p.name, a.paint.in(yellow, clean(last.whyNot(p.kind))))
 		}
 		if !pause(ctx, pollEvery) {
 			return "", a.gaveUp(ctx, p, last, timeout)
@@ -192,15 +191,16 @@ func (a *app) await(ctx context.Context, c *cluster, p *pending, timeout time.Du
 func (a *app) gaveUp(ctx context.Context, p *pending, last look, timeout time.Duration) error {
 	if ctx.Err() != context.DeadlineExceeded {
 		return &problem{code: exitInterrupted, err: ctx.Err(),
-			what: fmt.Sprintf("interrupted; the %s of %s stays requested", p.kind, p.before.Name),
-			next: fmt.Sprintf("kubectl wxtoken status %s -n %s shows the outcome.", p.before.Name, p.before.Namespace)}
+			what: fmt.Sprintf("interrupted; the %s of %s stays requested", p.kind, p.name),
+			next: "This shows the outcome:\n" + commandFor("status", p.before.Name, p.before.Namespace)}
 	}
 	why := "the resource could not be read"
 	if last.WeChatAppToken != nil {
 		why = last.whyNot(p.kind)
 	}
-	next := fmt.Sprintf("The request stays: kubectl wxtoken status %s -n %s shows the outcome.", p.before.Name, p.before.Namespace)
-	return timedOut(next, "%s: no %s within %s: %s", p.before.Name, p.kind, short(timeout), why)
+	next := fmt.Sprintf("The request stays. These show the outcome, and whether an operator runs:\n%s\nkubectl wxtoken doctor -n %s",
+		commandFor("status", p.before.Name, p.before.Namespace), p.before.Namespace)
+	return timedOut(next, "%s: no %s within %s: %s", p.name, p.kind, short(timeout), why)
 }
 
 // whyNot returns why a request was not carried out yet.
@@ -217,7 +217,7 @@ func (l look) whyNot(kind refresh.RequestKind) string {
 	case l.tokenFailing() != nil:
 		return l.failing.Reason + ": " + clean(l.failing.Message)
 	}
-	return "the operator has not carried it out; kubectl wxtoken doctor tells whether one runs"
+	return "the operator has not carried it out"
 }
 
 // outcome returns the outcome of a request that was handled, as a new token, an event or the status shows it.
@@ -237,8 +237,7 @@ func (a *app) outcome(ctx context.Context, c *cluster, p *pending) (string, erro
 		}
 		switch {
 		case event != nil && event.Type == corev1.EventTypeWarning:
-			return "", bad(fmt.Sprintf("Once that is repaired: kubectl wxtoken %s %s.", p.kind, p.before.Name),
-				"%s: %s", p.before.Name, clean(event.Message))
+			return "", bad(p.again(), "%s: %s", p.name, clean(event.Message))
 		case text != "" && (event != nil || p.kind != refresh.RequestCheck):
 			return text, nil
 		}
@@ -253,15 +252,18 @@ func (a *app) outcome(ctx context.Context, c *cluster, p *pending) (string, erro
 func (l look) silently(p *pending, success string) (string, error) {
 	switch {
 	case l.WeChatAppToken == nil:
-		return "", failed("Look at it with kubectl wxtoken status "+p.before.Name+".", "%s: the outcome could not be read", p.before.Name)
+		return "", failed("Look at it:\n"+commandFor("status", p.before.Name, p.before.Namespace), "%s: the outcome could not be read", p.name)
 	case success != "" && l.tokenFailing() == nil:
 		return success, nil
 	case l.tokenFailing() != nil:
-		return "", bad(fmt.Sprintf("Once that is repaired: kubectl wxtoken %s %s.", p.kind, l.Name),
-			"%s: %s: %s", l.Name, l.failing.Reason, clean(l.failing.Message))
+		return "", bad(p.again(), "%s: %s: %s", p.name, l.failing.Reason, clean(l.failing.Message))
 	}
-	return "", bad(fmt.Sprintf("kubectl wxtoken status %s -n %s tells more.", l.Name, l.Namespace),
-		"%s: the attempt was made, and the token is the same as before", l.Name)
+	return "", bad("This tells more:\n"+l.command("status"), "%s: the attempt was made, and the token is the same as before", p.name)
+}
+
+// again advises to repeat a request that failed.
+func (p *pending) again() string {
+	return "Once that is repaired:\n" + commandFor(string(p.kind), p.before.Name, p.before.Namespace)
 }
 
 // success returns the good outcome of a request that the status shows, or an empty string if it shows none.

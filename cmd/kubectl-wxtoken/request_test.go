@@ -49,7 +49,7 @@ func TestCheckAndRefresh(t *testing.T) {
 	}
 	// A third check within minutes has no event of its own.
 	w.wants(w.wxtoken("check", "shop"), exitOK, "is the right one")
-	w.wants(w.wxtoken("check", "shop", "--wait=false"), exitOK, "shop: check requested. kubectl wxtoken status shop shows the outcome.")
+	w.wants(w.wxtoken("check", "shop", "--wait=false"), exitOK, "shop: check requested. This shows the outcome:\n  kubectl wxtoken status shop -n "+w.namespace+"\n")
 	w.wants(w.wxtoken("status", "shop"), exitOK, "a new token was forced", "forced calls   1 of the 20", "refresh", "processed")
 }
 
@@ -72,10 +72,10 @@ func TestRequestsThatFail(t *testing.T) {
 	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
 	before := w.value("shop")
 	w.wechat.Inject(wechattest.Fault{Errcode: 40164})
-	w.wants(w.wxtoken("check", "shop"), exitBad, "allowlist", "Once that is repaired: kubectl wxtoken check shop.")
-	w.wants(w.wxtoken("refresh", "shop"), exitBad, "allowlist", "Once that is repaired: kubectl wxtoken refresh shop.")
-	w.wants(w.wxtoken("revoke", "shop", "--yes"), exitBad, "allowlist", "Once that is repaired: kubectl wxtoken revoke shop.")
-	w.wants(w.wxtoken("list"), exitOK, "Failing", "IPNotAllowed")
+	w.wants(w.wxtoken("check", "shop"), exitBad, "allowlist", "Once that is repaired:\n  kubectl wxtoken check shop -n "+w.namespace+"\n")
+	w.wants(w.wxtoken("refresh", "shop"), exitBad, "allowlist", "Once that is repaired:\n  kubectl wxtoken refresh shop -n "+w.namespace+"\n")
+	w.wants(w.wxtoken("revoke", "shop", "--yes"), exitBad, "allowlist", "Once that is repaired:\n  kubectl wxtoken revoke shop -n "+w.namespace+"\n")
+	w.wants(w.wxtoken("list"), exitOK, "RefreshFailing", "IPNotAllowed", "retry in ")
 	w.wants(w.wxtoken("status", "shop"), exitOK, "The token works for another 1h", "errcode 40164", "the operator tries again")
 	if w.value("shop") != before {
 		t.Error("a failure changed the Secret")
@@ -89,11 +89,11 @@ func TestRequestsThatAreRefused(t *testing.T) {
 	w.createToken("paused", func(t *v1alpha1.WeChatAppToken) { t.Spec.Suspend = true })
 	w.createTokenOnly("empty")
 	w.eventuallyState("paused", stateSuspended, v1alpha1.ReasonTokenNotIssued)
-	w.eventuallyState("empty", stateWaiting, v1alpha1.ReasonCredentialsNotFound)
+	w.eventuallyState("empty", stateReconciling, v1alpha1.ReasonCredentialsNotFound)
 	for _, kind := range []string{"check", "refresh", "revoke"} {
 		w.wants(w.wxtoken(kind, "paused"), exitFailed, "paused is suspended, so no "+kind+" is made", "kubectl wxtoken resume paused")
 		w.wants(w.wxtoken(kind, "nobody"), exitFailed, `has no WeChatAppToken "nobody"`, "kubectl wxtoken list")
-		w.wants(w.wxtoken(kind), exitUsage, "kubectl wxtoken list shows their names")
+		w.wants(w.wxtoken(kind), exitUsage, "This shows their names:\n  kubectl wxtoken list -n "+w.namespace+"\n")
 		w.wants(w.wxtoken(kind, "secret/paused"), exitUsage, `"secret/paused" is not a WeChatAppToken`)
 	}
 	w.wants(w.wxtoken("revoke", "empty"), exitFailed, "empty has no token to revoke")

@@ -38,11 +38,7 @@ no way to end it.`,
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "Confirm that it is to be printed.")
 	c.Flags().StringVar(&kind, "ticket", "", "Print the ticket of this type instead of the token: jsapi, wx_card or sdk.")
-	types := make([]cobra.Completion, 0, len(v1alpha1.TicketTypes()))
-	for _, t := range v1alpha1.TicketTypes() {
-		types = append(types, string(t))
-	}
-	must(c.RegisterFlagCompletionFunc("ticket", cobra.FixedCompletions(types, cobra.ShellCompDirectiveNoFileComp)))
+	must(c.RegisterFlagCompletionFunc("ticket", cobra.FixedCompletions(ticketTypes(), cobra.ShellCompDirectiveNoFileComp)))
 	return c
 }
 
@@ -113,7 +109,7 @@ func (a *app) reveal(ctx context.Context, arg string, kind v1alpha1.TicketType, 
 	if err != nil {
 		return err
 	}
-	more := fmt.Sprintf("kubectl wxtoken status %s -n %s tells why.", name, t.Namespace)
+	more := "This tells why:\n  " + a.shell().paste(l.command("status"))
 	switch {
 	case !r.known || r.fingerprint != "" && r.fingerprint != value.Fingerprint():
 		fmt.Fprintf(a.ErrOut, "warning: this is not the %s that the operator wrote; it may be worthless. %s\n", r.what, more)
@@ -126,7 +122,7 @@ func (a *app) reveal(ctx context.Context, arg string, kind v1alpha1.TicketType, 
 
 // readTarget reads a token or ticket from the target Secret of a resource. It returns an error if there is none that may be printed.
 func (c *cluster) readTarget(ctx context.Context, t *v1alpha1.WeChatAppToken, r revelation) (token.Value, error) {
-	more := fmt.Sprintf("kubectl wxtoken status %s -n %s tells why.", t.Name, t.Namespace)
+	more := "This tells why:\n" + commandFor("status", t.Name, t.Namespace)
 	secret := &corev1.Secret{}
 	if err := c.Get(ctx, client.ObjectKey{Namespace: t.Namespace, Name: t.TargetName()}, secret); apierrors.IsNotFound(err) {
 		return token.Value{}, failed(more, "there is no %s: Secret %q does not exist", r.what, t.TargetName())
@@ -139,7 +135,7 @@ func (c *cluster) readTarget(ctx context.Context, t *v1alpha1.WeChatAppToken, r 
 	}
 	// Whoever may write the Secret could send escape sequences to the terminal.
 	if strings.ContainsFunc(value.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return token.Value{}, failed(fmt.Sprintf("kubectl wxtoken check %s -n %s makes the operator repair it.", t.Name, t.Namespace),
+		return token.Value{}, failed("This makes the operator repair it:\n"+commandFor("check", t.Name, t.Namespace),
 			"the value in Secret %q was not printed: it has characters that no %s has", t.TargetName(), r.what)
 	}
 	return value, nil

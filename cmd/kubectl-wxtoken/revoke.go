@@ -69,7 +69,7 @@ func (a *app) revoke(ctx context.Context, arg string, yes bool, o *waitOptions) 
 		return err
 	}
 	if !o.wait {
-		fmt.Fprintf(a.Out, "Revoke requested. kubectl wxtoken status %s shows the outcome.\n", t.Name)
+		fmt.Fprintf(a.Out, "Revoke requested. This shows the outcome:\n  %s\n", a.shell().paste(l.command("status")))
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
@@ -82,10 +82,10 @@ func revocable(l look) error {
 		return err
 	}
 	if l.Status.Token == nil {
-		return failed(fmt.Sprintf("kubectl wxtoken status %s tells why.", l.Name), "%s has no token to revoke", l.Name)
+		return failed("This tells why:\n"+l.command("status"), "%s has no token to revoke", l.Name)
 	}
 	if old := l.requested(refresh.RequestRevoke); old != "" && old != l.handled(refresh.RequestRevoke) {
-		return failed(fmt.Sprintf("kubectl wxtoken status %s shows how far it is.", l.Name), "a revoke of %s is under way already", l.Name)
+		return failed("This shows how far it is:\n"+l.command("status"), "a revoke of %s is under way already", l.Name)
 	}
 	return nil
 }
@@ -249,7 +249,7 @@ func (r *revocation) finish(ctx context.Context, l look) error {
 		if err != nil {
 			return err
 		}
-		return bad("kubectl wxtoken status "+l.Name+" tells more.", "%s: the token was not revoked", l.Name)
+		return bad("This tells more:\n"+l.command("status"), "%s: the token was not revoked", l.Name)
 	}
 	left, _ := l.left()
 	r.say(green, "second forced call made: the leaked token (%s) is dead", victim)

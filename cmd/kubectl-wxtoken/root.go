@@ -52,7 +52,7 @@ func run(ctx context.Context, t terminal, args []string) int {
 	err := root.ExecuteContext(ctx)
 	code := exitCode(ctx, err)
 	if err != nil && !bareInterrupt(err) {
-		printError(t.ErrOut, err)
+		printError(t.ErrOut, a.shell(), err)
 	}
 	return code
 }
@@ -63,8 +63,13 @@ func bareInterrupt(err error) bool {
 	return errors.Is(err, context.Canceled) && !errors.As(err, &p)
 }
 
-func printError(w io.Writer, err error) {
-	fmt.Fprintln(w, "error: "+strings.Join(cleanLines(err.Error()), "\n  "))
+// printError prints an error, with each command that it advises on a line of its own.
+func printError(w io.Writer, s shell, err error) {
+	lines := cleanLines(err.Error())
+	for i, line := range lines {
+		lines[i] = s.paste(line)
+	}
+	fmt.Fprintln(w, "error: "+strings.Join(lines, "\n  "))
 }
 
 const rootHelp = `Look after WeChatAppTokens, each of which keeps a Secret supplied with a WeChat access token.
@@ -93,7 +98,7 @@ func (a *app) command() *cobra.Command {
 	root.SetOut(a.Out)
 	root.SetErr(a.ErrOut)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usage("%v\nSee %s --help.", err, cmd.CommandPath())
+		return usage("%v\n%s --help", err, cmd.CommandPath())
 	})
 	a.flags.AddFlags(root.PersistentFlags())
 	root.AddGroup(
@@ -110,6 +115,7 @@ func (a *app) command() *cobra.Command {
 		}
 	}
 	add(groupLook, a.listCommand(), a.statusCommand(), a.waitCommand(), a.clientsCommand(), a.doctorCommand())
+	add(groupAct, a.createCommand())
 	add(groupAct, a.checkCommand(), a.refreshCommand(), a.revokeCommand(), a.suspendCommand(), a.resumeCommand(), a.revealCommand())
 	add(groupOther, optionsCommand(), a.versionCommand())
 	a.completeFlags(root)
@@ -147,27 +153,27 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		hint = fmt.Sprintf(" Did you mean %s?", strings.Join(near, " or "))
 	}
-	return usage("unknown command %q.%s See %s --help.", args[0], hint, cmd.CommandPath())
+	return usage("unknown command %q.%s\n%s --help", args[0], hint, cmd.CommandPath())
 }
 
 // oneName, someNames and noArguments check the arguments as cobra's functions do, but with exit code 2 and a hint.
 func oneName(cmd *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return usage("name one WeChatAppToken: %s. kubectl wxtoken list shows their names.", cmd.UseLine())
+		return usage("name one WeChatAppToken: %s\nThis shows their names:\nkubectl wxtoken list", cmd.Use)
 	}
 	return nil
 }
 
 func someNames(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
-		return usage("name a WeChatAppToken: %s. kubectl wxtoken list shows their names.", cmd.UseLine())
+		return usage("name a WeChatAppToken: %s\nThis shows their names:\nkubectl wxtoken list", cmd.Use)
 	}
 	return nil
 }
 
 func noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usage("%s takes no argument, but %q was given. See %s --help.", cmd.CommandPath(), args[0], cmd.CommandPath())
+		return usage("%s takes no argument, but %q was given\n%s --help", cmd.CommandPath(), args[0], cmd.CommandPath())
 	}
 	return nil
 }

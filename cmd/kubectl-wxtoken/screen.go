@@ -18,6 +18,7 @@ import (
 )
 
 const (
+	hideCursor, showCursor = "\x1b[?25l", "\x1b[?25h"
 	// redraw is the time between two pictures.
 	redraw = time.Second
 	// keptHappenings is the number of happenings shown below the table.
@@ -34,10 +35,30 @@ type screen struct {
 	happenings []happening
 	trouble    error
 	started    bool
+	canvas
+}
+
+// canvas is the part of a terminal below the command line, on which each picture replaces the one before.
+type canvas struct {
 	// drawn is the number of lines in the last picture.
 	drawn int
 	// size returns the columns and lines of the terminal, or 0 if they are unknown.
 	size func() (width, height int)
+}
+
+// newCanvas returns a canvas for an output. If that is no terminal, its size is unknown.
+func newCanvas(out io.Writer) canvas {
+	f, ok := out.(*os.File)
+	if !ok {
+		return canvas{size: func() (int, int) { return 0, 0 }}
+	}
+	return canvas{size: func() (int, int) {
+		w, h, err := term.GetSize(int(f.Fd())) //nolint:gosec // a file descriptor is a small number
+		if err != nil {
+			return 0, 0
+		}
+		return w, h
+	}}
 }
 
 type happening struct {
@@ -49,22 +70,11 @@ type happening struct {
 }
 
 func newScreen(o *listOptions) *screen {
-	s := &screen{listOptions: o, tokens: map[types.NamespacedName]v1alpha1.WeChatAppToken{}, size: func() (int, int) { return 0, 0 }}
-	if f, ok := o.app.Out.(*os.File); ok {
-		s.size = func() (int, int) {
-			w, h, err := term.GetSize(int(f.Fd())) //nolint:gosec // a file descriptor is a small number
-			if err != nil {
-				return 0, 0
-			}
-			return w, h
-		}
-	}
-	return s
+	return &screen{listOptions: o, tokens: map[types.NamespacedName]v1alpha1.WeChatAppToken{}, canvas: newCanvas(o.app.Out)}
 }
 
 // run draws the screen until updates is closed.
 func (s *screen) run(updates <-chan news) error {
-	const hideCursor, showCursor = "\x1b[?25l", "\x1b[?25h"
 	fmt.Fprint(s.app.Out, hideCursor)
 	defer fmt.Fprint(s.app.Out, showCursor)
 	tick := time.NewTicker(redraw)
@@ -148,7 +158,7 @@ func changes(before, after look) []happening {
 		if s != stateReady {
 			h.text += ": " + clean(after.message())
 		}
-		if s == stateFailing {
+		if s == stateRefreshFailing {
 			h.text = fmt.Sprintf("%s, was %s: %s: %s", s, before.state(), after.failing.Reason, clean(after.failing.Message))
 		}
 		out = append(out, h)
@@ -197,7 +207,7 @@ func (s *screen) below(now time.Time) []string {
 		if now.Sub(h.at) < highlight {
 			c, text = plain, h.color
 		}
-		t.add(cell{h.at.Local().Format(time.TimeOnly), c}, cell{name, c}, cell{h.text, text})
+		t.add(cell{h.at.UTC().Format("15:04:05 UTC"), c}, cell{name, c}, cell{h.text, text})
 	}
 	var out []string
 	if len(s.happenings) > 0 {
@@ -211,17 +221,17 @@ func (s *screen) below(now time.Time) []string {
 }
 
 // draw replaces the last picture by the lines.
-func (s *screen) draw(w io.Writer, lines []string) {
+func (c *canvas) draw(w io.Writer, lines []string) {
 	const clearLine, clearBelow = "\x1b[K", "\x1b[J"
 	var b strings.Builder
-	if s.drawn > 0 {
-		fmt.Fprintf(&b, "\x1b[%dA", s.drawn)
+	if c.drawn > 0 {
+		fmt.Fprintf(&b, "\x1b[%dA", c.drawn)
 	}
 	b.WriteString("\r")
 	for line := range slices.Values(lines) {
 		b.WriteString(line + clearLine + "\n")
 	}
 	b.WriteString(clearBelow)
-	s.drawn = len(lines)
+	c.drawn = len(lines)
 	fmt.Fprint(w, b.String())
 }

@@ -47,7 +47,7 @@ func newTestScreen(width, height int, color bool) *screen {
 
 // TestScreen checks that the table stays aligned and on the screen through changes, and that these are listed below it.
 func TestScreen(t *testing.T) {
-	issued := time.Date(2026, 11, 24, 8, 0, 0, 0, time.Local)
+	issued := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
 	now := issued.Add(115 * time.Minute)
 	s := newTestScreen(100, 24, false)
 	s.take(news{all: []v1alpha1.WeChatAppToken{tokenAt("shop", "aa", issued), tokenAt("long-name", "bb", issued)}}, now)
@@ -60,15 +60,15 @@ func TestScreen(t *testing.T) {
 	s.take(news{gone: &rotated}, now.Add(3*time.Minute))
 	s.take(news{changed: &old}, now.Add(4*time.Minute))
 	got := strings.Join(s.picture(now.Add(4*time.Minute)), "\n") + "\n"
-	want := `NAME        APP ID               MODE     STATE   EXPIRES IN   REFRESH IN   REASON
-long-name   wx0123456789abcdef   Stable   Ready   1m00s        overdue      TokenValid
-shop        wx0123456789abcdef   Stable   Ready   1m00s        overdue      TokenValid
+	want := `NAME        APP ID               MODE     STATE   EXPIRES IN   NEXT ATTEMPT   REASON
+long-name   wx0123456789abcdef   Stable   Ready   1m00s        overdue        TokenValid
+shop        wx0123456789abcdef   Stable   Ready   1m00s        overdue        TokenValid
 
-09:55:00   shop   token replaced, 5m00s before the end of the one before
-09:56:00   shop   Failing, was Ready: Unreachable: WeChat cannot be reached.^[[2J
-09:57:00   shop   Ready, was Failing
-09:58:00   shop   deleted
-09:59:00   shop   created
+09:55:00 UTC   shop   token replaced, 5m00s before the end of the one before
+09:56:00 UTC   shop   RefreshFailing, was Ready: Unreachable: WeChat cannot be reached.^[[2J
+09:57:00 UTC   shop   Ready, was RefreshFailing
+09:58:00 UTC   shop   deleted
+09:59:00 UTC   shop   created
 `
 	if got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
@@ -81,7 +81,7 @@ shop        wx0123456789abcdef   Stable   Ready   1m00s        overdue      Toke
 
 // TestSmallScreen checks that no picture is larger than a small terminal, and that a cut line resets its colour.
 func TestSmallScreen(t *testing.T) {
-	issued := time.Date(2026, 11, 24, 8, 0, 0, 0, time.Local)
+	issued := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
 	s := newTestScreen(40, 6, true)
 	var all []v1alpha1.WeChatAppToken
 	for name := range strings.SplitSeq("abcdefghij", "") {

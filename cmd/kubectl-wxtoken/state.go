@@ -12,16 +12,20 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
 
-// state sums up a WeChatAppToken in one word.
+// state sums up a WeChatAppToken in one word: the type of the condition that says most about it, or a word of this plugin where no
+// condition says it.
 type state string
 
 const (
-	stateReady      state = "Ready"
-	stateFailing    state = "Failing"    // all is valid, but the last attempt to refresh or check the token, or to fetch a ticket, failed
+	stateReady state = v1alpha1.ConditionReady
+	// stateRefreshFailing means that all is valid, but the last attempt to refresh or check the token, or to fetch a ticket, failed.
+	stateRefreshFailing state = v1alpha1.ConditionRefreshFailing
+	// stateReconciling means that the token or a ticket is not valid; the operator expects to get it without help.
+	stateReconciling state = v1alpha1.ConditionReconciling
+	// stateStalled means that the token or a ticket is not valid, and that somebody has to act.
+	stateStalled state = v1alpha1.ConditionStalled
+
 	stateSuspended  state = "Suspended"  // the operator neither refreshes nor checks the token
-	stateWaiting    state = "Waiting"    // there is no valid token; the operator expects to get one without help
-	stateNoTicket   state = "NoTicket"   // the token is valid, but a ticket that the spec asks for is not
-	stateStalled    state = "Stalled"    // there is no valid token, and somebody has to act
 	stateExpired    state = "Expired"    // the status says that the token is valid, but it has expired: no operator updates the status
 	stateUnanswered state = "Unanswered" // no operator has seen the resource
 	stateDeleting   state = "Deleting"
@@ -31,7 +35,7 @@ func (s state) color() color {
 	switch s {
 	case stateReady:
 		return green
-	case stateFailing, stateNoTicket, stateSuspended, stateWaiting, stateUnanswered, stateDeleting:
+	case stateRefreshFailing, stateSuspended, stateReconciling, stateUnanswered, stateDeleting:
 		return yellow
 	case stateStalled, stateExpired:
 		return red
@@ -93,10 +97,8 @@ func (l look) state() state {
 		return stateExpired
 	case l.tokenValid() && l.Spec.Suspend:
 		return stateSuspended
-	case l.lacking() != "":
-		return stateNoTicket
 	case l.isReady() && l.failing != nil:
-		return stateFailing
+		return stateRefreshFailing
 	case l.isReady():
 		return stateReady
 	case l.stalled:
@@ -104,7 +106,7 @@ func (l look) state() state {
 	case l.Spec.Suspend:
 		return stateSuspended
 	}
-	return stateWaiting
+	return stateReconciling
 }
 
 // reason returns the reason of the state: one of the conditions' reasons, or one of this plugin's own.
@@ -116,7 +118,7 @@ func (l look) reason() string {
 		return "NobodyRefreshes"
 	case l.ready == nil:
 		return "NotSeenYet"
-	case l.failing != nil && l.isReady():
+	case l.failing != nil && (l.isReady() || l.ready.Reason == v1alpha1.ReasonTokenExpired && l.tokenFailing() != nil):
 		return l.failing.Reason
 	}
 	return l.ready.Reason
@@ -155,32 +157,43 @@ func (l look) expiry() cell {
 		return cell{text: "expired", color: red}
 	}
 	c := cell{text: countdown(left)}
-	if due := l.Status.NextRefreshTime; l.state() == stateFailing && due != nil && l.now.After(due.Time) {
+	if due := l.Status.NextRefreshTime; l.state() == stateRefreshFailing && due != nil && l.now.After(due.Time) {
 		c.color = yellow
 	}
 	return c
 }
 
-// refreshIn returns the cell of the column REFRESH IN.
-func (l look) refreshIn() cell {
-	due := l.Status.NextRefreshTime
+// nextAttempt returns when the operator next asks WeChat for a token or a ticket, as far as the status tells. retry is true if that
+// repeats an attempt that failed. It returns false if the status names no time, or if the resource is suspended.
+func (l look) nextAttempt() (at time.Time, retry, has bool) {
+	due, e := l.Status.NextRefreshTime, l.Status.LastError
 	switch {
-	case due == nil || l.state() == stateStalled && l.Status.LastError == nil:
-		return cell{text: "-"}
+	case l.Spec.Suspend:
+		return time.Time{}, false, false
+	case e != nil && e.RetryTime != nil && (due == nil || e.RetryTime.Before(due) || !l.now.Before(due.Time)):
+		return e.RetryTime.Time, true, true
+	case due != nil && (l.state() != stateStalled || e != nil):
+		return due.Time, false, true
+	}
+	return time.Time{}, false, false
+}
+
+// attemptCell returns the cell of the column NEXT ATTEMPT.
+func (l look) attemptCell() cell {
+	at, retry, has := l.nextAttempt()
+	switch {
 	case l.Spec.Suspend:
 		return cell{text: "suspended", color: yellow}
-	}
-	at := due.Time
-	if e := l.Status.LastError; e != nil && e.RetryTime != nil && !l.now.Before(at) {
-		at = e.RetryTime.Time
-	}
-	switch {
-	case at.Sub(l.now) >= time.Second:
-		return cell{text: countdown(at.Sub(l.now))}
+	case !has:
+		return cell{text: "-"}
 	case l.overdue():
 		return cell{text: "overdue", color: red}
+	case at.Sub(l.now) < time.Second:
+		return cell{text: "now"}
+	case retry:
+		return cell{text: "retry in " + countdown(at.Sub(l.now))}
 	}
-	return cell{text: "now"}
+	return cell{text: "in " + countdown(at.Sub(l.now))}
 }
 
 // forced returns the times of the forced calls that this resource made in the last 24 hours.

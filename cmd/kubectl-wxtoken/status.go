@@ -21,30 +21,62 @@ import (
 const textWidth = 100
 
 func (a *app) statusCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "status NAME",
-		Aliases: []string{"describe", "show"},
-		Short:   "Tell the story of one token: what happened, what comes next, what to do",
+	o := &statusOptions{}
+	c := &cobra.Command{
+		Use:   "status NAME [-w] [-o json]",
+		Short: "Tell the story of one token: what happened, what comes next, what to do",
 		Long: `Tell the story of one token: what happened, what comes next, and what to do.
 
-It is made from the resource's status, the annotations of the target Secret and the events. The Secret's
-data is not read.`,
-		Example: `  kubectl wxtoken status shop -n shop`,
-		Args:    oneName, ValidArgsFunction: a.completeNames(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.status(cmd.Context(), args[0]) },
+It is made from the resource's status, the annotations of the target Secret, the events and the pods. The
+Secret's data is not read.`,
+		Example: `  kubectl wxtoken status shop -n shop
+
+  # Go on until Ctrl-C
+  kubectl wxtoken status shop -n shop -w`,
+		Args: oneName, ValidArgsFunction: a.completeNames(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.status(cmd.Context(), args[0], o) },
 	}
+	c.Flags().BoolVarP(&o.watch, "watch", "w", false,
+		"Watch until Ctrl-C. On a terminal the story is redrawn each second; otherwise it is printed again after each change.")
+	addFormat(c, &o.format)
+	return c
 }
 
-func (a *app) status(ctx context.Context, arg string) error {
+type statusOptions struct {
+	watch  bool
+	format string
+}
+
+func (a *app) status(ctx context.Context, arg string, o *statusOptions) error {
+	if err := knownFormat(o.format); err != nil {
+		return err
+	}
 	c, t, err := a.find(ctx, arg)
 	if err != nil {
 		return err
 	}
-	s := story{look: lookAt(t, a.now()), paint: a.paint}
-	if err := c.tell(ctx, &s); err != nil {
+	if o.watch {
+		return a.followStatus(ctx, c, t, o)
+	}
+	s, err := a.storyOf(ctx, c, t)
+	if err != nil {
 		return err
 	}
-	s.write(a.Out)
+	return s.print(a.Out, o.format)
+}
+
+// storyOf reads what there is to tell about a resource.
+func (a *app) storyOf(ctx context.Context, c *cluster, t *v1alpha1.WeChatAppToken) (*story, error) {
+	s := &story{look: lookAt(t, a.now()), paint: a.paint, shell: a.shell()}
+	return s, c.tell(ctx, s)
+}
+
+// print writes the story in a format, for people if it is empty.
+func (s *story) print(w io.Writer, format string) error {
+	if format == formatJSON {
+		return s.writeJSON(w)
+	}
+	s.write(w)
 	return nil
 }
 
@@ -53,6 +85,7 @@ type story struct {
 	look
 
 	paint palette
+	shell shell
 	// secret is the record in the annotations of the target Secret. found is false if there is no such Secret.
 	secret target.Record
 	found  bool
@@ -60,18 +93,23 @@ type story struct {
 	events []corev1.Event
 	// clients call WeChat with the token.
 	clients []v1alpha1.WeChatAppClient
+	// pods are those that use the target Secret.
+	pods []users
+	// secretUnread and podsUnread report that the Secret's metadata or the pods could not be read.
+	secretUnread, podsUnread bool
 	// gaps says what could not be read, and why; clientGap says so of the clients.
 	gaps      []string
 	clientGap string
 }
 
-// tell reads the target Secret's metadata and the events of a resource. What the user may not read becomes a gap of the story.
+// tell reads the target Secret's metadata, the events of a resource and the pods. What the user may not read becomes a gap of the story.
 func (c *cluster) tell(ctx context.Context, s *story) error {
 	secret, err := c.targetMetadata(ctx, s.WeChatAppToken)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return err
 	case err != nil:
+		s.secretUnread = true
 		s.gaps = append(s.gaps, firstLine(err))
 	case secret != nil:
 		s.found, s.secret = true, target.DecodeRecord(secret.Annotations)
@@ -85,6 +123,13 @@ func (c *cluster) tell(ctx context.Context, s *story) error {
 		s.gaps = append(s.gaps, firstLine(explain(err, "list events")))
 	}
 	s.events = events.Items
+	s.pods, err = c.usersOf(ctx, s.WeChatAppToken)
+	if err != nil && ctx.Err() != nil {
+		return err
+	} else if err != nil {
+		s.podsUnread = true
+		s.gaps = append(s.gaps, firstLine(err))
+	}
 	return c.tellClients(ctx, s)
 }
 
@@ -99,6 +144,14 @@ func (s *story) write(w io.Writer) {
 	fmt.Fprintf(w, "%s   %s\n", s.paint.in(bold, s.Namespace+"/"+s.Name), s.paint.in(st.color(), string(st)+": "+clean(s.reason())))
 	for _, line := range wrap(clean(sentence(s.message())), textWidth-2) {
 		fmt.Fprintf(w, "  %s\n", line)
+	}
+
+	heading("From the credentials to the pods")
+	printTable(w, s.chainTable(), s.paint)
+
+	if t := s.podTable(); len(t.rows) > 0 {
+		heading("Pods")
+		printTable(w, t, s.paint)
 	}
 
 	heading("Token")
@@ -124,7 +177,7 @@ func (s *story) write(w io.Writer) {
 
 	heading("What to do")
 	for _, advice := range s.advice() {
-		for i, line := range wrap(clean(advice), textWidth-4) {
+		for i, line := range s.shell.paragraph(advice, textWidth-4) {
 			mark := "- "
 			if i > 0 {
 				mark = "  "
@@ -147,15 +200,13 @@ func printTable(w io.Writer, t *table, p palette) {
 	}
 }
 
-// facts returns a table that describes the token and says where it is.
+// facts returns a table that describes the token.
 func (s *story) facts() *table {
 	t := &table{}
 	add := func(key, format string, args ...any) {
 		t.add(cell{key, dim}, cell{text: fmt.Sprintf(format, args...)})
 	}
 	add("appid", "%s, %s mode, checked every %s", s.Spec.AppID, s.Spec.Mode, short(s.Spec.CheckInterval.Duration))
-	add("credentials", "Secret %s, key %s", s.Spec.CredentialsSecretRef.Name, s.Spec.CredentialsSecretRef.Key)
-	add("target", "Secret %s, key %s%s", s.TargetName(), s.Spec.Target.AccessTokenKey, s.whose())
 	if k := s.Status.Token; k != nil {
 		if k.Fingerprint != "" {
 			add("fingerprint", "%s (SHA-256 of the token, its first 16 digits)", k.Fingerprint)
@@ -193,18 +244,4 @@ func (l look) delivery() string {
 		text += "; degraded: " + l.degraded.Reason
 	}
 	return text
-}
-
-func (s *story) whose() string {
-	switch {
-	case len(s.gaps) > 0:
-		return ""
-	case !s.found:
-		return " (does not exist)"
-	case !s.owner:
-		return " (not written by this resource)"
-	case s.Spec.Target.DeletionPolicy == v1alpha1.DeletionRetain:
-		return ", stays when this resource is deleted"
-	}
-	return ""
 }

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -27,11 +29,12 @@ import (
 func TestStatus(t *testing.T) {
 	w := newWorld(t, "status")
 	w.createFamily()
+	w.createPod("web", corev1.PodSpec{Volumes: secretVolume("shop-token"), Containers: container(mount(""))})
 	now := w.lookLater("shop")
 	w.golden("status-ready.txt", w.ok("status", "shop"), w.refreshIn("shop", now)...)
 	w.golden("status-paused.txt", w.ok("status", "wxtoken/paused"))
 	w.golden("status-no-credentials.txt", w.ok("status", "no-credentials"))
-	for _, want := range []string{"Stalled: AppSecretInvalid", "RefreshFailed: AppSecretInvalid", "errcode 40125", "kubectl wxtoken check wrong-secret"} {
+	for _, want := range []string{"Stalled: AppSecretInvalid", "RefreshFailed: AppSecretInvalid", "errcode 40125", "kubectl wxtoken check wrong-secret -n " + w.namespace + "\n"} {
 		if out := w.ok("status", "wrong-secret"); !strings.Contains(out, want) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}
@@ -116,7 +119,7 @@ func (w *world) spyOnAnswers() func(args ...string) []byte {
 }
 
 func TestDelivery(t *testing.T) {
-	at := metav1.NewTime(time.Date(2026, 1, 2, 15, 4, 5, 0, time.Local))
+	at := metav1.NewTime(time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC))
 	shop := func(d *v1alpha1.DeliveryStatus) look {
 		t := &v1alpha1.WeChatAppToken{}
 		t.Spec.Target.Delivery = v1alpha1.DeliveryPrompt
@@ -128,10 +131,10 @@ func TestDelivery(t *testing.T) {
 	degraded.degraded = &metav1.Condition{Reason: v1alpha1.ReasonPodsForbidden}
 	for want, l := range map[string]look{
 		"": lookAt(&v1alpha1.WeChatAppToken{}, at.Time),
-		"prompt: 3 of 3 pods told of this token, at 2026-01-02 15:04:05":                          shop(&v1alpha1.DeliveryStatus{Fingerprint: "new", Pods: 3, Reached: 3, Time: at}),
-		"prompt: no pod mounts the Secret":                                                        shop(&v1alpha1.DeliveryStatus{Fingerprint: "new", Time: at}),
-		"prompt: pods were not told of this token yet":                                            shop(&v1alpha1.DeliveryStatus{Fingerprint: "old", Pods: 3, Reached: 3, Time: at}),
-		"prompt: 2 of 3 pods told of this token, at 2026-01-02 15:04:05; degraded: PodsForbidden": degraded,
+		"prompt: 3 of 3 pods told of this token, at 2026-01-02 15:04:05 UTC":                          shop(&v1alpha1.DeliveryStatus{Fingerprint: "new", Pods: 3, Reached: 3, Time: at}),
+		"prompt: no pod mounts the Secret":                                                            shop(&v1alpha1.DeliveryStatus{Fingerprint: "new", Time: at}),
+		"prompt: pods were not told of this token yet":                                                shop(&v1alpha1.DeliveryStatus{Fingerprint: "old", Pods: 3, Reached: 3, Time: at}),
+		"prompt: 2 of 3 pods told of this token, at 2026-01-02 15:04:05 UTC; degraded: PodsForbidden": degraded,
 	} {
 		if got := l.delivery(); got != want {
 			t.Errorf("%q, want %q", got, want)
@@ -145,8 +148,10 @@ func TestStatusForAViewer(t *testing.T) {
 	w.createToken("shop")
 	w.lookLater("shop")
 	w.grant("viewer", "view-wxtoken", rule(v1alpha1.GroupName, "wechatapptokens", "get", "list"))
+	// The API server learns of the role a moment later.
+	w.Eventually(func() int { return w.wxtoken("status", "shop", "--as", "viewer").code }).Should(gomega.Equal(exitOK))
 	out := w.ok("status", "shop", "--as", "viewer")
-	for _, want := range []string{"Ready: TokenValid", `Not shown: could not read the annotations of Secret "shop-token"`, "Not shown: could not list events"} {
+	for _, want := range []string{"Ready: TokenValid", `Not shown: could not read the annotations of Secret "shop-token"`, "Not shown: could not list events", "Not shown: could not list pods", "·   pods          not looked at"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}

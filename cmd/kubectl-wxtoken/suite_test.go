@@ -251,8 +251,11 @@ func (w *world) answer(in string, args ...string) result {
 		now:       w.now,
 		getenv:    func(string) string { return "" },
 	}, append([]string{"--kubeconfig", kubeconfig, "--namespace", w.namespace}, args...))
-	r := result{code: code, out: out.String(), err: errOut.String()}
+	// The flags of every command here are part of each command that is printed.
+	shown := strings.NewReplacer(" --kubeconfig "+kubeconfig, "")
+	r := result{code: code, out: shown.Replace(out.String()), err: shown.Replace(errOut.String())}
 	w.mustNotLeak(r, args)
+	w.mustBePasteable(r.out + r.err)
 	return r
 }
 
@@ -269,6 +272,29 @@ func (w *world) mustNotLeak(r result, args []string) {
 	}
 	if strings.Contains(r.err, jsapiTicket) || strings.Contains(r.out, jsapiTicket) && args[0] != "reveal" {
 		w.Errorf("%v printed a ticket", args)
+	}
+}
+
+// mustBePasteable fails the test if an output names a command that cannot be pasted as it stands: on a line of its own, without a full
+// stop and with a namespace.
+func (w *world) mustBePasteable(out string) {
+	w.Helper()
+	if strings.Contains(out, "Usage:\n") || strings.HasPrefix(out, "{") {
+		return // help shows synopses, and JSON is for programs
+	}
+	for line := range strings.Lines(out) {
+		at := strings.Index(line, "kubectl ")
+		if at < 0 {
+			continue
+		}
+		before, command := strings.Trim(line[:at], " →-"), strings.TrimSuffix(line[at:], "\n")
+		switch {
+		case before != "", strings.HasSuffix(command, "."), strings.Contains(command, "NAME"):
+			w.Errorf("this command cannot be pasted: %q", line)
+		case strings.HasPrefix(command, "kubectl config "), strings.HasSuffix(command, "--help"), strings.HasSuffix(command, " -A"):
+		case !strings.Contains(command, " -n "):
+			w.Errorf("this command names no namespace: %q", line)
+		}
 	}
 }
 

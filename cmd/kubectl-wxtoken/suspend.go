@@ -72,7 +72,7 @@ func (a *app) setSuspendOf(ctx context.Context, c *cluster, arg string, suspend 
 	case suspend && has && left > 0:
 		after = fmt.Sprintf("; nobody replaces the token, which expires in %s", countdown(left))
 	case !suspend:
-		after = fmt.Sprintf("; kubectl wxtoken wait %s waits for a valid token", name)
+		after = "; this waits for a valid token:\n  " + a.shell().paste(l.command("wait"))
 	}
 	fmt.Fprintf(a.Out, "%s: %s%s\n", name, a.paint.in(green, word), after)
 	if tool := gitOps(t); tool != "" {

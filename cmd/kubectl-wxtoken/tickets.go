@@ -170,13 +170,14 @@ func (s *story) ticketAdvice() []string {
 		about = s.ready
 	}
 	kind := ticketOf(about)
-	text := "The token works, and what needs only the token works on. " + sentence(about.Message)
+	message := clean(sentence(about.Message))
+	text := "The token works, and what needs only the token works on. " + message
 	for _, t := range s.tickets() {
 		if left, has := t.left(s.now); t.Type == kind && has && left > 0 {
-			text = fmt.Sprintf("The token works, and the %s ticket for another %s. Until then: %s", kind, countdown(left), sentence(about.Message))
+			text = fmt.Sprintf("The token works, and the %s ticket for another %s. Until then: %s", kind, countdown(left), message)
 		}
 	}
-	next := s.nextAttempt(about.Reason)
+	next := s.afterRepair(about.Reason)
 	if about.Reason == v1alpha1.ReasonUnsupportedAccount {
 		next = fmt.Sprintf("Take %s out of spec.tickets if this account has no such ticket; Mini Programs have none. "+
 			"The operator acts on a change of the spec at once.", kind)

@@ -60,7 +60,7 @@ func TestStateWithTickets(t *testing.T) {
 				set(w, "Ready", metav1.ConditionFalse, v1alpha1.ReasonTicketNotIssued, "ticket wx_card: it was not issued yet")
 				set(w, "Reconciling", metav1.ConditionTrue, v1alpha1.ReasonTicketNotIssued, "ticket wx_card: it was not issued yet")
 			},
-			state: stateNoTicket, reason: v1alpha1.ReasonTicketNotIssued,
+			state: stateReconciling, reason: v1alpha1.ReasonTicketNotIssued,
 			advice: []string{dead + " Ticket wx_card: it was not issued yet.", "The operator goes on trying by itself."},
 		},
 		"expired, WeChat does not answer": {
@@ -68,7 +68,7 @@ func TestStateWithTickets(t *testing.T) {
 				set(w, "Ready", metav1.ConditionFalse, v1alpha1.ReasonTicketExpired, "ticket wx_card: it expired")
 				set(w, "RefreshFailing", metav1.ConditionTrue, v1alpha1.ReasonUnreachable, "ticket wx_card: "+silent)
 			},
-			state: stateNoTicket, reason: v1alpha1.ReasonTicketExpired,
+			state: stateReconciling, reason: v1alpha1.ReasonTicketExpired,
 			advice: []string{dead + " Ticket wx_card: " + silent, "The operator goes on trying by itself."},
 		},
 		"expired, and the token cannot be refreshed": {
@@ -76,7 +76,7 @@ func TestStateWithTickets(t *testing.T) {
 				set(w, "Ready", metav1.ConditionFalse, v1alpha1.ReasonTicketExpired, "ticket wx_card: it expired")
 				set(w, "RefreshFailing", metav1.ConditionTrue, v1alpha1.ReasonIPNotAllowed, "WeChat does not allow calls from here")
 			},
-			state: stateNoTicket, reason: v1alpha1.ReasonTicketExpired,
+			state: stateReconciling, reason: v1alpha1.ReasonTicketExpired,
 			advice: []string{
 				dead + " Ticket wx_card: it expired.", "The operator goes on trying by itself.",
 				"The token works for another 2h00m00s. Until then: WeChat does not allow calls from here.", "Once that is done",
@@ -88,14 +88,14 @@ func TestStateWithTickets(t *testing.T) {
 					set(w, kind, status, v1alpha1.ReasonUnsupportedAccount, noSuch)
 				}
 			},
-			state: stateNoTicket, reason: v1alpha1.ReasonUnsupportedAccount,
+			state: stateStalled, reason: v1alpha1.ReasonUnsupportedAccount,
 			advice: []string{dead + " Ticket wx_card: WeChat says", "Take wx_card out of spec.tickets if this account has no such ticket"},
 		},
 		"all valid, but one cannot be fetched": {
 			mutate: func(w *v1alpha1.WeChatAppToken) {
 				set(w, "RefreshFailing", metav1.ConditionTrue, v1alpha1.ReasonDailyQuotaExhausted, "ticket jsapi: no calls are left today")
 			},
-			at: time.Hour, state: stateFailing, reason: v1alpha1.ReasonDailyQuotaExhausted,
+			at: time.Hour, state: stateRefreshFailing, reason: v1alpha1.ReasonDailyQuotaExhausted,
 			advice: []string{"The token works, and the jsapi ticket for another 1h00m00s. Until then: Ticket jsapi: no calls", "Once that is done"},
 		},
 		"a dead token that nobody tells of": {
@@ -109,7 +109,7 @@ func TestStateWithTickets(t *testing.T) {
 				set(w, "Ready", metav1.ConditionFalse, v1alpha1.ReasonTokenExpired, "the token expired")
 				set(w, "RefreshFailing", metav1.ConditionTrue, v1alpha1.ReasonUnreachable, "ticket jsapi: "+silent)
 			},
-			at: 3 * time.Hour, state: stateWaiting, reason: v1alpha1.ReasonTokenExpired,
+			at: 3 * time.Hour, state: stateReconciling, reason: v1alpha1.ReasonTokenExpired,
 			advice: []string{"The token expired.", "The operator goes on trying by itself."},
 		},
 		"suspended, with an expired ticket": {
@@ -123,7 +123,7 @@ func TestStateWithTickets(t *testing.T) {
 			mutate: func(w *v1alpha1.WeChatAppToken) {
 				set(w, "RefreshFailing", metav1.ConditionTrue, v1alpha1.ReasonUnreachable, "ticket jsapi: "+silent)
 			},
-			at: 118 * time.Minute, state: stateFailing, reason: v1alpha1.ReasonUnreachable,
+			at: 118 * time.Minute, state: stateRefreshFailing, reason: v1alpha1.ReasonUnreachable,
 			advice: []string{"The token works, and the jsapi ticket for another 2m00s.", "The operator goes on", "The refresh is overdue"},
 		},
 	} {
@@ -174,7 +174,7 @@ func TestScreenTellsOfTickets(t *testing.T) {
 	for _, h := range changes(lookAt(&before, issued), lookAt(&after, issued)) {
 		got = append(got, h.text)
 	}
-	want := []string{"jsapi ticket replaced", "wx_card ticket issued", "NoTicket, was Ready: ticket wx_card: it expired"}
+	want := []string{"jsapi ticket replaced", "wx_card ticket issued", "Reconciling, was Ready: ticket wx_card: it expired"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
@@ -211,7 +211,7 @@ func (w *world) report(mutate func(*v1alpha1.WeChatAppToken)) {
 func TestTickets(t *testing.T) {
 	w, issued := newTicketWorld(t, "tickets")
 	w.golden("status-tickets.txt", w.ok("status", "shop"), w.refreshIn("shop", w.now())...)
-	w.Expect(w.ok("list")).To(gomega.ContainSubstring("NoTicket"))
+	w.Expect(w.ok("list")).To(gomega.ContainSubstring("Stalled"))
 	w.Expect(w.ok("list", "-o", "wide")).To(gomega.ContainSubstring("   jsapi 1h47m30s, wx_card -   "))
 	w.wants(w.wxtoken("wait", "shop"), exitBad, "shop: UnsupportedAccount: "+noSuch)
 	// The exit code of doctor is not checked, because it depends on the Deployments of other tests.

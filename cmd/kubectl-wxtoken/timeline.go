@@ -23,8 +23,8 @@ type moment struct {
 	rank int
 }
 
-// stamp formats a time for the timeline, in the reader's time zone.
-func stamp(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
+// stamp formats a time in UTC, as the messages of the status have it, and names the time zone.
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
 
 // timeline returns a table of what happened and what is expected, with a row for now between them.
 func (s *story) timeline() *table {
@@ -42,7 +42,7 @@ func (s *story) timeline() *table {
 		if m.rank == 1 {
 			when = ""
 		}
-		lines := wrap(clean(m.text), textWidth-32)
+		lines := wrap(clean(m.text), textWidth-36)
 		t.add(cell{text: stamp(m.at), color: dim}, cell{text: when}, cell{text: lines[0], color: m.color})
 		for _, line := range lines[1:] {
 			t.add(cell{}, cell{}, cell{text: line, color: m.color})

@@ -87,7 +87,7 @@ func (l look) missing() string {
 }
 
 func wholeStory(name, namespace string) string {
-	return fmt.Sprintf("kubectl wxtoken status %s -n %s tells the whole story.", name, namespace)
+	return "This tells the whole story:\n" + commandFor("status", name, namespace)
 }
 
 // waitedEnough reports whether there is a valid token for the current spec, with the tickets that it asks for. It returns true and an
@@ -105,10 +105,10 @@ func (a *app) waitedEnough(l look) (done bool, err error) {
 		return true, nil
 	case l.state() == stateDeleting:
 		return true, bad("Create it anew if you need it.", "%s is being deleted", l.Name)
-	case current && l.stalled && (l.state() == stateStalled || l.state() == stateNoTicket):
+	case current && l.stalled && l.state() == stateStalled:
 		return true, bad(wholeStory(l.Name, l.Namespace), "%s: %s: %s", l.Name, l.reason(), clean(l.message()))
 	case current && l.Spec.Suspend:
-		return true, bad(fmt.Sprintf("Resume it first: kubectl wxtoken resume %s -n %s.", l.Name, l.Namespace),
+		return true, bad("Resume it first:\n"+l.command("resume"),
 			"%s is suspended and has no valid %s", l.Name, l.missing())
 	}
 	return false, nil

@@ -1,22 +1,56 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Prints the health check and the actions as a patch of the ConfigMap argocd-cm:
-#   config/argocd/argocd-cm.sh | kubectl -n argocd patch configmap argocd-cm --type merge --patch-file /dev/stdin
+# argocd-cm.sh [patch|values|operator] prints the health check and the actions for an Argo CD:
+#   patch     a patch of the ConfigMap argocd-cm, the default:
+#               config/argocd/argocd-cm.sh | kubectl -n argocd patch configmap argocd-cm --type merge --patch-file /dev/stdin
+#   values    values for Argo CD's own Helm chart, argo-cd, which writes that ConfigMap
+#   operator  a part of the ArgoCD resource of the argocd-operator, which writes that ConfigMap; add it to the lists that are there
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/resource_customizations/wechat.apptoken.dev/WeChatAppToken"
-key=wechat.apptoken.dev_WeChatAppToken
+group=wechat.apptoken.dev kind=WeChatAppToken
 
-# indented N FILE prints a file as the body of a YAML block.
-indented() { sed "s/^./$(printf '%*s' "$1" '')&/" "$2"; }
+# indented N prints its input as the body of a YAML block.
+indented() { sed "s/^./$(printf '%*s' "$1" '')&/"; }
 
-printf 'data:\n  resource.customizations.health.%s: |\n' "$key"
-indented 4 health.lua
-printf '  resource.customizations.actions.%s: |\n    discovery.lua: |\n' "$key"
-indented 6 actions/discovery.lua
-printf '    definitions:\n'
-for action in refresh revoke suspend resume; do
-	printf '    - name: %s\n      action.lua: |\n' "$action"
-	indented 8 "actions/$action/action.lua"
-done
+actions() {
+	printf 'discovery.lua: |\n'
+	indented 2 <actions/discovery.lua
+	printf 'definitions:\n'
+	for action in check refresh revoke suspend resume; do
+		printf -- '- name: %s\n  action.lua: |\n' "$action"
+		indented 4 <"actions/$action/action.lua"
+	done
+}
+
+# config_map N prints the keys of argocd-cm.
+config_map() {
+	{
+		printf 'resource.customizations.health.%s_%s: |\n' "$group" "$kind"
+		indented 2 <health.lua
+		printf 'resource.customizations.actions.%s_%s: |\n' "$group" "$kind"
+		actions | indented 2
+	} | indented "$1"
+}
+
+case ${1:-patch} in
+patch)
+	printf 'data:\n'
+	config_map 2
+	;;
+values)
+	printf 'configs:\n  cm:\n'
+	config_map 4
+	;;
+operator)
+	printf 'spec:\n  resourceHealthChecks:\n  - group: %s\n    kind: %s\n    check: |\n' "$group" "$kind"
+	indented 6 <health.lua
+	printf '  resourceActions:\n  - group: %s\n    kind: %s\n    action: |\n' "$group" "$kind"
+	actions | indented 6
+	;;
+*)
+	echo "usage: argocd-cm.sh [patch|values|operator]" >&2
+	exit 2
+	;;
+esac

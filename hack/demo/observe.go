@@ -38,13 +38,18 @@ func (s *stage) openMetrics(context.Context) (err error) {
 	return err
 }
 
-// addTroubles adds a resource that works in Legacy mode and one whose AppSecret is wrong.
+// addTroubles adds a resource that works in Legacy mode and asks for prompt delivery, one whose AppSecret is wrong, and one that is
+// suspended.
 func (s *stage) addTroubles(ctx context.Context) error {
 	const wrong = "wx00000000000000ff"
 	s.wechat.SetApp(wechattest.App{ID: wrong, Secret: "thisIsNotTheAppSecretOfTheSample"})
 	for name, spec := range map[string]v1alpha1.WeChatAppTokenSpec{
-		"legacy":       {AppID: "wx00000000000000aa", Mode: v1alpha1.ModeLegacy},
+		"legacy": {
+			AppID: "wx00000000000000aa", Mode: v1alpha1.ModeLegacy,
+			Target: v1alpha1.TargetSpec{Delivery: v1alpha1.DeliveryPrompt}, // which this operator does not do
+		},
 		"wrong-secret": {AppID: wrong},
+		"suspended":    {AppID: "wx00000000000000ab", Suspend: true},
 	} {
 		spec.CredentialsSecretRef = s.token.Spec.CredentialsSecretRef
 		token := &v1alpha1.WeChatAppToken{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: spec}
@@ -52,7 +57,7 @@ func (s *stage) addTroubles(ctx context.Context) error {
 			return fmt.Errorf("creating WeChatAppToken %s: %w", name, err)
 		}
 	}
-	s.step("two more WeChatAppTokens: one in Legacy mode, one with an AppSecret that WeChat refuses")
+	s.step("three more WeChatAppTokens: one in Legacy mode, one with an AppSecret that WeChat refuses, one that is suspended")
 	return nil
 }
 
@@ -66,7 +71,7 @@ type panel struct {
 
 // variables of the dashboard, as Grafana would fill them in here.
 func variables() *strings.Replacer {
-	return strings.NewReplacer("$namespace", ".*", "$__rate_interval", "15s")
+	return strings.NewReplacer("$cluster", ".*", "$namespace", ".*", "$__rate_interval", "15s")
 }
 
 // showDashboard runs each query until it returns data, and prints it with its value.

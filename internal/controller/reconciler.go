@@ -182,6 +182,7 @@ func (p *pass) run(ctx context.Context) (ctrl.Result, error) {
 		failpoint.Hit("decided")
 		switch {
 		case d.Action == refresh.Wait:
+			p.recordCheck(o)
 			p.deliver(o, d)
 			return requeue(o.Now, d), p.report(ctx, o, d)
 		case steps == stepsPerPass:

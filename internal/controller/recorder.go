@@ -26,6 +26,8 @@ type Recorder interface {
 	Delivered(after time.Duration)
 	// ForeignFetch records that a token of the resource died early, because something else fetches for its appid.
 	ForeignFetch(uid types.UID)
+	// Checked records when WeChat last confirmed the token of the resource.
+	Checked(uid types.UID, at time.Time)
 }
 
 // unrecorded is a Recorder that does nothing.
@@ -36,9 +38,17 @@ func (unrecorded) RefreshFailed(refresh.Reason) {}
 func (unrecorded) Rotated(time.Duration)        {}
 func (unrecorded) Delivered(time.Duration)      {}
 func (unrecorded) ForeignFetch(types.UID)       {}
+func (unrecorded) Checked(types.UID, time.Time) {}
 func (unrecorded) PodReached()                  {}
 func (unrecorded) PodDeliveryFailed()           {}
 func (unrecorded) PodsDelivered(time.Duration)  {}
+
+// recordCheck records when WeChat last confirmed the stored token, to whichever member of the account.
+func (p *pass) recordCheck(o report.Observation) {
+	if c := p.state.confirmation(); c.Fingerprint != "" && c.Fingerprint == o.Token.Fingerprint {
+		p.Recorder.Checked(p.resource.UID, c.At)
+	}
+}
 
 // recordWrite records that a token is now in the Secret, in place of the one that was stored.
 func (p *pass) recordWrite(o report.Observation, t *report.Pending) {

@@ -23,6 +23,7 @@ type recorder struct {
 	late      []time.Duration
 	delivered []time.Duration
 	pods      []time.Duration
+	checked   map[types.UID]time.Time
 }
 
 func (r *recorder) add(what string) {
@@ -34,6 +35,15 @@ func (r *recorder) add(what string) {
 func (r *recorder) Refreshed(reason refresh.Reason)     { r.add("success " + string(reason)) }
 func (r *recorder) RefreshFailed(reason refresh.Reason) { r.add("failure " + string(reason)) }
 func (r *recorder) ForeignFetch(uid types.UID)          { r.add("foreign " + string(uid)) }
+
+func (r *recorder) Checked(uid types.UID, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.checked == nil {
+		r.checked = map[types.UID]time.Time{}
+	}
+	r.checked[uid] = at
+}
 
 func (r *recorder) PodReached()        { r.add("pod reached") }
 func (r *recorder) PodDeliveryFailed() { r.add("pod failed") }
@@ -79,6 +89,13 @@ func TestRecorder(t *testing.T) {
 	if counts["failure TargetMissing"] == 0 || counts["success TargetMissing"] != 1 || len(late) != 0 || len(delivered) != 1 {
 		t.Fatalf("of a first issue it was told %v, lateness %v, delivery %v", counts, late, delivered)
 	}
+	checked := func() time.Time {
+		w.recorder.mu.Lock()
+		defer w.recorder.mu.Unlock()
+		return w.recorder.checked[token.UID]
+	}
+	w.Eventually(checked).ShouldNot(gomega.BeZero(), "the first issue is no check")
+	first := checked()
 
 	w.updateSecret("shop", func(s *corev1.Secret) { s.Data["access_token"] = []byte("mine") })
 	w.Eventually(func() string { return w.value("shop") }).Should(gomega.Equal(value))
@@ -93,6 +110,7 @@ func TestRecorder(t *testing.T) {
 	if counts["success RefreshDue"] != 1 || len(late) != 1 || late[0] < 0 || late[0] > 10*time.Second || len(delivered) != 1 {
 		t.Errorf("of a rotation it was told %v, lateness %v, delivery %v", counts, late, delivered)
 	}
+	w.Eventually(func() bool { return checked().After(first) }).Should(gomega.BeTrue(), "the rotation is no check")
 	for key := range counts {
 		if key == "foreign "+string(token.UID) {
 			t.Error("a rotation is called a foreign fetch")

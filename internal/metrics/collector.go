@@ -25,7 +25,7 @@ type Options struct {
 	Cache client.Reader
 	// Now returns WeChat's time.
 	Now func() time.Time
-	// Recorder counts the tokens that died early.
+	// Recorder knows what the statuses do not tell: tokens that died early, and the last checks.
 	Recorder *Recorder
 	// Version is that of the operator.
 	Version string
@@ -42,7 +42,7 @@ type Collector struct {
 func NewCollector(o Options) *Collector {
 	c := &Collector{Options: o, descs: map[string]*prometheus.Desc{}}
 	for _, name := range [...]string{
-		nameOperatorInfo, nameScrapeSuccess, nameInfo, nameReady, nameSuspended, nameExpiration, nameNextRefresh,
+		nameOperatorInfo, nameScrapeSuccess, nameInfo, nameReady, nameSuspended, nameExpiration, nameNextRefresh, nameLastCheck,
 		nameCondition, nameLastError, nameForcedLeft, nameForeignFetch, nameTicketValid, nameTicketExpiration, nameTicketIssue,
 	} {
 		c.descs[name] = family(name).desc()
@@ -70,13 +70,16 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	for i := range tokens {
 		exists[tokens[i].UID] = true
 	}
-	foreign := c.Recorder.foreignFetches(exists)
+	foreign, checked := c.Recorder.ofResources(exists)
 	now := c.Now()
 	left := forcedLeft(tokens, now)
 	for i := range tokens {
 		s.resource(&tokens[i])
 		s.tickets(&tokens[i], now)
 		s.budgets(&tokens[i], left, foreign)
+		if at, known := checked[tokens[i].UID]; known {
+			s.gauge(nameLastCheck, float64(at), tokens[i].Namespace, tokens[i].Name)
+		}
 	}
 }
 

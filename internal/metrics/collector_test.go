@@ -194,6 +194,8 @@ func TestDeletion(t *testing.T) {
 	r.recorder.ForeignFetch(gone.UID)
 	r.recorder.ForeignFetch(gone.UID)
 	r.recorder.ForeignFetch(stays.UID)
+	r.recorder.Checked(gone.UID, epoch)
+	r.recorder.Checked(stays.UID, epoch.Add(-time.Minute))
 	const counter = "wechatapptoken_foreign_fetches_total{name=shop-00001,namespace=shops}"
 	if n := r.series(t)[counter]; n != 2 {
 		t.Fatalf("%v foreign fetches are shown, want 2", n)
@@ -207,6 +209,13 @@ func TestDeletion(t *testing.T) {
 	}
 	if left := slices.Collect(maps.Keys(r.recorder.foreign)); len(left) != 1 || left[0] != stays.UID {
 		t.Errorf("counts are kept for %v", left)
+	}
+	if left := slices.Collect(maps.Keys(r.recorder.checked)); len(left) != 1 || left[0] != stays.UID {
+		t.Errorf("times of checks are kept for %v", left)
+	}
+	check := r.series(t)["wechatapptoken_last_check_timestamp_seconds{name=shop-00002,namespace=shops}"]
+	if want := float64(epoch.Add(-time.Minute).Unix()); check != want {
+		t.Errorf("the last check is %v, want %v", check, want)
 	}
 	if n := r.series(t)["wechatapptoken_foreign_fetches_total{name=shop-00002,namespace=shops}"]; n != 1 {
 		t.Errorf("the other resource has %v foreign fetches, want 1", n)

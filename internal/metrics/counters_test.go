@@ -36,6 +36,7 @@ func busy(t testing.TB) *rig {
 	r.recorder.PodDeliveryFailed()
 	r.recorder.PodsDelivered(time.Second)
 	r.recorder.ForeignFetch(legacy.UID)
+	r.recorder.Checked(failing.UID, epoch)
 	r.calls.Observe(wechat.Call{Endpoint: "token", Host: "api.weixin.qq.com", Outcome: wechat.OutcomeSuccess, Duration: time.Second})
 	namespaces, err := NewNamespaces(r)
 	if err != nil {

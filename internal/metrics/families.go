@@ -18,6 +18,7 @@ const (
 	nameSuspended    = "wechatapptoken_suspended"
 	nameExpiration   = "wechatapptoken_expiration_timestamp_seconds"
 	nameNextRefresh  = "wechatapptoken_next_refresh_timestamp_seconds"
+	nameLastCheck    = "wechatapptoken_last_check_timestamp_seconds"
 	nameCondition    = "wechatapptoken_condition"
 	nameLastError    = "wechatapptoken_last_error_timestamp_seconds"
 	nameForcedLeft   = "wechatapptoken_forced_refreshes_left"
@@ -73,6 +74,7 @@ func Families() []Family {
 		{nameSuspended, Gauge, "1 if spec.suspend is true, else 0.", resource()},
 		{nameExpiration, Gauge, "When WeChat stops accepting the token in the Secret; absent without one.", resource()},
 		{nameNextRefresh, Gauge, "When the token is due to be replaced; absent without one.", resource()},
+		{nameLastCheck, Gauge, "When WeChat last confirmed the token in the Secret to this process; absent before.", resource()},
 		{
 			nameCondition, Gauge, "1 for each condition of the status, except Ready while it is True.",
 			resource(labelType, labelStatus, labelReason, labelTicket),

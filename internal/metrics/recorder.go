@@ -5,6 +5,7 @@ package metrics
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -30,9 +31,11 @@ type Recorder struct {
 	podFailures  prometheus.Counter
 	podsDelivery prometheus.Histogram
 
-	// foreign counts by the UID of a resource. The collector drops the counts of resources that no longer exist.
+	// foreign counts by the UID of a resource, and checked is the Unix time of its last check. The collector drops those of resources
+	// that no longer exist.
 	mu      sync.Mutex
 	foreign map[types.UID]int
+	checked map[types.UID]int64
 }
 
 // NewRecorder returns a Recorder whose metrics are registered.
@@ -43,6 +46,7 @@ func NewRecorder(registry prometheus.Registerer) (*Recorder, error) {
 		lateness:  histogram(nameLateness, seconds),
 		delivery:  histogram(nameDelivery, seconds),
 		foreign:   map[types.UID]int{},
+		checked:   map[types.UID]int64{},
 
 		podsReached:  counter(namePodsReached),
 		podFailures:  counter(namePodFailures),
@@ -90,19 +94,20 @@ func (r *Recorder) ForeignFetch(uid types.UID) {
 	r.foreign[uid]++
 }
 
-// foreignFetches returns the counts of the resources that exist, and forgets all others.
-func (r *Recorder) foreignFetches(exists map[types.UID]bool) map[types.UID]int {
+// Checked records when WeChat last confirmed the token of a resource.
+func (r *Recorder) Checked(uid types.UID, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := make(map[types.UID]int, len(r.foreign))
-	for uid, n := range r.foreign {
-		if !exists[uid] {
-			delete(r.foreign, uid)
-			continue
-		}
-		out[uid] = n
-	}
-	return out
+	r.checked[uid] = at.Unix()
+}
+
+// ofResources returns copies of what is known of the resources that exist, and forgets all others.
+func (r *Recorder) ofResources(exists map[types.UID]bool) (foreign map[types.UID]int, checked map[types.UID]int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.foreign, func(uid types.UID, _ int) bool { return !exists[uid] })
+	maps.DeleteFunc(r.checked, func(uid types.UID, _ int64) bool { return !exists[uid] })
+	return maps.Clone(r.foreign), maps.Clone(r.checked)
 }
 
 func counterVec(name string) *prometheus.CounterVec {

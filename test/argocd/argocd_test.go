@@ -5,6 +5,7 @@ package argocd
 import (
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -170,4 +171,110 @@ func settleTime(t *testing.T, got, want map[string]any, action string, before ti
 		t.Errorf("the request is %q (%v)", value, err)
 	}
 	annotations(got)[key] = expected
+}
+
+// installed is what Argo CD gets to know of the kind: the health check, and the actions in the form of argocd-cm.
+type installed struct{ health, actions string }
+
+// script prints them.
+const script = "../../config/argocd/argocd-cm.sh"
+
+// customization is the kind as the keys of argocd-cm name it.
+const customization = "wechat.apptoken.dev_WeChatAppToken"
+
+// TestInstallation checks that each form in which the health check and the actions are handed out contains all scripts as they are.
+func TestInstallation(t *testing.T) {
+	inConfigMap := func(keys map[string]string) installed {
+		return installed{keys["resource.customizations.health."+customization], keys["resource.customizations.actions."+customization]}
+	}
+	for format, read := range map[string]func(*testing.T, []byte) installed{
+		"patch": func(t *testing.T, raw []byte) installed {
+			t.Helper()
+			var patch struct {
+				Data map[string]string `json:"data"`
+			}
+			decode(t, raw, &patch)
+			return inConfigMap(patch.Data)
+		},
+		"values": func(t *testing.T, raw []byte) installed {
+			t.Helper()
+			var values struct {
+				Configs struct {
+					CM map[string]string `json:"cm"`
+				} `json:"configs"`
+			}
+			decode(t, raw, &values)
+			return inConfigMap(values.Configs.CM)
+		},
+		"operator": func(t *testing.T, raw []byte) installed {
+			t.Helper()
+			type item struct{ Group, Kind, Check, Action string }
+			var resource struct {
+				Spec struct {
+					ResourceHealthChecks, ResourceActions []item
+				}
+			}
+			decode(t, raw, &resource)
+			checks, actions := resource.Spec.ResourceHealthChecks, resource.Spec.ResourceActions
+			if len(checks) != 1 || len(actions) != 1 {
+				t.Fatalf("there are %d checks and %d items of actions", len(checks), len(actions))
+			}
+			for _, i := range []item{checks[0], actions[0]} {
+				if i.Group+"_"+i.Kind != customization {
+					t.Errorf("it is about %s of %s", i.Kind, i.Group)
+				}
+			}
+			return installed{checks[0].Check, actions[0].Action}
+		},
+	} {
+		t.Run(format, func(t *testing.T) {
+			if _, err := os.Stat(script); err != nil { // Go's cache of test results then knows of it
+				t.Fatal(err)
+			}
+			out, err := exec.CommandContext(t.Context(), script, format).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkInstalled(t, read(t, out))
+		})
+	}
+	if err := exec.CommandContext(t.Context(), script, "nonsense").Run(); err == nil {
+		t.Error("a form that does not exist is no error")
+	}
+}
+
+func decode(t *testing.T, raw []byte, into any) {
+	t.Helper()
+	if err := yaml.UnmarshalStrict(raw, into); err != nil {
+		t.Fatalf("%v in\n%s", err, raw)
+	}
+}
+
+func checkInstalled(t *testing.T, got installed) {
+	t.Helper()
+	if got.health != read(t, "health.lua") {
+		t.Errorf("the health check is\n%s", got.health)
+	}
+	var offered struct {
+		Discovery   string `json:"discovery.lua"`
+		Definitions []struct {
+			Name   string `json:"name"`
+			Action string `json:"action.lua"`
+		} `json:"definitions"`
+	}
+	decode(t, []byte(got.actions), &offered)
+	if offered.Discovery != read(t, "actions/discovery.lua") {
+		t.Errorf("the discovery is\n%s", offered.Discovery)
+	}
+	var names []string
+	for _, d := range offered.Definitions {
+		names = append(names, d.Name)
+		if d.Action != read(t, filepath.Join("actions", d.Name, "action.lua")) {
+			t.Errorf("the action %s is\n%s", d.Name, d.Action)
+		}
+	}
+	slices.Sort(names)
+	if want := slices.Sorted(maps.Keys(actions(t, "actions/testdata/healthy.yaml"))); !slices.Equal(names, want) {
+		t.Errorf("the actions are %v, discovery offers %v", names, want)
+	}
 }

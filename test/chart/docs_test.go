@@ -84,13 +84,25 @@ func TestMoveFromKubectl(t *testing.T) {
 // a release with the names that the page uses.
 func TestDocumentedPrometheus(t *testing.T) {
 	const heading = "### With Prometheus"
-	values := strings.Join(documented(t, "install.md", heading, "yaml"), "\n")
+	values := ""
+	for _, block := range documented(t, "install.md", heading, "yaml") {
+		values = overlay(t, values, block)
+	}
 	objects := render(t, release, releaseSystem, values)
 	for _, key := range []string{
 		"ServiceMonitor " + deployment + "-metrics-monitor", "PrometheusRule " + release + "-rules", "ConfigMap " + release + "-dashboards",
 	} {
 		if len(objects[key]) == 0 {
 			t.Errorf("the values give no %s", key)
+		}
+	}
+	for key, want := range map[string]string{
+		"ServiceMonitor " + deployment + "-metrics-monitor": "replacement: eu-1",
+		"PrometheusRule " + release + "-rules":              "runbook_url: https://runbooks.example.com/wechat/WeChatOutage.md",
+		"ConfigMap " + release + "-dashboards":              "grafana_folder: WeChat",
+	} {
+		if !strings.Contains(string(objects[key]), want) {
+			t.Errorf("%s does not say %q", key, want)
 		}
 	}
 	commands := strings.Join(documented(t, "install.md", heading, "sh"), "\n")

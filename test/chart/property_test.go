@@ -303,13 +303,13 @@ func TestMaps(t *testing.T) {
 	common["team"], common["rbac.authorization.k8s.io/aggregate-to-view"], common["grafana_dashboard"] = "other", "false", "0"
 	values := map[string]any{
 		"commonLabels": common, "podLabels": plain, "podAnnotations": annotations, "deploymentAnnotations": annotations,
-		"nodeSelector": plain, "serviceAccount": map[string]any{"annotations": annotations},
+		"nodeSelector": plain, "serviceAccount": map[string]any{"annotations": annotations, "labels": all},
 		"metrics": map[string]any{
 			"certificate":    map[string]any{"secretName": "1"},
 			"service":        map[string]any{"annotations": annotations},
 			"serviceMonitor": map[string]any{"enabled": true, "labels": all},
 			"prometheusRule": map[string]any{"enabled": true, "labels": all},
-			"dashboards":     map[string]any{"enabled": true, "labels": all},
+			"dashboards":     map[string]any{"enabled": true, "labels": all, "annotations": annotations},
 		},
 	}
 	raw, err := yaml.Marshal(values)
@@ -448,6 +448,9 @@ func TestNumbers(t *testing.T) {
 replicaCount: %[1]s3%[1]s
 terminationGracePeriodSeconds: %[1]s1234567%[1]s
 podDisruptionBudget: {maxUnavailable: %[1]s2%[1]s}
+revisionHistoryLimit: %[1]s1234567%[1]s
+livenessProbe: {periodSeconds: %[1]s1234567%[1]s, failureThreshold: %[1]s9%[1]s}
+readinessProbe: {successThreshold: %[1]s2%[1]s}
 metrics: {port: %[1]s9443%[1]s}
 networkPolicy: {egress: {dnsPorts: [%[1]s53%[1]s], apiServerPorts: [%[1]s16443%[1]s], wechatPorts: [%[1]s8443%[1]s]}}
 `
@@ -457,6 +460,9 @@ networkPolicy: {egress: {dnsPorts: [%[1]s53%[1]s], apiServerPorts: [%[1]s16443%[
 		t.Errorf("as strings\n%s\nas numbers\n%s", got, want)
 	}
 	if d := deploymentOf(want); *d.Spec.Replicas != 3 || *d.Spec.Template.Spec.TerminationGracePeriodSeconds != 1234567 {
+		t.Errorf("got %v", d.Spec)
+	}
+	if d := deploymentOf(want); *d.Spec.RevisionHistoryLimit != 1234567 || d.Spec.Template.Spec.Containers[0].LivenessProbe.PeriodSeconds != 1234567 {
 		t.Errorf("got %v", d.Spec)
 	}
 	d := deploymentOf(rendering{"a", "b", "", allParts + "replicaCount: 2147483647\n"}.strictly(t))
@@ -593,6 +599,14 @@ func TestCombinations(t *testing.T) {
 		"gateway: {tls: {certManager: {enabled: false}, secretName: '1', insecure: false}, tokenAudience: '1', auditLog: ''}",
 		"gateway: {networkPolicy: {enabled: false}, podDisruptionBudget: {maxUnavailable: 50%}, podLabels: {a: '1'}, podAnnotations: {a: '1'}}",
 		"gateway: {serviceAccount: {create: false, name: '2'}, extraArgs: ['--a=\"b\" #c'], url: 'https://a', resources: {}}",
+		"log: {level: debug, format: console}", "log: {level: '3'}", "strategy: {type: Recreate}", "strategy: {rollingUpdate: {maxSurge: 50%}}",
+		"revisionHistoryLimit: 0", "livenessProbe: {terminationGracePeriodSeconds: 1}", "readinessProbe: {failureThreshold: 1}",
+		"dnsPolicy: None\ndnsConfig: {nameservers: ['10.0.0.10']}", "serviceAccount: {labels: {a: '1'}}",
+		"extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: extra}, data: {a: '{{ .Release.Name }}'}}]",
+		"extraObjects: [\"apiVersion: v1\\nkind: ConfigMap\\nmetadata: {name: extra}\\n\"]",
+		"metrics: {serviceMonitor: {relabelings: [{targetLabel: a, replacement: '1'}], metricRelabelings: [{action: labeldrop, regex: a}]}}",
+		"metrics: {prometheusRule: {severities: {critical: '1', info: page}, runbookBaseURL: 'https://example.com/#a'}}",
+		"metrics: {dashboards: {annotations: {grafana_folder: '1'}}}",
 		"enabled: true", "global: {imageRegistry: x}", "commonLabels: {a: '1'}",
 	}
 	for range 25 {

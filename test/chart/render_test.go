@@ -19,6 +19,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/yaml"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
 
 // everything sets as many values as possible.
@@ -52,6 +54,12 @@ priorityClassName: system-cluster-critical
 nodeSelector: {a: b}
 tolerations: [{key: a, operator: Exists}]
 affinity: {nodeAffinity: {}}
+dnsPolicy: Default
+strategy: {type: Recreate}
+revisionHistoryLimit: 2
+livenessProbe: {failureThreshold: 5}
+readinessProbe: {failureThreshold: 5}
+log: {level: debug, format: console}
 `
 
 // render gives the chart's objects, by kind and name.
@@ -234,7 +242,9 @@ metrics:
     scrapeTimeout: 10s
     labels: {a: b}
     authorization: {type: Bearer, credentials: {name: prometheus-token, key: token}}
-  prometheusRule: {enabled: true, labels: {a: b}}
+    relabelings: [{targetLabel: cluster, replacement: eu-1}]
+    metricRelabelings: [{sourceLabels: [__name__], regex: go_.*, action: drop}]
+  prometheusRule: {enabled: true, labels: {a: b}, severities: {critical: page}, runbookBaseURL: "https://example.com"}
 `)
 	api, err := client.New(w.env.Config, client.Options{}) // another one would not know the new kinds
 	w.must(err)
@@ -286,15 +296,25 @@ func TestBadValues(t *testing.T) {
 		"fullnameOverride=A":             "/fullnameOverride",
 		"commonLabels.a=1":               "/commonLabels/a",
 		"extraVolumes[0].name=wechat-ca": "/extraVolumes/0/name",
-		"extraVolumeMounts[0].mountPath=/etc/metrics-cert,extraVolumeMounts[0].name=a": "/extraVolumeMounts/0/mountPath",
-		"resources=a":                                     "/resources",
-		"podDisruptionBudget.maxUnavailable=-1":           "/podDisruptionBudget/maxUnavailable",
-		"gateway.enabled=true,gateway.tls.insecure=true":  "gateway.allNamespaces=true",
-		"gateway.enabled=true,gateway.allNamespaces=true": "gateway.tls",
+		"extraVolumeMounts[0].mountPath=/etc/metrics-cert,extraVolumeMounts[0].name=a":              "/extraVolumeMounts/0/mountPath",
+		"gateway.enabled=true,gateway.tls.insecure=true":                                            "gateway.allNamespaces=true",
+		"gateway.enabled=true,gateway.allNamespaces=true":                                           "gateway.tls",
 		"gateway.enabled=true,gateway.tls.insecure=true,gateway.namespaces={a},metrics.port=8080":   "metrics.port",
 		"gateway.enabled=true,gateway.tls.insecure=true,gateway.namespaces={a},gateway.url=ftp://a": "/gateway/url",
 		"gateway.terminationGracePeriodSeconds=30":                                                  "/gateway/terminationGracePeriodSeconds",
-		"gateway.tls.issuer=a": "'issuer' not allowed",
+		"gateway.tls.issuer=a":                        "'issuer' not allowed",
+		"resources=a":                                 "/resources",
+		"log.level=loud":                              "/log/level",
+		"log.format=xml":                              "/log/format",
+		"dnsPolicy=x":                                 "/dnsPolicy",
+		"strategy.type=x":                             "/strategy/type",
+		"revisionHistoryLimit=-1":                     "/revisionHistoryLimit",
+		"livenessProbe.periodSeconds=0":               "/livenessProbe/periodSeconds",
+		"livenessProbe.httpGet.path=/":                "'httpGet' not allowed",
+		"extraObjects[0].kind=A":                      "/extraObjects/0",
+		"metrics.prometheusRule.severities.bad=a":     "'bad' not allowed",
+		"metrics.prometheusRule.runbookBaseURL=docs/": "/metrics/prometheusRule/runbookBaseURL",
+		"podDisruptionBudget.maxUnavailable=-1":       "/podDisruptionBudget/maxUnavailable",
 	} {
 		t.Run(values, func(t *testing.T) {
 			out, err := runHelm(context.WithoutCancel(t.Context()), "", "template", release, chartDir, "--set", "image.repository="+image, "--set", values)
@@ -306,6 +326,36 @@ func TestBadValues(t *testing.T) {
 	out, err := runHelm(t.Context(), "", "template", release, chartDir, "--set", "image.repository="+image, "--kube-version", "v1.30.0")
 	if err == nil || !strings.Contains(out, "1.31") {
 		t.Errorf("an older Kubernetes: %v: %s", err, out)
+	}
+}
+
+// TestArtifactHub checks that what the annotations for ArtifactHub say of the CRD is so, and that the API server takes their examples.
+func TestArtifactHub(t *testing.T) {
+	var chart struct{ Annotations map[string]string }
+	var crds []struct{ Kind, Version, Name, DisplayName, Description string }
+	var examples []map[string]any
+	var links []struct{ Name, URL string }
+	if err := yaml.Unmarshal(read(t, filepath.Join(chartDir, "Chart.yaml")), &chart); err != nil {
+		t.Fatal(err)
+	}
+	for name, into := range map[string]any{"crds": &crds, "crdsExamples": &examples, "links": &links} {
+		if err := yaml.UnmarshalStrict([]byte(chart.Annotations["artifacthub.io/"+name]), into); err != nil {
+			t.Fatalf("artifacthub.io/%s: %v", name, err)
+		}
+	}
+	if len(crds) != 1 || crds[0].Kind != v1alpha1.Kind || crds[0].Version != v1alpha1.GroupVersion.Version ||
+		crds[0].Name != "wechatapptokens."+v1alpha1.GroupName || len(examples) == 0 || len(links) == 0 {
+		t.Errorf("CRDs %+v, %d examples, %d links", crds, len(examples), len(links))
+	}
+	w := newWorld(t, shared)
+	namespace := w.newNamespace(nil)
+	for _, example := range examples {
+		object := &unstructured.Unstructured{Object: example}
+		object.SetNamespace(namespace)
+		// Server-side apply refuses unknown fields.
+		if err := w.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(object), client.DryRunAll, client.FieldOwner("test")); err != nil {
+			t.Errorf("%s: %v", object.GetKind(), err)
+		}
 	}
 }
 

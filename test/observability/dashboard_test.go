@@ -4,6 +4,7 @@ package observability_test
 
 import (
 	"encoding/json"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -26,6 +27,7 @@ type variable struct {
 	Datasource *datasource `json:"datasource"`
 	Multi      bool        `json:"multi"`
 	IncludeAll bool        `json:"includeAll"`
+	AllValue   string      `json:"allValue"`
 }
 
 type datasource struct {
@@ -99,11 +101,37 @@ func TestDashboardConventions(t *testing.T) {
 
 func checkVariables(t *testing.T, list []variable) {
 	t.Helper()
-	if len(list) != 2 || list[0].Name != "datasource" || list[0].Type != "datasource" || list[0].Query != "prometheus" {
+	if len(list) != 3 || list[0].Name != "datasource" || list[0].Type != "datasource" || list[0].Query != "prometheus" {
 		t.Fatalf("the variables are %+v; the first one must be the data source", list)
 	}
-	if ns := list[1]; ns.Name != "namespace" || ns.Type != "query" || !ns.Multi || !ns.IncludeAll || !ours(ns.Datasource) {
-		t.Errorf("the second variable is %+v; it must be the namespace, with all and several", ns)
+	for i, name := range []string{"cluster", "namespace"} {
+		v := list[i+1]
+		if v.Name != name || v.Type != "query" || !v.Multi || !v.IncludeAll || !ours(v.Datasource) {
+			t.Errorf("variable %d is %+v; it must be the %s, with all and several", i+2, v, name)
+		}
+		// A matcher of this value also takes in series that lack the label. The default would be the list of the values that exist.
+		if v.AllValue != ".*" {
+			t.Errorf("All of the variable %s stands for %q", name, v.AllValue)
+		}
+	}
+}
+
+// TestLinks checks that each link of the dashboard leads to a page of this repository.
+func TestLinks(t *testing.T) {
+	const docs = "https://github.com/wechat-token-operator/wechat-token-operator/blob/main/docs/"
+	links := regexp.MustCompile(`"url": "([^"]+)"`).FindAllStringSubmatch(string(read(t, root+"/config/grafana/dashboard.json")), -1)
+	if len(links) < 10 {
+		t.Fatalf("the dashboard has %d links", len(links))
+	}
+	for _, link := range links {
+		page, ours := strings.CutPrefix(link[1], docs)
+		if !ours {
+			t.Errorf("%s is no page of this repository", link[1])
+			continue
+		}
+		if _, err := os.Stat(root + "/docs/" + page); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -114,9 +142,21 @@ func ours(d *datasource) bool {
 
 var (
 	rangeInQuery   = regexp.MustCompile(`\[([^\]]+)\]`)
-	perResource    = regexp.MustCompile(`(wechatapptoken_(?:info|ready|suspended|condition|expiration|next_refresh|last_error|forced|foreign|ticket)\w*)(\{namespace=~"\$namespace")?`)
+	perResource    = regexp.MustCompile(`(wechatapptoken_(?:info|ready|suspended|condition|expiration|next_refresh|last_error|last_check|forced|foreign|ticket)\w*)(\{cluster=~"\$cluster", namespace=~"\$namespace")?`)
+	selected       = regexp.MustCompile(`\b(wechat[a-z_]+|leader_election_master_status|workqueue_depth|controller_runtime_\w+|process_\w+)(\{cluster=~"\$cluster")?`)
 	allowedWindows = map[string]bool{"$__rate_interval": true, "1h": true}
 )
+
+// quotedText matches the strings of a query, in which names of metrics may stand too.
+var quotedText = regexp.MustCompile(`"[^"]*"`)
+
+// keepCluster removes a string from a query, unless it is the variable for the cluster.
+func keepCluster(text string) string {
+	if text == `"$cluster"` {
+		return text
+	}
+	return `""`
+}
 
 func checkPanel(t *testing.T, p panel) {
 	t.Helper()
@@ -136,6 +176,11 @@ func checkPanel(t *testing.T, p panel) {
 		for _, m := range rangeInQuery.FindAllStringSubmatch(target.Expr, -1) {
 			if !allowedWindows[m[1]] {
 				t.Errorf("panel %q looks back %s; use $__rate_interval", p.Title, m[1])
+			}
+		}
+		for _, m := range selected.FindAllStringSubmatch(quotedText.ReplaceAllStringFunc(target.Expr, keepCluster), -1) {
+			if m[2] == "" {
+				t.Errorf("panel %q shows %s of all clusters, whatever is chosen", p.Title, m[1])
 			}
 		}
 		for _, m := range perResource.FindAllStringSubmatch(target.Expr, -1) {

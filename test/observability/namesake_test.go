@@ -49,6 +49,8 @@ var labellings = map[string]labelling{
 
 // healthyValues are what a resource without any problem shows.
 var healthyValues = map[string]string{
+	"wechatapptoken_info":                           "1x500",
+	"wechatapptoken_last_check_timestamp_seconds":   "1790x500",
 	"wechatapptoken_ready":                          "1x500",
 	"wechatapptoken_suspended":                      "0x500",
 	"wechatapptoken_expiration_timestamp_seconds":   "1000000x500",
@@ -78,8 +80,11 @@ func healthySeries(l labelling) []series {
 	var out []series
 	for _, metric := range slices.Sorted(maps.Keys(healthyValues)) {
 		labels := maps.Clone(l.healthy)
-		if strings.Contains(metric, "_ticket_") {
+		switch {
+		case strings.Contains(metric, "_ticket_"):
 			labels["ticket"] = "jsapi"
+		case strings.HasSuffix(metric, "_info"):
+			labels["appid"], labels["mode"] = "y", "Stable"
 		}
 		out = append(out, series{metric + `{pod="x",` + selector(labels) + "}", healthyValues[metric]})
 	}
@@ -178,13 +183,17 @@ type shown struct {
 	ticket, healthyTicket string
 	// labels are those that the ill resource's sample has besides the resource's own.
 	labels map[string]string
+	// appid reports that each sample has the label appid.
+	appid bool
 }
 
 // illAt is when the queries are made; the ill resource's token died a minute before.
 const illAt = "30m"
 
 var illValues = map[string]string{
-	"wechatapptoken_ready{%s}":                                                                             "0x500",
+	"wechatapptoken_ready{%s}":                        "0x500",
+	"wechatapptoken_last_check_timestamp_seconds{%s}": "1500x500",
+	`wechatapptoken_condition{%s,type="DeliveryDegraded",status="True",reason="PodsForbidden"}`: "1x500",
 	"wechatapptoken_suspended{%s}":                                                                         "0x500",
 	"wechatapptoken_expiration_timestamp_seconds{%s}":                                                      "1740x500",
 	"wechatapptoken_next_refresh_timestamp_seconds{%s}":                                                    "1440x500",
@@ -205,12 +214,15 @@ var shownByDashboard = []shown{
 	{panel: "Not Ready", total: "1"},
 	{panel: "Refresh failing", total: "1"},
 	{panel: "Next token to die", total: "-60"},
-	{panel: "What is wrong", ill: "1", ticket: "1", labels: map[string]string{"type": "RefreshFailing", "reason": "Unreachable"}},
-	{panel: "Last errors", ill: "1700000", labels: map[string]string{"reason": "Unreachable"}},
-	{panel: "First to die", ill: "-60", healthy: "998200", ticket: "-30", healthyTicket: "999100"},
+	{panel: "What is wrong", ill: "1", ticket: "1", labels: map[string]string{"type": "RefreshFailing", "reason": "Unreachable"}, appid: true},
+	{panel: "Last errors", ill: "1700000", labels: map[string]string{"reason": "Unreachable"}, appid: true},
+	{panel: "First to die", ill: "-60", healthy: "998200", ticket: "-30", healthyTicket: "999100", appid: true},
+	{panel: "Oldest checks", ill: "300", healthy: "10", appid: true},
+	{panel: "Delivery to pods degraded", ill: "1", labels: map[string]string{"reason": "PodsForbidden"}, appid: true},
+	{panel: "Suspended resources"},
 	{panel: "Life left", total: "-60", ticket: "-30"},
 	{panel: "Life left", query: 1, total: "499070"},
-	{panel: "Resources", total: "1", labels: map[string]string{"mode": "Stable"}},
+	{panel: "Resources", total: "2", labels: map[string]string{"mode": "Stable"}},
 	{panel: "Suspended", total: "0"},
 	{panel: "Foreign fetches within an hour", ill: "4", healthy: "0"},
 	{panel: "Forced refreshes left", ill: "2", healthy: "20"},
@@ -223,7 +235,7 @@ func TestDashboardShowsNamesakes(t *testing.T) {
 	for _, p := range readDashboard(t).Panels {
 		for i, target := range p.Targets {
 			if perResource.MatchString(target.Expr) {
-				expr := strings.NewReplacer("$namespace", ".*", "$__rate_interval", "5m").Replace(target.Expr)
+				expr := strings.NewReplacer("$cluster", ".*", "$namespace", ".*", "$__rate_interval", "5m").Replace(target.Expr)
 				queries[fmt.Sprintf("%s %d", p.Title, i)] = expr
 			}
 		}
@@ -269,11 +281,18 @@ func dashboardTests(t *testing.T, name string, l labelling, queries map[string]s
 			maps.Copy(labels, l.ill)
 		}
 		maps.Copy(labels, s.labels)
-		samples := []sample{{"{" + selector(labels) + "}", json.Number(s.total + s.ill)}}
-		if s.healthy != "" {
-			samples = append(samples, sample{"{" + selector(l.healthy) + "}", json.Number(s.healthy)})
+		healthy := maps.Clone(l.healthy)
+		if s.appid {
+			labels["appid"], healthy["appid"] = "x", "y"
 		}
-		for value, of := range map[string]map[string]string{s.ticket: labels, s.healthyTicket: l.healthy} {
+		samples := []sample{}
+		if s.total+s.ill != "" {
+			samples = append(samples, sample{"{" + selector(labels) + "}", json.Number(s.total + s.ill)})
+		}
+		if s.healthy != "" {
+			samples = append(samples, sample{"{" + selector(healthy) + "}", json.Number(s.healthy)})
+		}
+		for value, of := range map[string]map[string]string{s.ticket: labels, s.healthyTicket: healthy} {
 			if value != "" {
 				named := maps.Clone(of)
 				named["ticket"] = "jsapi"

@@ -170,6 +170,9 @@ func TestEachAlertIsTestedAndExplained(t *testing.T) {
 		if r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
 			t.Errorf("%s has no summary or description", name)
 		}
+		if got := r.Annotations["appid"]; strings.HasPrefix(name, "WeChatAppToken") && got != appID {
+			t.Errorf("%s does not say which appid it is about: %q", name, got)
+		}
 		if s := r.Labels["severity"]; !slices.Contains([]string{"critical", "warning", "info"}, s) {
 			t.Errorf("%s has the severity %q", name, s)
 		}
@@ -182,6 +185,52 @@ func TestEachAlertIsTestedAndExplained(t *testing.T) {
 		if !strings.Contains(string(read(t, filepath.Join(runbooks, "README.md"))), "("+name+".md)") {
 			t.Errorf("the list of runbooks lacks %s", name)
 		}
+	}
+}
+
+// appID is the annotation that looks up the appid of the resource that an alert is about.
+const appID = `{{ with printf "wechatapptoken_info{cluster=%q,namespace=%q,exported_namespace=%q,name=%q,exported_name=%q}" ` +
+	`$labels.cluster $labels.namespace $labels.exported_namespace $labels.name $labels.exported_name | query }}` +
+	`{{ . | first | label "appid" }}{{ end }}`
+
+// TestInhibition checks that the rule which docs/metrics.md shows for Alertmanager names alerts that exist, and none that somebody has to
+// act on while WeChat is away.
+func TestInhibition(t *testing.T) {
+	_, block, _ := strings.Cut(string(read(t, root+"/docs/metrics.md")), "```yaml\ninhibit_rules:\n")
+	block, _, found := strings.Cut(block, "```")
+	if !found {
+		t.Fatal("docs/metrics.md shows no inhibit_rules")
+	}
+	var inhibit []struct {
+		Source []string `json:"source_matchers"`
+		Target []string `json:"target_matchers"`
+		Equal  []string `json:"equal"`
+	}
+	if err := yaml.UnmarshalStrict([]byte(block), &inhibit); err != nil || len(inhibit) != 1 {
+		t.Fatalf("%+v: %v", inhibit, err)
+	}
+	rule := inhibit[0]
+	pattern, isRegexp := strings.CutPrefix(rule.Target[0], `alertname =~ "`)
+	target, err := regexp.Compile("^(?:" + strings.TrimSuffix(pattern, `"`) + ")$")
+	if !isRegexp || err != nil || len(rule.Target) != 1 {
+		t.Fatalf("%q: %v", rule.Target, err)
+	}
+	if !slices.Equal(rule.Source, []string{"alertname = WeChatOutage"}) || !slices.Equal(rule.Equal, []string{"cluster"}) {
+		t.Errorf("%+v", rule)
+	}
+	var held []string
+	for name := range alerts(t) {
+		if target.MatchString(name) {
+			held = append(held, name)
+		}
+	}
+	slices.Sort(held)
+	want := []string{
+		"WeChatAppTokenExpired", "WeChatAppTokenExpiring", "WeChatAppTokenNotReady", "WeChatAppTokenRefreshFailing",
+		"WeChatAppTokenTicketExpiring", "WeChatAppTokenTicketFailing", "WeChatAppTokenTicketInvalid",
+	}
+	if !slices.Equal(held, want) {
+		t.Errorf("an outage holds back %q, want %q", held, want)
 	}
 }
 

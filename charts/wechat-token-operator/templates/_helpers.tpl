@@ -152,6 +152,12 @@ control-plane: controller-manager
 {{- $args = append $args (printf "--metrics-cert-name=%s" .Values.metrics.certificate.certName) }}
 {{- $args = append $args (printf "--metrics-cert-key=%s" .Values.metrics.certificate.keyName) }}
 {{- end }}
+{{- with .Values.log.level }}
+{{- $args = append $args (printf "--zap-log-level=%s" .) }}
+{{- end }}
+{{- with .Values.log.format }}
+{{- $args = append $args (printf "--zap-encoder=%s" .) }}
+{{- end }}
 {{- with .Values.watch.namespaces }}
 {{- $args = append $args (printf "--namespaces=%s" (join "," .)) }}
 {{- end }}
