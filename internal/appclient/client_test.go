@@ -346,8 +346,11 @@ func TestCrash(t *testing.T) {
 
 func TestTokenMissing(t *testing.T) {
 	w := newWorld(t)
-	w.createClient("api")
+	w.createClient("api", func(c *v1alpha1.WeChatAppClient) { c.Annotations = map[string]string{rotateAt: "0"} })
 	ready := w.eventuallyReason("api", v1alpha1.ReasonTokenNotFound)
+	if h := w.appClient("api").Status.HandledRequests; h == nil || h.RotateKey != "0" {
+		t.Errorf("a request that was there from the beginning is not recorded: %+v", h)
+	}
 	if w.secret() != nil || !strings.Contains(ready.Message, "kubectl get wxtoken -n "+w.namespace) ||
 		w.condition("api", v1alpha1.ConditionReconciling).Status != metav1.ConditionTrue {
 		t.Errorf("Ready says %q", ready.Message)
