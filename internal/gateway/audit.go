@@ -189,8 +189,8 @@ type peerDenials struct {
 	suppressed int
 }
 
-// admit reports whether a denial gets a line, and how many before it got none. Peers beyond maxAuditPeers count as one. Each minute it forgets
-// the peers that were quiet, and hands those with suppressed denials to tell.
+// admit reports whether a denial gets a line, and how many before it got none. Peers beyond maxAuditPeers count as one. Each minute it
+// forgets the peers that were quiet, and hands those with suppressed denials to tell.
 func (d *denials) admit(now time.Time, peer netip.Addr, tell func(netip.Addr, int)) (shown bool, suppressed int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -43,7 +43,8 @@ type StartingCache struct {
 	obstacle atomic.Pointer[error]
 }
 
-// NewStartingCache returns a cache that asks for the WeChatAppTokens of the namespaces before it starts. metav1.NamespaceAll stands for all.
+// NewStartingCache returns a cache that asks for the WeChatAppTokens of the namespaces before it starts. metav1.NamespaceAll stands for
+// all.
 func NewStartingCache(config *rest.Config, opts cache.Options, namespaces []string, log logr.Logger) (*StartingCache, error) {
 	inner, err := cache.New(config, opts)
 	if err != nil {

@@ -31,6 +31,9 @@ func main() {
 	}
 }
 
+// ownKind is the kind of proxy that is judged.
+const ownKind = "gateway"
+
 // round is what one run of one proxy showed.
 type round struct {
 	// cpu is the time on a CPU, mallocs and bytes the allocations, for each relayed call.
@@ -72,7 +75,7 @@ func run() error {
 		return err
 	}
 	ctx := context.Background()
-	kinds := []string{"bare", "gateway"}
+	kinds := []string{"bare", ownKind}
 	if s.caddy != "" {
 		kinds = append(kinds, "caddy")
 	}
@@ -121,7 +124,7 @@ func (s settings) measure(ctx context.Context, kind, upstream, caFile, dir strin
 		return r, err
 	}
 	r.p99 = took[len(took)*99/100]
-	if kind == "gateway" {
+	if kind == ownKind {
 		used, answers, err := s.loop(ctx, p, newCaller(p.url+tokenPath, nil))
 		if err != nil {
 			return r, err
@@ -167,7 +170,7 @@ func (s settings) uploadsOf(ctx context.Context, p *proxy, token string) (int64,
 
 // report prints the medians beside the goals. It returns an error if a goal is missed.
 func report(s settings, rounds map[string][]round) error {
-	bare, own := rounds["bare"], rounds["gateway"]
+	bare, own := rounds["bare"], rounds[ownKind]
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	missed := 0
 	row := func(what string, value, goal float64, atLeast bool, format string) {
@@ -193,12 +196,13 @@ func report(s settings, rounds map[string][]round) error {
 	row("KiB more for each call", median(own, size)-median(bare, size), 4, false, "%.1f")
 	row(fmt.Sprintf("p99 at %d calls a second, ms more", s.rate), median(own, p99)-median(bare, p99), 1, false, "%.2f")
 	row("answers with a token in the CPU time of a call", median(own, func(r round) float64 { return r.tokens }), 3, true, "%.1f")
-	row("100 uploads of 10 MiB at a time, MiB more", median(own, func(r round) float64 { return float64(r.uploads) / (1 << 20) }), 20, false, "%.1f")
+	mib := func(r round) float64 { return float64(r.uploads) / (1 << 20) }
+	row("100 uploads of 10 MiB at a time, MiB more", median(own, mib), 20, false, "%.1f")
 	fmt.Fprintf(w, "\t\t\t\n")
-	for _, kind := range []string{"bare", "gateway", "caddy"} {
+	for _, kind := range []string{"bare", ownKind, "caddy"} {
 		if list := rounds[kind]; len(list) > 0 {
 			fmt.Fprintf(w, "%s\t%.1f µs CPU a call\tp99 %.2f ms\t%.1f MiB for uploads\n", kind, median(list, cpu), median(list, p99),
-				median(list, func(r round) float64 { return float64(r.uploads) / (1 << 20) }))
+				median(list, mib))
 		}
 	}
 	if err := w.Flush(); err != nil {

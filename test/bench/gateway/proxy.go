@@ -56,7 +56,7 @@ func runProxy(kind, upstream, caFile, dir string) error {
 	switch kind {
 	case "bare":
 		handler, err = bareProxy(upstream, caFile)
-	case "gateway":
+	case ownKind:
 		handler, err = gatewayProxy(upstream, caFile, dir)
 	default:
 		err = fmt.Errorf("there is no proxy %q", kind)

@@ -355,8 +355,10 @@ func reachable(t *testing.T) string {
 	t.Helper()
 	s := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(s.Close)
-	if _, err := http.Get(s.URL); err != nil { //nolint:noctx,bodyclose // it has no body to speak of
+	res, err := s.Client().Get(s.URL)
+	if err != nil {
 		t.Fatal(err)
 	}
+	_ = res.Body.Close()
 	return s.URL
 }

@@ -114,13 +114,13 @@ func runSandbox(dir string, command []string) error {
 		}
 	}
 	for _, address := range []string{plainPort, securePort} {
-		l, err := net.Listen("tcp", address) //nolint:noctx // it ends with the process
+		l, err := net.Listen("tcp", address)
 		if err != nil {
 			return err
 		}
-		go join(l, func() (net.Conn, error) { return net.Dial("unix", filepath.Join(dir, toGateway)) }) //nolint:noctx // likewise
+		go join(l, func() (net.Conn, error) { return net.Dial("unix", filepath.Join(dir, toGateway)) })
 	}
-	cmd := exec.Command(command[0], command[1:]...) //nolint:noctx // likewise
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = os.Environ()
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -138,11 +138,11 @@ func runSandbox(dir string, command []string) error {
 		_ = cmd.Process.Kill()
 		return fmt.Errorf("the program says %q: %w", line, err)
 	}
-	l, err := net.Listen("unix", filepath.Join(dir, toProgram)) //nolint:noctx // it ends with the process
+	l, err := net.Listen("unix", filepath.Join(dir, toProgram))
 	if err != nil {
 		return err
 	}
-	go join(l, func() (net.Conn, error) { return net.Dial("tcp", address) }) //nolint:noctx // likewise
+	go join(l, func() (net.Conn, error) { return net.Dial("tcp", address) })
 	fmt.Println("ready")
 	end := make(chan os.Signal, 1)
 	signal.Notify(end, syscall.SIGTERM)

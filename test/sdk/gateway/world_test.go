@@ -128,7 +128,7 @@ func newWorld(t *testing.T, host string, certificate *tls.Certificate) *world {
 // shortDir returns a folder whose path is short enough for the address of a Unix socket.
 func shortDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "gw")
+	dir, err := os.MkdirTemp("", "gw") //nolint:usetesting // its names are too long
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func (w *world) serve(certificate *tls.Certificate) {
 		w.Fatal(err)
 	}
 	handler := gateway.New(gateway.Options{Source: w.store, Relay: relay, Now: w.wechat.Now, Record: w.record})
-	l, err := net.Listen("unix", filepath.Join(w.dir, toGateway)) //nolint:noctx // it is closed with the server
+	l, err := net.Listen("unix", filepath.Join(w.dir, toGateway))
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -245,7 +245,7 @@ func (w *world) start(workDir string, command []string, env ...string) *program 
 
 // get has the program make a call. It returns the answer, or an error with what the program says.
 func (p *program) get(path string) (map[string]any, error) {
-	response, err := p.client.Get("http://program" + path) //nolint:noctx // it has a time-out
+	response, err := p.client.Get("http://program" + path)
 	if err != nil {
 		return nil, err
 	}
