@@ -51,7 +51,8 @@ const cacheSyncTimeout = 10 * 365 * 24 * time.Hour
 func main() {
 	opts := &options{}
 	opts.bind(flag.CommandLine)
-	err := errors.Join(program.CleanEnvironment(), program.ParseFlags(flag.CommandLine, os.Args[1:], flagEndpoints, flagNamespaces, flagSelector))
+	lists := []string{flagEndpoints, flagNamespaces, flagSelector}
+	err := errors.Join(program.CleanEnvironment(), program.ParseFlags(flag.CommandLine, os.Args[1:], lists...))
 	if opts.version {
 		fmt.Println(version)
 		return

@@ -5,6 +5,7 @@ package wechattest
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -123,8 +124,7 @@ func (q *request) malformed(mode Mode) int {
 // checkToken returns the token of a call, or the errcode if it is not valid.
 func (p *platform) checkToken(q request, now time.Time) (*IssuedToken, int) {
 	want, code := http.MethodGet, codeWantGET
-	switch q.endpoint {
-	case EndpointCode, EndpointPageCode, EndpointUpload, EndpointMessage:
+	if slices.Contains([]Endpoint{EndpointCode, EndpointPageCode, EndpointUpload, EndpointMessage}, q.endpoint) {
 		want, code = http.MethodPost, codeWantPOST
 	}
 	t, issued := p.ledger.byValue[q.token]
