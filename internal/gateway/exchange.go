@@ -39,23 +39,23 @@ type exchange struct {
 }
 
 // run passes the call on, once more if WeChat refused its token and the store gets another one.
-func (x *exchange) run() {
+func (x *exchange) run(ctx context.Context) {
 	x.chunk, _ = x.relay.chunks.Get().(*[chunkSize]byte)
 	x.body.from(x.req, x.control, x.relay.budget)
 	defer x.release()
 	x.header = outboundHeader(x.req.Header)
-	if refused := x.body.open(x.req.Context()); refused != nil {
+	if refused := x.body.open(ctx); refused != nil {
 		x.refuseBody(*refused)
 		return
 	}
-	res, ok := x.send(x.token)
+	res, ok := x.send(ctx, x.token)
 	if !ok {
 		return
 	}
-	if next := x.newer(res); !next.IsZero() {
+	if next := x.newer(ctx, res); !next.IsZero() {
 		_ = res.Body.Close()
 		x.token = next
-		if res, ok = x.send(next); !ok {
+		if res, ok = x.send(ctx, next); !ok {
 			return
 		}
 	}
@@ -72,10 +72,10 @@ func (x *exchange) release() {
 
 // send sends the call with a token and reads the beginning of the answer. If there is no answer that may be passed on, it answers the
 // caller itself and returns false.
-func (x *exchange) send(with token.Value) (*http.Response, bool) {
+func (x *exchange) send(ctx context.Context, with token.Value) (*http.Response, bool) {
 	before := x.body.waited()
 	begun := time.Now()
-	res, sends, err := x.relay.forwarder.Send(x.req.Context(), &wechat.Outgoing{
+	res, sends, err := x.relay.forwarder.Send(ctx, &wechat.Outgoing{
 		Method: x.req.Method, Path: x.path, Query: x.query(with), Header: x.header,
 		Length: x.body.length, Body: x.body.reader, Again: x.body.again(),
 		Once: x.once, Pinned: isSigned(x.header),

@@ -24,7 +24,7 @@ const (
 
 // newer returns the token to repeat a call with, if WeChat refused the one that it was sent with. It tells the operator of the refusal. It
 // returns zero if WeChat's answer is to be passed on, which is also the case if no other token comes in time.
-func (x *exchange) newer(res *http.Response) token.Value {
+func (x *exchange) newer(ctx context.Context, res *http.Response) token.Value {
 	client := x.call.Client
 	if x.token.IsZero() || client == nil || !wechat.RefusesToken(x.call.Errcode) {
 		return token.Value{}
@@ -41,11 +41,11 @@ func (x *exchange) newer(res *http.Response) token.Value {
 		_ = res.Body.Close() // nothing is left to read, and others can use the connection
 	}
 	begun := time.Now()
-	ctx, cancel := context.WithTimeout(x.req.Context(), newerWait)
+	wait, cancel := context.WithTimeout(ctx, newerWait)
 	defer cancel()
-	next := x.relay.await(ctx, client, x.token)
+	next := x.relay.await(wait, client, x.token)
 	x.call.Store += time.Since(begun)
-	if next.IsZero() && x.req.Context().Err() != nil {
+	if next.IsZero() && ctx.Err() != nil {
 		_ = res.Body.Close()
 		x.gone()
 	}

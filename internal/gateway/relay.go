@@ -124,5 +124,5 @@ func (r *Relay) relay(w http.ResponseWriter, req *http.Request, f forward) {
 		return
 	}
 	defer r.limits.leave(admitted)
-	x.run()
+	x.run(req.Context())
 }

@@ -22,7 +22,8 @@
 // force_refresh. If the answer to a mint is lost, a token that pods still use may be invalidated, so mints are never
 // sent twice. A [token.Error] reports whether a mint may have happened.
 //
-// A [Client] makes these calls. A [Forwarder] passes requests that other programs made on to the same hosts, and does not look into answers.
+// A [Client] makes these calls. A [Forwarder] passes requests that other programs made on to the same hosts, and does not look into
+// answers.
 //
 // This package returns AppSecrets, tokens and tickets only as a [token.Value]. A Legacy call has the AppSecret in its URL, which net/http
 // quotes in its errors, so this package never returns an error of net/http. It cannot prevent one leak: net/http writes
