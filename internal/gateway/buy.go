@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
@@ -88,7 +89,7 @@ func (d decision) purchaseInQuery() (p purchase, f refusal, ok bool) {
 }
 
 // isStable reports whether a path of KindToken is that of the stable token.
-func isStable(path string) bool { return len(path) == len(pathStableToken) }
+func isStable(path string) bool { return strings.EqualFold(path, pathStableToken) }
 
 // buyer returns the client that a key belongs to, if the key may be used and the appid is the client's.
 func (d decision) buyer(p purchase) (*Client, Key, refusal, bool) {

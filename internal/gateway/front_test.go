@@ -580,6 +580,7 @@ func TestUserPaths(t *testing.T) {
 		"a bad ServiceAccount":    {raw: get(bearerHeader("bad.a.b")), errcode: codeTokenInvalid, reason: "bearer"},
 		"no token of a user":      {raw: request("GET " + path + "?openid=o"), errcode: codeNoToken, reason: "no_token_given"},
 		"a token of the gateway":  {raw: request("GET " + path + "?access_token=" + bought("shop-api", theKey, now)), errcode: codeTokenInvalid, reason: "token"},
+		"the app's token":         {raw: request("GET " + path + "?access_token=" + realToken), errcode: codeTokenInvalid, reason: "token"},
 		"by POST":                 {raw: posted(path+"?"+query, ""), errcode: codeNeedsGet, reason: "method"},
 		"whether a token is good": {raw: request("GET /sns/auth?" + query), relayed: &relayed{"/sns/auth", query, "", "", false}},
 	})

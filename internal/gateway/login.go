@@ -133,8 +133,8 @@ func (d decision) user() {
 	case value == "":
 		d.deny(refusal{codeNoToken, "no_token_given", "access_token is missing: this path takes that of a user."})
 		return
-	case isOwnForm(value):
-		d.deny(refusal{codeTokenInvalid, "token", "access_token is of the gateway: this path takes that of a user."})
+	case isOwnForm(value), d.policy.HoldsToken(token.NewValue(value)):
+		d.deny(refusal{codeTokenInvalid, "token", "access_token is of the app, or of the gateway: this path takes that of a user."})
 		return
 	}
 	var f refusal

@@ -21,6 +21,8 @@ type Policy struct {
 	byKey       map[[sha256.Size]byte]keyHolder
 	// appIDs has true for an app as which a client may log users in.
 	appIDs map[string]bool
+	// tokens has the accounts' tokens.
+	tokens map[token.Value]bool
 	// accounts has the ServiceAccounts that any client names.
 	accounts map[types.NamespacedName]bool
 	// login reports whether any client may log users in.
@@ -101,6 +103,7 @@ func NewPolicy(clients []*Client) *Policy {
 		byNamespace: map[string][]*Client{},
 		byKey:       make(map[[sha256.Size]byte]keyHolder, len(clients)),
 		appIDs:      map[string]bool{},
+		tokens:      map[token.Value]bool{},
 		accounts:    map[types.NamespacedName]bool{},
 	}
 	for _, c := range clients {
@@ -113,6 +116,7 @@ func NewPolicy(clients []*Client) *Policy {
 			p.accounts[account] = true
 		}
 		p.appIDs[c.Account.AppID] = p.appIDs[c.Account.AppID] || c.Login
+		p.tokens[c.Account.Token] = true
 		p.login = p.login || c.Login
 	}
 	return p
@@ -147,6 +151,9 @@ func (p *Policy) KnowsApp(appID string) bool {
 
 // LogsInto reports whether any client may log users in as this app.
 func (p *Policy) LogsInto(appID string) bool { return p.appIDs[appID] }
+
+// HoldsToken reports whether a value is the access token of an account.
+func (p *Policy) HoldsToken(value token.Value) bool { return !value.IsZero() && p.tokens[value] }
 
 // Names reports whether any client names a ServiceAccount.
 func (p *Policy) Names(account types.NamespacedName) bool { return p.accounts[account] }
