@@ -35,7 +35,7 @@ func TestFlags(t *testing.T) {
 }
 
 func TestWrongFlags(t *testing.T) {
-	for flag, want := range map[string]string{
+	for arg, want := range map[string]string{
 		"--namespaces=Shop":          "--namespaces",
 		"--bind-address=0":           "--bind-address",
 		"--tls-cert-file=a":          "--tls-key-file",
@@ -47,9 +47,9 @@ func TestWrongFlags(t *testing.T) {
 		"--metrics-secure=false":     "",
 		"--metrics-cert-path=/certs": "",
 	} {
-		err := parse(t, flag).complete()
+		err := parse(t, arg).complete()
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
-			t.Errorf("%s: %v", flag, err)
+			t.Errorf("%s: %v", arg, err)
 		}
 	}
 	if err := parse(t, "--metrics-secure=false", "--metrics-cert-path=/certs").complete(); err == nil {

@@ -193,7 +193,7 @@ func startProcess(t *testing.T, kubeconfig []byte, args ...string) *process {
 		must(t, err)
 	}
 	args = append([]string{"--bind-address=" + p.calls, "--health-probe-bind-address=" + p.probes, "--audit-log=" + p.audit}, args...)
-	p.cmd = exec.Command(os.Args[0], args...) //nolint:noctx // it is ended by its signal
+	p.cmd = exec.Command(os.Args[0], args...)
 	p.cmd.Env = append(os.Environ(), asGateway+"=yes", "KUBECONFIG="+path)
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	must(t, p.cmd.Start())
@@ -388,8 +388,8 @@ func TestPolicy(t *testing.T) {
 	err = gateway.Patch(ctx, object(), client.RawPatch(types.MergePatchType, []byte(`{"spec":{"login":true}}`)))
 	g.Expect(err).To(gomega.Satisfy(apierrors.IsForbidden))
 	g.Expect(gateway.Delete(ctx, object())).To(gomega.Satisfy(apierrors.IsForbidden))
-	token := &v1alpha1.WeChatAppToken{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop"}}
-	err = gateway.Status().Patch(ctx, token, client.RawPatch(types.MergePatchType, []byte(`{"status":{"observedGeneration":9}}`)))
+	owner := &v1alpha1.WeChatAppToken{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop"}}
+	err = gateway.Status().Patch(ctx, owner, client.RawPatch(types.MergePatchType, []byte(`{"status":{"observedGeneration":9}}`)))
 	g.Expect(err).To(gomega.Satisfy(apierrors.IsForbidden))
 	checkFields(t)
 	// Others are not bound.

@@ -135,7 +135,7 @@ func (s *service) run(ctx context.Context) (err error) {
 		return fmt.Errorf("a server has failed: %w", err)
 	case <-ctx.Done():
 	}
-	if s.isReady() {
+	if s.isReady(context.WithoutCancel(ctx)) {
 		s.log.Info("stopping: new calls are served for a while, until none come any more", "time", s.drainTime.String())
 		s.draining.Store(true)
 		time.Sleep(s.drainTime)
@@ -150,7 +150,7 @@ func (s *service) run(ctx context.Context) (err error) {
 }
 
 // isReady reports whether anybody may be calling.
-func (s *service) isReady() bool {
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "/readyz", nil)
+func (s *service) isReady(ctx context.Context) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "/readyz", nil)
 	return err == nil && s.readiness(req) == nil
 }

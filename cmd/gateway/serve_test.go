@@ -65,7 +65,7 @@ func startService(t *testing.T, ready func(*http.Request) error) *drained {
 
 // get asks for a path on a connection of its own.
 func (d *drained) get(address, path string) (body string, closes bool, err error) {
-	c, err := net.Dial("tcp", address) //nolint:noctx // a local address
+	c, err := net.Dial("tcp", address)
 	if err != nil {
 		return "", false, err
 	}

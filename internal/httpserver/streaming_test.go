@@ -158,6 +158,7 @@ func TestAnswerThatIsFlushed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer res.Body.Close() //nolint:errcheck // the rest never comes
 	first := make([]byte, 5)
 	if _, err := io.ReadFull(res.Body, first); err != nil || string(first) != "first" {
 		t.Errorf("read %q, %v", first, err)

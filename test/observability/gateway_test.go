@@ -4,7 +4,6 @@ package observability_test
 
 import (
 	"errors"
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -92,6 +91,6 @@ func typeOf(t *testing.T, c prometheus.Collector) metrics.Type {
 			return metrics.Histogram
 		}
 	}
-	t.Fatal(fmt.Sprintf("a %T has no type", c))
+	t.Fatalf("a %T has no type", c)
 	return ""
 }

@@ -43,11 +43,10 @@ type (
 	nothing struct{}
 )
 
-// AdminHandler returns a handler that offers the methods of the Server to other processes. Remote is its client. It serves
-// POST /_standin/<what> with JSON bodies, where <what> is one of now, advance, tokens, valid, calls,
-// count, inject, clear, force, mint, app, secret, tickets, ticket-valid, rival-ticket, signature, code and uploads. An empty body is the
-// same as an empty object. The handler returns tokens to every caller, so serve it only on a loopback address of its own and never
-// together with the API.
+// AdminHandler returns a handler that offers the methods of the Server to other processes. Remote is its client. It serves POST
+// /_standin/<what> with JSON bodies, where <what> is one of now, advance, tokens, valid, calls, count, inject, clear, force, mint,
+// app, secret, tickets, ticket-valid, rival-ticket, signature, code and uploads. An empty body is the same as an empty object. The
+// handler returns tokens to every caller, so serve it only on a loopback address of its own and never together with the API.
 func (s *Server) AdminHandler() http.Handler {
 	mux := http.NewServeMux()
 	handle(mux, "now", func(nothing) nowResult { return nowResult{s.Now()} })
