@@ -77,6 +77,7 @@ type Reconciler struct {
 	states   *states
 	accounts *account.Registry
 	wake     waker
+	hints    *account.Hints
 	// deliverer tells pods of new tokens; nil without PromptDelivery.
 	deliverer *delivery.Deliverer
 	started   *refresh.StartTime
@@ -94,6 +95,7 @@ func New(opts Options) *Reconciler {
 		states:   newStates(),
 		accounts: account.NewRegistry(),
 		wake:     newWaker(),
+		hints:    &account.Hints{},
 		started:  &refresh.StartTime{},
 	}
 	r.issuers = issue.Env{WeChat: opts.WeChat, Store: r.store, Cache: opts.Client, Wake: r.wake.send, Give: r.states.give}
@@ -230,7 +232,17 @@ func (r *Reconciler) forget(name types.NamespacedName) {
 	if r.deliverer != nil {
 		r.deliverer.Cancel(name)
 	}
+	r.hints.Set(name, "")
 	r.leaveAccount(r.states.drop(name))
+}
+
+// Hint lets the next pass check the stored token of a resource, if it has this fingerprint, because a gateway saw WeChat refuse it.
+// Whoever can give hints can so cause one check in 10 s for each account.
+func (r *Reconciler) Hint(ctx context.Context, name types.NamespacedName, fingerprint string) {
+	if r.states.find(name) != nil {
+		r.hints.Set(name, fingerprint)
+		r.wake.send(ctx, name)
+	}
 }
 
 // leaveAccount ends the membership of a resource that is gone or has another account. state may be nil.

@@ -62,17 +62,8 @@ type shared struct {
 	pending *report.Pending
 	// readSince reports that the Secret was read after the pending token was issued.
 	readSince bool
-	// heard is what others reported last.
-	heard heard
-}
-
-// heard is what the deliverer and the gateways reported. It is a value, and is replaced as a whole.
-type heard struct {
 	// delivered is what the last attempt to tell pods of a token came to; nil before the first. Losing it costs a list of pods.
 	delivered *delivery.Outcome
-	// refused is the fingerprint of the token that a gateway saw WeChat refuse since WeChat was asked last; empty for none. Losing it
-	// makes the check wait for its time.
-	refused string
 }
 
 // checkRequest is a check request that waits: its value, and when that was first seen.
@@ -181,18 +172,17 @@ func (s *shared) noteRead() {
 func (s *shared) setDelivered(o delivery.Outcome) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.heard = heard{delivered: &o, refused: s.heard.refused}
+	s.delivered = &o
 }
 
 // deliveredOf returns what the last attempt to tell pods of the token with this fingerprint came to, and whether there was one.
 func (s *shared) deliveredOf(fingerprint string) (delivery.Outcome, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	last := s.heard.delivered
-	if last == nil || fingerprint == "" || last.Fingerprint != fingerprint {
+	if s.delivered == nil || fingerprint == "" || s.delivered.Fingerprint != fingerprint {
 		return delivery.Outcome{}, false
 	}
-	return *last, true
+	return *s.delivered, true
 }
 
 // confirmation returns WeChat's latest answer about the account's token; the zero value for none.

@@ -34,7 +34,7 @@ func TestAuditLine(t *testing.T) {
 	relayed := &Call{
 		ID: "id-1", Started: at, Peer: netip.MustParseAddr("fe80::1%eth0"), Method: "POST", By: ByServiceAccount, ServiceAccount: "web/shop-api",
 		Target: parsed(t, "/wxa/msg_sec_check?access_token="+gatewayText+"&evil=1&worse=2&openid="+staleToken), Client: holding(staleToken),
-		Outcome: OutcomeRelayed, Status: 200, Attempts: 2, Sent: 10, Received: 20, Duration: 1500 * time.Millisecond, Upstream: 1234567 * time.Nanosecond,
+		Outcome: OutcomeRelayed, Status: 200, Attempts: 2, Sent: 10, Received: 20, Spent: Spent{Duration: 1500 * time.Millisecond, Upstream: 1234567 * time.Nanosecond},
 	}
 	denied := &Call{
 		ID: "id-2", Started: at, Method: "PROPFIND\"}{\nEVIL-AND-VERY-LONG", Target: parsed(t, "/"+strings.Repeat("a", 300)),

@@ -61,8 +61,13 @@ type Call struct {
 	Attempts int
 	// Sent and Received are the bytes of the request's and the answer's body.
 	Sent, Received int64
-	// Upstream is the part of Duration that was spent waiting for WeChat, Caller the part in which the caller sent the body of its request
-	// and took that of the answer, and Store the part in which another token was waited for. The rest is what the gateway adds.
+	Spent
+}
+
+// Spent is where the time of a call went. Upstream is the part of Duration that was spent waiting for WeChat, Caller the part in which the
+// caller sent the body of its request and took that of the answer, and Store the part in which another token was waited for. The rest is
+// what the gateway adds.
+type Spent struct {
 	Duration, Upstream, Caller, Store time.Duration
 }
 

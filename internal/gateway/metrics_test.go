@@ -36,7 +36,7 @@ func TestMetrics(t *testing.T) {
 	call := func(path string, errcode int, outcome Outcome, attempts int) *Call {
 		return &Call{
 			Client: holding(staleToken), Target: parsed(t, path), Outcome: outcome, Errcode: errcode, Attempts: attempts,
-			Duration: 5 * time.Second, Upstream: time.Second, Caller: 2 * time.Second, Store: time.Second,
+			Spent: Spent{Duration: 5 * time.Second, Upstream: time.Second, Caller: 2 * time.Second, Store: time.Second},
 		}
 	}
 	m.Record(call("/wxa/msg_sec_check", 0, OutcomeRelayed, 1))

@@ -115,10 +115,8 @@ func newPlan(now time.Time, in Inputs) *plan {
 	return p
 }
 
-func (p *plan) hasToken() bool { return p.in.Token.Fingerprint != "" }
-
 // stored reports whether there is a Secret of ours with a token in it that can be judged by its times.
-func (p *plan) stored() bool { return p.in.Target.Exists && p.hasToken() }
+func (p *plan) stored() bool { return p.in.Target.Exists && p.in.Token.known() }
 
 func (p *plan) expired() bool    { return p.stored() && !p.now.Before(p.in.Token.ExpiresAt) }
 func (p *plan) refreshDue() bool { return p.stored() && !p.now.Before(p.dueAt) }
@@ -209,7 +207,7 @@ func (p *plan) repairs(reason Reason) bool {
 // wakeFor returns the next moment at which the decision can change by time alone.
 func (p *plan) wakeFor(reason Reason) time.Time {
 	var wake time.Time
-	if p.hasToken() && p.now.Before(p.in.Token.ExpiresAt) {
+	if p.in.Token.known() && p.now.Before(p.in.Token.ExpiresAt) {
 		wake = p.in.Token.ExpiresAt // Ready turns False then, in every state
 	}
 	wake = earliest(wake, p.ticketsExpireAt())

@@ -89,6 +89,9 @@ type Token struct {
 	Had bool
 }
 
+// known reports whether there is a token.
+func (t Token) known() bool { return t.Fingerprint != "" }
+
 // Account describes what the members of the resource's account share.
 type Account struct {
 	// MemberWaiting reports that another member waits for a token that only a mint can give.

@@ -72,7 +72,7 @@ type Told struct {
 }
 
 func (p *plan) verdict() Verdict {
-	v := Verdict{Suspended: p.in.Suspended, Had: p.hasToken() || p.in.Token.Had}
+	v := Verdict{Suspended: p.in.Suspended, Had: p.in.Token.known() || p.in.Token.Had}
 	v.Tell, v.Class = p.tell()
 	switch {
 	case p.in.Credentials.Missing:

@@ -83,7 +83,7 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, x exchange) bo
 		cut(r, true)
 		return false
 	}
-	a := s.process(x)
+	a := x.process(s)
 	if a.scene != "" {
 		a.body = codeJPEG(a.scene) // slow, so it runs without the lock
 	}
@@ -94,11 +94,11 @@ func (s *Server) exchange(w http.ResponseWriter, r *http.Request, x exchange) bo
 		cut(r, true)
 		return false
 	}
-	return s.send(w, r, x, a)
+	return x.send(s, w, r, a)
 }
 
 // process makes the answer. It records the outcome under the same lock as the token, so that nobody sees one without the other.
-func (s *Server) process(x exchange) reply {
+func (x exchange) process(s *Server) reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var a reply
@@ -128,7 +128,7 @@ func cut(r *http.Request, reset bool) {
 }
 
 // send writes an answer. It returns false if the answer was not sent completely.
-func (s *Server) send(w http.ResponseWriter, r *http.Request, x exchange, a reply) bool {
+func (x exchange) send(s *Server, w http.ResponseWriter, r *http.Request, a reply) bool {
 	if a.status < http.StatusOK || a.status > 999 {
 		a.status = http.StatusInternalServerError // net/http does not accept other values
 	}
