@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,6 +66,8 @@ type cluster struct {
 
 	env    *testenv.Environment
 	wechat *wechattest.Server
+	// network is between the gateway and the API server.
+	network *wechattest.Carrier
 	// kubeconfig is that of the gateway's ServiceAccount.
 	kubeconfig []byte
 }
@@ -90,7 +93,15 @@ func newCluster(t *testing.T) *cluster {
 			must(t, c.Create(ctx, o))
 		}
 	}
-	c.kubeconfig, err = testenv.KubeConfigOf(c.as(t, system, account, ""))
+	config := c.as(t, system, account, "")
+	at, err := url.Parse(config.Host)
+	must(t, err)
+	c.network, err = wechattest.NewCarrier(at.Host)
+	must(t, err)
+	t.Cleanup(c.network.Close)
+	c.network.Fixed.Store(true)
+	config.Host = "https://" + c.network.Addr()
+	c.kubeconfig, err = testenv.KubeConfigOf(config)
 	must(t, err)
 	c.wechat, err = wechattest.NewServer(wechattest.Options{})
 	must(t, err)
@@ -311,7 +322,7 @@ func TestGateway(t *testing.T) {
 		return wc.Status.Hint
 	}).ShouldNot(gomega.BeNil())
 
-	must(t, c.env.Stop())
+	c.network.Close()
 	g.Consistently(ready, 3*time.Second).Should(gomega.Equal("ok"))
 	bought = p.call(t.Context(), "/cgi-bin/token?grant_type=client_credential&appid="+appID+"&secret="+clientKey, "")
 	g.Expect(bought.Token).NotTo(gomega.BeEmpty(), bought.Errmsg)
