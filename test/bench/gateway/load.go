@@ -19,7 +19,7 @@ import (
 const (
 	callPath   = "/cgi-bin/message/custom/send?access_token="
 	uploadPath = "/cgi-bin/media/upload?type=image&access_token="
-	tokenPath  = "/cgi-bin/token?grant_type=client_credential&appid=" + appID + "&secret=" + clientKey
+	tokenPath  = "/cgi-bin/token?grant_type=client_credential&appid=" + appID + "&secret="
 )
 
 // message is what a call sends.

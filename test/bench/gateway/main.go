@@ -61,6 +61,8 @@ func run() error {
 	flag.IntVar(&s.rate, "rate", 1000, "calls a second where latency is measured")
 	flag.IntVar(&s.callers, "callers", 16, "callers at the same time where CPU is measured")
 	flag.StringVar(&s.caddy, "caddy", "", "the program of Caddy; without it, Caddy is not measured")
+	clients := flag.Int("clients", 0, "measure the memory of --gateway with so many clients and tokens, and nothing else")
+	program := flag.String("gateway", "bin/gateway", "the gateway's program")
 	flag.Parse()
 	dir, err := os.MkdirTemp("", "gateway-bench")
 	if err != nil {
@@ -75,6 +77,9 @@ func run() error {
 		return err
 	}
 	ctx := context.Background()
+	if *clients > 0 {
+		return measureMemory(ctx, *program, upstream.URL, caFile, dir, *clients)
+	}
 	kinds := []string{"bare", ownKind}
 	if s.caddy != "" {
 		kinds = append(kinds, "caddy")
@@ -105,7 +110,7 @@ func (s settings) measure(ctx context.Context, kind, upstream, caFile, dir strin
 		return r, err
 	}
 	defer p.stop()
-	token, err := p.tokenOf(kind)
+	token, err := p.tokenOf(kind, clientKey)
 	if err != nil {
 		return r, err
 	}
@@ -125,7 +130,7 @@ func (s settings) measure(ctx context.Context, kind, upstream, caFile, dir strin
 	}
 	r.p99 = took[len(took)*99/100]
 	if kind == ownKind {
-		used, answers, err := s.loop(ctx, p, newCaller(p.url+tokenPath, nil))
+		used, answers, err := s.loop(ctx, p, newCaller(p.url+tokenPath+clientKey, nil))
 		if err != nil {
 			return r, err
 		}
