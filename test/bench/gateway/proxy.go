@@ -120,10 +120,10 @@ func (f fixed) Policy() (current *gateway.Policy, replaced <-chan struct{}) { re
 
 // gatewayProxy is the gateway with its audit log in a file and its metrics, and a store with one client.
 func gatewayProxy(upstream, caFile, dir string) (http.Handler, error) {
-	key := token.NewValue(clientKey)
+	key := gateway.NewKey(token.NewValue(clientKey), time.Time{})
 	source := fixed{gateway.NewPolicy([]*gateway.Client{{
 		UID: "0f2d1c3b-0000-4000-8000-000000000001", Name: types.NamespacedName{Namespace: "shop", Name: "bench"},
-		Keys: []gateway.Key{{Value: key, Fingerprint: key.Fingerprint()}}, Paths: []string{"/cgi-bin/*"},
+		Keys: []gateway.Key{key}, Paths: []string{"/cgi-bin/*"},
 		Rate: v1alpha1.RateLimit{RequestsPerSecond: 1_000_000, Burst: 1_000_000},
 		Account: &gateway.Account{
 			Name: types.NamespacedName{Namespace: "shop", Name: "shop"}, AppID: appID,
