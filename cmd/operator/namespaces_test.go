@@ -184,12 +184,16 @@ func TestNamespaceIsServedWhileNothingIsRefused(t *testing.T) {
 		"lost later": {[]step{
 			{secrets + list, ok, ok, true}, {secrets + list, no, no, false}, {secrets + list, no, no, false}, {secrets + watch, no, no, false},
 		}, 1},
-		"lost and granted":          {[]step{{secrets + list, ok, ok, true}, {secrets + watch, no, no, false}, {secrets + watch, ok, ok, true}}, 2},
-		"a watch is also a list":    {[]step{{secrets + list, no, ok, false}, {secrets + watch, ok, ok, true}, {secrets + list, no, no, false}}, 3},
-		"a list is not a watch":     {[]step{{secrets + watch, no, no, false}, {secrets + list, ok, ok, false}, {secrets + watch, no, no, false}}, 1},
-		"one resource of two":       {[]step{{tokens + list, no, ok, false}, {secrets + list, ok, ok, false}, {secrets + watch, ok, ok, false}}, 1},
-		"one after the other":       {[]step{{tokens + list, no, ok, false}, {secrets + list, no, ok, false}, {tokens + list, ok, ok, false}}, 1},
-		"the API server in trouble": {[]step{{tokens + list, ok, ok, true}, {tokens + list, http.StatusServiceUnavailable, http.StatusServiceUnavailable, true}}, 0},
+		"lost and granted": {[]step{
+			{secrets + list, ok, ok, true}, {secrets + watch, no, no, false}, {secrets + watch, ok, ok, true},
+		}, 2},
+		"a watch is also a list": {[]step{{secrets + list, no, ok, false}, {secrets + watch, ok, ok, true}, {secrets + list, no, no, false}}, 3},
+		"a list is not a watch":  {[]step{{secrets + watch, no, no, false}, {secrets + list, ok, ok, false}, {secrets + watch, no, no, false}}, 1},
+		"one resource of two":    {[]step{{tokens + list, no, ok, false}, {secrets + list, ok, ok, false}, {secrets + watch, ok, ok, false}}, 1},
+		"one after the other":    {[]step{{tokens + list, no, ok, false}, {secrets + list, no, ok, false}, {tokens + list, ok, ok, false}}, 1},
+		"the API server in trouble": {[]step{
+			{tokens + list, ok, ok, true}, {tokens + list, http.StatusServiceUnavailable, http.StatusServiceUnavailable, true},
+		}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var (

@@ -89,7 +89,7 @@ func New(opts Options) *Reconciler {
 	opts.Live = newBoundedReader(opts.Live)
 	r := &Reconciler{
 		Options:  opts,
-		store:    target.Store{Client: opts.Client, Live: opts.Live},
+		store:    target.Store{Client: opts.Client, Live: opts.Live, Large: target.NewLarge()},
 		states:   newStates(),
 		accounts: account.NewRegistry(),
 		wake:     newWaker(),
