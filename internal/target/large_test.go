@@ -57,7 +57,7 @@ func TestLargeSecretsAreUpdatedInTurn(t *testing.T) {
 		},
 		"finalizers": func(m *metav1.PartialObjectMetadata) { m.Finalizers = []string{strings.Repeat("x", largeFrom)} },
 		"keys of the data": func(m *metav1.PartialObjectMetadata) {
-			m.ManagedFields = []metav1.ManagedFieldsEntry{{}, {FieldsV1: &metav1.FieldsV1{Raw: make([]byte, largeFrom)}}}
+			m.ManagedFields = []metav1.ManagedFieldsEntry{{}, {FieldsV1: metav1.NewFieldsV1(strings.Repeat("x", largeFrom))}}
 		},
 	} {
 		m := secret(labelled(v1alpha1.LabelManagedBy, v1alpha1.ManagedByValue), holder(ownUID))

@@ -203,7 +203,7 @@ func TestStripIsBounded(t *testing.T) {
 func TestLiveMemoryOfTheWorstSecret(t *testing.T) {
 	const count, most = 1000, 4 << 10
 	s := NewStripper(&intern.Pool{})
-	fields := &metav1.FieldsV1{Raw: make([]byte, largeFrom+1)}
+	fields := metav1.NewFieldsV1(strings.Repeat("x", largeFrom))
 	text := func(n, seed int) string { return fmt.Sprintf("%0*d", n, seed) }
 	worst := func(i, entries, size int, labels bool) *metav1.PartialObjectMetadata {
 		m := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{

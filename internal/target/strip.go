@@ -48,7 +48,7 @@ func noteSize(m *metav1.PartialObjectMetadata, all *metav1.ObjectMeta) {
 	}
 	for _, by := range all.ManagedFields { // they also list the keys of the data
 		if by.FieldsV1 != nil {
-			size += len(by.FieldsV1.Raw)
+			size += by.FieldsV1.Size()
 		}
 	}
 	if size > largeFrom {

@@ -113,7 +113,7 @@ func coldRows(r, p result) []row {
 		figure(r, "seconds", "cold start: until all are ready", r.Seconds, unitSeconds).against(p.Seconds),
 		figure(r, "requests", "API requests of a first issue", r.RequestSum, unitRequests).atMost(3),
 		figure(r, "calls", "WeChat calls of a first issue", float64(r.Calls)/float64(r.Tokens), unitCallsToken),
-		figure(r, "cpu", "CPU of a first issue", r.CPU, unitCPU).atMost(1.8*p.CPU).against(p.CPU),
+		figure(r, "cpu", "CPU of a first issue", r.CPU, unitCPU).atMost(1.8 * p.CPU).against(p.CPU),
 		figure(r, "memory", "resident after a cold start", float64(r.Memory.Resident)/mebibyte, unitMiB).atMost(memoryGoal(r.N)),
 		figure(r, "heap", "of that, heap and stacks", float64(r.Memory.Anonymous)/mebibyte, unitMiB),
 		figure(r, "peak", "peak of a cold start", float64(r.Memory.Peak)/mebibyte, unitMiB),
