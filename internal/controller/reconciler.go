@@ -89,7 +89,7 @@ func New(opts Options) *Reconciler {
 	opts.Live = newBoundedReader(opts.Live)
 	r := &Reconciler{
 		Options:  opts,
-		store:    target.Store{Client: opts.Client, Live: opts.Live, Large: target.NewLarge()},
+		store:    target.Store{Client: opts.Client, Live: opts.Live},
 		states:   newStates(),
 		accounts: account.NewRegistry(),
 		wake:     newWaker(),

@@ -203,13 +203,11 @@ func TestStripIsBounded(t *testing.T) {
 func TestLiveMemoryOfTheWorstSecret(t *testing.T) {
 	const count, most = 1000, 4 << 10
 	s := NewStripper(&intern.Pool{})
-	fields := metav1.NewFieldsV1(strings.Repeat("x", largeFrom))
 	text := func(n, seed int) string { return fmt.Sprintf("%0*d", n, seed) }
 	worst := func(i, entries, size int, labels bool) *metav1.PartialObjectMetadata {
 		m := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
 			Namespace: "tenant", Name: text(maxName, i), UID: types.UID(text(36, i)), ResourceVersion: text(19, i),
 			CreationTimestamp: metav1.Now(), DeletionTimestamp: new(metav1.Now()), Labels: map[string]string{}, Annotations: map[string]string{},
-			ManagedFields: []metav1.ManagedFieldsEntry{{FieldsV1: fields}},
 		}}
 		keys := slices.Collect(maps.Keys(maps.Collect((Record{}).Encode())))
 		for _, key := range append(keys, v1alpha1.LabelManagedBy, v1alpha1.AnnotationAdopt) {

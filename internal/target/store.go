@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sync/semaphore"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -29,16 +28,7 @@ type Store struct {
 	// Client writes. Live reads from the API server, never from a cache.
 	Client client.Client
 	Live   client.Reader
-	// Large bounds the updates of large Secrets that are under way; nil for no bound.
-	Large *semaphore.Weighted
 }
-
-// largeAtOnce is how many updates of large Secrets are made at a time. The answer to each may bring more than a megabyte of metadata, and
-// as much again while it is decoded. Reads have slots of their own, so that no token waits for them.
-const largeAtOnce = 8
-
-// NewLarge returns a bound for Store.Large.
-func NewLarge() *semaphore.Weighted { return semaphore.NewWeighted(largeAtOnce) }
 
 // Content is the data of a target Secret: a token, tickets, or both.
 type Content struct {
@@ -185,12 +175,6 @@ func (s Store) patch(
 		TypeMeta:   secretType(),
 		ObjectMeta: metav1.ObjectMeta{Namespace: existing.Namespace, Name: existing.Name},
 	}
-	if s.Large != nil && isLarge(existing) {
-		if err := s.Large.Acquire(ctx, 1); err != nil {
-			return nil, fmt.Errorf("waiting to update target Secret %s/%s: %w", existing.Namespace, existing.Name, err)
-		}
-		defer s.Large.Release(1)
-	}
 	opts = append(opts, client.FieldOwner(FieldManager))
 	if err := s.Client.Patch(ctx, out, client.RawPatch(types.MergePatchType, raw), opts...); err != nil {
 		return nil, fmt.Errorf("updating target Secret %s/%s: %w", existing.Namespace, existing.Name, err)
@@ -200,11 +184,9 @@ func (s Store) patch(
 
 // metadataOf returns the metadata of a Secret without what may contain its data.
 func metadataOf(meta metav1.ObjectMeta) *metav1.PartialObjectMetadata {
-	out := &metav1.PartialObjectMetadata{TypeMeta: secretType(), ObjectMeta: meta}
-	noteSize(out, &meta)
-	out.ManagedFields = nil
-	delete(out.Annotations, corev1.LastAppliedConfigAnnotation)
-	return out
+	meta.ManagedFields = nil
+	delete(meta.Annotations, corev1.LastAppliedConfigAnnotation)
+	return &metav1.PartialObjectMetadata{TypeMeta: secretType(), ObjectMeta: meta}
 }
 
 func secretType() metav1.TypeMeta {

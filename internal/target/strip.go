@@ -27,40 +27,7 @@ const (
 	// incompleteKey is in the annotations of cached metadata that lacks some of the Secret's labels or annotations. No annotation of an
 	// API object can have this key.
 	incompleteKey = "(incomplete)"
-	// largeKey is in the annotations of metadata, cached or read, of a Secret whose metadata has more than largeFrom bytes.
-	largeKey  = "(large)"
-	largeFrom = 16 << 10
 )
-
-// noteSize marks metadata as that of a large Secret if all is. The answer to a write of it brings all of that again.
-func noteSize(m *metav1.PartialObjectMetadata, all *metav1.ObjectMeta) {
-	size := 0
-	for _, entries := range [...]map[string]string{all.Labels, all.Annotations} {
-		for key, v := range entries {
-			size += len(key) + len(v)
-		}
-	}
-	for _, ref := range all.OwnerReferences {
-		size += len(ref.APIVersion) + len(ref.Kind) + len(ref.Name) + len(ref.UID)
-	}
-	for _, name := range all.Finalizers {
-		size += len(name)
-	}
-	for _, by := range all.ManagedFields { // they also list the keys of the data
-		if by.FieldsV1 != nil {
-			size += by.FieldsV1.Size()
-		}
-	}
-	if size > largeFrom {
-		put(&m.Annotations, largeKey, "")
-	}
-}
-
-// isLarge reports whether the Secret of this metadata is marked as large.
-func isLarge(m *metav1.PartialObjectMetadata) bool {
-	_, large := m.Annotations[largeKey]
-	return large
-}
 
 // Incomplete reports whether cached metadata lacks labels or annotations that the Secret of a resource has. Then the comparison with what
 // the spec wants, and every write, need the Secret as the API server has it.
@@ -118,7 +85,6 @@ func (s *Stripper) Strip(in *metav1.PartialObjectMetadata) *metav1.PartialObject
 	intern.Share(s.shared, &out.Namespace)
 	if in.Labels[v1alpha1.LabelManagedBy] != "" || in.Annotations[v1alpha1.AnnotationOwnerUID] != "" {
 		s.keepOthers(name, in, out)
-		noteSize(out, &in.ObjectMeta)
 	}
 	if maps.Equal(out.Labels, s.labels) {
 		out.Labels = s.labels
