@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -193,8 +194,60 @@ func TestStripIsBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(text) > 3<<10 || len(kept.Labels)+len(kept.Annotations) > 64 {
+		if len(text) > 4<<10 || len(kept.Labels)+len(kept.Annotations) > 64 {
 			t.Errorf("%s: %d bytes are kept, %d labels and %d annotations", name, len(text), len(kept.Labels), len(kept.Annotations))
+		}
+	}
+}
+
+// A Secret costs the cache at most 4 KiB of live memory, whatever is in it: also where it has many keys without text.
+func TestLiveMemoryOfTheWorstSecret(t *testing.T) {
+	const count, most = 1000, 4 << 10
+	s := NewStripper(&intern.Pool{})
+	text := func(n, seed int) string { return fmt.Sprintf("%0*d", n, seed) }
+	worst := func(i, entries, size int, labels bool) *metav1.PartialObjectMetadata {
+		m := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "tenant", Name: text(maxName, i), UID: types.UID(text(36, i)), ResourceVersion: text(19, i),
+			CreationTimestamp: metav1.Now(), DeletionTimestamp: new(metav1.Now()), Labels: map[string]string{}, Annotations: map[string]string{},
+		}}
+		keys := slices.Collect(maps.Keys(maps.Collect((Record{}).Encode())))
+		for _, key := range append(keys, v1alpha1.LabelManagedBy, v1alpha1.AnnotationAdopt) {
+			if key = strings.Clone(key); key != v1alpha1.AnnotationAppliedMetadata {
+				m.Annotations[key], m.Labels[key] = text(longest(key), i), text(min(63, longest(key)), i) // a label has no longer one
+			}
+		}
+		for n := range entries {
+			others := m.Annotations
+			if labels {
+				others = m.Labels
+			}
+			others[strings.Clone(string(rune('A'+n)))] = text(size, i)[:size]
+		}
+		for n := range maxReferences + 1 {
+			m.OwnerReferences = append(m.OwnerReferences, metav1.OwnerReference{
+				APIVersion: v1alpha1.GroupName + "/" + text(300, i), Kind: v1alpha1.Kind, Name: text(300, i), UID: types.UID(text(300, i*10+n)),
+				Controller: new(true),
+			})
+		}
+		return m
+	}
+	live := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	for _, others := range []struct{ entries, size int }{{0, 0}, {6, 52}, {10, 18}, {15, 1}, {250, 0}} {
+		for _, labels := range []bool{true, false} {
+			kept := make([]*metav1.PartialObjectMetadata, count)
+			before := live()
+			for i := range kept {
+				kept[i] = s.Strip(worst(i, others.entries, others.size, labels))
+			}
+			if each := (live() - before) / count; each > most {
+				t.Errorf("a Secret with %d other entries of %d bytes costs %d bytes", others.entries, others.size, each)
+			}
+			runtime.KeepAlive(kept)
 		}
 	}
 }

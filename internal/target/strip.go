@@ -15,9 +15,13 @@ import (
 )
 
 const (
-	// maxOthers bounds the labels and annotations that the cache keeps of a target besides the operator's own, in bytes of keys and
-	// values. Most targets have none.
+	// maxOthers bounds the labels and annotations that the cache keeps of a target besides the operator's own, in bytes with entrySize for
+	// each. Most targets have none.
 	maxOthers = 512
+	// entrySize is what an entry of a map costs besides its texts, which may be empty.
+	entrySize = 32
+	// maxVersion and maxUID are the lengths of the longest apiVersion and UID in an owner reference of the operator's kinds.
+	maxVersion, maxUID = 63, 36
 	// maxReferences is the number of owner references of the operator's kinds that are kept: a second one is one too many.
 	maxReferences = 2
 	// incompleteKey is in the annotations of cached metadata that lacks some of the Secret's labels or annotations. No annotation of an
@@ -32,7 +36,7 @@ func Incomplete(cached *metav1.PartialObjectMetadata) bool {
 	return cut
 }
 
-// Stripper keeps of a Secret's metadata what decisions need, and never more than about 2 KiB. The informer uses it on every Opaque Secret
+// Stripper keeps of a Secret's metadata what decisions need, and at most 4 KiB of memory. The informer uses it on every Opaque Secret
 // of the cluster, so that Secrets of others cost next to nothing, whatever they hold. What targets have in common, such as the keys of
 // their annotations, they share: it would take more memory than what is different.
 type Stripper struct {
@@ -76,8 +80,8 @@ func (s *Stripper) Strip(in *metav1.PartialObjectMetadata) *metav1.PartialObject
 			CreationTimestamp: in.CreationTimestamp,
 			DeletionTimestamp: in.DeletionTimestamp,
 			OwnerReferences:   s.references(name, in),
-			Labels:            s.known(name, in.Labels),
-			Annotations:       s.known(name, in.Annotations),
+			Labels:            s.known(name, in.Labels, true),
+			Annotations:       s.known(name, in.Annotations, false),
 		},
 	}
 	intern.Share(s.shared, &out.Namespace)
@@ -93,11 +97,12 @@ func (s *Stripper) Strip(in *metav1.PartialObjectMetadata) *metav1.PartialObject
 	return out
 }
 
-// known returns the labels or annotations that decisions read, except for the list of what the spec set, which may be long.
-func (s *Stripper) known(name string, all map[string]string) map[string]string {
+// known returns the labels or annotations that decisions read, except for the list of what the spec set, which may be long. Of labels they
+// read one.
+func (s *Stripper) known(name string, all map[string]string, labels bool) map[string]string {
 	var out map[string]string
 	for key, v := range all {
-		if len(v) <= longest(key) && key != v1alpha1.AnnotationAppliedMetadata {
+		if len(v) <= longest(key) && labels == (key == v1alpha1.LabelManagedBy) && key != v1alpha1.AnnotationAppliedMetadata {
 			put(&out, s.one(name, key), s.one(name, v))
 		}
 	}
@@ -110,7 +115,7 @@ func (s *Stripper) keepOthers(name string, in, out *metav1.PartialObjectMetadata
 	for _, all := range [...]map[string]string{in.Labels, in.Annotations} {
 		for key, v := range all {
 			if isOther(key) {
-				size += len(key) + len(v)
+				size += len(key) + len(v) + entrySize
 			}
 		}
 	}
@@ -152,11 +157,14 @@ func (s *Stripper) references(name string, in *metav1.PartialObjectMetadata) []m
 			continue
 		}
 		kept := metav1.OwnerReference{
-			APIVersion: s.one(name, clip(ref.APIVersion)), Kind: s.one(name, ref.Kind), Name: s.one(name, clip(ref.Name)),
-			UID: types.UID(clip(string(ref.UID))), Controller: ref.Controller,
+			APIVersion: s.one(name, clip(ref.APIVersion, maxVersion)), Kind: s.one(name, ref.Kind), Name: s.one(name, clip(ref.Name, maxName)),
+			UID: types.UID(clip(string(ref.UID), maxUID)), Controller: ref.Controller,
 		}
 		if string(ref.UID) == owner {
 			kept.UID = types.UID(s.one(name, owner))
+		}
+		if out != nil {
+			kept.Name = "" // nobody asks for more than the first one's
 		}
 		if out = append(out, kept); len(out) == maxReferences {
 			break
@@ -165,12 +173,12 @@ func (s *Stripper) references(name string, in *metav1.PartialObjectMetadata) []m
 	return out
 }
 
-// clip shortens a text that is longer than any name, so that it still differs from all of them.
-func clip(text string) string {
-	if len(text) <= maxName {
+// clip shortens a text that is longer than any that is right, so that it still differs from all of those.
+func clip(text string, longest int) string {
+	if len(text) <= longest {
 		return text
 	}
-	return strings.Clone(text[:maxName+1])
+	return strings.Clone(text[:longest+1])
 }
 
 // one gives the copy of a string that others hold already, if there is one.
