@@ -79,6 +79,18 @@ func (l look) allowedAt(kind refresh.RequestKind) time.Time {
 
 // advice returns what a person should do, the most urgent first. See paste.go for its form.
 func (s *story) advice() []string {
+	out := append(s.stateAdvice(), s.otherAdvice()...)
+	if len(out) == 0 {
+		out = append(out, "Nothing. The operator replaces the token in time.")
+		if s.found && !s.podsUnread && len(s.pods) == 0 {
+			out = append(out, fmt.Sprintf("To use it, mount Secret %s as a volume in your pods; none does yet.", s.TargetName()))
+		}
+	}
+	return out
+}
+
+// stateAdvice returns what to do about the state.
+func (s *story) stateAdvice() []string {
 	var out []string
 	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	switch s.state() {
@@ -103,6 +115,13 @@ func (s *story) advice() []string {
 		}
 	case stateReady:
 	}
+	return out
+}
+
+// otherAdvice returns what to do besides, whatever the state.
+func (s *story) otherAdvice() []string {
+	var out []string
+	add := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
 	if s.overdue() && s.state() != stateExpired {
 		add("The refresh is overdue and the status gives no reason. This tells whether an operator runs:\n%s", s.doctorCommand())
 	}
@@ -115,12 +134,6 @@ func (s *story) advice() []string {
 	for _, p := range s.pods {
 		if p.next != "" {
 			add("%s: %s. %s", p.workload, clean(p.text), p.next)
-		}
-	}
-	if len(out) == 0 {
-		add("Nothing. The operator replaces the token in time.")
-		if s.found && !s.podsUnread && len(s.pods) == 0 {
-			add("To use it, mount Secret %s as a volume in your pods; none does yet.", s.TargetName())
 		}
 	}
 	return out

@@ -246,6 +246,17 @@ func (l look) soFar() string {
 	return fmt.Sprintf("works for another %s", countdown(left))
 }
 
+// warn reports what is wrong with a resource besides its state.
+func (l look) warn(r *report) {
+	if l.degraded != nil {
+		r.add(levelWarning, l.command("status"),
+			"%s: pods are not told of a new token at once: %s: %s", l.fullName(), l.degraded.Reason, l.degraded.Message)
+	}
+	if n := len(l.forced()); n > 15 && l.Spec.Mode == v1alpha1.ModeStable {
+		r.add(levelWarning, "Keep the rest for a revoke.", "%s: %d of the 20 forced calls of 24 hours are used", l.fullName(), n)
+	}
+}
+
 // checkTokens reports the problems that the resources' own statuses name, unless an earlier chapter has reported them.
 func (x *examination) checkTokens(_ context.Context, r *report) error {
 	well := 0
@@ -267,12 +278,7 @@ func (x *examination) checkTokens(_ context.Context, r *report) error {
 		case t.degraded == nil:
 			well++
 		}
-		if t.degraded != nil {
-			r.add(levelWarning, status, "%s: pods are not told of a new token at once: %s: %s", t.fullName(), t.degraded.Reason, t.degraded.Message)
-		}
-		if n := len(t.forced()); n > 15 && t.Spec.Mode == v1alpha1.ModeStable {
-			r.add(levelWarning, "Keep the rest for a revoke.", "%s: %d of the 20 forced calls of 24 hours are used", t.fullName(), n)
-		}
+		t.warn(r)
 	}
 	if well > 0 || len(x.tokens) == 0 {
 		r.add(levelOK, "", "%s in order", plural(well, "token"))

@@ -98,11 +98,12 @@ func (s *Stripper) Strip(in *metav1.PartialObjectMetadata) *metav1.PartialObject
 }
 
 // known returns the labels or annotations that decisions read, except for the list of what the spec set, which may be long. Of labels they
-// read one.
+// read two.
 func (s *Stripper) known(name string, all map[string]string, labels bool) map[string]string {
 	var out map[string]string
 	for key, v := range all {
-		if len(v) <= longest(key) && labels == (key == v1alpha1.LabelManagedBy) && key != v1alpha1.AnnotationAppliedMetadata {
+		isLabel := key == v1alpha1.LabelManagedBy || key == v1alpha1.LabelCredentials
+		if len(v) <= longest(key) && labels == isLabel && key != v1alpha1.AnnotationAppliedMetadata {
 			put(&out, s.one(name, key), s.one(name, v))
 		}
 	}

@@ -110,7 +110,7 @@ func (s settings) measure(ctx context.Context, kind, upstream, caFile, dir strin
 		return r, err
 	}
 	defer p.stop()
-	token, err := p.tokenOf(kind, clientKey)
+	token, err := p.tokenOf(ctx, kind, clientKey)
 	if err != nil {
 		return r, err
 	}

@@ -92,7 +92,7 @@ func judgeMemory(ctx context.Context, n int, key string, command ...string) erro
 		return err
 	}
 	ready := time.Since(started)
-	bought, err := p.tokenOf(ownKind, key)
+	bought, err := p.tokenOf(ctx, ownKind, key)
 	if err != nil {
 		return err
 	}
@@ -126,6 +126,9 @@ func judgeMemory(ctx context.Context, n int, key string, command ...string) erro
 	return nil
 }
 
+// probe returns a client for the gateway's own pages.
+func probe() *http.Client { return &http.Client{Timeout: 10 * time.Second} }
+
 // awaitReady waits until the gateway's caches are full.
 func awaitReady(ctx context.Context, url string) error {
 	for range 600 {
@@ -133,7 +136,7 @@ func awaitReady(ctx context.Context, url string) error {
 		if err != nil {
 			return err
 		}
-		res, err := http.DefaultClient.Do(r)
+		res, err := probe().Do(r)
 		if err == nil {
 			_ = res.Body.Close()
 			if res.StatusCode == http.StatusOK {
@@ -151,7 +154,7 @@ func requestsOf(ctx context.Context, url string) (n float64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	res, err := http.DefaultClient.Do(r)
+	res, err := probe().Do(r)
 	if err != nil {
 		return 0, err
 	}
@@ -159,8 +162,8 @@ func requestsOf(ctx context.Context, url string) (n float64, err error) {
 	found := false
 	lines := bufio.NewScanner(res.Body)
 	for lines.Scan() {
-		if rest, ok := strings.CutPrefix(lines.Text(), "rest_client_requests_total{"); ok {
-			value, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
+		if series, ok := strings.CutPrefix(lines.Text(), "rest_client_requests_total{"); ok {
+			value, err := strconv.ParseFloat(series[strings.LastIndexByte(series, ' ')+1:], 64)
 			if err != nil {
 				return 0, err
 			}

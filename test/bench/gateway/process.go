@@ -160,11 +160,15 @@ func (p *proxy) forgetPeak() error {
 }
 
 // tokenOf buys a token of the gateway. Other proxies get one that nobody looks at.
-func (p *proxy) tokenOf(kind, key string) (string, error) {
+func (p *proxy) tokenOf(ctx context.Context, kind, key string) (string, error) {
 	if kind != ownKind {
 		return strings.Repeat("t", 136), nil
 	}
-	res, err := (&http.Client{Timeout: 10 * time.Second}).Get(p.url + tokenPath + key)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+tokenPath+key, nil)
+	if err != nil {
+		return "", err
+	}
+	res, err := probe().Do(r)
 	if err != nil {
 		return "", err
 	}
