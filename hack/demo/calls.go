@@ -17,7 +17,7 @@ const (
 	// callEvery is the time between two calls of the program.
 	callEvery = 100 * time.Millisecond
 	// callsAfter is how many calls have to end after something happened, before the story goes on.
-	callsAfter = 5
+	callsAfter = 10
 )
 
 // caller has the program call WeChat several times a second, and counts what comes of it. A call does not wait for the one before.

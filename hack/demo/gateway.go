@@ -158,6 +158,24 @@ func (s *stage) awaitKey(ctx context.Context) error {
 		return fmt.Errorf("%s %q has no key", v1alpha1.ClientKind, name)
 	}
 	s.step("%s %q is ready: the operator made its key and the Secret %q", v1alpha1.ClientKind, name, s.relay.client.Spec.Key.SecretName)
+	return s.awaitGateway(ctx)
+}
+
+// awaitGateway waits until the gateway knows the key of the Secret. It gathers changes for up to a second.
+func (s *stage) awaitGateway(ctx context.Context) error {
+	secret, err := s.keySecret(ctx)
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	err = s.eventually(ctx, 5*time.Second, "the gateway knows the key", func() (bool, string) {
+		errcode, err := s.buy(ctx, "http://"+s.relay.address, string(secret.Data[v1alpha1.AppSecretKey]))
+		return errcode == 0 && err == nil, fmt.Sprintf("errcode %d, %v", errcode, err)
+	})
+	if err != nil {
+		return err
+	}
+	s.step("the gateway knew the key %s later", since(begin))
 	return nil
 }
 
@@ -188,37 +206,43 @@ func (s *stage) showProgram(ctx context.Context) (err error) {
 		return err
 	}
 	s.step("neither the AppSecret nor WeChat's token is among it")
-	errcode, err := s.askWeChat(ctx, places["file "+filepath.Join("wechat", v1alpha1.AppSecretKey)])
+	errcode, err := s.buy(ctx, s.wechat.URL(), places["file "+filepath.Join("wechat", v1alpha1.AppSecretKey)])
 	if err != nil {
 		return err
 	}
 	if errcode == 0 {
 		return errors.New("WeChat issues tokens for the client's key")
 	}
-	s.step("to the key itself, WeChat answers errcode %d", errcode)
+	s.step("WeChat itself does not know the key: it answers errcode %d", errcode)
 	return nil
 }
 
-// askWeChat asks WeChat itself for a token, with a value as the AppSecret. It returns the errcode, which is 0 if there was a token.
-func (s *stage) askWeChat(ctx context.Context, appSecret string) (errcode int, err error) {
+// buy asks WeChat or the gateway for a token. It returns the errcode, which is 0 if there was a token.
+func (s *stage) buy(ctx context.Context, base, appSecret string) (errcode int, err error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(s.wechat.CACertPEM())
 	direct := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true,
 	}}
 	query := url.Values{"grant_type": {"client_credential"}, "appid": {s.token.Spec.AppID}, "secret": {appSecret}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.wechat.URL()+"/cgi-bin/token?"+query.Encode(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/cgi-bin/token?"+query.Encode(), nil)
 	if err != nil {
-		return 0, errors.New("the request to WeChat cannot be built")
+		return 0, errors.New("the request for a token cannot be built") // the error has the whole URL
 	}
 	res, err := direct.Do(req)
 	if err != nil {
-		return 0, errors.New("WeChat does not answer") // the error has the whole URL
+		return 0, fmt.Errorf("%s does not answer", base) // the error has the whole URL
 	}
 	defer res.Body.Close() //nolint:errcheck // it is read
-	answer := struct{ Errcode int }{}
+	answer := struct {
+		Token   string `json:"access_token"`
+		Errcode int    `json:"errcode"`
+	}{}
 	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil {
-		return 0, fmt.Errorf("decoding WeChat's answer: %w", err)
+		return 0, fmt.Errorf("decoding the answer of %s: %w", base, err)
+	}
+	if answer.Errcode == 0 && answer.Token == "" {
+		return 0, fmt.Errorf("%s answers with neither a token nor an errcode", base)
 	}
 	return answer.Errcode, nil
 }
@@ -279,21 +303,60 @@ func (s *stage) during(what string, do chapter) chapter {
 		if err := do(ctx); err != nil {
 			return err
 		}
-		before := s.relay.calls.ended()
-		return s.eventually(ctx, 30*time.Second, "the program has made more calls", func() (bool, string) {
-			ended := s.relay.calls.ended()
-			return ended >= before+callsAfter, fmt.Sprintf("%d calls", ended-before)
-		})
+		return s.awaitCalls(ctx)
 	}
+}
+
+// awaitCalls waits until the program has answered some more calls.
+func (s *stage) awaitCalls(ctx context.Context) error {
+	before := s.relay.calls.ended()
+	return s.eventually(ctx, 30*time.Second, "the program has answered more calls", func() (bool, string) {
+		ended := s.relay.calls.ended()
+		return ended >= before+callsAfter, fmt.Sprintf("%d calls", ended-before)
+	})
 }
 
 // rotateKey asks for another key and restarts the program with it, while the one before goes on calling.
 func (s *stage) rotateKey(ctx context.Context) error {
-	before := s.relay.client.Status.Key.Fingerprint
+	before, err := s.keySecret(ctx)
+	if err != nil {
+		return err
+	}
 	if err := s.request(ctx, "wechatappclient/"+s.relay.client.Name, v1alpha1.AnnotationRotateKeyRequestedAt, "demo"); err != nil {
 		return err
 	}
-	err := s.eventually(ctx, 10*time.Second, "the client has another key", func() (bool, string) {
+	if err := s.untilAnotherKey(ctx, s.relay.client.Status.Key.Fingerprint); err != nil {
+		return err
+	}
+	s.step("the key was rotated, and the Secret has the new one")
+	if err := s.awaitGateway(ctx); err != nil {
+		return err
+	}
+	next, err := s.startProgram(ctx)
+	if err != nil {
+		return err
+	}
+	old := s.relay.program
+	s.relay.program = next
+	s.relay.calls.handOver(next)
+	if err := old.kill(); err != nil {
+		return err
+	}
+	errcode, err := s.buy(ctx, "http://"+s.relay.address, string(before.Data[v1alpha1.AppSecretKey]))
+	if err != nil {
+		return err
+	}
+	until := s.relay.client.Status.Key.PreviousUntilTime
+	if errcode != 0 || until == nil {
+		return fmt.Errorf("for the key before, the gateway answers errcode %d", errcode)
+	}
+	s.step("the program was restarted with the new key; the one before goes on buying tokens for %.0f h", time.Until(until.Time).Hours())
+	return nil
+}
+
+// untilAnotherKey waits until the Secret has a key that the status names, and that has another fingerprint.
+func (s *stage) untilAnotherKey(ctx context.Context, before string) error {
+	return s.eventually(ctx, 10*time.Second, "the client has another key", func() (bool, string) {
 		if err := s.reloadClient(ctx); err != nil {
 			return false, err.Error()
 		}
@@ -305,26 +368,6 @@ func (s *stage) rotateKey(ctx context.Context) error {
 		written := token.NewValue(string(secret.Data[v1alpha1.AppSecretKey])).Fingerprint()
 		return now != nil && now.Fingerprint != before && now.Fingerprint == written, "the same key"
 	})
-	if err != nil {
-		return err
-	}
-	until := s.relay.client.Status.Key.PreviousUntilTime
-	if until == nil {
-		return errors.New("the key before is not accepted any more")
-	}
-	s.step("the key was rotated: the one before goes on buying tokens for %s", time.Until(until.Time).Round(time.Minute))
-	next, err := s.startProgram(ctx)
-	if err != nil {
-		return err
-	}
-	old := s.relay.program
-	s.relay.program = next
-	s.relay.calls.handOver(next)
-	if err := old.kill(); err != nil {
-		return err
-	}
-	s.step("the program was restarted and uses the new key")
-	return nil
 }
 
 // revoke ends a token that has leaked.
@@ -384,11 +427,10 @@ func (s *stage) loseToken(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	refused := s.refused(killed)
-	if refused == 0 {
+	if s.refused(killed) == 0 {
 		return errors.New("WeChat refused no call")
 	}
-	s.step("WeChat refused %d calls; the gateway told the operator, and the next token was in the Secret after %s", refused, took)
+	s.step("WeChat refused a call; the gateway told the operator, and the next token was in the Secret after %s", took)
 	return nil
 }
 
@@ -431,7 +473,7 @@ func (s *stage) summarizeRelay(ctx context.Context) error {
 		s.wechat.Count(wechattest.Filter{Endpoint: wechattest.EndpointCode})
 	s.say("")
 	s.say("The program made %d calls. Calls that failed: 0.", calls)
-	s.say("WeChat got %d calls of the program, and refused %d of them; the gateway sent these again with the next token.",
+	s.say("WeChat got %d calls from the gateway. Calls that it refused, and that the gateway sent again with the next token: %d.",
 		passed, s.refused(s.start))
 	s.say("WeChat had %d tokens. The program's environment and files, and all logs, have none of them, nor the AppSecret.",
 		len(s.wechat.Tokens(s.token.Spec.AppID)))
