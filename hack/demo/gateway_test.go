@@ -163,7 +163,8 @@ func TestFailedCall(t *testing.T) {
 				!strings.Contains(err.Error(), "while a call failed: the program answers 502") {
 				t.Errorf("judged: %v", err)
 			}
-			if lines := strings.Split(out.String(), "\n"); len(lines) != 4 || strings.Fields(lines[1])[4] != "0" || strings.Fields(lines[2])[4] != "1" {
+			lines := strings.Split(out.String(), "\n")
+			if len(lines) != 4 || strings.Fields(lines[1])[4] != "0" || strings.Fields(lines[2])[4] != "1" {
 				t.Errorf("the table is\n%s", out)
 			}
 		})
