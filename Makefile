@@ -77,6 +77,16 @@ demo: ## Run the story on a control plane of its own. KEEP=1 leaves it running.
 	@assets=$(ASSETS); $(BUILD_DEMO); \
 	$(DEMO) --assets "$$assets" $(ARGS)
 
+# The program with the SDK is a module of its own.
+BUILD_DEMO_GATEWAY = $(BUILD_DEMO) ./cmd/gateway; \
+	CGO_ENABLED=0 $(GO) -C examples/gateway/silenceper build -buildvcs=false -o "$$PWD/bin/demo/silenceper" .
+
+.PHONY: demo-gateway
+demo-gateway: ## Run the story of an SDK that calls through the gateway, while token and key change. KEEP=1 leaves it running.
+	@assets=$(ASSETS); $(BUILD_DEMO_GATEWAY); \
+	$(DEMO) --assets "$$assets" --gateway bin/demo/gateway --program bin/demo/silenceper \
+		--sample config/samples/wechat_v1alpha1_wechatappclient.yaml $(ARGS)
+
 .PHONY: observe
 observe: ## Run Prometheus on the demo and print each query of the dashboard with its value. KEEP=1 leaves it running.
 	@assets=$(ASSETS); prometheus=$(PROMETHEUS); $(BUILD_DEMO); \

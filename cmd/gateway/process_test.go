@@ -53,8 +53,8 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	system    = "wechat-token-operator-system"
-	account   = "wechat-token-operator-gateway"
+	system    = testenv.GatewayNamespace
+	account   = testenv.GatewayAccount
 	appID     = "wx0123456789abcdef"
 	appSecret = "0123456789abcdef0123456789abcdef"
 	clientKey = "fedcba9876543210fedcba9876543210"
@@ -81,19 +81,9 @@ func newCluster(t *testing.T) *cluster {
 	var err error
 	c.Client, err = client.New(c.env.Config, client.Options{Scheme: scheme})
 	must(t, err)
-	for _, name := range []string{system, "shop"} {
-		must(t, c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}))
-	}
-	for _, file := range []string{"service_account", "role", "review_role", "role_binding", "policy", "binding"} {
-		raw, err := os.ReadFile("../../config/gateway/" + file + ".yaml")
-		must(t, err)
-		for doc := range strings.SplitSeq(string(raw), "\n---\n") {
-			o := &unstructured.Unstructured{}
-			must(t, yaml.Unmarshal([]byte(doc), &o.Object))
-			must(t, c.Create(ctx, o))
-		}
-	}
-	config := c.as(t, system, account, "")
+	must(t, c.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}))
+	config, err := c.env.Gateway(ctx, "")
+	must(t, err)
 	at, err := url.Parse(config.Host)
 	must(t, err)
 	c.network, err = wechattest.NewCarrier(at.Host)

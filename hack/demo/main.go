@@ -3,6 +3,8 @@
 // Command demo shows the operator's main job on a control plane of its own: a real etcd and kube-apiserver, a stand-in for
 // WeChat whose tokens live for seconds, and the operator's binary. Each figure that it prints is read from the
 // stand-in's ledger, the API server's audit log or the Secret. What does not happen ends it with exit code 1.
+//
+// With --gateway it shows the gateway instead: a program with an unmodified SDK calls WeChat while its key and the token change.
 package main
 
 import (
@@ -25,6 +27,7 @@ type options struct {
 	operator string
 	sample   string
 	keep     bool
+	relays   relays
 	observe  observation
 	out      io.Writer
 }
@@ -39,6 +42,9 @@ func main() {
 		"The binary of a Prometheus that observes the operator; the story is then that of the dashboard.")
 	flag.StringVar(&opts.observe.dashboard, "dashboard", "config/grafana/dashboard.json", "The dashboard whose queries are run.")
 	flag.StringVar(&opts.observe.rules, "rules", "config/prometheus/rules.yaml", "The PrometheusRule whose alerts are evaluated.")
+	flag.StringVar(&opts.relays.gateway, "gateway", "",
+		"The gateway's binary; the story is then that of an SDK that calls WeChat through it.")
+	flag.StringVar(&opts.relays.program, "program", "bin/demo/silenceper", "The program of examples/gateway that uses the SDK.")
 	flag.Parse()
 	// The control plane finds its binaries by this variable.
 	if err := os.Setenv("KUBEBUILDER_ASSETS", *assets); err != nil {
@@ -66,8 +72,11 @@ func run(ctx context.Context, opts options) (err error) {
 	s := newStage(opts, dir)
 	defer func() { err = errors.Join(err, s.close()) }()
 	chapters := s.mainJob()
-	if opts.observe.on() {
+	switch {
+	case opts.observe.on():
 		chapters = s.observation()
+	case opts.relays.on():
+		chapters = s.relayed()
 	}
 	if err := tell(ctx, chapters); err != nil {
 		s.explain(context.WithoutCancel(ctx))

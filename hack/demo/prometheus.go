@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -20,10 +19,10 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
 )
 
-// child is a running Prometheus.
-type child struct {
-	cmd     *exec.Cmd
-	exited  chan error
+// scraper is a running Prometheus.
+type scraper struct {
+	*child
+
 	address string
 	client  *http.Client
 }
@@ -50,27 +49,18 @@ func (s *stage) startPrometheus(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	log, err := os.Create(filepath.Join(s.dir, "prometheus.log"))
+	process, err := s.startChild("prometheus", exec.Command(s.observe.prometheus, //nolint:gosec,noctx // the caller's binary; stop ends it
+		"--config.file", config, "--storage.tsdb.path", filepath.Join(s.dir, "prometheus"), "--web.listen-address", address))
 	if err != nil {
-		return fmt.Errorf("creating Prometheus' log: %w", err)
+		return err
 	}
-	defer log.Close()                         //nolint:errcheck // the process has its own handle
-	cmd := exec.Command(s.observe.prometheus, //nolint:gosec,noctx // the caller's binary; stop ends it
-		"--config.file", config, "--storage.tsdb.path", filepath.Join(s.dir, "prometheus"), "--web.listen-address", address)
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("starting Prometheus: %w", err)
-	}
-	s.prometheus = &child{cmd: cmd, exited: make(chan error, 1), address: address, client: &http.Client{Timeout: 5 * time.Second}}
-	go func() { s.prometheus.exited <- cmd.Wait() }()
+	s.prometheus = &scraper{child: process, address: address, client: &http.Client{Timeout: 5 * time.Second}}
 	err = s.eventually(ctx, 30*time.Second, "Prometheus scrapes the operator", func() (bool, string) {
 		up, err := s.prometheus.query(ctx, "up == 1")
 		return len(up) == 1, fmt.Sprintf("%v %v", up, err)
 	})
 	if err != nil {
-		text, _ := os.ReadFile(log.Name())
-		return errors.Join(err, fmt.Errorf("its log:\n%s", text))
+		return errors.Join(err, logTail(process.log))
 	}
 	s.step("Prometheus scrapes the operator")
 	return nil
@@ -98,7 +88,7 @@ func (s *stage) writeRules() error {
 }
 
 // query runs one instant query.
-func (c *child) query(ctx context.Context, query string) ([]point, error) {
+func (c *scraper) query(ctx context.Context, query string) ([]point, error) {
 	address := "http://" + c.address + "/api/v1/query?" + url.Values{"query": {query}}.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -130,19 +120,4 @@ func (c *child) query(ctx context.Context, query string) ([]point, error) {
 		return nil, fmt.Errorf("decoding Prometheus' points: %w", err)
 	}
 	return points, nil
-}
-
-func (c *child) stop() error {
-	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		return fmt.Errorf("ending Prometheus: %w", errors.Join(err, <-c.exited))
-	}
-	select {
-	case err := <-c.exited:
-		if err != nil {
-			return fmt.Errorf("ending Prometheus: %w", err)
-		}
-		return nil
-	case <-time.After(shutdownPatience):
-		return errors.Join(errors.New("the Prometheus of the demo did not end when it was told to"), c.cmd.Process.Kill())
-	}
 }

@@ -28,7 +28,7 @@ import (
 
 const (
 	namespace = "demo"
-	// tokenLife makes a rotation due after half of it.
+	// tokenLife is the life of tokens in the main story. A rotation is due after half of it.
 	tokenLife = 40 * time.Second
 	// shutdownPatience is for the operator to end by itself.
 	shutdownPatience = 10 * time.Second
@@ -46,7 +46,7 @@ type stage struct {
 	admin  *http.Server
 
 	// prometheus observes the operator, if that was asked for.
-	prometheus *child
+	prometheus *scraper
 	// metricsAt is where the operator serves its metrics; "0" for nowhere.
 	metricsAt string
 
@@ -57,10 +57,16 @@ type stage struct {
 
 	// token is the WeChatAppToken of the sample.
 	token *v1alpha1.WeChatAppToken
+	// life is how long WeChat's tokens live.
+	life time.Duration
+	// relay is what the gateway's story adds.
+	relay relay
 }
 
 func newStage(opts options, dir string) *stage {
-	return &stage{options: opts, dir: dir, start: time.Now(), processAt: filepath.Join(dir, "operator.log"), metricsAt: "0"}
+	return &stage{
+		options: opts, dir: dir, start: time.Now(), processAt: filepath.Join(dir, "operator.log"), metricsAt: "0", life: tokenLife,
+	}
 }
 
 func (s *stage) close() error {
@@ -68,6 +74,7 @@ func (s *stage) close() error {
 	if s.reader != nil {
 		s.reader.stop()
 	}
+	errs = append(errs, s.relay.close())
 	if s.prometheus != nil {
 		errs = append(errs, s.prometheus.stop())
 	}
@@ -108,7 +115,7 @@ func (s *stage) startControlPlane(ctx context.Context) (err error) {
 
 // startWeChat starts the stand-in, with TLS as WeChat has it.
 func (s *stage) startWeChat() (err error) {
-	s.wechat, err = wechattest.NewServer(wechattest.Options{TLS: true, Life: tokenLife, AutoApps: true})
+	s.wechat, err = wechattest.NewServer(wechattest.Options{TLS: true, Life: s.life, AutoApps: true})
 	return err
 }
 
@@ -133,11 +140,16 @@ func (s *stage) startOperator(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("creating the operator's log: %w", err)
 	}
-	defer log.Close()                    //nolint:errcheck // the process has its own handle
-	s.process = exec.Command(s.operator, //nolint:gosec,noctx // the caller's binary; stopOperator ends it
+	defer log.Close() //nolint:errcheck // the process has its own handle
+	args := []string{
 		"--kubeconfig", config, "--wechat-endpoints", s.wechat.URL(), "--wechat-ca-file", ca,
 		"--namespaces", namespace, "--health-probe-bind-address", probes,
-		"--metrics-bind-address", s.metricsAt, "--metrics-secure=false")
+		"--metrics-bind-address", s.metricsAt, "--metrics-secure=false",
+	}
+	if s.relay.address != "" {
+		args = append(args, "--gateway-url", "http://"+s.relay.address)
+	}
+	s.process = exec.Command(s.operator, args...) //nolint:gosec,noctx // the caller's binary; stopOperator ends it
 	s.process.Stdout, s.process.Stderr = log, log
 	// Ctrl-C is ours to pass on.
 	s.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -147,8 +159,13 @@ func (s *stage) startOperator(ctx context.Context) error {
 	}
 	s.exited = make(chan error, 1)
 	go func(process *exec.Cmd, exited chan<- error) { exited <- process.Wait() }(s.process, s.exited)
+	return s.awaitReady(ctx, "the operator", probes)
+}
+
+// awaitReady waits until the probe of a process says that it is ready.
+func (s *stage) awaitReady(ctx context.Context, who, probes string) error {
 	probe := &http.Client{Timeout: time.Second}
-	return s.eventually(ctx, 20*time.Second, "the operator is ready", func() (bool, string) {
+	return s.eventually(ctx, 20*time.Second, who+" is ready", func() (bool, string) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+probes+"/readyz", nil)
 		if err != nil {
 			return false, err.Error()
@@ -166,7 +183,7 @@ func (s *stage) stopOperator() error {
 	process := s.process
 	s.process = nil
 	if err := process.Process.Signal(syscall.SIGTERM); errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("the operator ended by itself: %w", errors.Join(<-s.exited, s.logTail()))
+		return fmt.Errorf("the operator ended by itself: %w", errors.Join(<-s.exited, logTail(s.processAt)))
 	}
 	select {
 	case err := <-s.exited:
@@ -194,20 +211,20 @@ func (s *stage) eventually(ctx context.Context, within time.Duration, what strin
 			return ctx.Err()
 		case err := <-s.exited:
 			s.exited <- err // for stopOperator
-			return errors.Join(errors.New("the operator ended"), err, s.logTail())
+			return errors.Join(errors.New("the operator ended"), err, logTail(s.processAt))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
 
-// logTail is the end of the operator's log, as an error.
-func (s *stage) logTail() error {
-	log, err := os.ReadFile(s.processAt)
+// logTail is the end of a log, as an error.
+func logTail(path string) error {
+	log, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
 	lines := strings.Split(string(bytes.TrimSpace(log)), "\n")
-	return errors.New("the end of its log:\n" + strings.Join(lines[max(0, len(lines)-15):], "\n"))
+	return fmt.Errorf("the end of %s:\n%s", filepath.Base(path), strings.Join(lines[max(0, len(lines)-15):], "\n"))
 }
 
 // kubectl runs kubectl on the control plane.
@@ -253,6 +270,9 @@ func (s *stage) wait(ctx context.Context, kubeconfig string) error {
 	s.say("    kubectl --namespace %s describe wxtoken %s", namespace, s.token.Name)
 	if s.prometheus != nil {
 		s.say("Prometheus is http://%s.", s.prometheus.address)
+	}
+	if s.relay.program != nil {
+		s.say("The gateway is http://%s; curl http://%s/call has the program call WeChat.", s.relay.address, s.relay.program.address)
 	}
 	s.say("The stand-in for WeChat is %s, its ledger http://%s, the operator's log %s.", s.wechat.URL(), listener.Addr(), s.processAt)
 	<-ctx.Done()

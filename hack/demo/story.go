@@ -56,8 +56,13 @@ func tell(ctx context.Context, chapters []chapter) error {
 
 func (s *stage) prepare(ctx context.Context) error {
 	s.say("A WeChatAppToken keeps a Secret supplied with a valid WeChat access token.")
-	s.say("Tokens live for %s here, so that the story is short; WeChat's live for two hours.", tokenLife)
+	s.say("Tokens live for %s here, so that the story is short; WeChat's live for two hours.", s.life)
 	s.say("")
+	return s.setUp(ctx)
+}
+
+// setUp starts what both stories need.
+func (s *stage) setUp(ctx context.Context) error {
 	if err := s.startControlPlane(ctx); err != nil {
 		return err
 	}
@@ -75,6 +80,26 @@ func (s *stage) prepare(ctx context.Context) error {
 
 // issue applies the sample and waits for the token.
 func (s *stage) issue(ctx context.Context) error {
+	if err := s.supply(ctx); err != nil {
+		return err
+	}
+	s.reader = startReader(ctx, s.client, s.wechat, s.targetKey(), s.token.Spec.Target.AccessTokenKey)
+	if _, err := s.kubectl(ctx, "wait", "--for=condition=Ready", "--timeout=10s", "wechatapptoken/"+s.token.Name); err != nil {
+		return err
+	}
+	computed, err := s.kstatus(ctx)
+	if err != nil {
+		return err
+	}
+	if computed != status.CurrentStatus {
+		return fmt.Errorf("kstatus, which Flux and Argo CD judge by, says %s instead of %s", computed, status.CurrentStatus)
+	}
+	s.step("kubectl wait --for=condition=Ready returned, kstatus says %s", computed)
+	return nil
+}
+
+// supply applies the sample and waits until the Secret holds a token.
+func (s *stage) supply(ctx context.Context) error {
 	objects, err := readSample(s.sample)
 	if err != nil {
 		return err
@@ -85,9 +110,13 @@ func (s *stage) issue(ctx context.Context) error {
 		if err := s.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(o), client.FieldOwner("demo")); err != nil {
 			return fmt.Errorf("applying %s %s: %w", o.GetKind(), o.GetName(), err)
 		}
-		if o.GetKind() == v1alpha1.Kind {
+		switch o.GetKind() {
+		case v1alpha1.Kind:
 			s.token = &v1alpha1.WeChatAppToken{}
 			s.token.Name, s.token.Namespace = o.GetName(), namespace
+		case v1alpha1.ClientKind:
+			s.relay.client = &v1alpha1.WeChatAppClient{}
+			s.relay.client.Name, s.relay.client.Namespace = o.GetName(), namespace
 		}
 	}
 	if s.token == nil {
@@ -104,25 +133,13 @@ func (s *stage) issue(ctx context.Context) error {
 		return err
 	}
 	s.step("token issued and Secret written: WeChat accepts it %s after the sample was applied", since(applied))
-	s.reader = startReader(ctx, s.client, s.wechat, s.targetKey(), s.token.Spec.Target.AccessTokenKey)
-	if _, err := s.kubectl(ctx, "wait", "--for=condition=Ready", "--timeout=10s", "wechatapptoken/"+s.token.Name); err != nil {
-		return err
-	}
-	computed, err := s.kstatus(ctx)
-	if err != nil {
-		return err
-	}
-	if computed != status.CurrentStatus {
-		return fmt.Errorf("kstatus, which Flux and Argo CD judge by, says %s instead of %s", computed, status.CurrentStatus)
-	}
-	s.step("kubectl wait --for=condition=Ready returned, kstatus says %s", computed)
 	return nil
 }
 
 // rotate waits for the next token.
 func (s *stage) rotate(ctx context.Context) error {
 	before := s.value(ctx)
-	if err := s.untilAnother(ctx, before, tokenLife); err != nil {
+	if err := s.untilAnother(ctx, before, s.life); err != nil {
 		return err
 	}
 	old, err := s.issued(before)
@@ -265,6 +282,15 @@ func (s *stage) explain(ctx context.Context) {
 	defer cancel()
 	if out, err := s.kubectl(ctx, "describe", "wechatapptoken", s.token.Name); err == nil {
 		s.say("\n%s", out)
+	}
+	if s.relay.client == nil {
+		return
+	}
+	if out, err := s.kubectl(ctx, "describe", "wechatappclient", s.relay.client.Name); err == nil {
+		s.say("\n%s", out)
+	}
+	for _, log := range s.relay.logs(s.dir) {
+		s.say("\n%v", logTail(log))
 	}
 }
 

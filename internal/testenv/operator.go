@@ -62,26 +62,26 @@ func (e *Environment) installRights(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return awaitRights(ctx, config, metav1.NamespaceAll)
+	return awaitRights(ctx, config, "create", metav1.NamespaceAll)
 }
 
-// awaitRights waits until the API server grants the operator's rights in these namespaces. It learns of bindings by a watch, with some
-// delay.
-func awaitRights(ctx context.Context, config *rest.Config, namespaces ...string) error {
+// awaitRights waits until the API server grants a right on Secrets, which comes with all others, in these namespaces. It learns of
+// bindings by a watch, with some delay.
+func awaitRights(ctx context.Context, config *rest.Config, verb string, namespaces ...string) error {
 	c, err := client.New(config, client.Options{})
 	if err != nil {
-		return fmt.Errorf("connecting as the operator: %w", err)
+		return fmt.Errorf("connecting with the new rights: %w", err)
 	}
 	for _, ns := range namespaces {
 		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
-			ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: ns, Resource: "secrets", Verb: "create"},
+			ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: ns, Resource: "secrets", Verb: verb},
 		}}
 		err := wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, 10*time.Second, true, func(ctx context.Context) (bool, error) {
 			err := c.Create(ctx, review)
 			return review.Status.Allowed, err
 		})
 		if err != nil {
-			return fmt.Errorf("waiting for the operator's rights in %q: %w", ns, err)
+			return fmt.Errorf("waiting for the right to %s Secrets in %q: %w", verb, ns, err)
 		}
 	}
 	return nil
@@ -101,7 +101,7 @@ func decode(path string, into any) error {
 // Operator returns a config with the rights of an operator that serves all namespaces, which are those that config/rbac grants to its
 // ServiceAccount. The name is the User-Agent of its requests.
 func (e *Environment) Operator(ctx context.Context, name string) (*rest.Config, error) {
-	return e.account(ctx, operatorAccount, name)
+	return e.account(ctx, OperatorNamespace, operatorAccount, name)
 }
 
 // NamespacedOperator returns a config with the rights of an operator that serves some namespaces, as docs/namespaces.md installs it. It
@@ -122,21 +122,21 @@ func (e *Environment) NamespacedOperator(ctx context.Context, name string, names
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("giving %s its rights: %w", name, err)
 	}
-	config, err := e.account(ctx, name, name)
+	config, err := e.account(ctx, OperatorNamespace, name, name)
 	if err != nil {
 		return nil, err
 	}
-	return config, awaitRights(ctx, config, namespaces...)
+	return config, awaitRights(ctx, config, "create", namespaces...)
 }
 
-// account returns a config with a token of a ServiceAccount in the operator's namespace.
-func (e *Environment) account(ctx context.Context, account, userAgent string) (*rest.Config, error) {
+// account returns a config with a token of a ServiceAccount.
+func (e *Environment) account(ctx context.Context, namespace, account, userAgent string) (*rest.Config, error) {
 	c, err := client.New(e.Config, client.Options{})
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the control plane: %w", err)
 	}
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: new(int64(tokenSeconds))}}
-	owner := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: OperatorNamespace, Name: account}}
+	owner := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: account}}
 	if err := c.SubResource("token").Create(ctx, owner, request); err != nil {
 		return nil, fmt.Errorf("asking for a token of %s: %w", account, err)
 	}
@@ -154,7 +154,7 @@ func (e *Environment) OperatorKubeConfig(ctx context.Context) ([]byte, error) {
 	return KubeConfigOf(config)
 }
 
-// KubeConfigOf returns a kubeconfig with what a config of Operator or NamespacedOperator holds.
+// KubeConfigOf returns a kubeconfig with what a config of Operator, NamespacedOperator or Gateway holds.
 func KubeConfigOf(config *rest.Config) ([]byte, error) {
 	out := clientcmdapi.NewConfig()
 	out.Clusters["c"] = &clientcmdapi.Cluster{Server: config.Host, CertificateAuthorityData: config.CAData}
