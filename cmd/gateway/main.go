@@ -74,7 +74,7 @@ func run(ctx context.Context, opts *options, logger logr.Logger, metrics registr
 	// What the calls need goes on until the last of them has ended.
 	beside, end := context.WithCancel(context.WithoutCancel(ctx))
 	ended := runBeside(beside, s.failed, append(calls.tasks(), api.tasks()...))
-	logger.Info("starting", "version", version, "namespaces", opts.namespaceList, "tls", opts.tlsCertFile != "")
+	logger.Info("the gateway starts", "version", version, "namespaces", opts.namespaceList, "tls", opts.tlsCertFile != "")
 	err = s.run(ctx)
 	end()
 	select {

@@ -1,35 +1,39 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# argocd-cm.sh [patch|values|operator] prints the health check and the actions for an Argo CD:
+# argocd-cm.sh [patch|values|operator] prints the health checks and the actions for an Argo CD:
 #   patch     a patch of the ConfigMap argocd-cm, the default:
 #               config/argocd/argocd-cm.sh | kubectl -n argocd patch configmap argocd-cm --type merge --patch-file /dev/stdin
 #   values    values for Argo CD's own Helm chart, argo-cd, which writes that ConfigMap
 #   operator  a part of the ArgoCD resource of the argocd-operator, which writes that ConfigMap; add it to the lists that are there
 set -euo pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/resource_customizations/wechat.apptoken.dev/WeChatAppToken"
-group=wechat.apptoken.dev kind=WeChatAppToken
+group=wechat.apptoken.dev
+cd "$(dirname "${BASH_SOURCE[0]}")/resource_customizations/$group"
+kinds=(WeChatAppToken WeChatAppClient)
 
 # indented N prints its input as the body of a YAML block.
 indented() { sed "s/^./$(printf '%*s' "$1" '')&/"; }
 
+# actions prints those of a WeChatAppToken, the only kind that has any.
 actions() {
 	printf 'discovery.lua: |\n'
-	indented 2 <actions/discovery.lua
+	indented 2 <WeChatAppToken/actions/discovery.lua
 	printf 'definitions:\n'
 	for action in check refresh revoke suspend resume; do
 		printf -- '- name: %s\n  action.lua: |\n' "$action"
-		indented 4 <"actions/$action/action.lua"
+		indented 4 <"WeChatAppToken/actions/$action/action.lua"
 	done
 }
 
 # config_map N prints the keys of argocd-cm.
 config_map() {
 	{
-		printf 'resource.customizations.health.%s_%s: |\n' "$group" "$kind"
-		indented 2 <health.lua
-		printf 'resource.customizations.actions.%s_%s: |\n' "$group" "$kind"
+		for kind in "${kinds[@]}"; do
+			printf 'resource.customizations.health.%s_%s: |\n' "$group" "$kind"
+			indented 2 <"$kind/health.lua"
+		done
+		printf 'resource.customizations.actions.%s_WeChatAppToken: |\n' "$group"
 		actions | indented 2
 	} | indented "$1"
 }
@@ -44,9 +48,12 @@ values)
 	config_map 4
 	;;
 operator)
-	printf 'spec:\n  resourceHealthChecks:\n  - group: %s\n    kind: %s\n    check: |\n' "$group" "$kind"
-	indented 6 <health.lua
-	printf '  resourceActions:\n  - group: %s\n    kind: %s\n    action: |\n' "$group" "$kind"
+	printf 'spec:\n  resourceHealthChecks:\n'
+	for kind in "${kinds[@]}"; do
+		printf '  - group: %s\n    kind: %s\n    check: |\n' "$group" "$kind"
+		indented 6 <"$kind/health.lua"
+	done
+	printf '  resourceActions:\n  - group: %s\n    kind: WeChatAppToken\n    action: |\n' "$group"
 	actions | indented 6
 	;;
 *)

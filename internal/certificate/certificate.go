@@ -22,7 +22,7 @@ const age = 10 * time.Second
 // one in place. Without a good one no connection is made, but the program runs.
 type Certificate struct {
 	certFile, keyFile string
-	// purpose says what the certificate is for, and flag how the files are named, for the log.
+	// purpose says what the certificate is for, for the error of a handshake, and flag how the files are named, for the log.
 	purpose, flag string
 	log           logr.Logger
 	now           func() time.Time
@@ -87,7 +87,7 @@ func (c *Certificate) read() {
 	}
 	if c.failure != err.Error() {
 		c.failure = err.Error()
-		c.log.Error(err, "could not read the certificate for "+c.purpose, "flag", c.flag, "cert", c.certFile, "key", c.keyFile,
+		c.log.Error(err, "could not read the certificate", "flag", c.flag, "cert", c.certFile, "key", c.keyFile,
 			"servesLast", c.current != nil)
 	}
 }

@@ -17,7 +17,14 @@ import (
 )
 
 // layout is the folder of Argo CD's own repository, so that a copy of it is all that a contribution there needs.
-const layout = "../../config/argocd/resource_customizations/wechat.apptoken.dev/WeChatAppToken"
+const layout = "../../config/argocd/resource_customizations/" + group
+
+// group and the kinds are what Argo CD gets to know. Only a WeChatAppToken has actions.
+const (
+	group      = "wechat.apptoken.dev"
+	tokenKind  = "WeChatAppToken"
+	clientKind = "WeChatAppClient"
+)
 
 // healthTests and actionTests are the formats of Argo CD's own tests.
 type healthTests struct {
@@ -79,14 +86,21 @@ func runScript(t *testing.T, script string, o map[string]any) map[string]any {
 }
 
 func TestHealth(t *testing.T) {
+	for _, kind := range []string{tokenKind, clientKind} {
+		t.Run(kind, func(t *testing.T) { checkHealth(t, kind) })
+	}
+}
+
+func checkHealth(t *testing.T, kind string) {
+	t.Helper()
 	tests := healthTests{}
-	load(t, "health_test.yaml", &tests)
+	load(t, kind+"/health_test.yaml", &tests)
 	seen := map[string]bool{}
 	var used []string
 	for _, c := range tests.Tests {
 		used = append(used, c.InputPath)
 		t.Run(c.InputPath, func(t *testing.T) {
-			health := runScript(t, "health.lua", object(t, c.InputPath))
+			health := runScript(t, kind+"/health.lua", object(t, filepath.Join(kind, c.InputPath)))
 			if health["status"] != c.HealthStatus.Status || health["message"] != c.HealthStatus.Message {
 				t.Errorf("got %v: %v, want %s: %s", health["status"], health["message"], c.HealthStatus.Status, c.HealthStatus.Message)
 			}
@@ -96,7 +110,7 @@ func TestHealth(t *testing.T) {
 	if got := strings.Join(slices.Sorted(maps.Keys(seen)), " "); got != "Degraded Healthy Progressing Suspended" {
 		t.Errorf("only these are tested: %s", got)
 	}
-	files, err := filepath.Glob(filepath.Join(layout, "testdata", "*.yaml"))
+	files, err := filepath.Glob(filepath.Join(layout, kind, "testdata", "*.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +125,7 @@ func TestHealth(t *testing.T) {
 func actions(t *testing.T, path string) map[string]bool {
 	t.Helper()
 	out := map[string]bool{}
-	for name, a := range runScript(t, "actions/discovery.lua", object(t, path)) {
+	for name, a := range runScript(t, tokenKind+"/actions/discovery.lua", object(t, path)) {
 		action, ok := a.(map[string]any)
 		if !ok {
 			t.Fatalf("%s: %v", name, a)
@@ -123,13 +137,13 @@ func actions(t *testing.T, path string) map[string]bool {
 
 func TestActions(t *testing.T) {
 	tests := actionTests{}
-	load(t, "actions/action_test.yaml", &tests)
+	load(t, tokenKind+"/actions/action_test.yaml", &tests)
 	for _, c := range tests.DiscoveryTests {
 		want := map[string]bool{}
 		for _, r := range c.Result {
 			want[r.Name] = r.Disabled
 		}
-		if got := actions(t, filepath.Join("actions", c.InputPath)); !maps.Equal(got, want) {
+		if got := actions(t, filepath.Join(tokenKind, "actions", c.InputPath)); !maps.Equal(got, want) {
 			t.Errorf("discovery of %s: got %v, want %v", c.InputPath, got, want)
 		}
 	}
@@ -138,15 +152,15 @@ func TestActions(t *testing.T) {
 		tested[c.Action] = true
 		t.Run(c.Action, func(t *testing.T) {
 			before := time.Now().Add(-time.Second)
-			got := runScript(t, "actions/"+c.Action+"/action.lua", object(t, filepath.Join("actions", c.InputPath)))
-			want := object(t, filepath.Join("actions", c.ExpectedOutputPath))
+			got := runScript(t, tokenKind+"/actions/"+c.Action+"/action.lua", object(t, filepath.Join(tokenKind, "actions", c.InputPath)))
+			want := object(t, filepath.Join(tokenKind, "actions", c.ExpectedOutputPath))
 			settleTime(t, got, want, c.Action, before)
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("got\n%v\nwant\n%v", got, want)
 			}
 		})
 	}
-	offered := actions(t, "actions/testdata/healthy.yaml")
+	offered := actions(t, tokenKind+"/actions/testdata/healthy.yaml")
 	if !slices.Equal(slices.Sorted(maps.Keys(tested)), slices.Sorted(maps.Keys(offered))) {
 		t.Errorf("tested are %v, offered %v", tested, offered)
 	}
@@ -173,19 +187,25 @@ func settleTime(t *testing.T, got, want map[string]any, action string, before ti
 	annotations(got)[key] = expected
 }
 
-// installed is what Argo CD gets to know of the kind: the health check, and the actions in the form of argocd-cm.
-type installed struct{ health, actions string }
+// installed is what Argo CD gets to know: the health check of each kind, and the actions in the form of argocd-cm.
+type installed struct {
+	health  map[string]string
+	actions string
+}
 
 // script prints them.
 const script = "../../config/argocd/argocd-cm.sh"
 
-// customization is the kind as the keys of argocd-cm name it.
-const customization = "wechat.apptoken.dev_WeChatAppToken"
-
 // TestInstallation checks that each form in which the health check and the actions are handed out contains all scripts as they are.
 func TestInstallation(t *testing.T) {
 	inConfigMap := func(keys map[string]string) installed {
-		return installed{keys["resource.customizations.health."+customization], keys["resource.customizations.actions."+customization]}
+		health := map[string]string{}
+		for key, script := range keys {
+			if kind, found := strings.CutPrefix(key, "resource.customizations.health."+group+"_"); found {
+				health[kind] = script
+			}
+		}
+		return installed{health, keys["resource.customizations.actions."+group+"_"+tokenKind]}
 	}
 	for format, read := range map[string]func(*testing.T, []byte) installed{
 		"patch": func(t *testing.T, raw []byte) installed {
@@ -216,15 +236,19 @@ func TestInstallation(t *testing.T) {
 			}
 			decode(t, raw, &resource)
 			checks, actions := resource.Spec.ResourceHealthChecks, resource.Spec.ResourceActions
-			if len(checks) != 1 || len(actions) != 1 {
-				t.Fatalf("there are %d checks and %d items of actions", len(checks), len(actions))
+			if len(actions) != 1 || actions[0].Kind != tokenKind {
+				t.Fatalf("the actions are %+v", actions)
 			}
-			for _, i := range []item{checks[0], actions[0]} {
-				if i.Group+"_"+i.Kind != customization {
+			health := map[string]string{}
+			for _, i := range slices.Concat(checks, actions) {
+				if i.Group != group {
 					t.Errorf("it is about %s of %s", i.Kind, i.Group)
 				}
 			}
-			return installed{checks[0].Check, actions[0].Action}
+			for _, i := range checks {
+				health[i.Kind] = i.Check
+			}
+			return installed{health, actions[0].Action}
 		},
 	} {
 		t.Run(format, func(t *testing.T) {
@@ -252,8 +276,9 @@ func decode(t *testing.T, raw []byte, into any) {
 
 func checkInstalled(t *testing.T, got installed) {
 	t.Helper()
-	if got.health != read(t, "health.lua") {
-		t.Errorf("the health check is\n%s", got.health)
+	want := map[string]string{tokenKind: read(t, tokenKind+"/health.lua"), clientKind: read(t, clientKind+"/health.lua")}
+	if !maps.Equal(got.health, want) {
+		t.Errorf("the health checks are\n%q", got.health)
 	}
 	var offered struct {
 		Discovery   string `json:"discovery.lua"`
@@ -263,18 +288,18 @@ func checkInstalled(t *testing.T, got installed) {
 		} `json:"definitions"`
 	}
 	decode(t, []byte(got.actions), &offered)
-	if offered.Discovery != read(t, "actions/discovery.lua") {
+	if offered.Discovery != read(t, tokenKind+"/actions/discovery.lua") {
 		t.Errorf("the discovery is\n%s", offered.Discovery)
 	}
 	var names []string
 	for _, d := range offered.Definitions {
 		names = append(names, d.Name)
-		if d.Action != read(t, filepath.Join("actions", d.Name, "action.lua")) {
+		if d.Action != read(t, filepath.Join(tokenKind, "actions", d.Name, "action.lua")) {
 			t.Errorf("the action %s is\n%s", d.Name, d.Action)
 		}
 	}
 	slices.Sort(names)
-	if want := slices.Sorted(maps.Keys(actions(t, "actions/testdata/healthy.yaml"))); !slices.Equal(names, want) {
+	if want := slices.Sorted(maps.Keys(actions(t, tokenKind+"/actions/testdata/healthy.yaml"))); !slices.Equal(names, want) {
 		t.Errorf("the actions are %v, discovery offers %v", names, want)
 	}
 }

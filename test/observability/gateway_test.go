@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/gateway"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/metrics"
@@ -72,24 +71,21 @@ func gatewayFamilies(t *testing.T) []metrics.Family {
 
 func typeOf(t *testing.T, c prometheus.Collector) metrics.Type {
 	t.Helper()
-	switch c := c.(type) {
+	switch c.(type) {
 	case *prometheus.CounterVec:
 		return metrics.Counter
 	case *prometheus.GaugeVec:
 		return metrics.Gauge
-	case prometheus.Metric:
-		var m dto.Metric
-		if err := c.Write(&m); err != nil {
-			t.Fatal(err)
-		}
-		switch {
-		case m.Counter != nil:
-			return metrics.Counter
-		case m.Gauge != nil:
-			return metrics.Gauge
-		case m.Histogram != nil:
-			return metrics.Histogram
-		}
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(c)
+	families, err := registry.Gather()
+	if err != nil || len(families) != 1 {
+		t.Fatalf("%T: %d families, %v", c, len(families), err)
+	}
+	switch kind := metrics.Type(strings.ToLower(families[0].GetType().String())); kind {
+	case metrics.Counter, metrics.Gauge, metrics.Histogram:
+		return kind
 	}
 	t.Fatalf("a %T has no type", c)
 	return ""

@@ -18,14 +18,14 @@ import (
 
 var logRow = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (?:info|debug|error)[^|]*\\|([^|]*)\\|$")
 
-// docs/metrics.md has each line that the operator may log, with its keys.
+// docs/metrics.md has each line that the operator or the gateway may log, with its keys.
 func TestLogLines(t *testing.T) {
 	documented := map[string]string{}
 	for _, m := range logRow.FindAllStringSubmatch(string(read(t, root+"/docs/metrics.md")), -1) {
 		documented[m[1]] = strings.TrimSpace(m[2])
 	}
 	written := map[string]string{}
-	for _, dir := range []string{"/cmd/operator", "/internal"} {
+	for _, dir := range []string{"/cmd/operator", "/cmd/gateway", "/internal"} {
 		maps.Copy(written, logLines(t, root+dir))
 	}
 	if len(written) < 8 {

@@ -74,11 +74,16 @@ func objects(t *testing.T, namespace string, out map[string]string) {
 	}
 }
 
-// withoutData removes the AppSecret from what people wrote, and the token from where the operator has to put it. What
+// withoutData removes the AppSecret from what people wrote, and the token or a client's keys from where the operator has to put them. What
 // else the operator wrote stays.
 func withoutData(secret *unstructured.Unstructured) {
 	if secret.GetLabels()[v1alpha1.LabelManagedBy] == "" {
 		delete(secret.Object, "data")
+		return
+	}
+	if secret.GetAnnotations()[v1alpha1.AnnotationOwnerKind] == v1alpha1.ClientKind {
+		unstructured.RemoveNestedField(secret.Object, "data", v1alpha1.AppSecretKey)
+		unstructured.RemoveNestedField(secret.Object, "data", v1alpha1.PreviousAppSecretKey)
 		return
 	}
 	unstructured.RemoveNestedField(secret.Object, "data", tokenKey)

@@ -172,21 +172,27 @@ func (s *stage) quiet(t *testing.T) []string {
 	return out
 }
 
-// operator builds and starts the operator, with the rights of its ServiceAccount.
-func (s *stage) operator(t *testing.T) *process {
+// build builds a program of cmd.
+func build(t *testing.T, name string) string {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "operator")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../../cmd/operator") //nolint:gosec // our own path
+	program := filepath.Join(t.TempDir(), name)
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../../cmd/"+name) //nolint:gosec // our own path
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	return program
+}
+
+// operator builds and starts the operator, with the rights of its ServiceAccount.
+func (s *stage) operator(t *testing.T, args ...string) *process {
+	t.Helper()
 	kubeconfig, err := env.OperatorKubeConfig(t.Context())
 	must(t, err)
-	return start(t, program, string(kubeconfig), s.wechat.URL(), nil,
-		// The Lease that the operator's role names.
-		"--leader-elect", "--leader-election-namespace", testenv.OperatorNamespace, "--leader-election-id", "wechat-token-operator-01ba4719",
-		"--namespaces", s.namespace)
+	// The Lease is the one that the operator's role names.
+	args = append(args, "--leader-elect", "--leader-election-namespace", testenv.OperatorNamespace,
+		"--leader-election-id", "wechat-token-operator-01ba4719", "--namespaces", s.namespace)
+	return start(t, build(t, "operator"), string(kubeconfig), s.wechat.URL(), nil, args...)
 }
 
 func (s *stage) report(t *testing.T, places map[string]string) {
