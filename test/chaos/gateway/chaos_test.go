@@ -13,11 +13,11 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
 const (
@@ -27,6 +27,8 @@ const (
 	drain = 30 * time.Second
 	// hintPause is the least time between two checks that the gateway's hints cause.
 	hintPause = 11 * time.Second
+	// slowness is how long WeChat takes for an answer while replicas end, so that calls are in flight on them.
+	slowness = 150 * time.Millisecond
 )
 
 // scenario is an attack that goes on for a time, or once if it takes longer.
@@ -132,6 +134,8 @@ func (w *world) operatorKilled(a *attack, d time.Duration) {
 // The bound: a call may fail if it was in flight on that replica at that moment, or if the balancer sent its connection to the dead
 // replica before it noticed, which takes half a second. Nothing in front of a process that is killed can hide either.
 func (w *world) gatewayKilled(a *attack, d time.Duration) {
+	w.wechat.Inject(wechattest.Fault{Delay: slowness})
+	defer w.wechat.ClearFaults()
 	flying, refused := 0, 0
 	n := until(d, func() {
 		i := w.started % len(w.replicas)
@@ -152,6 +156,8 @@ func (w *world) gatewayKilled(a *attack, d time.Duration) {
 // rollingUpdate replaces both replicas as the Deployment does: a new one is ready before an old one is told to end, and the old one drains
 // while the next one is replaced. No call may fail.
 func (w *world) rollingUpdate(a *attack, d time.Duration) {
+	w.wechat.Inject(wechattest.Fault{Delay: slowness})
+	defer w.wechat.ClearFaults()
 	n := until(d, func() {
 		drained := make(chan error, len(w.replicas))
 		for i, old := range w.replicas {
@@ -238,6 +244,7 @@ func (w *world) tokenKilled(a *attack, d time.Duration) {
 
 // apiServerDown kills the API server, which is the only one that operator and gateways know.
 func (w *world) apiServerDown(a *attack, d time.Duration) {
+	w.setLife(longLife)
 	w.await("a token that outlives the outage", func() bool { return w.left() > d+2*time.Minute })
 	w.must(w.server.Kill())
 	time.Sleep(d)

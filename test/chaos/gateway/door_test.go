@@ -4,7 +4,6 @@ package gateway
 
 import (
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"sync"
@@ -359,5 +358,3 @@ func probe(client *http.Client, address string) bool {
 	_, _ = io.Copy(io.Discard, res.Body)
 	return res.Body.Close() == nil && res.StatusCode == http.StatusOK
 }
-
-func discard() *log.Logger { return log.New(io.Discard, "", 0) }

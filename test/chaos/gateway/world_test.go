@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,6 +24,7 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/yaml"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -86,6 +88,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	ctrllog.SetLogger(logr.Discard())
 	w := &world{T: t, env: testenv.ForTest(t, testenv.WithoutAuditLog()), binaries: map[string]string{}}
 	w.dir = os.Getenv("CHAOS_DIR")
 	if w.dir == "" {
