@@ -188,7 +188,9 @@ func (w *world) tokenOf(namespace, name string, audiences ...string) string {
 	return request.Status.Token
 }
 
-func (w *world) endpoints() string { return "--wechat-endpoints=" + w.hosts[0].url() + "," + w.hosts[1].url() }
+func (w *world) endpoints() string {
+	return "--wechat-endpoints=" + w.hosts[0].url() + "," + w.hosts[1].url()
+}
 
 // operate starts the operator, for the first time or again.
 func (w *world) operate() {
