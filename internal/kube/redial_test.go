@@ -17,7 +17,11 @@ import (
 // TestRedial checks that an informer's request reaches the API server within a second of its return, however long it was away, and that
 // other requests fail at once.
 func TestRedial(t *testing.T) {
-	const watch = "/api/v1/secrets?watch=true"
+	const (
+		watch = "/api/v1/secrets?watch=true"
+		list  = "/api/v1/secrets?limit=500&resourceVersion=0"
+		ms    = time.Millisecond
+	)
 	for _, tt := range []struct {
 		name, method, url string
 		// away is how long the API server cannot be reached, and ends when the caller gives up; 0 for never.
@@ -26,10 +30,10 @@ func TestRedial(t *testing.T) {
 		takes      time.Duration
 	}{
 		{name: "there", method: http.MethodGet, url: watch},
-		{name: "a watch", method: http.MethodGet, url: watch, away: 100*time.Second + time.Millisecond, takes: 101 * time.Second},
-		{name: "an informer's list", method: http.MethodGet, url: "/api/v1/secrets?limit=500&resourceVersion=0", away: time.Minute, takes: time.Minute},
+		{name: "a watch", method: http.MethodGet, url: watch, away: 100*time.Second + ms, takes: 101 * time.Second},
+		{name: "an informer's list", method: http.MethodGet, url: list, away: time.Minute, takes: time.Minute},
 		{name: "away for too long", method: http.MethodGet, url: watch, away: time.Hour, fails: true, takes: redialFor},
-		{name: "the informer ends", method: http.MethodGet, url: watch, away: time.Hour, ends: 1500 * time.Millisecond, fails: true, takes: 1500 * time.Millisecond},
+		{name: "the informer ends", method: http.MethodGet, url: watch, away: time.Hour, ends: 1500 * ms, fails: true, takes: 1500 * ms},
 		{name: "a list without a cache", method: http.MethodGet, url: "/api/v1/secrets?limit=1", away: time.Hour, fails: true},
 		{name: "a write", method: http.MethodPatch, url: "/api/v1/namespaces/a/secrets/b", away: time.Hour, fails: true},
 	} {

@@ -203,8 +203,8 @@ func (w *world) hostsRefuse(a *attack, d time.Duration) {
 	a.did = fmt.Sprintf("%d times each host for 2 s, %d requests cut", n, cut)
 }
 
-// hostsCutOrHang cuts all connections of one host at any moment, and lets it answer nothing. Only calls are made that the gateway may repeat:
-// a POST or a login that was written and not answered may have done its work, and fails.
+// hostsCutOrHang cuts all connections of one host at any moment, and lets it answer nothing. Only calls are made that the gateway may
+// repeat: a POST or a login that was written and not answered may have done its work, and fails.
 func (w *world) hostsCutOrHang(a *attack, d time.Duration) {
 	w.load.repeatable.Store(true)
 	defer w.load.repeatable.Store(false)

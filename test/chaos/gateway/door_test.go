@@ -23,7 +23,7 @@ const (
 // door passes TCP connections on: as the Service in front of the gateway's replicas, or as one of WeChat's hosts.
 type door struct {
 	address string
-	// choose returns where a new connection goes. An empty address means that there is nobody.
+	// choose returns where a new connection goes, or nil if there is nobody.
 	choose func() *backend
 
 	mu       sync.Mutex
@@ -82,7 +82,7 @@ func (d *door) open() error {
 	if d.listener != nil {
 		return nil
 	}
-	l, err := net.Listen("tcp", d.address) //nolint:noctx // listening on a local address does not block
+	l, err := net.Listen("tcp", d.address)
 	if err != nil {
 		return err
 	}
@@ -209,7 +209,7 @@ func (d *door) join(in net.Conn) {
 		_ = in.Close()
 		return
 	}
-	out, err := net.Dial("tcp", to.address) //nolint:noctx // a local address answers at once
+	out, err := net.Dial("tcp", to.address)
 	if err != nil {
 		d.count(&d.refused)
 		_ = in.Close()
@@ -351,7 +351,7 @@ func (b *balancer) isReady(r *backend) bool {
 }
 
 func probe(client *http.Client, address string) bool {
-	res, err := client.Get("http://" + address + "/readyz") //nolint:noctx // it has a time-out
+	res, err := client.Get("http://" + address + "/readyz")
 	if err != nil {
 		return false
 	}

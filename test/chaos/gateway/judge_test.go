@@ -104,7 +104,7 @@ func judge(a *attack, calls []call) *verdict {
 		}
 		if len(v.examples) < mostExamples {
 			v.examples = append(v.examples, fmt.Sprintf("%s: %s %s after %s: %v", c.from.Format("15:04:05.000"), c.caller, c.kind,
-				c.to.Sub(c.from).Round(time.Millisecond), c.err))
+				c.to.Sub(c.from).Round(time.Millisecond), strings.TrimSpace(c.err.Error())))
 		}
 	}
 	return v

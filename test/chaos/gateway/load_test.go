@@ -192,7 +192,7 @@ func fetch(ctx context.Context, client *http.Client, method, target, body, beare
 		return nil, hide(err)
 	}
 	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s", res.Status, answer)
+		return nil, fmt.Errorf("%s: %s", res.Status, bytes.TrimSpace(answer))
 	}
 	return answer, nil
 }

@@ -30,7 +30,7 @@ func start(t *testing.T, logFile, dir string, env []string, says bool, command .
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{ended: make(chan struct{}), cmd: exec.Command(command[0], command[1:]...)} //nolint:noctx // kill ends it
+	p := &process{ended: make(chan struct{}), cmd: exec.Command(command[0], command[1:]...)}
 	p.cmd.Dir, p.cmd.Env = dir, env
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

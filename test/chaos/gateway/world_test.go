@@ -182,7 +182,9 @@ func (w *world) kubeconfig(name string, config *rest.Config) (path string) {
 // tokenOf returns a token of a ServiceAccount.
 func (w *world) tokenOf(namespace, name string, audiences ...string) string {
 	w.Helper()
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: audiences, ExpirationSeconds: new(int64(4 * 60 * 60))}}
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		Audiences: audiences, ExpirationSeconds: new(int64(4 * 60 * 60)),
+	}}
 	of := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 	w.must(w.SubResource("token").Create(w.Context(), of, request))
 	return request.Status.Token
