@@ -12,6 +12,7 @@ import (
 )
 
 const (
+	anyPort = "127.0.0.1:0"
 	// probeInterval is how often the balancer asks its replicas whether they are ready.
 	probeInterval = 500 * time.Millisecond
 	// probeTimeout is how long an answer may take. It is generous, because the machine of the test may be busy.
@@ -57,7 +58,7 @@ type link struct {
 // newDoor opens a door at a free port.
 func newDoor(t *testing.T, choose func() *backend) *door {
 	t.Helper()
-	d := &door{address: "127.0.0.1:0", choose: choose, links: map[*link]struct{}{}}
+	d := &door{address: anyPort, choose: choose, links: map[*link]struct{}{}}
 	if err := d.open(); err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +87,10 @@ func (d *door) open() error {
 	if err != nil {
 		return err
 	}
-	d.listener, d.address = l, l.Addr().String()
+	d.listener = l
+	if d.address == anyPort {
+		d.address = l.Addr().String()
+	}
 	go func() {
 		for {
 			in, err := l.Accept()

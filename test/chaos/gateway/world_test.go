@@ -47,7 +47,7 @@ const (
 	// longLife is that of a token that is not replaced during the test.
 	longLife = 2 * time.Hour
 	// wechatTimeout is how long the gateway waits for a host that says nothing.
-	wechatTimeout = 3 * time.Second
+	wechatTimeout = 2 * time.Second
 	// comes is how long the test waits for what must come. It is generous, because the machine may be busy.
 	comes = 90 * time.Second
 )
