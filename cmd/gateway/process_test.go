@@ -65,8 +65,6 @@ type cluster struct {
 
 	env    *testenv.Environment
 	wechat *wechattest.Server
-	// kubeconfig is that of the gateway's ServiceAccount.
-	kubeconfig []byte
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -90,8 +88,6 @@ func newCluster(t *testing.T) *cluster {
 			must(t, c.Create(ctx, o))
 		}
 	}
-	c.kubeconfig, err = testenv.KubeConfigOf(c.as(t, system, account, ""))
-	must(t, err)
 	c.wechat, err = wechattest.NewServer(wechattest.Options{})
 	must(t, err)
 	t.Cleanup(c.wechat.Close)
@@ -282,7 +278,16 @@ func TestGateway(t *testing.T) {
 	c.serve(t)
 	metrics, err := testenv.FreeAddress()
 	must(t, err)
-	p := startProcess(t, c.kubeconfig, "--wechat-endpoints="+c.wechat.URL(), "--metrics-bind-address="+metrics, "--metrics-secure=false")
+	// The gateway's own way leads to an API server that is killed. One that is told to end may wait for the gateway's watches for long.
+	server, err := c.env.AddAPIServer()
+	must(t, err)
+	must(t, server.Start(t.Context()))
+	t.Cleanup(func() { _ = server.Kill() }) // it may have ended
+	config := c.as(t, system, account, "")
+	config.Host = server.Host
+	kubeconfig, err := testenv.KubeConfigOf(config)
+	must(t, err)
+	p := startProcess(t, kubeconfig, "--wechat-endpoints="+c.wechat.URL(), "--metrics-bind-address="+metrics, "--metrics-secure=false")
 	ready := func() string { _, body := p.get(t.Context(), p.probes, "/readyz", ""); return body }
 	g.Eventually(ready).Should(gomega.Equal("ok"))
 
@@ -311,12 +316,12 @@ func TestGateway(t *testing.T) {
 		return wc.Status.Hint
 	}).ShouldNot(gomega.BeNil())
 
-	must(t, c.env.Stop())
+	must(t, server.Kill())
 	g.Consistently(ready, 3*time.Second).Should(gomega.Equal("ok"))
 	bought = p.call(t.Context(), "/cgi-bin/token?grant_type=client_credential&appid="+appID+"&secret="+clientKey, "")
 	g.Expect(bought.Token).NotTo(gomega.BeEmpty(), bought.Errmsg)
 
-	late := startProcess(t, c.kubeconfig, "--wechat-endpoints="+c.wechat.URL())
+	late := startProcess(t, kubeconfig, "--wechat-endpoints="+c.wechat.URL())
 	g.Eventually(func() string { _, body := late.get(t.Context(), late.probes, "/readyz/caches", ""); return body }).
 		Should(gomega.ContainSubstring("the API server cannot be reached"))
 	g.Expect(late.call(t.Context(), probePath, bearer).Errcode).NotTo(gomega.BeZero(), "it knows nobody")
