@@ -13,7 +13,7 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # How long each fuzz target runs.
 FUZZTIME ?= 30s
-# How long the scenarios of make chaos attack, from which seed, and which of them (names with commas; empty for all).
+# How long the scenarios of make chaos and make chaos-gateway attack, from which seed, and which of them (names with commas; empty for all).
 CHAOS_TIME ?= 12m
 SEED ?= 1
 SCENARIOS ?=
@@ -233,6 +233,12 @@ chaos: ## Attack the operator with all scenarios for CHAOS_TIME, and print a tab
 	@assets=$(TEST_ASSETS); \
 	KUBEBUILDER_ASSETS="$$assets" CHAOS_TIME=$(CHAOS_TIME) SEED=$(SEED) SCENARIOS=$(SCENARIOS) \
 		$(GO) test -run '^TestChaos$$' -count=1 -timeout 40m -v ./test/chaos | grep --line-buffered -v '^=== '
+
+.PHONY: chaos-gateway
+chaos-gateway: ## Attack the gateway for CHAOS_TIME while SDKs call through it, and print a table (see docs/reliability.md).
+	@assets=$(ASSETS); \
+	KUBEBUILDER_ASSETS="$$assets" CHAOS_TIME=$(CHAOS_TIME) SCENARIOS=$(SCENARIOS) \
+		$(GO) test -run '^TestChaos$$' -count=1 -timeout 40m -v ./test/chaos/gateway | grep --line-buffered -v '^=== '
 
 # The sizes of the gate, small enough for a laptop; see test/bench/ranges.yaml.
 BENCH_CHECK_SIZE ?= 300

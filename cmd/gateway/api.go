@@ -50,6 +50,7 @@ func newAPI(opts *options, logger logr.Logger, metrics prometheus.Registerer) (*
 	program.WithoutProxy(config)
 	config.UserAgent = "wechat-gateway/" + version
 	config.Wrap(kube.WithDeadline)
+	config.Wrap(kube.WithRedial(logger))
 	config.Wrap(kube.Namespaces(opts.namespaceList, cachedLists(), logger, served))
 	// A warning may quote the object that it is about.
 	config.WarningHandlerWithContext = rest.NoWarnings{}

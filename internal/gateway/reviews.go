@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -31,6 +32,8 @@ const (
 	// not ask after that was found out.
 	acceptedWithout = 10 * time.Minute
 	askAgainAfter   = 5 * time.Second
+	// startsWithin is how long after an outage the API server may refuse the gateway, because it has not read its own roles yet.
+	startsWithin = 30 * time.Second
 
 	// reviewsPerSecond and reviewsBurst limit the reviews of new tokens, and those of known ones, and waitForTurn how long one waits for that.
 	reviewsPerSecond = 20
@@ -74,6 +77,8 @@ type Reviews struct {
 	failed          *peerBudgets
 	flights         singleflight.Group
 	failures        rate.Sometimes
+	// outage is when the API server last could not be asked, in nanoseconds since 1970; 0 for never.
+	outage atomic.Int64
 }
 
 // NewReviews returns Reviews.
@@ -210,7 +215,7 @@ func (r *Reviews) review(ctx context.Context, key tokenKey, bearer string, claim
 	}, metav1.CreateOptions{})
 	if err != nil {
 		r.failures.Do(func() { r.Log.Error(access.Describe(err, bearer), "could not tell whose a Bearer token is") })
-		if isOutage(err) {
+		if r.away(err) {
 			return ErrNoReview
 		}
 		return errReviewRefused
@@ -233,6 +238,17 @@ func (r *Reviews) review(ctx context.Context, key tokenKey, bearer string, claim
 
 // errReviewRefused means that the API server refuses to review tokens for this gateway. It says nothing about the token, and is no outage.
 var errReviewRefused = errors.New("the API server refuses the review")
+
+// away reports whether a review failed because the API server is away, or has just started and refuses everybody.
+func (r *Reviews) away(err error) bool {
+	now := r.Now()
+	if isOutage(err) {
+		r.outage.Store(now.UnixNano())
+		return true
+	}
+	last := r.outage.Load()
+	return last != 0 && now.Before(time.Unix(0, last).Add(startsWithin)) && (apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err))
+}
 
 // isOutage reports whether a review failed because the API server could not be reached or did not work.
 func isOutage(err error) bool {

@@ -265,6 +265,47 @@ func TestForbiddenReviewsAreNoOutage(t *testing.T) {
 	})
 }
 
+// An API server that starts refuses everybody until it has read its roles, and is still away for the gateway. One that goes on to refuse is
+// not.
+func TestForbiddenReviewsAfterAnOutage(t *testing.T) {
+	for name, refusal := range map[string]error{
+		"forbidden":    apierrors.NewForbidden(schema.GroupResource{Resource: "tokenreviews"}, "", nil),
+		"unauthorized": apierrors.NewUnauthorized("Unauthorized"),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fakeTokenReviews{}
+			r := newReviewsUnderTest(f)
+			bearer := accountToken("a", time.Hour)
+			review := func() error {
+				_, err := r.Review(t.Context(), bearer, peer, named)
+				return err
+			}
+			if err := review(); err != nil {
+				t.Fatal(err)
+			}
+			f.answer = away
+			time.Sleep(acceptedFor)
+			if err := review(); err != nil {
+				t.Fatalf("%s: while the API server is away: %v", name, err)
+			}
+			f.answer = func(context.Context, string, *authenticationv1.TokenReviewStatus) error { return refusal }
+			for range startsWithin/askAgainAfter - 1 {
+				time.Sleep(askAgainAfter)
+				if err := review(); err != nil {
+					t.Fatalf("%s: while the API server starts: %v", name, err)
+				}
+			}
+			if _, err := r.Review(t.Context(), accountToken("new", time.Hour), peer, named); !errors.Is(err, ErrNoReview) {
+				t.Errorf("%s: a new token while the API server starts: %v", name, err)
+			}
+			time.Sleep(2 * askAgainAfter)
+			if err := review(); !errors.Is(err, errReviewRefused) {
+				t.Errorf("%s: %s after the outage: %v", name, startsWithin, err)
+			}
+		})
+	}
+}
+
 func TestFailedReviewsAreLimitedByPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeTokenReviews{answer: refuseAll}
