@@ -30,6 +30,7 @@ func (x *exchange) read(res *http.Response) {
 // answer passes an answer on, whose beginning has been read.
 func (x *exchange) answer(res *http.Response) {
 	x.copyHeader(x.w.Header(), res.Header)
+	x.endUnread()
 	x.call.Outcome, x.call.Status = OutcomeRelayed, res.StatusCode
 	x.w.WriteHeader(res.StatusCode)
 	for {
@@ -71,6 +72,14 @@ func (x *exchange) pass(res *http.Response) {
 		}
 	}
 	x.filled = copy(x.chunk[:], x.chunk[out:x.filled])
+}
+
+// endUnread closes the connection behind the answer if a part of the body may be left on it, because net/http would take that for the next
+// request. It cannot tell: it does not look at the body of a call whose answer may begin before the body has ended.
+func (x *exchange) endUnread() {
+	if x.body.unread() {
+		x.w.Header().Set("Connection", "close")
+	}
 }
 
 // broken ends an answer that has begun. The caller sees that it is not whole. It does not return.

@@ -139,6 +139,7 @@ func (x *exchange) fail(err error) {
 func (x *exchange) refuse(outcome Outcome, f refusal) {
 	x.call.refuse(outcome, f)
 	x.call.Status = http.StatusOK
+	x.endUnread()
 	x.extendWrite()
 	f.write(x.w, x.call.ID)
 	x.finishWrite()
