@@ -22,7 +22,7 @@ const (
 // the time that the handler takes for itself.
 func NewStreaming(handler http.Handler, stall time.Duration) *http.Server {
 	s := New(nil)
-	s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s.Handler = counted(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := &progress{control: http.NewResponseController(w), stall: stall, ended: r.Body == http.NoBody}
 		if !p.ended {
 			// net/http looks at the body of its own request when it decides what becomes of a body that was not read.
@@ -32,7 +32,7 @@ func NewStreaming(handler http.Handler, stall time.Duration) *http.Server {
 		}
 		handler.ServeHTTP(&movingWriter{ResponseWriter: w, progress: p}, r)
 		p.read()
-	})
+	}))
 	s.ReadTimeout, s.WriteTimeout, s.IdleTimeout = 0, 0, streamingIdle
 	s.DisableGeneralOptionsHandler = true // the handler decides about every request
 	return s
