@@ -218,3 +218,54 @@ func TestStrangersHoldLittle(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusedCallsKeepTheConnection: a call whose body was not asked for, or that has none, closes no connection.
+func TestRefusedCallsKeepTheConnection(t *testing.T) {
+	g := relayTo(t, nil, stub(t, says(ok("application/json", okJSON))).URL)
+	if _, refused := g.limits.admit(nil); refused != nil {
+		t.Fatal(refused)
+	}
+	g.limits.total = g.limits.most
+	conn := dialed(t, streamingFront(t, g))
+	r := bufio.NewReader(conn)
+	for range 2 {
+		_, _ = fmt.Fprintf(conn, "GET /wxa/x?access_token=%s HTTP/1.1\r\nHost: gateway\r\n\r\n", gatewayText)
+		res, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, _ := io.ReadAll(res.Body); res.Close || !strings.Contains(string(body), "45011") {
+			t.Errorf("%q, closes: %v", body, res.Close)
+		}
+	}
+}
+
+// TestHintThatFoundNoPlace: a hint that was dropped is told again before ten seconds are over.
+func TestHintThatFoundNoPlace(t *testing.T) {
+	h := NewHints(nil, func() time.Time { return now })
+	for i := range hintQueue + 1 {
+		h.Note(&Client{Account: &Account{Name: account("shop", fmt.Sprint(i))}}, "f")
+	}
+	if h.dropped.Load() != 1 {
+		t.Fatalf("%d were dropped", h.dropped.Load())
+	}
+	<-h.queue
+	h.Note(&Client{Account: &Account{Name: account("shop", fmt.Sprint(hintQueue))}}, "f")
+	if len(h.queue) != hintQueue {
+		t.Error("the hint was not told again")
+	}
+}
+
+// TestAuditOfStrangers: a caller who is not known has few lines, also while nobody can tell who he is.
+func TestAuditOfStrangers(t *testing.T) {
+	var sink lockedBuffer
+	a := NewAudit(&sink, func() time.Time { return now })
+	for range 1000 {
+		a.Record(&Call{ID: "x", Outcome: OutcomeUnavailable, Reason: "no_review"})
+		a.Record(&Call{ID: "x", Outcome: OutcomeGone, Reason: reasonGone})
+	}
+	a.Close()
+	if lines := strings.Count(sink.String(), "\n"); lines != denialBurst {
+		t.Errorf("%d lines, want %d", lines, denialBurst)
+	}
+}

@@ -78,6 +78,7 @@ type body struct {
 	budget  *budget
 	held    []byte
 	isHeld  bool
+	streams bool
 	room    int64
 	waiting time.Duration
 }
@@ -104,6 +105,7 @@ func (b *body) open(ctx context.Context) *refusal {
 			b.caller.whole() // net/http reports the end only to those who read on
 		}
 	default:
+		b.streams = true
 		// Without it net/http would read the rest of the body itself once WeChat's answer begins, although the transport may not have all.
 		_ = b.caller.control.EnableFullDuplex()
 	}
@@ -167,7 +169,7 @@ func (b *body) reader() io.Reader {
 func (b *body) again() bool { return b.empty || b.isHeld }
 
 // unread reports whether the caller may still send a part of a body that is sent on as it comes.
-func (b *body) unread() bool { return !b.empty && !b.isHeld && !b.caller.ended() }
+func (b *body) unread() bool { return b.streams && !b.caller.ended() }
 
 // close ends the reading of the body, which the transport may still do, and gives the room back.
 func (b *body) close() {

@@ -73,7 +73,15 @@ func (h *Hints) Note(c *Client, refused string) {
 	case h.queue <- hint{c.Name, refused, now}:
 	default:
 		h.dropped.Add(1)
+		h.forget(hintKey{c.Account.Name, refused})
 	}
+}
+
+// forget lets a hint be told again that found no place.
+func (h *Hints) forget(key hintKey) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.noted, key)
 }
 
 // due reports whether a refusal was not told for a while, and notes that it is told now.
