@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/httpserver"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
@@ -240,18 +242,23 @@ func TestRefusedCallsKeepTheConnection(t *testing.T) {
 	}
 }
 
-// TestHintThatFoundNoPlace: a hint that was dropped is told again before ten seconds are over.
-func TestHintThatFoundNoPlace(t *testing.T) {
+// TestHintsOfOneNamespace: a namespace with many refused tokens leaves room for the hints of others, and a hint that was dropped is told
+// again before ten seconds are over.
+func TestHintsOfOneNamespace(t *testing.T) {
 	h := NewHints(nil, func() time.Time { return now })
-	for i := range hintQueue + 1 {
-		h.Note(&Client{Account: &Account{Name: account("shop", fmt.Sprint(i))}}, "f")
+	note := func(namespace string, n int) {
+		h.Note(&Client{Name: account(namespace, "c"), Account: &Account{Name: account(namespace, fmt.Sprint(n))}}, "f")
 	}
-	if h.dropped.Load() != 1 {
-		t.Fatalf("%d were dropped", h.dropped.Load())
+	for i := range 1000 {
+		note("evil", i)
 	}
-	<-h.queue
-	h.Note(&Client{Account: &Account{Name: account("shop", fmt.Sprint(hintQueue))}}, "f")
-	if len(h.queue) != hintQueue {
+	note("shop", 0)
+	if len(h.queue) != hintsPerNamespace+1 || h.dropped.Load() != 1000-hintsPerNamespace {
+		t.Fatalf("%d wait, %d were dropped", len(h.queue), h.dropped.Load())
+	}
+	h.taken((<-h.queue).client.Namespace)
+	note("evil", 999)
+	if len(h.queue) != hintsPerNamespace+1 {
 		t.Error("the hint was not told again")
 	}
 }
@@ -267,5 +274,27 @@ func TestAuditOfStrangers(t *testing.T) {
 	a.Close()
 	if lines := strings.Count(sink.String(), "\n"); lines != denialBurst {
 		t.Errorf("%d lines, want %d", lines, denialBurst)
+	}
+}
+
+// TestLargeSecretsTakeLittle: a Secret that somebody labelled and filled takes little memory, and keeps the operator's own values.
+func TestLargeSecretsTakeLittle(t *testing.T) {
+	s := &corev1.Secret{Type: corev1.SecretTypeOpaque, Data: map[string][]byte{
+		v1alpha1.AppIDKey: []byte(appID), v1alpha1.DefaultAccessTokenKey: []byte(realToken), "token": []byte(realToken),
+	}}
+	for i := range 100 {
+		s.Data[fmt.Sprint("a", i)] = []byte(strings.Repeat("x", maxValue))
+	}
+	out, err := stripManaged(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, _ := out.(*corev1.Secret)
+	size := 0
+	for key, value := range kept.Data {
+		size += len(key) + len(value)
+	}
+	if size > maxKept || string(kept.Data[v1alpha1.DefaultAccessTokenKey]) != realToken || string(kept.Data["token"]) != realToken {
+		t.Errorf("%d bytes are kept, of the keys %v", size, slices.Sorted(maps.Keys(kept.Data)))
 	}
 }

@@ -15,6 +15,8 @@ const (
 	// streamingIdle is longer than most clients keep a connection, so that it is they who close it: a request that meets a connection
 	// that is being closed is lost.
 	streamingIdle = 2 * time.Minute
+	// unreadWithin is how long net/http may read what the handler left of a body, at most.
+	unreadWithin = 5 * time.Second
 )
 
 // NewStreaming returns a server for a handler whose requests and answers may be long and take as long as they move: each read of a
@@ -31,7 +33,7 @@ func NewStreaming(handler http.Handler, stall time.Duration) *http.Server {
 			r = &own
 		}
 		handler.ServeHTTP(&movingWriter{ResponseWriter: w, progress: p}, r)
-		p.read()
+		p.unread()
 	}))
 	s.ReadTimeout, s.WriteTimeout, s.IdleTimeout = 0, 0, streamingIdle
 	s.DisableGeneralOptionsHandler = true // the handler decides about every request
@@ -52,11 +54,16 @@ type progress struct {
 }
 
 // read gives the caller time to send more of the body.
-func (p *progress) read() {
+func (p *progress) read() { p.readWithin(p.stall) }
+
+// unread limits the time in which net/http reads what the handler left of the body.
+func (p *progress) unread() { p.readWithin(min(p.stall, unreadWithin)) }
+
+func (p *progress) readWithin(limit time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.ended && !p.own {
-		_ = p.control.SetReadDeadline(time.Now().Add(p.stall))
+		_ = p.control.SetReadDeadline(time.Now().Add(limit))
 	}
 }
 
@@ -105,7 +112,7 @@ func (w *movingWriter) begin() {
 	w.progress.write()
 	if !w.begun {
 		w.begun = true
-		w.progress.read()
+		w.progress.unread()
 	}
 }
 
