@@ -30,6 +30,7 @@ func (x *exchange) read(res *http.Response) {
 // answer passes an answer on, whose beginning has been read.
 func (x *exchange) answer(res *http.Response) {
 	x.copyHeader(x.w.Header(), res.Header)
+	x.endUnread()
 	x.call.Outcome, x.call.Status = OutcomeRelayed, res.StatusCode
 	x.w.WriteHeader(res.StatusCode)
 	for {
@@ -51,11 +52,11 @@ func (x *exchange) answer(res *http.Response) {
 	x.finishWrite()
 }
 
-// pass writes what has been read, but for an end that may be the beginning of the token. It flushes what it wrote if more is to come.
+// pass writes what has been read, but for an end that may be the beginning of the secret. It flushes what it wrote if more is to come.
 func (x *exchange) pass(res *http.Response) {
 	out := x.filled
 	if x.ended == nil {
-		out -= x.tokenPrefix(x.chunk[:x.filled])
+		out -= x.secretPrefix(x.chunk[:x.filled])
 	}
 	if out > 0 {
 		begun := time.Now()
@@ -73,6 +74,14 @@ func (x *exchange) pass(res *http.Response) {
 	x.filled = copy(x.chunk[:], x.chunk[out:x.filled])
 }
 
+// endUnread closes the connection behind the answer if a part of the body may be left on it, because net/http would take that for the next
+// request. It cannot tell: it does not look at the body of a call whose answer may begin before the body has ended.
+func (x *exchange) endUnread() {
+	if x.body.unread() {
+		x.w.Header().Set("Connection", "close")
+	}
+}
+
 // broken ends an answer that has begun. The caller sees that it is not whole. It does not return.
 func (x *exchange) broken(f refusal) {
 	x.call.Outcome, x.call.Reason, x.call.Errcode = OutcomeUnavailable, f.reason, f.code
@@ -88,23 +97,30 @@ func (x *exchange) finishWrite() {
 	_ = x.control.SetWriteDeadline(time.Time{})
 }
 
-// echoes reports whether a part of an answer holds the token that the call was sent with. WeChat sends none back.
-func (x *exchange) echoes(part []byte) bool {
-	return !x.token.IsZero() && bytes.Contains(part, []byte(x.token.Reveal()))
-}
-
-// holdsToken reports whether a header holds the token, as it is or escaped.
-func (x *exchange) holdsToken(value string) bool {
+// secret returns what the call was sent with and must not come back: the token or the AppSecret; empty for none. WeChat sends none back, but
+// an error page of a proxy may quote the URL.
+func (x *exchange) secret() string {
 	if x.token.IsZero() {
-		return false
+		return x.hidden.Reveal()
 	}
-	secret := x.token.Reveal()
-	return strings.Contains(value, secret) || strings.Contains(value, url.QueryEscape(secret))
+	return x.token.Reveal()
 }
 
-// tokenPrefix returns the length of the longest end of a part that is a beginning of the token.
-func (x *exchange) tokenPrefix(part []byte) int {
-	secret := x.token.Reveal()
+// echoes reports whether a part of an answer holds the secret.
+func (x *exchange) echoes(part []byte) bool {
+	secret := x.secret()
+	return secret != "" && bytes.Contains(part, []byte(secret))
+}
+
+// holdsSecret reports whether a header holds the secret, as it is or escaped.
+func (x *exchange) holdsSecret(value string) bool {
+	secret := x.secret()
+	return secret != "" && (strings.Contains(value, secret) || strings.Contains(value, url.QueryEscape(secret)))
+}
+
+// secretPrefix returns the length of the longest end of a part that is a beginning of the secret.
+func (x *exchange) secretPrefix(part []byte) int {
+	secret := x.secret()
 	for n := min(len(part), len(secret)-1); n > 0; n-- {
 		if part[len(part)-n] == secret[0] && string(part[len(part)-n:]) == secret[:n] {
 			return n

@@ -78,7 +78,8 @@ func (a *Audit) Dropped() uint64 { return a.dropped.Load() }
 // Record writes a line about a call that has ended.
 func (a *Audit) Record(c *Call) {
 	suppressed := 0
-	if c.Outcome == OutcomeDenied || c.Outcome == OutcomeLimited {
+	// Callers who are not known must not fill the log, whatever became of their calls.
+	if c.Outcome == OutcomeDenied || c.Outcome == OutcomeLimited || c.Client == nil && c.Outcome != OutcomeRelayed {
 		var shown bool
 		if shown, suppressed = a.denials.admit(a.now(), c.Peer, a.summarize); !shown {
 			return

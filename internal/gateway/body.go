@@ -25,6 +25,8 @@ const (
 	roomWait = 5 * time.Second
 	// bodyProgress is how long a caller may send none of its body.
 	bodyProgress = 30 * time.Second
+	// drainWithin is how long the rest of a body is read that nobody needs any more.
+	drainWithin = 2 * time.Second
 )
 
 // errNoRoom means that a body of unknown length found no room in time.
@@ -76,6 +78,7 @@ type body struct {
 	budget  *budget
 	held    []byte
 	isHeld  bool
+	streams bool
 	room    int64
 	waiting time.Duration
 }
@@ -102,6 +105,7 @@ func (b *body) open(ctx context.Context) *refusal {
 			b.caller.whole() // net/http reports the end only to those who read on
 		}
 	default:
+		b.streams = true
 		// Without it net/http would read the rest of the body itself once WeChat's answer begins, although the transport may not have all.
 		_ = b.caller.control.EnableFullDuplex()
 	}
@@ -163,6 +167,9 @@ func (b *body) reader() io.Reader {
 
 // again reports whether the body may be sent twice.
 func (b *body) again() bool { return b.empty || b.isHeld }
+
+// unread reports whether the caller may still send a part of a body that is sent on as it comes.
+func (b *body) unread() bool { return b.streams && !b.caller.ended() }
 
 // close ends the reading of the body, which the transport may still do, and gives the room back.
 func (b *body) close() {
@@ -266,6 +273,13 @@ func (c *callerBody) whole() {
 	}
 }
 
+// ended reports whether all was read.
+func (c *callerBody) ended() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.done
+}
+
 // stop ends a read that is under way, and returns when no more can begin.
 func (c *callerBody) stop() {
 	c.mu.Lock()
@@ -274,6 +288,8 @@ func (c *callerBody) stop() {
 	c.mu.Unlock()
 	if wait {
 		c.reading.Lock()
-		c.reading.Unlock() //nolint:staticcheck // only waits
+		defer c.reading.Unlock()
+		// net/http reads a part of the rest, so that the caller gets the answer before the connection is closed.
+		_ = c.control.SetReadDeadline(time.Now().Add(drainWithin))
 	}
 }

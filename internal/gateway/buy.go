@@ -16,7 +16,7 @@ import (
 
 const (
 	// maxTokenBody bounds the body of a request for a token, and tokenBodyWithin the time that it may take.
-	maxTokenBody    = 64 << 10
+	maxTokenBody    = 4 << 10
 	tokenBodyWithin = 10 * time.Second
 )
 
@@ -69,7 +69,7 @@ func (d decision) purchase() (p purchase, f refusal, ok bool) {
 	body, err := io.ReadAll(http.MaxBytesReader(d.w, d.r.Body, maxTokenBody))
 	d.call.Sent = int64(len(body))
 	if tooLong := new(http.MaxBytesError); errors.As(err, &tooLong) {
-		return p, refusal{codeNoAppID, "body", "the body is longer than 64 KiB."}, false
+		return p, refusal{codeNoAppID, "body", "the body is longer than 4 KiB."}, false
 	}
 	if err != nil || json.Unmarshal(body, &p) != nil {
 		return p, refusal{codeNoAppID, "body", "the body must be JSON with appid and secret."}, false

@@ -48,6 +48,10 @@ func (x *exchange) run(ctx context.Context) {
 		x.refuseBody(*refused)
 		return
 	}
+	if !x.allowedStill() {
+		x.refuse(OutcomeDenied, refusalEnded)
+		return
+	}
 	res, ok := x.send(ctx, x.token)
 	if !ok {
 		return
@@ -61,6 +65,20 @@ func (x *exchange) run(ctx context.Context) {
 	}
 	defer func() { _ = res.Body.Close() }()
 	x.answer(res)
+}
+
+// allowedStill reports whether the call is still allowed after its body was held, and takes the account's present token. So nobody can keep
+// calls at hand for the time after a revocation by not ending their bodies.
+func (x *exchange) allowedStill() bool {
+	if !x.body.isHeld || x.still == nil {
+		return true
+	}
+	policy, _ := x.relay.source.Policy()
+	present, allowed := x.still(policy)
+	if allowed {
+		x.token = present
+	}
+	return allowed
 }
 
 // release gives back what the call used. It runs while a panic ends a call that broke off, too.
@@ -139,6 +157,7 @@ func (x *exchange) fail(err error) {
 func (x *exchange) refuse(outcome Outcome, f refusal) {
 	x.call.refuse(outcome, f)
 	x.call.Status = http.StatusOK
+	x.endUnread()
 	x.extendWrite()
 	f.write(x.w, x.call.ID)
 	x.finishWrite()
@@ -214,7 +233,7 @@ func isStripped(key string) bool {
 	return false
 }
 
-// copyHeader copies the headers of an answer. A header with the token in it is left out.
+// copyHeader copies the headers of an answer. A header with the secret in it is left out.
 func (x *exchange) copyHeader(out, in http.Header) {
 	var named []string
 	for _, value := range in["Connection"] {
@@ -223,7 +242,7 @@ func (x *exchange) copyHeader(out, in http.Header) {
 		}
 	}
 	for key, values := range in {
-		if isStripped(key) || key != "Content-Length" && slices.Contains(named, key) || slices.ContainsFunc(values, x.holdsToken) {
+		if isStripped(key) || key != "Content-Length" && slices.Contains(named, key) || slices.ContainsFunc(values, x.holdsSecret) {
 			continue
 		}
 		out[key] = values

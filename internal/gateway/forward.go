@@ -17,6 +17,11 @@ type forward struct {
 	// token is the account's token; zero if the call carries none, as a login does. An answer that refuses it is a reason to repeat the
 	// call once with a newer one.
 	token token.Value
+	// hidden is what the query carries instead of a token and what must not come back either, as the AppSecret of a login; zero for none.
+	hidden token.Value
+	// still returns the account's token if a policy allows the call as well. It is asked after the body of the caller was waited for, in
+	// which time the key may have been revoked. It is nil for calls whose bodies are not waited for.
+	still func(*Policy) (token.Value, bool)
 	// once says that the call must not be sent a second time once a byte of it may have been sent, because what it carries works once.
 	once bool
 }

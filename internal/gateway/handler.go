@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/wechat-token-operator/wechat-token-operator/internal/access"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
@@ -181,7 +183,38 @@ func (d decision) other() {
 		path:  target.Path,
 		query: func(with token.Value) string { return target.Query(with) },
 		token: client.Account.Token,
+		still: d.still,
 	})
+}
+
+// still returns the account's token if a policy allows the call, too.
+func (d decision) still(p *Policy) (token.Value, bool) {
+	before := d.call.Client
+	c := p.ByUID(before.UID)
+	if c == before {
+		return c.Account.Token, c.Account.Valid(d.Now())
+	}
+	if c == nil || c.Account.AppID != before.Account.AppID || !c.allows(d.call.Target.Path) || !c.Account.Valid(d.Now()) {
+		return token.Value{}, false
+	}
+	known := false
+	if d.call.By == ByServiceAccount {
+		namespace, name, _ := strings.Cut(d.call.ServiceAccount, "/")
+		known = c.ServiceAccounts[types.NamespacedName{Namespace: namespace, Name: name}]
+	} else {
+		d.policy = p
+		_, err := d.verify(d.gatewayToken())
+		known = err == nil
+	}
+	return c.Account.Token, known
+}
+
+// gatewayToken returns the token of the gateway that the caller sent, in the place of WeChat's or as a Bearer token.
+func (d decision) gatewayToken() string {
+	if bearer, ok := access.Bearer(d.r.Header); ok {
+		return bearer
+	}
+	return d.call.Target.AccessToken()
 }
 
 // answer sends what was asked for.

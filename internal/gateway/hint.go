@@ -22,6 +22,8 @@ const (
 	hintInterval = 10 * time.Second
 	// hintQueue is how many hints wait to be written at most.
 	hintQueue = 64
+	// hintsPerNamespace is how many of them may be of one namespace, whose owner can have many accounts with tokens that are none.
+	hintsPerNamespace = 16
 	// hintRate and hintBurst bound the writes to the API server.
 	hintRate  = 5
 	hintBurst = 10
@@ -40,8 +42,10 @@ type Hints struct {
 	// Sent, failed and dropped hints, for the metrics.
 	sent, failed, dropped atomic.Uint64
 
-	mu    sync.Mutex // guards noted
+	mu    sync.Mutex // guards the fields below
 	noted map[hintKey]time.Time
+	// waiting counts the hints in the queue by namespace.
+	waiting map[string]int
 }
 
 type hintKey struct {
@@ -59,6 +63,7 @@ type hint struct {
 func NewHints(writer client.StatusClient, now func() time.Time) *Hints {
 	return &Hints{
 		writer: writer, now: now, queue: make(chan hint, hintQueue), pace: rate.NewLimiter(hintRate, hintBurst), noted: map[hintKey]time.Time{},
+		waiting: map[string]int{},
 	}
 }
 
@@ -66,30 +71,43 @@ func NewHints(writer client.StatusClient, now func() time.Time) *Hints {
 // ten seconds for each account and fingerprint.
 func (h *Hints) Note(c *Client, refused string) {
 	now := h.now()
-	if !h.due(hintKey{c.Account.Name, refused}, now) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	key := hintKey{c.Account.Name, refused}
+	if h.isNoted(key, now) {
+		return
+	}
+	if h.waiting[c.Name.Namespace] >= hintsPerNamespace {
+		h.dropped.Add(1)
 		return
 	}
 	select {
 	case h.queue <- hint{c.Name, refused, now}:
+		h.noted[key] = now
+		h.waiting[c.Name.Namespace]++
 	default:
 		h.dropped.Add(1)
 	}
 }
 
-// due reports whether a refusal was not told for a while, and notes that it is told now.
-func (h *Hints) due(key hintKey, now time.Time) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for known, at := range h.noted { // a handful, as only what was refused in the last ten seconds is kept
+// isNoted reports whether a refusal was told a while ago. The caller holds the mutex.
+func (h *Hints) isNoted(key hintKey, now time.Time) bool {
+	for known, at := range h.noted { // a handful, as only what was told in the last ten seconds is kept
 		if now.Sub(at) >= hintInterval {
 			delete(h.noted, known)
 		}
 	}
-	if _, told := h.noted[key]; told {
-		return false
+	_, told := h.noted[key]
+	return told
+}
+
+// taken notes that a hint has left the queue.
+func (h *Hints) taken(namespace string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.waiting[namespace]--; h.waiting[namespace] <= 0 {
+		delete(h.waiting, namespace)
 	}
-	h.noted[key] = now
-	return true
 }
 
 // Start writes hints until ctx is done. It implements manager.Runnable.
@@ -99,6 +117,7 @@ func (h *Hints) Start(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case next := <-h.queue:
+			h.taken(next.client.Namespace)
 			if h.pace.Wait(ctx) != nil {
 				return nil // ctx is done
 			}

@@ -103,8 +103,13 @@ func TestHintsUnderLoad(t *testing.T) {
 		w := &statusWriter{hang: true}
 		h := started(t, w)
 		begun := time.Now()
+		of := func(i int) *Client {
+			c := holding(staleToken)
+			c.Name.Namespace = fmt.Sprint("shop-", i%8)
+			return c
+		}
 		for i := range 1000 {
-			h.Note(holding(staleToken), fmt.Sprintf("%016x", i))
+			h.Note(of(i), fmt.Sprintf("%016x", i))
 		}
 		if took := time.Since(begun); took != 0 {
 			t.Errorf("Note waited for %v", took)
@@ -118,7 +123,7 @@ func TestHintsUnderLoad(t *testing.T) {
 		}
 		w.hang, w.err = false, errors.New("conflict")
 		for i := range 30 {
-			h.Note(holding(staleToken), fmt.Sprintf("a%015x", i))
+			h.Note(of(i), fmt.Sprintf("a%015x", i))
 		}
 		time.Sleep(time.Minute)
 		if got := w.count(); got != 30 {

@@ -10,6 +10,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
+// strangersShare is the part of all calls in flight, as a divisor, that callers may have who prove nothing. They have no rate of their own.
+const strangersShare = 8
+
 // sweepInterval is how often clients that are gone are forgotten.
 const sweepInterval = time.Minute
 
@@ -20,10 +23,12 @@ type limits struct {
 	source              Source
 	now                 func() time.Time
 
-	mu       sync.Mutex // guards the fields below
-	total    int
-	byClient map[types.UID]*clientLimit
-	swept    time.Time
+	mu    sync.Mutex // guards the fields below
+	total int
+	// strangers is the number of calls in flight without a client.
+	strangers int
+	byClient  map[types.UID]*clientLimit
+	swept     time.Time
 }
 
 // clientLimit is what is known of one client.
@@ -42,8 +47,8 @@ func (l *limits) inFlight() int {
 	return l.total
 }
 
-// admit counts a call, until leave is called with what it returns, or says why it must not be passed on. A call without a client counts in
-// all alone.
+// admit counts a call, until leave is called with what it returns, or says why it must not be passed on. All
+// calls without a client share a small part, so that they keep no client out.
 func (l *limits) admit(client *Client) (c *clientLimit, refused *refusal) {
 	now := l.now()
 	l.mu.Lock()
@@ -61,6 +66,11 @@ func (l *limits) admit(client *Client) (c *clientLimit, refused *refusal) {
 			return nil, &refusalRate
 		}
 		c.inFlight++
+	} else {
+		if l.strangers >= max(1, l.most/strangersShare) {
+			return nil, &refusalInFlight
+		}
+		l.strangers++
 	}
 	l.total++
 	return c, nil
@@ -73,6 +83,8 @@ func (l *limits) leave(c *clientLimit) {
 	l.total--
 	if c != nil {
 		c.inFlight--
+	} else {
+		l.strangers--
 	}
 }
 

@@ -22,8 +22,8 @@ const (
 func (d decision) login() {
 	p, f, ok := d.purchaseInQuery()
 	switch {
-	case d.r.Method != http.MethodGet: // a form in the body could carry another appid and secret
-		d.deny(refusal{codeNeedsGet, reasonMethod, "the login paths need GET."})
+	case d.r.Method != http.MethodGet, d.r.ContentLength != 0: // a form in the body could carry another appid and secret
+		d.deny(refusal{codeNeedsGet, reasonMethod, "the login paths need GET without a body."})
 		return
 	case !ok:
 		d.deny(f)
@@ -48,7 +48,8 @@ func (d decision) login() {
 		query: func(token.Value) string {
 			return target.Query(token.Value{}, "secret") + "&secret=" + url.QueryEscape(appSecret.Reveal())
 		},
-		once: true,
+		hidden: appSecret,
+		once:   true,
 	})
 }
 
@@ -127,8 +128,8 @@ func (d decision) user() {
 	value := target.AccessToken()
 	known := len(d.r.Header.Values("Authorization")) > 0
 	switch {
-	case d.r.Method != http.MethodGet:
-		d.deny(refusal{codeNeedsGet, reasonMethod, "this path needs GET."})
+	case d.r.Method != http.MethodGet, d.r.ContentLength != 0: // a slow body would hold the call of somebody who is not known
+		d.deny(refusal{codeNeedsGet, reasonMethod, "this path needs GET without a body."})
 		return
 	case value == "":
 		d.deny(refusal{codeNoToken, "no_token_given", "access_token is missing: this path takes that of a user."})

@@ -42,7 +42,7 @@ func KindOf(path string) Kind {
 	case "/sns/userinfo", "/sns/auth":
 		return KindUser
 	}
-	for _, prefix := range [...]string{pathToken, pathStableToken, "/cgi-bin/openapi", "/cgi-bin/component", "/sns"} {
+	for _, prefix := range [...]string{pathToken, pathStableToken, pathTicket, "/cgi-bin/openapi", "/cgi-bin/component", "/sns"} {
 		if p == prefix || strings.HasPrefix(p, prefix+"/") {
 			return KindForbidden
 		}

@@ -27,7 +27,9 @@ var (
 	refusalProtocol = refusal{codeBusy, "protocol",
 		"the answer is none of WeChat's. Whoever runs the gateway should look for what answers in WeChat's place."}
 	refusalEcho = refusal{codeBusy, "echo",
-		"the answer holds the access token, which WeChat does not send back. " +
+		"the answer holds the access token or the AppSecret, which WeChat does not send back. " +
 			"Whoever runs the gateway should look for what answers in WeChat's place."}
+	refusalEnded = refusal{codeTokenInvalid, "ended",
+		"the WeChatAppClient was suspended, deleted or changed, or its key was revoked, while the body of the request was on its way."}
 	refusalGone = refusal{code: 0, reason: "gone"} // never sent
 )

@@ -126,7 +126,7 @@ func FuzzParseTarget(f *testing.F) {
 
 func TestKindOf(t *testing.T) {
 	for path, want := range map[string]Kind{
-		"/cgi-bin/token": KindToken, "/CGI-BIN/Token": KindToken, "/cgi-bin/stable_token": KindToken, "/cgi-bin/ticket/getticket": KindTicket,
+		"/cgi-bin/token": KindToken, "/CGI-BIN/Token": KindToken, "/cgi-bin/stable_token": KindToken, "/cgi-bin/ticket/getticket": KindTicket, "/cgi-bin/ticket/getticket/v2": KindForbidden,
 		"/sns/jscode2session": KindLogin, "/sns/oauth2/access_token": KindLogin, "/sns/oauth2/refresh_token": KindLogin,
 		"/sns/userinfo": KindUser, "/sns/auth": KindUser, "/sns/other": KindForbidden, "/sns": KindForbidden,
 		"/cgi-bin/token/x": KindForbidden, "/cgi-bin/clear_quota": KindForbidden, "/cgi-bin/clear_quota/v2": KindForbidden,

@@ -23,6 +23,9 @@ const (
 	// their expiries, and the appid. One that was adopted may have more.
 	maxValue  = 4 << 10
 	maxValues = 64
+	// maxKept bounds all values of a Secret in bytes, because whoever may write Secrets can label as many as he likes. The values of a
+	// target have about 3 KiB.
+	maxKept = 16 << 10
 	// maxAnnotation bounds an annotation: UIDs have 36 characters.
 	maxAnnotation = 63
 )
@@ -133,7 +136,7 @@ func notASecret(in any) (any, error) {
 	return in, nil
 }
 
-// keep returns what pick makes of the values, up to maxValues. The well-known keys come first, so that no others can push them out.
+// keep returns what pick makes of the values, up to maxValues and maxKept. The well-known keys come first, so that no others can push them out.
 func keep(data map[string][]byte, pick func(key string, value []byte) []byte) map[string][]byte {
 	first := make([]string, 0, maxValues)
 	first = append(first, v1alpha1.AppIDKey, v1alpha1.ExpiresAtKey, v1alpha1.DefaultAccessTokenKey,
@@ -143,12 +146,14 @@ func keep(data map[string][]byte, pick func(key string, value []byte) []byte) ma
 		first = append(first, spec.KeyName(), spec.ExpiresAtKeyName())
 	}
 	out := map[string][]byte{}
+	size := 0
 	for _, key := range slices.Concat(first, slices.Sorted(maps.Keys(data))) {
 		if len(out) == maxValues {
 			break
 		}
 		if value, found := data[key]; found {
-			if value = pick(key, value); value != nil {
+			if value = pick(key, value); value != nil && out[key] == nil && size+len(key)+len(value) <= maxKept {
+				size += len(key) + len(value)
 				out[key] = value
 			}
 		}

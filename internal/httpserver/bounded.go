@@ -3,14 +3,19 @@
 package httpserver
 
 import (
+	"crypto/tls"
 	"net"
 	"net/netip"
 	"sync"
 )
 
+// mostHeaders is how many bytes of headers a listener's connections may hold for each of them, on average. Headers of few bytes each take
+// up to 16 times as much memory once they are parsed.
+const mostHeaders = 2 << 10
+
 // bounded is a listener with a limited number of open connections. A new connection is always accepted, and if there are too many, the
 // oldest one of the address with the most is closed. So a client that holds connections open keeps out only itself, and the kubelet's
-// probes get through.
+// probes get through. The bytes of the headers that are held are limited in the same way.
 type bounded struct {
 	net.Listener
 
@@ -22,6 +27,8 @@ type bounded struct {
 	total int
 	// accepted is the number of connections so far.
 	accepted int
+	// headers is the sum of all connections' headers.
+	headers int
 }
 
 func newBounded(l net.Listener, most int) *bounded {
@@ -68,10 +75,64 @@ func (b *bounded) oldestOfTheMost() *connection {
 	return oldest
 }
 
+// read counts bytes of a header. It returns a connection that has to be closed because too many are held; nil for none.
+func (b *bounded) read(c *connection, n int) (evicted *connection) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c.serving || c.gone {
+		return nil
+	}
+	c.header += n
+	b.headers += n
+	if b.headers <= b.most*mostHeaders {
+		return nil
+	}
+	evicted = b.oldestOfTheLongest()
+	b.forget(evicted)
+	return evicted
+}
+
+// oldestOfTheLongest returns the oldest connection with a header of the address whose connections hold the most bytes of headers. The
+// caller holds the mutex.
+func (b *bounded) oldestOfTheLongest() *connection {
+	var oldest *connection
+	most := 0
+	for _, open := range b.open {
+		var first *connection
+		sum := 0
+		for _, c := range open {
+			if sum += c.header; first == nil && c.header > 0 {
+				first = c
+			}
+		}
+		if sum > most {
+			oldest, most = first, sum
+		}
+	}
+	return oldest
+}
+
+// serve tells that the handler has the header of a connection's request, or that it needs it no more.
+func (b *bounded) serve(c *connection, serving bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c.serving = serving; !serving {
+		b.headers -= c.header
+		c.header = 0
+	}
+}
+
 // remove forgets a connection that was closed.
 func (b *bounded) remove(c *connection) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.forget(c)
+}
+
+// forget is remove for callers that hold the mutex.
+func (b *bounded) forget(c *connection) {
+	b.headers -= c.header
+	c.header, c.gone = 0, true
 	open := b.open[c.from]
 	for i := range open {
 		if open[i] != c {
@@ -95,6 +156,31 @@ type connection struct {
 	from     netip.Addr
 	// number is the order in which connections were accepted.
 	number int
+
+	// These are guarded by the listener's mutex. header is how many bytes were read since the request before, but for the body; serving
+	// reports that the handler is at work, and gone that the connection was closed.
+	header        int
+	serving, gone bool
+}
+
+// connectionOf returns the connection below TLS; nil if it is of another listener.
+func connectionOf(c net.Conn) *connection {
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
+	}
+	own, _ := c.(*connection)
+	return own
+}
+
+// Read implements net.Conn.
+func (c *connection) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		if evicted := c.listener.read(c, n); evicted != nil {
+			_ = evicted.Close()
+		}
+	}
+	return n, err //nolint:wrapcheck // net/http looks at it
 }
 
 // Close implements net.Conn.

@@ -33,7 +33,10 @@ func New(handler http.Handler) *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	return &http.Server{
-		Handler:           http.MaxBytesHandler(handler, maxBody),
+		Handler: counted(http.MaxBytesHandler(handler, maxBody)),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connectionKey{}, connectionOf(c))
+		},
 		MaxHeaderBytes:    maxHeader,
 		ReadHeaderTimeout: readTimeout,
 		ReadTimeout:       readTimeout,
@@ -43,6 +46,20 @@ func New(handler http.Handler) *http.Server {
 		// It would log what clients send, one line for each broken connection.
 		ErrorLog: log.New(io.Discard, "", 0),
 	}
+}
+
+// connectionKey is the key of the connection in the context of a request.
+type connectionKey struct{}
+
+// counted tells the listener when a request's header has been read, and when it is needed no more.
+func counted(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c, _ := r.Context().Value(connectionKey{}).(*connection); c != nil {
+			c.listener.serve(c, true)
+			defer c.listener.serve(c, false)
+		}
+		handler.ServeHTTP(w, r)
+	})
 }
 
 // Listen listens on a TCP address, over TLS unless config is nil.

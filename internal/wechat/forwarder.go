@@ -77,8 +77,8 @@ func (f *Forwarder) Send(ctx context.Context, p *Outgoing) (res *http.Response, 
 		}
 		last = f.client.unreachable(i, err, nil)
 		last.MaybeSent = t.sent()
-		if ctx.Err() != nil {
-			break
+		if ctx.Err() != nil || t.broke.Load() {
+			break // the host has nothing to do with it
 		}
 		if last.MaybeSent && (p.Once || p.Method != http.MethodGet || p.Length > 0 && !p.Again) {
 			if !p.Pinned {
@@ -101,7 +101,9 @@ type trip struct {
 	// gate is the newest connection's, of a request that must be sent once.
 	gate *gate
 	// ready reports that the request has a connection, so that something of it may have been sent.
-	ready     atomic.Bool
+	ready atomic.Bool
+	// broke reports that the body could not be read.
+	broke     atomic.Bool
 	reused    atomic.Bool
 	handshake handshake
 	watch     watch
@@ -216,7 +218,9 @@ func (t *trip) request(ctx context.Context) *http.Request {
 		return req
 	}
 	req.ContentLength = p.Length
-	body := func() (io.ReadCloser, error) { return &pausing{Reader: p.Body(), watch: &t.watch}, nil }
+	body := func() (io.ReadCloser, error) {
+		return &pausing{Reader: p.Body(), watch: &t.watch, broke: &t.broke}, nil
+	}
 	if p.Again && !p.Once {
 		req.GetBody = body
 	}
@@ -242,12 +246,17 @@ func (w *watch) resume() { w.timer.Reset(w.limit) }
 type pausing struct {
 	io.Reader
 	watch *watch
+	broke *atomic.Bool
 }
 
 func (b *pausing) Read(p []byte) (int, error) {
 	b.watch.pause()
 	defer b.watch.resume()
-	return b.Reader.Read(p)
+	n, err := b.Reader.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // a reader returns it as it is
+		b.broke.Store(true)
+	}
+	return n, err
 }
 
 func (b *pausing) Close() error { return nil }

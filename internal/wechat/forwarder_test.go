@@ -5,7 +5,10 @@ package wechat
 import (
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 )
 
@@ -42,5 +45,35 @@ func TestForwarderLargeClientHelloIsLost(t *testing.T) {
 			}
 			wantHellos(t, network, 1, connections)
 		})
+	}
+}
+
+// TestForwarderBodyThatBreaks: a sender whose body breaks off does not make the next calls go to another host.
+func TestForwarderBodyThatBreaks(t *testing.T) {
+	answer := func(name string) string {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if _, err := io.Copy(io.Discard, r.Body); err == nil {
+				_, _ = io.WriteString(w, name)
+			}
+		}))
+		t.Cleanup(s.Close)
+		return s.URL
+	}
+	f, err := NewForwarder(Options{Endpoints: []string{answer("first"), answer("second")}, Timeout: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.CloseIdle)
+	broken := func() io.Reader { return io.MultiReader(strings.NewReader("x"), iotest.ErrReader(io.ErrUnexpectedEOF)) }
+	if _, sends, err := f.Send(t.Context(), &Outgoing{Method: http.MethodPost, Path: pathProbe, Header: http.Header{}, Length: 10, Body: broken}); err == nil || sends != 1 {
+		t.Fatalf("%d sends, %v", sends, err)
+	}
+	res, _, err := f.Send(t.Context(), &Outgoing{Method: http.MethodGet, Path: pathProbe, Header: http.Header{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	if body, _ := io.ReadAll(res.Body); string(body) != "first" {
+		t.Errorf("the next call went to the %s host", body)
 	}
 }

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpserver
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/onsi/gomega"
+)
+
+func refuses(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "no") }
+
+// A caller who waits for leave to send his body is refused at once.
+func TestRefusalBeforeTheBody(t *testing.T) {
+	c := streaming(t, refuses)
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\nExpect: 100-continue\r\n\r\n")
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+}
+
+// A body that the handler does not read must move, too.
+func TestUnreadBodyThatStalls(t *testing.T) {
+	c := streaming(t, refuses)
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nx")
+	if _, err := io.ReadAll(c); err != nil {
+		t.Errorf("the connection is held: %v", err)
+	}
+}
+
+// The deadline that a handler sets for a body holds, however well the body moves.
+func TestDeadlineOfTheHandler(t *testing.T) {
+	got := make(chan error, 1)
+	c := streaming(t, func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(stall))
+		_, err := io.ReadAll(r.Body)
+		got <- err
+	})
+	_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+	for range 40 {
+		time.Sleep(stall / 6)
+		_, _ = io.WriteString(c, "x")
+		select {
+		case err := <-got:
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the body ended with %v", err)
+			}
+			return
+		default:
+		}
+	}
+	t.Error("the body outlives the deadline")
+}
+
+// The headers of all connections are limited, and whoever sends the most keeps nobody else out.
+func TestHeadersOfManyConnections(t *testing.T) {
+	const connections, limit = 64, 64 * mostHeaders
+	l, err := listen(t.Context(), "127.0.0.1:0", nil, connections)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, _ := l.(*bounded)
+	server := NewStreaming(http.HandlerFunc(refuses), time.Minute)
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close() })
+	header := "POST / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 16<<10)
+	send := func(from string) net.Conn {
+		dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		c, err := dialer.DialContext(t.Context(), "tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		_, _ = io.WriteString(c, header)
+		return c
+	}
+	other := send("127.0.0.3")
+	for range connections / 2 {
+		send("127.0.0.2")
+	}
+	_ = other.SetDeadline(time.Now().Add(10 * time.Second))
+	_, _ = io.WriteString(other, "\r\n\r\n")
+	if res, err := http.ReadResponse(bufio.NewReader(other), nil); err != nil {
+		t.Errorf("another caller gets %v", err)
+	} else {
+		_ = res.Body.Close()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.headers > limit {
+		t.Errorf("%d bytes are held, more than %d", b.headers, limit)
+	}
+}
+
+// A connection that was used and is idle holds no header, and neither does one that is closed.
+func TestHeadersAreForgotten(t *testing.T) {
+	certificates := httptest.NewTLSServer(nil)
+	t.Cleanup(certificates.Close)
+	secure := &tls.Config{Certificates: certificates.TLS.Certificates, MinVersion: tls.VersionTLS12}
+	for name, config := range map[string]*tls.Config{"HTTP": nil, "HTTPS": secure} {
+		t.Run(name, func(t *testing.T) {
+			l, err := Listen(t.Context(), "127.0.0.1:0", config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			watched := &bounded{}
+			server := New(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				c, _ := r.Context().Value(connectionKey{}).(*connection)
+				c.listener.mu.Lock()
+				defer c.listener.mu.Unlock()
+				if watched = c.listener; watched.headers == 0 {
+					t.Error("the header is not counted")
+				}
+			}))
+			go func() { _ = server.Serve(l) }()
+			t.Cleanup(func() { _ = server.Close() })
+			client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} //nolint:gosec // a test
+			for range 3 {
+				res, err := client.Get(map[bool]string{true: "https://", false: "http://"}[config != nil] + l.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = res.Body.Close()
+			}
+			gomega.NewWithT(t).Eventually(func() int {
+				watched.mu.Lock()
+				defer watched.mu.Unlock()
+				return watched.headers
+			}).Should(gomega.BeZero())
+			client.CloseIdleConnections()
+		})
+	}
+}
