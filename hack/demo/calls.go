@@ -131,9 +131,9 @@ func (c *caller) table(out io.Writer) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "While\tcalls\tfailed\tlongest call") //nolint:errcheck // Flush tells
+	fmt.Fprintln(w, "While\tcalls\tfailed\tlongest call")
 	for _, p := range c.phases[1:] {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%s\n", p.what, p.calls, p.failed, p.longest.Round(time.Millisecond)) //nolint:errcheck // Flush tells
+		fmt.Fprintf(w, "%s\t%d\t%d\t%s\n", p.what, p.calls, p.failed, p.longest.Round(time.Millisecond))
 	}
 	return w.Flush()
 }

@@ -271,7 +271,7 @@ func (s *stage) useSDK(ctx context.Context) error {
 // allowPath shows that nothing is allowed that the WeChatAppClient does not name, and allows one more path.
 func (s *stage) allowPath(ctx context.Context) error {
 	if _, err := s.relay.program.get(ctx, "/call"); err == nil || !strings.Contains(err.Error(), "48001") {
-		return fmt.Errorf("%s is not in spec.paths, but the call ended with: %v", callPath, err)
+		return errors.Join(fmt.Errorf("%s is not in spec.paths, but was not refused for that", callPath), err)
 	}
 	s.step("%s was refused with errcode 48001, because spec.paths does not have it", callPath)
 	add := fmt.Sprintf(`[{"op":"add","path":"/spec/paths/-","value":%q}]`, callPath)

@@ -142,10 +142,10 @@ func TestFailedCall(t *testing.T) {
 			c := startCaller(t.Context(), served(t, func(w http.ResponseWriter, _ *http.Request) {
 				if fail.CompareAndSwap(true, false) {
 					w.WriteHeader(http.StatusBadGateway)
-					fmt.Fprint(w, answer) //nolint:errcheck // the caller finds out
+					fmt.Fprint(w, answer)
 					return
 				}
-				fmt.Fprint(w, `{}`) //nolint:errcheck // the caller finds out
+				fmt.Fprint(w, `{}`)
 			}))
 			t.Cleanup(c.stop)
 			c.begin("all was well")
@@ -191,9 +191,9 @@ func TestHandOver(t *testing.T) {
 	old := served(t, func(w http.ResponseWriter, _ *http.Request) {
 		begun <- struct{}{}
 		<-release
-		fmt.Fprint(w, `{}`) //nolint:errcheck // the caller finds out
+		fmt.Fprint(w, `{}`)
 	})
-	next := served(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{}`) }) //nolint:errcheck // the caller finds out
+	next := served(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{}`) })
 	c := startCaller(t.Context(), old)
 	t.Cleanup(c.stop)
 	<-begun
