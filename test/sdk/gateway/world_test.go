@@ -203,7 +203,7 @@ func (w *world) rotateKey() {
 			s.keys = s.keys[:1]
 			s.keys[0].BuysUntil = now.Add(overlap)
 		}
-		s.keys = append([]gateway.Key{{Value: value, Fingerprint: value.Fingerprint()}}, s.keys...)
+		s.keys = append([]gateway.Key{gateway.NewKey(value, time.Time{})}, s.keys...)
 	})
 	w.write("app_secret", value.Reveal())
 }
