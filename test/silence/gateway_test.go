@@ -252,8 +252,8 @@ func (c *caller) succeed() {
 // beRefused sends secrets where they do not belong.
 func (c *caller) beRefused() {
 	c.Helper()
-	real := c.stage.wechat.Tokens("")[0].Token
-	for _, value := range []string{appSecret, c.key, c.token, c.bearer, real} {
+	issued := c.stage.wechat.Tokens("")[0].Token
+	for _, value := range []string{appSecret, c.key, c.token, c.bearer, issued} {
 		for _, target := range []string{
 			"/cgi-bin/token?grant_type=client_credential&appid=" + gatewayApp + "&secret=" + value + "x",
 			"/cgi-bin/token?grant_type=client_credential&secret=" + c.key + "&appid=" + value,
