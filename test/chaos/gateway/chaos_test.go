@@ -50,14 +50,19 @@ func scenarios() []scenario {
 		{name: "hosts-refuse", share: 0.07, run: (*world).hostsRefuse},
 		{name: "hosts-cut-or-hang", share: 0.05, run: (*world).hostsCutOrHang},
 		{name: "token-killed", share: 0.1, strict: true, run: (*world).tokenKilled},
-		{name: "key-rotated", share: 0.03, run: (*world).keyRotated},
+		// The full run asks for a new key right after the outage, and waits for an operator that follows up to a minute late. A key is rotated
+		// once within its overlap, so it cannot be done twice.
 		{name: "api-server-down", share: 1. / 3, run: (*world).apiServerDown},
+		{name: "key-rotated", share: 0.03, run: (*world).keyRotated},
 	}
 }
 
-// fullScenarios are those of the full run. The last one waits for an operator that follows the API server up to a minute late.
-func fullScenarios() []scenario {
-	return append(scenarios(), scenario{name: "key-rotated-after-outage", share: 0.02, run: (*world).keyRotated})
+// shortScenarios are the same in an order that takes less time.
+func shortScenarios() []scenario {
+	all := scenarios()
+	last := len(all) - 1
+	all[last-1], all[last] = all[last], all[last-1]
+	return all
 }
 
 // TestChaos is the full run: make chaos-gateway.
@@ -66,17 +71,18 @@ func TestChaos(t *testing.T) {
 	if err != nil {
 		t.Skip("this takes long: run make chaos-gateway")
 	}
-	play(t, fullScenarios(), d)
+	play(t, scenarios(), d)
 }
 
 // TestChaosShort has each attack once, which is what make test has time for.
-func TestChaosShort(t *testing.T) { play(t, scenarios(), 45*time.Second) }
+func TestChaosShort(t *testing.T) { play(t, shortScenarios(), 45*time.Second) }
 
 // play runs the scenarios one after the other, prints the table and checks each.
 func play(t *testing.T, scenarios []scenario, d time.Duration) {
 	t.Helper()
 	w := newWorld(t)
 	stop := w.callAll()
+	defer w.judgeAll(stop) // also if a scenario ends the test
 	time.Sleep(pause)
 	only := os.Getenv("SCENARIOS")
 	for _, s := range scenarios {
@@ -89,6 +95,11 @@ func play(t *testing.T, scenarios []scenario, d time.Duration) {
 		a.to = time.Now()
 		w.attacks = append(w.attacks, a)
 	}
+}
+
+// judgeAll ends the calls, prints the table and checks each scenario that has ended.
+func (w *world) judgeAll(stop func()) {
+	w.Helper()
 	stop()
 	calls := w.load.made()
 	var verdicts []*verdict
@@ -99,7 +110,7 @@ func play(t *testing.T, scenarios []scenario, d time.Duration) {
 	printTable(&table, verdicts)
 	fmt.Printf("%s\n", &table)
 	for _, v := range verdicts {
-		v.check(t, w.callers)
+		v.check(w.T, w.callers)
 	}
 }
 
