@@ -97,8 +97,8 @@ func (x *exchange) finishWrite() {
 	_ = x.control.SetWriteDeadline(time.Time{})
 }
 
-// secret returns what the call was sent with and must not come back: the token or the AppSecret; empty for none. WeChat sends none back, but
-// an error page of a proxy may quote the URL.
+// secret returns what the call was sent with and must not come back: the token or the AppSecret; empty for none. WeChat sends none back,
+// but an error page of a proxy may quote the URL.
 func (x *exchange) secret() string {
 	if x.token.IsZero() {
 		return x.hidden.Reveal()

@@ -81,6 +81,7 @@ func TestRestOfABodyIsNoRequest(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			defer func() { _ = res.Body.Close() }()
 			if body, _ := io.ReadAll(res.Body); string(body) != okJSON {
 				t.Errorf("the answer is %q", body)
 			}
@@ -236,7 +237,9 @@ func TestRefusedCallsKeepTheConnection(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if body, _ := io.ReadAll(res.Body); res.Close || !strings.Contains(string(body), "45011") {
+		body, _ := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if res.Close || !strings.Contains(string(body), "45011") {
 			t.Errorf("%q, closes: %v", body, res.Close)
 		}
 	}

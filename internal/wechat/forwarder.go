@@ -253,7 +253,7 @@ func (b *pausing) Read(p []byte) (int, error) {
 	b.watch.pause()
 	defer b.watch.resume()
 	n, err := b.Reader.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // a reader returns it as it is
+	if err != nil && err != io.EOF {
 		b.broke.Store(true)
 	}
 	return n, err

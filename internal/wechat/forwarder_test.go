@@ -65,10 +65,13 @@ func TestForwarderBodyThatBreaks(t *testing.T) {
 	}
 	t.Cleanup(f.CloseIdle)
 	broken := func() io.Reader { return io.MultiReader(strings.NewReader("x"), iotest.ErrReader(io.ErrUnexpectedEOF)) }
-	if _, sends, err := f.Send(t.Context(), &Outgoing{Method: http.MethodPost, Path: pathProbe, Header: http.Header{}, Length: 10, Body: broken}); err == nil || sends != 1 {
+	out := &Outgoing{Method: http.MethodPost, Path: pathProbe, Header: http.Header{}, Length: 10, Body: broken}
+	res, sends, err := f.Send(t.Context(), out)
+	if err == nil || sends != 1 {
+		_ = res.Body.Close()
 		t.Fatalf("%d sends, %v", sends, err)
 	}
-	res, _, err := f.Send(t.Context(), &Outgoing{Method: http.MethodGet, Path: pathProbe, Header: http.Header{}})
+	res, _, err = f.Send(t.Context(), &Outgoing{Method: http.MethodGet, Path: pathProbe, Header: http.Header{}})
 	if err != nil {
 		t.Fatal(err)
 	}
