@@ -136,7 +136,8 @@ func notASecret(in any) (any, error) {
 	return in, nil
 }
 
-// keep returns what pick makes of the values, up to maxValues and maxKept. The well-known keys come first, so that no others can push them
+// keep returns what pick makes of the values, up to maxValues and maxKept. The well-known keys come first, so that no others can push
+// them
 // out.
 func keep(data map[string][]byte, pick func(key string, value []byte) []byte) map[string][]byte {
 	first := make([]string, 0, maxValues)
