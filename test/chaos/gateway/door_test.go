@@ -132,19 +132,12 @@ func (d *door) cut() {
 	}
 }
 
-// drain ends each connection as soon as no answer is awaited on it, as a server does that stops in order. It returns how many pieces of
-// requests came on a connection after its end, because the caller had not noticed it.
-func (d *door) drain() (late int) {
-	d.mu.Lock()
-	before := d.late
-	d.mu.Unlock()
+// drain ends each connection as soon as no answer is awaited on it, as a server does that stops in order.
+func (d *door) drain() {
 	for d.endQuiet() > 0 {
 		time.Sleep(quiet / 4)
 	}
-	time.Sleep(20 * quiet)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.late - before
+	time.Sleep(20 * quiet) // for callers that had not noticed it
 }
 
 // endQuiet ends the connections that are quiet and returns how many are left.
