@@ -5,7 +5,6 @@
 package sdk_test
 
 import (
-	"errors"
 	"io/fs"
 	"net/http"
 	"net/url"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
+	"github.com/wechat-token-operator/wechat-token-operator/test/sdk/programs"
 )
 
 // examples is the folder of the programs, seen from this folder.
@@ -26,107 +26,27 @@ var examples = filepath.Join("..", "..", "examples", "sdk")
 // overlap is more than the time for which WeChat accepts a replaced token.
 const overlap = 6 * time.Minute
 
-// sdk is a program of examples/sdk.
-type sdk struct {
-	name string
-	// manifest names the version of the SDK, which pinned finds.
-	manifest string
-	pinned   *regexp.Regexp
-	// install makes the program ready in a copy of its folder and returns the command that starts it.
-	install func(t *testing.T, dir string) []string
-}
-
-func sdks() []sdk {
-	return []sdk{
-		{"silenceper", "go.mod", regexp.MustCompile(`require github\.com/(silenceper/wechat)/v2 (v\S+)`), goBuild},
-		{"co-wechat-api", "package.json", regexp.MustCompile(`"(co-wechat-api)": "([0-9.]+)"`), npm},
-		{"node-easywechat", "package.json", regexp.MustCompile(`"(node-easywechat)": "([0-9.]+)"`), npm},
-	}
-}
-
-// version returns the SDK's name and version, as its manifest pins it.
-func (s sdk) version(t *testing.T) string {
-	t.Helper()
-	content, err := os.ReadFile(filepath.Join(examples, s.name, s.manifest))
-	if err != nil {
-		t.Fatal(err)
-	}
-	match := s.pinned.FindStringSubmatch(string(content))
-	if match == nil {
-		t.Fatalf("%s of %s does not pin the SDK", s.manifest, s.name)
-	}
-	return match[1] + " " + match[2]
-}
-
-// goBuild builds a Go program.
-func goBuild(t *testing.T, dir string) []string {
-	t.Helper()
-	run(t, dir, "the Go module proxy", need(t, "go"), "build", "-buildvcs=false", "-o", "server", ".")
-	return []string{filepath.Join(dir, "server")}
-}
-
-// npm installs exactly what package-lock.json names. What is in npm's cache is not downloaded again.
-func npm(t *testing.T, dir string) []string {
-	t.Helper()
-	node := need(t, "node")
-	run(t, dir, "the npm registry", need(t, "npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline",
-		"--fetch-retries=1")
-	return []string{node, "server.mjs"}
-}
-
-// need finds a program. CI installs all of them, see .ci/run; a developer need not.
-func need(t *testing.T, program string) string {
-	t.Helper()
-	path, err := exec.LookPath(program)
-	if err == nil {
-		return path
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is missing, and CI must run every SDK", program)
-	}
-	t.Skipf("%s is not installed", program)
-	return ""
-}
-
-// run runs a command that downloads from a source what is not in a cache.
-func run(t *testing.T, dir, source string, command ...string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v; it needs %s, or a cache that was filled from there\n%s", strings.Join(command, " "), err, source, out)
-	}
-}
-
-// copyExample copies a program's sources. Go's cache of test results knows that the test depends on them, because they are read here.
-func copyExample(t *testing.T, name string) string {
-	t.Helper()
-	dir := t.TempDir()
-	source := filepath.Join(examples, name)
-	files, err := os.ReadDir(source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files {
-		if file.IsDir() {
-			continue // node_modules of somebody who tries the program there
-		}
-		content, err := os.ReadFile(filepath.Join(source, file.Name()))
-		if err := errors.Join(err, os.WriteFile(filepath.Join(dir, file.Name()), content, 0o600)); err != nil {
-			t.Fatal(err)
+func sdks() []programs.Program {
+	example := func(name, manifest, pinned string, install func(*testing.T, string) []string) programs.Program {
+		return programs.Program{
+			Name: name, Folder: filepath.Join(examples, name), Manifest: manifest, Pinned: regexp.MustCompile(pinned), Install: install,
 		}
 	}
-	return dir
+	return []programs.Program{
+		example("silenceper", "go.mod", `require github\.com/(silenceper/wechat)/v2 (v\S+)`, programs.GoBuild),
+		example("co-wechat-api", "package.json", `"(co-wechat-api)": "([0-9.]+)"`, programs.NPM),
+		example("node-easywechat", "package.json", `"(node-easywechat)": "([0-9.]+)"`, programs.NPM),
+	}
 }
 
 // TestSDKs: each SDK follows the file of the token without a restart, gives up where it can only wait, and never fetches a token or
 // a ticket, although it has the AppSecret.
 func TestSDKs(t *testing.T) {
 	for _, s := range sdks() {
-		t.Run(s.name, func(t *testing.T) {
+		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
-			dir := copyExample(t, s.name)
-			f := newFixture(t, dir, s.install(t, dir))
+			dir, command := s.Prepare(t)
+			f := newFixture(t, dir, command)
 			for _, step := range []struct {
 				name string
 				run  func(f *fixture)
@@ -145,7 +65,7 @@ func TestSDKs(t *testing.T) {
 			}
 			f.fetchedNothing()
 			f.keptSecrets()
-			t.Logf("%s: %d calls of WeChat with %d tokens from the file, none fetched", s.version(t),
+			t.Logf("%s: %d calls of WeChat with %d tokens from the file, none fetched", s.Version(t),
 				f.wechat.Count(wechattest.Filter{}), len(f.wechat.Tokens(appID)))
 		})
 	}
@@ -158,7 +78,7 @@ func TestVersions(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range sdks() {
-		if want := "Run with " + s.version(t); !strings.Contains(string(page), want) {
+		if want := "Run with " + s.Version(t); !strings.Contains(string(page), want) {
 			t.Errorf("docs/sdk.md does not say %q", want)
 		}
 	}
@@ -180,7 +100,8 @@ func TestSyntax(t *testing.T) {
 			if err != nil {
 				t.Skipf("%s is not installed", tc.program)
 			}
-			out, err := exec.CommandContext(t.Context(), program, append(tc.args, filepath.Join(copyExample(t, name), tc.file))...).CombinedOutput()
+			dir := programs.Copy(t, filepath.Join(examples, name))
+			out, err := exec.CommandContext(t.Context(), program, append(tc.args, filepath.Join(dir, tc.file))...).CombinedOutput()
 			if err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}

@@ -5,137 +5,49 @@
 package gateway_test
 
 import (
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/test/sdk/programs"
 )
 
-// sdk is a program that uses an SDK.
+// sdk is a program that calls WeChat through the gateway.
 type sdk struct {
-	name string
-	// folder is where the program is, seen from this folder.
-	folder string
-	// manifest names the version of the SDK, which pinned finds.
-	manifest string
-	pinned   *regexp.Regexp
+	programs.Program
+
 	// setting is what moves the SDK's calls to the gateway.
 	setting string
-	install func(t *testing.T, dir string) []string
 	// image and login report whether the SDK has such calls.
 	image, login bool
-	// fetchesAgain reports whether the SDK fetches a token when one is refused with 42001, as it is after four hours.
-	fetchesAgain bool
 }
 
 func sdks() []sdk {
 	example := func(name string) string { return filepath.Join("..", "..", "..", "examples", "gateway", name) }
+	npm := func(name, folder string) programs.Program {
+		return programs.Program{
+			Name: name, Folder: folder, Manifest: "package.json", Pinned: regexp.MustCompile(`"(` + name + `)": "([0-9.]+)"`), Install: programs.NPM,
+		}
+	}
+	silenceper := programs.Program{
+		Name: "silenceper", Folder: example("silenceper"), Manifest: "go.mod",
+		Pinned: regexp.MustCompile(`require github\.com/(silenceper/wechat)/v2 (v\S+)`), Install: programs.GoBuild,
+	}
 	return []sdk{
+		{Program: silenceper, setting: "SetHTTPClient", image: true, login: true},
+		{Program: npm("co-wechat-api", example("co-wechat-api")), setting: "prefix, snsPrefix, wxaPrefix", image: true, login: true},
+		{Program: npm("node-easywechat", example("node-easywechat")), setting: "http.baseURL", image: true, login: true},
+		{Program: npm("wechat-api", filepath.Join("testdata", "wechat-api")), setting: "endpoint", image: true},
 		{
-			name: "silenceper", folder: example("silenceper"), manifest: "go.mod",
-			pinned: regexp.MustCompile(`require github\.com/(silenceper/wechat)/v2 (v\S+)`), setting: "SetHTTPClient",
-			install: goBuild, image: true, login: true,
+			Program: npm("wechat-jssdk", filepath.Join("testdata", "wechat-jssdk")),
+			setting: "accessTokenUrl, ticketUrl, GET_SESSION_KEY_URL", login: true,
 		},
-		{
-			name: "co-wechat-api", folder: example("co-wechat-api"), manifest: "package.json",
-			pinned: regexp.MustCompile(`"(co-wechat-api)": "([0-9.]+)"`), setting: "prefix, snsPrefix, wxaPrefix",
-			install: npm, image: true, login: true, fetchesAgain: true,
-		},
-		{
-			name: "node-easywechat", folder: example("node-easywechat"), manifest: "package.json",
-			pinned: regexp.MustCompile(`"(node-easywechat)": "([0-9.]+)"`), setting: "http.baseURL",
-			install: npm, image: true, login: true,
-		},
-		{
-			name: "wechat-api", folder: filepath.Join("testdata", "wechat-api"), manifest: "package.json",
-			pinned: regexp.MustCompile(`"(wechat-api)": "([0-9.]+)"`), setting: "endpoint",
-			install: npm, image: true,
-		},
-		{
-			name: "wechat-jssdk", folder: filepath.Join("testdata", "wechat-jssdk"), manifest: "package.json",
-			pinned:  regexp.MustCompile(`"(wechat-jssdk)": "([0-9.]+)"`),
-			setting: "accessTokenUrl, ticketUrl, GET_SESSION_KEY_URL", install: npm, login: true, fetchesAgain: true,
-		},
-	}
-}
-
-func (s sdk) version(t *testing.T) string {
-	t.Helper()
-	content, err := os.ReadFile(filepath.Join(s.folder, s.manifest))
-	if err != nil {
-		t.Fatal(err)
-	}
-	match := s.pinned.FindStringSubmatch(string(content))
-	if match == nil {
-		t.Fatalf("%s of %s does not pin the SDK", s.manifest, s.name)
-	}
-	return match[1] + " " + match[2]
-}
-
-// prepare makes the program ready in a folder of its own. It returns the folder and the command that starts the program.
-func (s sdk) prepare(t *testing.T) (dir string, command []string) {
-	t.Helper()
-	dir = t.TempDir()
-	files, err := os.ReadDir(s.folder)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files {
-		if file.IsDir() {
-			continue // node_modules of somebody who tries the program there
-		}
-		content, err := os.ReadFile(filepath.Join(s.folder, file.Name()))
-		if err := errors.Join(err, os.WriteFile(filepath.Join(dir, file.Name()), content, 0o600)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir, s.install(t, dir)
-}
-
-// goBuild builds a Go program.
-func goBuild(t *testing.T, dir string) []string {
-	t.Helper()
-	run(t, dir, "the Go module proxy", need(t, "go"), "build", "-buildvcs=false", "-o", "server", ".")
-	return []string{filepath.Join(dir, "server")}
-}
-
-// npm installs exactly what package-lock.json names. What is in npm's cache is not downloaded again.
-func npm(t *testing.T, dir string) []string {
-	t.Helper()
-	node := need(t, "node")
-	run(t, dir, "the npm registry", need(t, "npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline",
-		"--fetch-retries=1")
-	return []string{node, filepath.Join(dir, "server.mjs")}
-}
-
-// need finds a program. CI installs all of them, see .ci/run; a developer need not.
-func need(t *testing.T, program string) string {
-	t.Helper()
-	path, err := exec.LookPath(program)
-	if err == nil {
-		return path
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is missing, and CI must run every SDK", program)
-	}
-	t.Skipf("%s is not installed", program)
-	return ""
-}
-
-// run runs a command that downloads from a source what is not in a cache.
-func run(t *testing.T, dir, source string, command ...string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v; it needs %s, or a cache that was filled from there\n%s", strings.Join(command, " "), err, source, out)
 	}
 }
 
@@ -158,8 +70,8 @@ func (w *world) round(s sdk, p *program) (calls int) {
 // is rotated, and that no byte that the SDK receives or sends has a secret of WeChat's.
 func TestSDKs(t *testing.T) {
 	for _, s := range sdks() {
-		t.Run(s.name, func(t *testing.T) {
-			dir, command := s.prepare(t)
+		t.Run(s.Name, func(t *testing.T) {
+			dir, command := s.Prepare(t)
 			w := newWorld(t, "http://"+plainPort, nil)
 			p := w.start(dir, command)
 			calls := w.round(s, p)
@@ -181,7 +93,7 @@ func TestSDKs(t *testing.T) {
 			calls += w.round(s, p)
 
 			w.judge(p)
-			t.Logf("%s, by %s: %d calls, %d failed", s.version(t), s.setting, calls, p.failed)
+			t.Logf("%s, by %s: %d calls, %d failed", s.Version(t), s.setting, calls, p.failed)
 		})
 	}
 }
@@ -226,7 +138,7 @@ func TestLongRun(t *testing.T) {
 		t.Skip("it takes a minute")
 	}
 	s := sdks()[1] // it fetches a token when WeChat refuses one
-	dir, command := s.prepare(t)
+	dir, command := s.Prepare(t)
 	w := newWorld(t, "http://"+plainPort, nil)
 	p := w.start(dir, command)
 	burst := func(n int) {
@@ -281,7 +193,7 @@ func TestLongRun(t *testing.T) {
 // TestProgramThatNeverRestarts checks what the documents say of a program that keeps its key beyond the overlap.
 func TestProgramThatNeverRestarts(t *testing.T) {
 	s := sdks()[1]
-	dir, command := s.prepare(t)
+	dir, command := s.Prepare(t)
 	w := newWorld(t, "http://"+plainPort, nil)
 	p := w.start(dir, command)
 	p.try("/call")
@@ -317,12 +229,12 @@ func TestProgramThatNeverRestarts(t *testing.T) {
 // private CA.
 func TestByName(t *testing.T) {
 	for _, s := range sdks() {
-		if s.name != "silenceper" && s.name != "node-easywechat" {
+		if s.Name != "silenceper" && s.Name != "node-easywechat" {
 			continue
 		}
-		t.Run(s.name, func(t *testing.T) {
+		t.Run(s.Name, func(t *testing.T) {
 			const name = "api.weixin.qq.com"
-			dir, command := s.prepare(t)
+			dir, command := s.Prepare(t)
 			ca, certificate := privateCA(t, name)
 			w := newWorld(t, "https://"+name, &certificate) // what the SDK has without a setting
 			w.write("ca.crt", string(ca))
@@ -335,14 +247,14 @@ func TestByName(t *testing.T) {
 			w.rotateToken()
 			calls += w.round(s, p)
 			w.judge(p)
-			t.Logf("%s, by name: %d calls, %d failed", s.version(t), calls, p.failed)
+			t.Logf("%s, by name: %d calls, %d failed", s.Version(t), calls, p.failed)
 		})
 	}
 }
 
 // TestSandbox checks that a program in the sandbox reaches the gateway and nothing else.
 func TestSandbox(t *testing.T) {
-	dir, command := sdks()[0].prepare(t)
+	dir, command := sdks()[0].Prepare(t)
 	w := newWorld(t, reachable(t), nil)
 	p := w.start(dir, command)
 	if _, err := p.get("/call"); err == nil || !strings.Contains(err.Error(), "refused") {
