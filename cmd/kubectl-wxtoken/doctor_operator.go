@@ -32,10 +32,10 @@ func (x *examination) checkOperator(ctx context.Context, r *report) error {
 	if err := x.cluster.List(ctx, l, client.MatchingLabels{nameLabel: operatorName}); err != nil {
 		r.gap(explain(err, "list Deployments of all namespaces"))
 	}
-	x.operators = l.Items
-	for i := range x.operators {
-		x.checkDeployment(&x.operators[i], r)
+	for i := range l.Items {
+		x.checkDeployment(&l.Items[i], r)
 	}
+	x.operators = slices.DeleteFunc(l.Items, isGateway)
 	leases, err := x.checkLeases(ctx, r)
 	if err != nil {
 		r.gap(err)
@@ -50,6 +50,9 @@ func (x *examination) checkOperator(ctx context.Context, r *report) error {
 	}
 	return nil
 }
+
+// isGateway reports whether a Deployment is that of the gateway, which serves calls and no resources.
+func isGateway(d appsv1.Deployment) bool { return d.Labels["control-plane"] == "gateway" }
 
 // noOperator reports that no operator was found. That is an error, unless the statuses of the resources are up to date all the same.
 func (x *examination) noOperator(r *report) {

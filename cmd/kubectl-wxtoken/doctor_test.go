@@ -113,6 +113,9 @@ func TestDoctor(t *testing.T) {
 
 	d := w.createOperatorDeployment("operator", "example.com/wechat-token-operator:v0.1.0", 2, 2, "--leader-elect", "--namespaces="+w.namespace)
 	w.createLease(operatorName+"-00000000", "operator-a", time.Now())
+	gateway := w.createOperatorDeployment("gateway", "example.com/wechat-token-operator:v0.1.0", 2, 2)
+	gateway.Labels["control-plane"] = "gateway" // which serves calls, and no resources
+	w.must(w.Update(w.Context(), gateway))
 	w.golden("doctor-well.txt", w.ok("doctor"))
 
 	w.makeIll()

@@ -35,7 +35,7 @@ func TestReadme(t *testing.T) {
 		t.Errorf("it ends with\n%s", out)
 	}
 	bash("kubectl wxtoken doctor", "")
-	bash("kubectl delete namespace shop wechat wechat-token-operator-system; kubectl delete crd wechatapptokens.wechat.apptoken.dev", "")
+	bash("kubectl delete namespace shop wechat wechat-token-operator-system; kubectl delete crd wechatapptokens.wechat.apptoken.dev wechatappclients.wechat.apptoken.dev", "")
 }
 
 // block is the first block of shell in a document with this text.
