@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"github.com/prometheus/client_golang/prometheus"
 	ctrl "sigs.k8s.io/controller-runtime"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -46,15 +45,9 @@ func main() {
 	}
 }
 
-// registry holds metrics and tells them. controller-runtime registers its own with one that is the process's.
-type registry interface {
-	prometheus.Registerer
-	prometheus.Gatherer
-}
-
 // run serves until ctx ends and then until the calls under way have ended. It does not end because the API server is away: a gateway that
 // could not read its objects yet is not ready, and says why.
-func run(ctx context.Context, opts *options, logger logr.Logger, metrics registry) error {
+func run(ctx context.Context, opts *options, logger logr.Logger, metrics program.Registry) error {
 	if err := opts.complete(); err != nil {
 		return err
 	}

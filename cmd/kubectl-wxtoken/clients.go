@@ -47,23 +47,11 @@ func (a *app) clientsCommand() *cobra.Command {
 }
 
 func (o *clientsOptions) run(ctx context.Context) error {
-	printer, err := o.printer()
+	q, err := o.query()
 	if err != nil {
 		return err
 	}
-	opts, err := o.options()
-	if err != nil {
-		return err
-	}
-	c, err := o.app.connect()
-	if err != nil {
-		return err
-	}
-	namespace := c.namespace
-	if o.allNamespaces {
-		namespace = ""
-	}
-	l, err := c.listClients(ctx, namespace, opts...)
+	l, err := q.listClients(ctx, q.namespace, q.opts...)
 	switch {
 	case missingKind(err):
 		return failed("Install its CRD: kubectl apply --server-side -k config/crd in a clone of the operator's repository.",
@@ -72,11 +60,11 @@ func (o *clientsOptions) run(ctx context.Context) error {
 		return err
 	}
 	sortClients(l.Items)
-	if printer != nil {
-		return printAll(o.print, printer, l, l.Items, o.app.Out)
+	if q.printer != nil {
+		return printAll(o.print, q.printer, l, l.Items, o.app.Out)
 	}
 	if len(l.Items) == 0 {
-		fmt.Fprintf(o.app.ErrOut, "No WeChatAppClients found%s.\n", o.where(namespace))
+		fmt.Fprintf(o.app.ErrOut, "No WeChatAppClients found%s.\n", o.where(q.namespace))
 		return nil
 	}
 	for _, line := range o.table(l.Items, o.app.now()).lines(o.app.paint) {

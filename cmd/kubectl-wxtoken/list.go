@@ -121,36 +121,51 @@ func (o *listOptions) options() ([]client.ListOption, error) {
 	return out, nil
 }
 
+// query is what the flags ask for: the resources of a namespace, or of all namespaces if it is empty.
+type query struct {
+	*cluster
+
+	namespace string
+	opts      []client.ListOption
+	// printer is nil for the table.
+	printer printers.ResourcePrinter
+}
+
+// query reads the flags and connects to the cluster.
+func (o *listOptions) query() (q query, err error) {
+	if q.printer, err = o.printer(); err != nil {
+		return q, err
+	}
+	if q.opts, err = o.options(); err != nil {
+		return q, err
+	}
+	if q.cluster, err = o.app.connect(); err != nil {
+		return q, err
+	}
+	if !o.allNamespaces {
+		q.namespace = q.cluster.namespace
+	}
+	return q, nil
+}
+
 func (o *listOptions) run(ctx context.Context) error {
-	printer, err := o.printer()
+	q, err := o.query()
 	if err != nil {
 		return err
-	}
-	opts, err := o.options()
-	if err != nil {
-		return err
-	}
-	c, err := o.app.connect()
-	if err != nil {
-		return err
-	}
-	namespace := c.namespace
-	if o.allNamespaces {
-		namespace = ""
 	}
 	if o.watch {
-		return o.follow(ctx, c, namespace, printer, opts)
+		return o.follow(ctx, q.cluster, q.namespace, q.printer, q.opts)
 	}
-	l, err := c.list(ctx, namespace, opts...)
+	l, err := q.list(ctx, q.namespace, q.opts...)
 	if err != nil {
 		return err
 	}
 	sortTokens(l.Items)
-	if printer != nil {
-		return printAll(o.print, printer, l, l.Items, o.app.Out)
+	if q.printer != nil {
+		return printAll(o.print, q.printer, l, l.Items, o.app.Out)
 	}
 	if len(l.Items) == 0 {
-		fmt.Fprintf(o.app.ErrOut, "No WeChatAppTokens found%s.\n", o.where(namespace))
+		fmt.Fprintf(o.app.ErrOut, "No WeChatAppTokens found%s.\n", o.where(q.namespace))
 		return nil
 	}
 	for _, line := range o.table(l.Items, o.app.now(), o.noHeaders).lines(o.app.paint) {

@@ -68,14 +68,8 @@ func main() {
 	}
 }
 
-// registry holds metrics and tells them. controller-runtime registers its own with one that is the process's.
-type registry interface {
-	prometheus.Registerer
-	prometheus.Gatherer
-}
-
 // run runs the operator until ctx ends. It registers its metrics with the registry, and serves what that one has.
-func run(ctx context.Context, opts *options, logger logr.Logger, registry registry) error {
+func run(ctx context.Context, opts *options, logger logr.Logger, registry program.Registry) error {
 	if err := opts.complete(); err != nil {
 		return err
 	}

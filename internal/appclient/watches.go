@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
@@ -187,25 +188,9 @@ func (r *Reconciler) secretChanged(ctx context.Context) predicate.Predicate {
 	}
 }
 
-// enqueueConcerned returns a handler that enqueues the clients that a Secret concerns. It looks only at the Secret as an update left it,
-// so that own writes are recognized.
+// enqueueConcerned returns a handler that enqueues the clients that a Secret concerns.
 func (r *Reconciler) enqueueConcerned() handler.EventHandler {
-	enqueue := func(ctx context.Context, secret client.Object, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-		for _, c := range r.concernedBy(ctx, secret) {
-			queue.Add(c)
-		}
-	}
-	return handler.WithLowPriorityWhenUnchanged(handler.Funcs{
-		CreateFunc: func(ctx context.Context, e event.CreateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-			enqueue(ctx, e.Object, queue)
-		},
-		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-			enqueue(ctx, e.ObjectNew, queue)
-		},
-		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-			enqueue(ctx, e.Object, queue)
-		},
-	})
+	return kube.EnqueueConcerned(r.concernedBy)
 }
 
 // concernedBy returns the clients whose key is in the Secret, and those whose login needs its label. The echo of an own write concerns

@@ -23,6 +23,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/issue"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
@@ -134,25 +135,9 @@ func (r *Reconciler) secretChanged(ctx context.Context) predicate.Predicate {
 	}
 }
 
-// enqueueConcerned returns a handler that enqueues the resources that a Secret concerns. It looks only at the Secret as an update left
-// it: the map function of controller-runtime would be asked about the old Secret as well, and no own write would be recognized.
+// enqueueConcerned returns a handler that enqueues the resources that a Secret concerns.
 func (r *Reconciler) enqueueConcerned() handler.EventHandler {
-	enqueue := func(ctx context.Context, secret client.Object, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-		for _, wake := range r.concernedBy(ctx, secret) {
-			queue.Add(wake)
-		}
-	}
-	return handler.WithLowPriorityWhenUnchanged(handler.Funcs{
-		CreateFunc: func(ctx context.Context, e event.CreateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-			enqueue(ctx, e.Object, queue)
-		},
-		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-			enqueue(ctx, e.ObjectNew, queue)
-		},
-		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-			enqueue(ctx, e.Object, queue)
-		},
-	})
+	return kube.EnqueueConcerned(r.concernedBy)
 }
 
 // concernedBy returns the resources that use the Secret as credentials or target. The echo of an own write concerns nobody.

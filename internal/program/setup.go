@@ -8,6 +8,7 @@ import (
 	stdlog "log"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
@@ -33,4 +34,10 @@ func SetUp(options *zap.Options) logr.Logger {
 	// net/http logs here what a server sends after the end of an answer, which could be a token.
 	stdlog.SetOutput(io.Discard)
 	return logger
+}
+
+// Registry holds metrics and tells them. controller-runtime registers its own with one that is the process's.
+type Registry interface {
+	prometheus.Registerer
+	prometheus.Gatherer
 }
