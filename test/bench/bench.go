@@ -13,7 +13,7 @@ import (
 
 // allRuns in the order in which they are made. Those from cold to failover share a control plane; the others have one
 // of their own.
-var allRuns = []string{runCold, runSteady, runRestart, runForeign, runTenant, runFailover, runRotation, runFailing, runSlow}
+var allRuns = []string{runCold, runSteady, runRestart, runForeign, runTenant, runFailover, runRotation, runBurst, runFailing, runSlow}
 
 // largestPlain: with more resources the plain loop takes longer and tells nothing new. The nearest size counts then.
 const largestPlain = 10_000
@@ -58,13 +58,15 @@ func (b *bench) measure(ctx context.Context) error {
 			return fmt.Errorf("cold start and what follows at N = %d: %w", n, err)
 		}
 	}
+	rotation, burst := rotationOf(largest, closest(plainOf(b.report.Results), largest)), burstOf(largest)
 	for _, own := range []struct {
 		run  string
 		n    int
 		life time.Duration
 		make singleRun
 	}{
-		{runRotation, largest, rotationLife(largest), (*stage).rotation},
+		{runRotation, largest, rotation.life(), rotation.measure},
+		{runBurst, largest, burst.life(), burst.measure},
 		{runFailing, largest, tokenLife, (*stage).failing},
 		{runSlow, smallest, tokenLife, (*stage).slow},
 	} {

@@ -68,7 +68,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	flags.StringVar(&o.fakeWeChat, "fake-wechat", "bin/fake-wechat", "the stand-in's binary")
 	flags.StringVar(&runs, "runs", strings.Join(allRuns, ","), "what to measure besides the plain loop")
 	flags.StringVar(&sizes, "sizes", "1000,10000", "numbers of resources; the first is used where one size is enough, "+
-		"the last for rotation and failing")
+		"the last for rotation, burst and failing")
 	flags.DurationVar(&o.steady, "steady", 2*time.Minute, "how long the steady state is watched")
 	flags.IntVar(&o.foreign, "foreign", 50_000, "number of foreign Secrets")
 	flags.IntVar(&o.foreignSize, "foreign-size", 4<<10, "size of each in bytes")

@@ -26,6 +26,10 @@ func good() []result {
 		}},
 		{Run: runFailover, N: 1000, Tokens: 1001, Seconds: 12, Memory: fine},
 		{Run: runRotation, N: 1000, Tokens: 1000, RequestSum: 2, CPU: 1, Lateness: &quantiles{P50: 0.1, P99: 1, Max: 3}, Memory: fine},
+		{
+			Run: runBurst, N: 1000, Tokens: 1000, RequestSum: 2, CPU: 1, Lateness: &quantiles{P50: 20, P99: 30, Max: 40}, Memory: fine,
+			More: map[string]float64{"dueWithinSeconds": 60, "doneWithinSeconds": 77},
+		},
 		{Run: runFailing, N: 1000, Tokens: 900, Rate: 270, Memory: fine},
 		{Run: runSlow, N: 1000, Tokens: 1000, Rate: 120, Memory: fine},
 	}
@@ -58,6 +62,7 @@ func TestVerdict(t *testing.T) {
 			change: func(r map[string]*result) { r[runTenant].More["addedByHeaders"] = 33 << 20 }, says: "tenant/added-headers/1000",
 		},
 		"late rotation":     {change: func(r map[string]*result) { r[runRotation].Lateness.P99 = 2.1 }, says: "rotation/p99/1000"},
+		"slow burst":        {change: func(r map[string]*result) { r[runBurst].More["doneWithinSeconds"] = 79 }, says: "burst/done/1000"},
 		"rotation requests": {change: func(r map[string]*result) { r[runRotation].RequestSum = 2.5 }, says: "rotation/requests/1000"},
 		"slow failover":     {change: func(r map[string]*result) { r[runFailover].Seconds = 21 }, says: "failover/seconds/1000"},
 		"failover calls": {

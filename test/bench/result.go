@@ -17,6 +17,7 @@ const (
 	runTenant    = "tenant"
 	runFailover  = "failover"
 	runRotation  = "rotation"
+	runBurst     = "burst"
 	runFailing   = "failing"
 	runSlow      = "slow"
 )
@@ -42,7 +43,7 @@ type result struct {
 	RequestSum float64 `json:"requestsPerTokenSum"`
 	// Calls to WeChat, from the stand-in's ledger.
 	Calls int `json:"weChatCalls"`
-	// Lateness in seconds after refresh.DueAt; in rotation only.
+	// Lateness in seconds after refresh.DueAt; in rotation and burst only.
 	Lateness *quantiles `json:"latenessSeconds,omitempty"`
 	// More is what only this run has.
 	More map[string]float64 `json:"more,omitempty"`

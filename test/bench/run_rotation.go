@@ -15,22 +15,41 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
-// spread: the tokens are made over as long, so that with the jitter of up to 15 s all are due within one minute.
-const spread = 45 * time.Second
+// burstSpread is over how long the tokens of a burst are made, so that with the jitter of up to 15 s all are due within one minute.
+const burstSpread = 45 * time.Second
 
-// rotationLife is so long that the operator has issued all tokens before the first is due.
-func rotationLife(n int) time.Duration {
-	issue := 15*time.Second + time.Duration(n)*8*time.Millisecond
-	return (refresh.StableOverlap + spread + issue).Truncate(time.Second)
+// rotation replaces n tokens, which were made over spread.
+type rotation struct {
+	run    string
+	n      int
+	spread time.Duration
 }
 
-// rotation measures how late each of n tokens is replaced that are all due within one minute.
-func (s *stage) rotation(ctx context.Context, o *observer, n int) (r result, err error) {
+// rotationOf makes n tokens due at half of the plain loop's rate, but no closer together than a burst is for the smallest sizes.
+func rotationOf(n int, plain result) rotation {
+	spread := burstSpread
+	if plain.Rate > 0 {
+		spread = max(spread, time.Duration(2*float64(n)/plain.Rate*float64(time.Second)))
+	}
+	return rotation{runRotation, n, spread}
+}
+
+// burstOf makes n tokens due within one minute, however many those are.
+func burstOf(n int) rotation { return rotation{runBurst, n, burstSpread} }
+
+// life is so long that the operator has issued all tokens before the first is due.
+func (t rotation) life() time.Duration {
+	issue := 15*time.Second + time.Duration(t.n)*8*time.Millisecond
+	return (refresh.StableOverlap + t.spread + issue).Truncate(time.Second)
+}
+
+// measure measures how late each token is replaced.
+func (t rotation) measure(s *stage, ctx context.Context, o *observer, n int) (r result, err error) { //nolint:revive // it is a singleRun
 	m, err := s.meter(ctx)
 	if err != nil {
 		return result{}, err
 	}
-	if err := s.mintSpread(ctx, n); err != nil {
+	if err := s.mintSpread(ctx, n, t.spread); err != nil {
 		return result{}, err
 	}
 	p, _, err := s.launchOperator()
@@ -45,10 +64,10 @@ func (s *stage) rotation(ctx context.Context, o *observer, n int) (r result, err
 		return result{}, err
 	}
 	all := func() bool { return o.rotated() >= n }
-	if err := o.until(ctx, p.process, rotationLife(n)+patienceFor(n), "all tokens were replaced", all); err != nil {
+	if err := o.until(ctx, p.process, t.life()+patienceFor(n), "all tokens were replaced", all); err != nil {
 		return result{}, err
 	}
-	if r, err = m.end(ctx, p.process, runRotation, n, n); err != nil {
+	if r, err = m.end(ctx, p.process, t.run, n, n); err != nil {
 		return result{}, err
 	}
 	if err := s.addLateness(ctx, o, &r, n); err != nil {
@@ -60,7 +79,7 @@ func (s *stage) rotation(ctx context.Context, o *observer, n int) (r result, err
 
 // mintSpread makes WeChat's tokens before the operator asks for them, evenly spread, so that their expiry does not depend
 // on how fast the operator starts.
-func (s *stage) mintSpread(ctx context.Context, n int) error {
+func (s *stage) mintSpread(ctx context.Context, n int, spread time.Duration) error {
 	api, err := wechat.New(wechat.Options{
 		Endpoints: []string{s.wechatURL}, CAFile: s.wechatCA, Timeout: 10 * time.Second, MaxInFlight: populateWorkers, UserAgent: "bench",
 	})
@@ -96,7 +115,7 @@ func (s *stage) addLateness(ctx context.Context, o *observer, r *result, n int) 
 		return err
 	}
 	late := make([]time.Duration, 0, n)
-	var first, last time.Time
+	var first, last, done time.Time
 	for i := range n {
 		a := appOf(i)
 		issued := ledger.tokens[a.id]
@@ -116,6 +135,9 @@ func (s *stage) addLateness(ctx context.Context, o *observer, r *result, n int) 
 			r.More["afterExpiry"]++
 		}
 		late = append(late, max(0, at.Sub(due)))
+		if at.After(done) {
+			done = at
+		}
 		if first.IsZero() || due.Before(first) {
 			first = due
 		}
@@ -126,6 +148,7 @@ func (s *stage) addLateness(ctx context.Context, o *observer, r *result, n int) 
 	q := quantilesOf(late)
 	r.Lateness = &q
 	r.More["dueWithinSeconds"] = last.Sub(first).Seconds()
+	r.More["doneWithinSeconds"] = done.Sub(first).Seconds()
 	return nil
 }
 

@@ -131,7 +131,7 @@ func drawRate(p *plot.Plot, results []result) error {
 }
 
 func drawLateness(p *plot.Plot, results []result) error {
-	p.Title.Text = "Lateness of a synchronized rotation"
+	p.Title.Text = "Lateness of rotations"
 	p.X.Label.Text, p.Y.Label.Text = "share of tokens in %", "seconds after refresh.DueAt"
 	p.Y.Min, p.X.Min, p.X.Max = 0, 0, 100
 	p.Legend.Top, p.Legend.Left = true, true
@@ -144,7 +144,7 @@ func drawLateness(p *plot.Plot, results []result) error {
 		for percent, seconds := range r.Lateness.Percentiles {
 			points = append(points, plotter.XY{X: float64(percent), Y: seconds})
 		}
-		lines = append(lines, fmt.Sprintf("%d tokens", r.N), points)
+		lines = append(lines, fmt.Sprintf("%s of %d tokens", r.Run, r.N), points)
 	}
 	return plotutil.AddLines(p, lines...)
 }
