@@ -76,10 +76,10 @@ func newCalls(opts *options, a *api, logger logr.Logger, metrics prometheus.Regi
 		Reviewer: gateway.NewReviews(gateway.ReviewsOptions{Tokens: a.reviews, Audience: opts.tokenAudience, Log: logger}),
 		Relay:    c.relay,
 		Log:      logger,
-		Record: func(call gateway.Call) {
-			meter.Record(&call)
+		Record: func(call *gateway.Call) {
+			meter.Record(call)
 			if c.audit != nil {
-				c.audit.Record(&call)
+				c.audit.Record(call)
 			}
 		},
 	})

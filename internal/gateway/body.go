@@ -242,7 +242,8 @@ func (c *callerBody) Read(p []byte) (int, error) {
 	case err == io.EOF:
 		c.whole()
 	case err != nil:
-		c.err.CompareAndSwap(nil, &err)
+		failure := err // a copy, so that reads which do not fail allocate nothing
+		c.err.CompareAndSwap(nil, &failure)
 	}
 	return n, err
 }

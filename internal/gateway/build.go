@@ -142,7 +142,13 @@ func readKeys(c *v1alpha1.WeChatAppClient, secret *corev1.Secret) []Key {
 			before = k
 		}
 	}
-	return slices.DeleteFunc([]Key{current, before}, func(k Key) bool { return k.Value.IsZero() })
+	var keys []Key
+	for _, k := range [...]Key{current, before} {
+		if !k.Value.IsZero() {
+			keys = append(keys, k)
+		}
+	}
+	return keys
 }
 
 // client returns what a client allows. A key that is another client's too is nobody's, as either could pass for the other.
@@ -154,11 +160,10 @@ func (b *builder) client(c *v1alpha1.WeChatAppClient, keys []Key, account *Accou
 		Login:   c.Spec.Login,
 		Rate:    c.Spec.Rate.PerReplica,
 		Paths:   make([]string, 0, len(c.Spec.Paths)),
+		Keys:    keys,
 	}
-	for _, k := range keys {
-		if b.holders[k.Value] == 1 {
-			out.Keys = append(out.Keys, k)
-		}
+	if slices.ContainsFunc(keys, b.isShared) {
+		out.Keys = slices.DeleteFunc(slices.Clone(keys), b.isShared)
 	}
 	if len(c.Spec.ServiceAccounts) > 0 {
 		out.ServiceAccounts = make(map[types.NamespacedName]bool, len(c.Spec.ServiceAccounts))
@@ -177,6 +182,9 @@ func (b *builder) client(c *v1alpha1.WeChatAppClient, keys []Key, account *Accou
 	}
 	return out
 }
+
+// isShared reports whether a key is of several clients.
+func (b *builder) isShared(k Key) bool { return b.holders[k.Value] > 1 }
 
 // account returns what the Secrets of a WeChatAppToken hold; no account if there is no such WeChatAppToken.
 func (b *builder) account(name types.NamespacedName, last foundAccount) foundAccount {
@@ -241,14 +249,14 @@ func appSecretOf(t *v1alpha1.WeChatAppToken, secret *corev1.Secret) token.Value 
 	return value
 }
 
-// isOwned reports whether a Secret says that it is of this owner. One without a kind is of a WeChatAppToken.
+// isOwned reports whether a Secret, as stripManaged keeps it, is of this owner. One without a kind is of a WeChatAppToken.
 func isOwned(secret *corev1.Secret, owner types.UID, kind string) bool {
 	if secret == nil || secret.DeletionTimestamp != nil || secret.Type != corev1.SecretTypeOpaque || owner == "" {
 		return false
 	}
-	said := secret.Annotations[v1alpha1.AnnotationOwnerKind]
+	said := string(secret.Data[ownerKind])
 	if said == "" {
 		said = v1alpha1.Kind
 	}
-	return said == kind && secret.Annotations[v1alpha1.AnnotationOwnerUID] == string(owner)
+	return said == kind && string(secret.Data[ownerUID]) == string(owner)
 }

@@ -116,6 +116,16 @@ func (w *world) inputs(t *testing.T) Inputs {
 	return in
 }
 
+// kept returns what the cache keeps of a Secret of the operator.
+func kept(t testing.TB, s *corev1.Secret) *corev1.Secret {
+	t.Helper()
+	out, err := stripManaged(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.(*corev1.Secret)
+}
+
 func put[T client.Object](t *testing.T, into map[types.NamespacedName]T, transform func(any) (any, error), o T) {
 	t.Helper()
 	kept, err := transform(o)
@@ -295,7 +305,7 @@ func TestTransforms(t *testing.T) {
 	in := w.inputs(t)
 
 	target := in.Managed[account("shop", "shop-token")]
-	if len(target.Annotations) != 1 || len(target.Labels) != 0 || target.ManagedFields != nil || len(target.Data) != maxValues {
+	if target.Annotations != nil || string(target.Data[ownerUID]) != "uid-of-token" || len(target.Labels) != 0 || target.ManagedFields != nil || len(target.Data) != maxValues+1 {
 		t.Errorf("of the target remain %v, %v and %d values", target.Annotations, target.Labels, len(target.Data))
 	}
 	for _, k := range []string{"app_id", "expires_at", "jsapi_ticket", "jsapi_ticket_expires_at"} {
@@ -306,17 +316,20 @@ func TestTransforms(t *testing.T) {
 	if target.Data["config"] != nil || target.Data["large"] != nil {
 		t.Errorf("the target kept what is no token: %d values", len(target.Data))
 	}
-	if keys := in.Managed[account("shop", "api-wechat")]; len(keys.Data) != 2 {
+	if keys := in.Managed[account("shop", "api-wechat")]; len(keys.Data) != 4 || string(keys.Data[ownerKind]) != v1alpha1.ClientKind {
 		t.Errorf("the key Secret kept %d values", len(keys.Data))
 	}
 	if creds := in.Credentials[account("shop", "creds")]; len(creds.Data) != 1 || string(creds.Data["appSecret"]) != appSecret {
 		t.Errorf("the credentials kept %d values", len(creds.Data))
 	}
-	if kept := in.Tokens[account("shop", "shop")]; kept.Annotations != nil || kept.Status.TargetSecretName != "" {
-		t.Errorf("the token kept %+v", kept)
+	if tok := in.Tokens[account("shop", "shop")]; tok.Annotations != nil || tok.Status.TargetSecretName != "" {
+		t.Errorf("the token kept %+v", tok)
 	}
-	if kept := in.Clients[account("shop", "api")]; kept.ManagedFields != nil || kept.Status.Conditions != nil || kept.Status.Key == nil {
-		t.Errorf("the client kept %+v", kept)
+	if c := in.Clients[account("shop", "api")]; c.ManagedFields != nil || c.Status.Conditions != nil || c.Status.Key == nil {
+		t.Errorf("the client kept %+v", c)
+	}
+	if again := kept(t, target); !reflect.DeepEqual(again, target) {
+		t.Error("the target loses what it kept if the cache transforms it again")
 	}
 	for name, transform := range map[string]func(any) (any, error){"managed": stripManaged, "credentials": stripCredentials} {
 		if _, err := transform(&corev1.ConfigMap{}); err == nil {

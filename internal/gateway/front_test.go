@@ -158,10 +158,10 @@ func newFront(t *testing.T, policy *Policy, change ...func(*Options)) *front {
 		Reviewer: fakeReviews{
 			aJWT: account("shop", "api"), "web.a.b": account("web", "front"), "two.a.b": account("shop", "two"), "none.a.b": account("web", "other"),
 		},
-		Record: func(c Call) {
+		Record: func(c *Call) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			f.calls = append(f.calls, c)
+			f.calls = append(f.calls, *c)
 		},
 	}
 	for _, c := range change {

@@ -39,7 +39,7 @@ type Options struct {
 	// Now is the clock that decisions use, by default time.Now.
 	Now func() time.Time
 	// Record gets each call when it is over, for the audit log and the metrics. By default nobody does.
-	Record func(Call)
+	Record func(*Call)
 	// NewID returns the id of a call. By default it is random.
 	NewID func() string
 	// Log gets what should never happen. It gets no value of a request.
@@ -61,7 +61,7 @@ func New(o Options) *Gateway {
 		o.Now = time.Now
 	}
 	if o.Record == nil {
-		o.Record = func(Call) {}
+		o.Record = func(*Call) {}
 	}
 	if o.NewID == nil {
 		o.NewID = rand.Text
@@ -85,7 +85,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			ended = http.ErrAbortHandler
 		}
 		c.Duration = g.Now().Sub(c.Started)
-		g.Record(*c)
+		g.Record(c)
 		if ended != nil {
 			panic(ended)
 		}

@@ -210,6 +210,5 @@ func clientDiffers(was, is *v1alpha1.WeChatAppClient) bool {
 
 func secretDiffers(was, is *corev1.Secret) bool {
 	return was.UID != is.UID || (was.DeletionTimestamp == nil) != (is.DeletionTimestamp == nil) || was.Type != is.Type ||
-		!equality.Semantic.DeepEqual(was.Data, is.Data) || !equality.Semantic.DeepEqual(was.Annotations, is.Annotations) ||
-		!equality.Semantic.DeepEqual(was.Labels, is.Labels)
+		!equality.Semantic.DeepEqual(was.Data, is.Data) || !equality.Semantic.DeepEqual(was.Labels, is.Labels)
 }

@@ -60,11 +60,12 @@ func newStoreUnderTest(t *testing.T) *storeUnderTest {
 }
 
 // fill adds a world and says that this is all.
-func (s *storeUnderTest) fill(w *world) {
+func (s *storeUnderTest) fill(t *testing.T, w *world) {
+	t.Helper()
 	s.clients.Add(w.client)
 	s.tokens.Add(w.token)
-	s.managed.Add(w.keys)
-	s.managed.Add(w.target)
+	s.managed.Add(kept(t, w.keys))
+	s.managed.Add(kept(t, w.target))
 	s.credentials.Add(w.appCreds)
 	for _, informer := range []*controllertest.FakeInformer{s.clients, s.tokens, s.managed, s.credentials} {
 		informer.Synced()
@@ -144,17 +145,17 @@ func TestStoreFollows(t *testing.T) {
 		"a token in the target": {func(s *storeUnderTest, w *world) {
 			is := w.target.DeepCopy()
 			is.Data["token"] = []byte("58_new")
-			s.managed.Update(w.target, is)
+			s.managed.Update(kept(t, w.target), kept(t, is))
 		}, true},
 		"the same data again": {func(s *storeUnderTest, w *world) {
 			is := w.target.DeepCopy()
 			is.ResourceVersion = "2"
-			s.managed.Update(w.target, is)
+			s.managed.Update(kept(t, w.target), kept(t, is))
 		}, false},
 		"another owner": {func(s *storeUnderTest, w *world) {
 			is := w.keys.DeepCopy()
 			is.Annotations[v1alpha1.AnnotationOwnerUID] = "x"
-			s.managed.Update(w.keys, is)
+			s.managed.Update(kept(t, w.keys), kept(t, is))
 		}, true},
 		"a label that is removed": {func(s *storeUnderTest, w *world) {
 			is := w.appCreds.DeepCopy()
@@ -166,7 +167,7 @@ func TestStoreFollows(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, w := newStoreUnderTest(t), newWorld()
-				s.fill(w)
+				s.fill(t, w)
 				before, _ := s.Policy()
 				if before.ByUID("uid-of-client") == nil {
 					t.Fatal("no client")
@@ -186,7 +187,7 @@ func TestStoreFollows(t *testing.T) {
 func TestStoreForgetsWhatItMissed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, w := newStoreUnderTest(t), newWorld()
-		s.fill(w)
+		s.fill(t, w)
 		handlerFor(s.Store, s.in.Clients, clientDiffers).OnDelete(toolscache.DeletedFinalStateUnknown{Obj: w.client})
 		time.Sleep(gatherMost)
 		synctest.Wait()
@@ -200,13 +201,13 @@ func TestStoreForgetsWhatItMissed(t *testing.T) {
 func TestStoreGathersChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, w := newStoreUnderTest(t), newWorld()
-		s.fill(w)
+		s.fill(t, w)
 		policies := 0
 		_, replaced := s.Policy()
 		for i := range 1000 {
 			is := w.target.DeepCopy()
 			is.Data["token"] = fmt.Appendf(nil, "58_%d", i)
-			s.managed.Update(w.target, is)
+			s.managed.Update(kept(t, w.target), kept(t, is))
 			time.Sleep(time.Millisecond)
 			synctest.Wait()
 			select {
@@ -246,7 +247,7 @@ func BenchmarkBuild(b *testing.B) {
 		w.keys.Annotations[v1alpha1.AnnotationOwnerUID], w.keys.Data["app_secret"] = "c"+name, []byte(value)
 		w.target.Annotations[v1alpha1.AnnotationOwnerUID] = "t" + name
 		in.Clients[account("shop", name)], in.Tokens[account("shop", name)] = w.client, w.token
-		in.Managed[account("shop", name+"-key")], in.Managed[account("shop", name+"-token")] = w.keys, w.target
+		in.Managed[account("shop", name+"-key")], in.Managed[account("shop", name+"-token")] = kept(b, w.keys), kept(b, w.target)
 		in.Credentials[account("shop", "creds")] = w.appCreds
 	}
 	b.Run("all", func(b *testing.B) {

@@ -102,7 +102,7 @@ func parseQuery(query string) ([]pair, error) {
 	case len(query) > maxQuery:
 		return nil, errQueryLong
 	}
-	var pairs []pair
+	pairs := make([]pair, 0, min(strings.Count(query, "&")+1, maxPairs))
 	tokens := 0
 	for raw := range strings.SplitSeq(query, "&") {
 		if raw == "" {
@@ -185,20 +185,23 @@ func (t Target) AccessToken() string {
 // Query returns the query to send on: with this access_token in the place of the caller's, or added if there was none, without the
 // parameters that drop names, and with all others byte for byte. A zero token leaves access_token out.
 func (t Target) Query(with token.Value, drop ...string) string {
-	var out []string
-	placed := with.IsZero()
+	own := ""
+	if !with.IsZero() {
+		own = accessTokenKey + "=" + url.QueryEscape(with.Reveal())
+	}
+	out := make([]string, 0, len(t.pairs)+1)
+	if _, times := t.Get(accessTokenKey); times == 0 && own != "" {
+		out = append(out, own)
+	}
 	for _, p := range t.pairs {
 		switch {
 		case p.key == accessTokenKey:
-			if !with.IsZero() {
-				out, placed = append(out, accessTokenKey+"="+url.QueryEscape(with.Reveal())), true
+			if own != "" {
+				out = append(out, own)
 			}
 		case !contains(drop, p.key):
 			out = append(out, p.raw)
 		}
-	}
-	if !placed {
-		out = append([]string{accessTokenKey + "=" + url.QueryEscape(with.Reveal())}, out...)
 	}
 	return strings.Join(out, "&")
 }

@@ -38,6 +38,9 @@ const (
 	maxTokenLen = 512
 )
 
+// tokenEncoding refuses encodings with spare bits set, so that each token has one spelling.
+var tokenEncoding = base64.RawURLEncoding.Strict()
+
 // ErrTokenExpired means that a token is the gateway's own and older than TokenLife. ErrTokenInvalid means that it is anything else than a
 // token of this gateway for a client that exists.
 var (
@@ -59,7 +62,7 @@ type Claims struct {
 // NewToken returns a token for a client that presented this key. It is more than 32 and less than 512 characters of [A-Za-z0-9_-].
 func NewToken(c Claims, key Key) token.Value {
 	body := encode(c)
-	return token.NewValue(base64.RawURLEncoding.EncodeToString(key.signer.sign(body, body)))
+	return token.NewValue(tokenEncoding.EncodeToString(key.signer.sign(body, body)))
 }
 
 // encode returns the version, the time of issue, the appid, the UID and the fingerprint of the key.
@@ -79,8 +82,7 @@ func decode(value string) (c Claims, body, sum []byte, err error) {
 	if len(value) > maxTokenLen || strings.ContainsAny(value, "\r\n") { // which the decoder skips
 		return Claims{}, nil, nil, ErrTokenInvalid
 	}
-	// Strict refuses encodings with spare bits set, so that each token has one spelling.
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(value)
+	raw, err := tokenEncoding.DecodeString(value)
 	if err != nil || len(raw) < headLen+macLen || raw[0] != tokenVersion {
 		return Claims{}, nil, nil, ErrTokenInvalid
 	}

@@ -28,6 +28,11 @@ const (
 	maxKept = 16 << 10
 	// maxAnnotation bounds an annotation: UIDs have 36 characters.
 	maxAnnotation = 63
+
+	// Among a Secret's values, stripManaged keeps the annotations that name its owner, because a map for two of them takes 300 bytes. The API
+	// server allows no space in a key of a Secret, so nobody else can write these.
+	ownerUID  = "owner UID"
+	ownerKind = "owner kind"
 )
 
 // ObjectCache returns what the cache of WeChatAppTokens, WeChatAppClients and the operator's Secrets has to hold.
@@ -85,18 +90,17 @@ func stripClient(in any) (any, error) {
 	}, nil
 }
 
-// stripManaged keeps of a target, or of the Secret of a client's key, who owns it and the values that calls need.
+// stripManaged keeps of a target, or of the Secret of a client's key, who owns it and the values that calls need. Like each transform of a
+// cache, it may get what it made before.
 func stripManaged(in any) (any, error) {
 	s, ok := in.(*corev1.Secret)
 	if !ok {
 		return notASecret(in)
 	}
-	out := &corev1.Secret{ObjectMeta: bare(s.ObjectMeta), Type: s.Type}
-	for _, key := range [...]string{v1alpha1.AnnotationOwnerUID, v1alpha1.AnnotationOwnerKind} {
-		if v := s.Annotations[key]; v != "" && len(v) <= maxAnnotation {
-			metav1.SetMetaDataAnnotation(&out.ObjectMeta, key, v)
-		}
+	if s.Data[ownerUID] != nil {
+		return s, nil
 	}
+	out := &corev1.Secret{ObjectMeta: bare(s.ObjectMeta), Type: s.Type}
 	isKey := s.Annotations[v1alpha1.AnnotationOwnerKind] == v1alpha1.ClientKind
 	out.Data = keep(s.Data, func(key string, value []byte) []byte {
 		switch {
@@ -105,6 +109,11 @@ func stripManaged(in any) (any, error) {
 		}
 		return value
 	})
+	for key, annotation := range map[string]string{ownerUID: v1alpha1.AnnotationOwnerUID, ownerKind: v1alpha1.AnnotationOwnerKind} {
+		if v := s.Annotations[annotation]; v != "" && len(v) <= maxAnnotation {
+			out.Data[key] = []byte(v)
+		}
+	}
 	return out, nil
 }
 

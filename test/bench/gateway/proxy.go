@@ -147,9 +147,9 @@ func gatewayProxy(upstream, caFile, dir string) (http.Handler, error) {
 	}
 	return gateway.New(gateway.Options{
 		Source: source, Relay: relay, Now: time.Now,
-		Record: func(c gateway.Call) {
-			audit.Record(&c)
-			metrics.Record(&c)
+		Record: func(c *gateway.Call) {
+			audit.Record(c)
+			metrics.Record(c)
 		},
 	}), nil
 }

@@ -159,7 +159,7 @@ func (w *world) serve(certificate *tls.Certificate) {
 	go func() { _ = server.Serve(watched{l, w.leaks}) }()
 }
 
-func (w *world) record(c gateway.Call) {
+func (w *world) record(c *gateway.Call) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if c.Outcome != gateway.OutcomeAnswered && c.Outcome != gateway.OutcomeRelayed {
