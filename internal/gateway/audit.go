@@ -19,8 +19,9 @@ const (
 	auditQueue = 1024
 	// auditWait is how long a line waits for its place in the queue before it is dropped.
 	auditWait = time.Second
-	// auditBatch is the size from which on lines are written without waiting for more.
-	auditBatch = 32 << 10
+	// auditGather is how long a line waits for others to be written with it, and auditBatch the size in bytes of what is written at once.
+	auditGather = 10 * time.Millisecond
+	auditBatch  = 32 << 10
 	// auditEnd is how long Close waits for the sink.
 	auditEnd = 5 * time.Second
 
@@ -134,6 +135,9 @@ func (a *Audit) write(sink io.Writer) {
 	defer close(a.ended)
 	batch := make([]byte, 0, 2*auditBatch)
 	for line := range a.lines {
+		if len(a.lines) == 0 {
+			time.Sleep(auditGather)
+		}
 		batch = a.take(batch[:0], line)
 		n := uint64(1)
 	more:

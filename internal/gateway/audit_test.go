@@ -85,9 +85,10 @@ func TestAuditBlocked(t *testing.T) {
 		s := &sink{holds: make(chan struct{})}
 		a := NewAudit(s, time.Now)
 		c := &Call{ID: "x", Started: at, Outcome: OutcomeRelayed}
-		begun := time.Now()
 		a.Record(c)
+		time.Sleep(auditGather)
 		synctest.Wait() // the writer has taken one
+		begun := time.Now()
 		for range auditQueue {
 			a.Record(c)
 		}
@@ -134,6 +135,7 @@ func TestAuditDenials(t *testing.T) {
 			}
 		}
 		lines := func(part string) int {
+			time.Sleep(auditGather)
 			synctest.Wait()
 			s.mu.Lock()
 			defer s.mu.Unlock()

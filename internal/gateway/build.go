@@ -130,7 +130,7 @@ func readKeys(c *v1alpha1.WeChatAppClient, secret *corev1.Secret) []Key {
 	status := c.Status.Key
 	var current, before Key
 	for _, name := range [...]string{v1alpha1.AppSecretKey, v1alpha1.PreviousAppSecretKey} {
-		if !keyPattern.Match(secret.Data[name]) {
+		if !isKey(string(secret.Data[name])) {
 			continue
 		}
 		k := NewKey(token.NewValue(string(secret.Data[name])), time.Time{})

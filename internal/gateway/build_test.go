@@ -277,7 +277,7 @@ func TestBuildClient(t *testing.T) {
 	if c == nil || c.Rate.RequestsPerSecond != 7 || c.Rate.Burst != 9 || !c.Login || !reflect.DeepEqual(c.Paths, []string{"/wxa/*"}) {
 		t.Fatalf("%+v", c)
 	}
-	if owner, k := policy.ByKey(key); owner != c || k.Fingerprint != key.Fingerprint() {
+	if owner, k := policy.ByKey(theKey); owner != c || k.Fingerprint != key.Fingerprint() {
 		t.Errorf("the key is of %v", owner)
 	}
 	if !policy.Names(account("web", "front")) || policy.Names(account("shop", "front")) || !policy.KnowsApp(appID) || !policy.AnyLogin() {

@@ -17,9 +17,6 @@ import (
 // statusGone is the status of a call whose caller went away, as nginx logs it.
 const statusGone = 499
 
-// requestIDHeaderKey is requestIDHeader as net/http writes it.
-const requestIDHeaderKey = "X-Wechat-Gateway"
-
 // exchange is a call that is being passed on. Only the goroutine of its request uses it.
 type exchange struct {
 	forward
@@ -121,7 +118,7 @@ func (x *exchange) acceptable(res *http.Response) bool {
 	case res.StatusCode < http.StatusOK:
 		x.refuse(OutcomeUnavailable, refusalProtocol)
 	case res.StatusCode < http.StatusMultipleChoices || res.StatusCode >= http.StatusBadRequest:
-		if len(res.Header[requestIDHeaderKey]) > 0 {
+		if len(res.Header[requestIDHeader]) > 0 {
 			x.refuse(OutcomeUnavailable, refusalLoop)
 			return false
 		}

@@ -19,9 +19,6 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-// canonicalRequestID is requestIDHeader as net/http spells it.
-const canonicalRequestID = "X-Wechat-Gateway"
-
 // Reasons that several refusals have. reasonGone is that of one that nobody is there to read.
 const (
 	reasonAppID  = "appid"
@@ -143,7 +140,7 @@ func (d decision) malformed() (f refusal, bad bool) {
 		return refusal{codeNoToken, "target", err.Error() + "."}, true
 	case err != nil:
 		return refusal{codeNotAllowed, "target", err.Error() + "."}, true
-	case len(d.r.Header[canonicalRequestID]) > 0:
+	case len(d.r.Header[requestIDHeader]) > 0:
 		return refusal{codeBusy, "loop", "this request comes from a gateway: the address that a gateway takes for WeChat's leads back to it; " +
 			"an administrator must exempt it from what points WeChat's names at the gateway."}, true
 	case len(d.r.Header.Values("Authorization")) > 1:

@@ -22,7 +22,7 @@ const (
 	codeNeedsPost     = 43002
 	codeTooMany       = 45011
 	codeNotAllowed    = 48001
-	requestIDHeader   = "X-WeChat-Gateway"
+	requestIDHeader   = "X-Wechat-Gateway" // as net/http spells it
 	clientHeader      = "X-WeChat-App-Client"
 	jsonContentType   = "application/json"
 	refusalTextPrefix = "wechat gateway: "
@@ -51,6 +51,11 @@ func writeJSON(w http.ResponseWriter, id string, answer any) {
 	if err != nil {
 		body = []byte(`{"errcode":-1,"errmsg":"` + refusalTextPrefix + `internal error"}`) // the answers have strings and numbers alone
 	}
+	writeBody(w, id, body)
+}
+
+// writeBody sends an answer of the gateway's own that is JSON already.
+func writeBody(w http.ResponseWriter, id string, body []byte) {
 	h := w.Header()
 	h.Set(requestIDHeader, id)
 	h.Set("Content-Type", jsonContentType)

@@ -114,7 +114,7 @@ func (r *Relay) BufferedBytes() int64 { return r.budget.used() }
 func (r *Relay) relay(w http.ResponseWriter, req *http.Request, f forward) {
 	defer func() { f.call.Duration = r.now().Sub(f.call.Started) }()
 	x := &exchange{relay: r, w: w, control: http.NewResponseController(w), req: req, forward: f}
-	if len(req.Header[requestIDHeaderKey]) > 0 {
+	if len(req.Header[requestIDHeader]) > 0 {
 		x.refuseUnread(OutcomeDenied, refusalLoop)
 		return
 	}

@@ -133,8 +133,13 @@ func parseQuery(query string) ([]pair, error) {
 // isQuery reports whether a parameter has only what may stand in a request target. A ';' separates parameters for some servers.
 func isQuery(raw string) bool {
 	for i := range len(raw) {
-		if c := raw[i]; c <= ' ' || c >= 0x7f || strings.IndexByte(`;#"<>\^{|}`+"`", c) >= 0 {
+		switch c := raw[i]; c {
+		case ';', '#', '"', '<', '>', '\\', '^', '{', '|', '}', '`':
 			return false
+		default:
+			if c <= ' ' || c >= 0x7f {
+				return false
+			}
 		}
 	}
 	return true

@@ -59,10 +59,11 @@ type Claims struct {
 	IssuedAt time.Time
 }
 
-// NewToken returns a token for a client that presented this key. It is more than 32 and less than 512 characters of [A-Za-z0-9_-].
-func NewToken(c Claims, key Key) token.Value {
+// NewToken returns a token for a client that presented this key. It is more than 32 and less than 512 characters of [A-Za-z0-9_-]. It is no
+// token.Value, because it goes straight into an answer and nothing keeps it.
+func NewToken(c Claims, key Key) string {
 	body := encode(c)
-	return token.NewValue(tokenEncoding.EncodeToString(key.signer.sign(body, body)))
+	return tokenEncoding.EncodeToString(key.signer.sign(body, body))
 }
 
 // encode returns the version, the time of issue, the appid, the UID and the fingerprint of the key.
