@@ -49,7 +49,7 @@ const (
 const (
 	dependencyInterval = 5 * time.Second
 	retryInterval      = 5 * time.Second
-	tokensTimeout      = 20 * time.Second
+	tokensTimeout      = 30 * time.Second // Flux takes no less
 )
 
 // world is a control plane with Flux, an operator and a stand-in for WeChat.
@@ -65,8 +65,9 @@ type world struct {
 	files map[string]string
 	// revision is what was pushed last.
 	revision string
-	pushedAt time.Time
-	rows     []row
+	// since is when the last change was made, in Git or elsewhere.
+	since time.Time
+	rows  []row
 
 	mu     sync.Mutex
 	events []event
@@ -191,7 +192,7 @@ func (w *world) start(what, kubeconfig, path string, args ...string) {
 			}
 		}
 		if text, err := os.ReadFile(log); err == nil && w.Failed() {
-			w.Logf("the end of the log of %s:\n%s", what, text[max(0, len(text)-6000):])
+			w.Logf("the end of the log of %s:\n%s", what, text[max(0, len(text)-4000):])
 		}
 	})
 }
@@ -219,8 +220,8 @@ func (w *world) startOperator() {
 		"--metrics-bind-address=0", "--health-probe-bind-address=0", "--leader-elect", "--leader-election-namespace="+operatorNamespace)
 }
 
-// startFlux makes the source, and the Kustomizations of the example.
-func (w *world) startFlux() {
+// configureFlux makes the source, and the Kustomizations of the example.
+func (w *world) configureFlux() {
 	w.Helper()
 	source := w.object("source.toolkit.fluxcd.io/v1", "OCIRepository", "platform")
 	source.Object["spec"] = map[string]any{
@@ -245,8 +246,14 @@ func (w *world) startFlux() {
 // push pushes what is in Git, and has Flux look at it at once.
 func (w *world) push() {
 	w.Helper()
-	w.revision, w.pushedAt = pushArtifact(w.T, w.tag, w.files), time.Now()
+	w.upload()
 	w.request(w.object("source.toolkit.fluxcd.io/v1", "OCIRepository", "platform"), "reconcile.fluxcd.io/requestedAt")
+}
+
+// upload pushes without telling Flux.
+func (w *world) upload() {
+	w.Helper()
+	w.revision, w.since = pushArtifact(w.T, w.tag, w.files), time.Now()
 }
 
 // request does what "flux reconcile" and "kubectl wxtoken" do: it sets an annotation to a value that was not there before.
