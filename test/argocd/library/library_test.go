@@ -115,7 +115,8 @@ type kubectl struct {
 
 func (k kubectl) run(input string, args ...string) []byte {
 	k.Helper()
-	cmd := exec.CommandContext(k.Context(), filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl"), append([]string{"--kubeconfig", k.kubeconfig}, args...)...)
+	program := filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl")
+	cmd := exec.CommandContext(k.Context(), program, append([]string{"--kubeconfig", k.kubeconfig}, args...)...)
 	cmd.Stdin = strings.NewReader(input)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -129,7 +130,7 @@ func (k kubectl) run(input string, args ...string) []byte {
 // Run is a dry run of a server-side apply, by which Argo CD finds differences if it is told to ask the API server.
 func (k kubectl) Run(_ context.Context, o *unstructured.Unstructured, manager string) (string, error) {
 	raw, err := o.MarshalJSON()
-	return string(k.run(string(raw), "apply", "--server-side", "--dry-run=server", "--field-manager="+manager, "-o", "json", "-f", "-")), err
+	return string(k.run(string(raw), "apply", "--server-side", "--dry-run=server", "--field-manager="+manager, "-o=json", "-f", "-")), err
 }
 
 // TestDiff checks that Argo CD sees no difference between what is in Git and a resource with the API server's defaults and a status, by each
@@ -157,8 +158,10 @@ func TestDiff(t *testing.T) {
 		apply []string
 		opts  []diff.Option
 	}{
-		"three-way":             {[]string{"apply", "-f", "-"}, nil},
-		"server-side":           {serverSide, []diff.Option{diff.WithServerSideDiff(true), diff.WithServerSideDryRunner(k), diff.WithManager(manager)}},
+		"three-way": {[]string{"apply", "-f", "-"}, nil},
+		"server-side": {serverSide, []diff.Option{
+			diff.WithServerSideDiff(true), diff.WithServerSideDryRunner(k), diff.WithManager(manager),
+		}},
 		"two-way after the SSA": {serverSide, nil},
 	} {
 		inGit := decode(t, []byte("apiVersion: "+group+"/v1alpha1\nkind: WeChatAppToken\nmetadata:\n  namespace: default\n"+

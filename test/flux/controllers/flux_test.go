@@ -87,7 +87,8 @@ func (w *world) ipNotAllowed() {
 	w.declare("ip", "")
 	w.push()
 	w.says("a new resource, WeChat does not allow the IP address", tokensKustomization, unhealthy("ip", "Failed"))
-	w.says("the same: what needs the tokens", shopKustomization, said{"False", "DependencyNotReady", "dependency 'flux-system/wechat-tokens' is not ready"})
+	w.says("the same: what needs the tokens", shopKustomization,
+		said{"False", "DependencyNotReady", "dependency 'flux-system/wechat-tokens' is not ready"})
 	w.since = time.Now()
 	w.account("ip")
 	w.request(w.resource("ip"), v1alpha1.AnnotationCheckRequestedAt)
@@ -160,7 +161,8 @@ func (w *world) noDrift() {
 			w.Errorf("%s changed from %q to %q", id, before[id], version)
 		}
 	}
-	w.rows = append(w.rows, row{"ten reconciles without a change", "both", fmt.Sprintf("no change of %d objects, no event that says so", len(before)), time.Since(w.since)})
+	unchanged := fmt.Sprintf("no change of %d objects, no event that says so", len(before))
+	w.rows = append(w.rows, row{"ten reconciles without a change", "both", unchanged, time.Since(w.since)})
 
 	w.since = time.Now()
 	n := len(w.heard(tokensKustomization, 0))

@@ -112,8 +112,8 @@ func newWorld(t *testing.T) *world {
 	storage := w.address()
 	w.start("source-controller", kubeconfig, sourceController, "--metrics-addr=0", "--health-addr="+w.address(), "--events-addr="+events.URL,
 		"--storage-path="+w.folder("storage"), "--storage-addr="+storage, "--storage-adv-addr="+storage)
-	w.start("kustomize-controller", kubeconfig, kustomizeController, "--metrics-addr=0", "--health-addr="+w.address(), "--events-addr="+events.URL,
-		"--requeue-dependency="+dependencyInterval.String())
+	w.start("kustomize-controller", kubeconfig, kustomizeController, "--metrics-addr=0", "--health-addr="+w.address(),
+		"--events-addr="+events.URL, "--requeue-dependency="+dependencyInterval.String())
 	return w
 }
 
@@ -132,7 +132,8 @@ func build(t *testing.T, controller string) string {
 // crds returns the folder with the CRDs in the source of the controller that was built.
 func crds(t *testing.T, controller string) string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "-C", root+"/hack/tools/flux", "list", "-m", "-f", "{{.Dir}}", "github.com/fluxcd/"+controller)
+	cmd := exec.CommandContext(t.Context(), "go", "-C", root+"/hack/tools/flux",
+		"list", "-m", "-f", "{{.Dir}}", "github.com/fluxcd/"+controller)
 	cmd.Env = append(os.Environ(), "GOWORK=off")
 	out, err := cmd.Output()
 	if err != nil {
@@ -201,7 +202,8 @@ func (w *world) start(what, kubeconfig, path string, args ...string) {
 func (w *world) startOperator() {
 	w.Helper()
 	binary := filepath.Join(w.dir, "operator")
-	if out, err := exec.CommandContext(w.Context(), "go", "-C", root, "build", "-buildvcs=false", "-o", binary, "./cmd/operator").CombinedOutput(); err != nil {
+	build := exec.CommandContext(w.Context(), "go", "-C", root, "build", "-buildvcs=false", "-o", binary, "./cmd/operator")
+	if out, err := build.CombinedOutput(); err != nil {
 		w.Fatalf("building the operator: %v: %s", err, out)
 	}
 	w.await("the operator's ServiceAccount", func() (bool, string) {
