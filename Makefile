@@ -167,7 +167,7 @@ test-oldest: ## Run what depends on Kubernetes on the oldest version that the ch
 		-skip '$(TEST_TABLES)' $(ARGS) $(OLDEST_PACKAGES)
 
 .PHONY: test-more
-test-more: flux-real-test argocd-library-test test-oldest ## Run what takes too long for test: Flux, Argo CD's code, the oldest Kubernetes.
+test-more: flux-real-test argocd-code-test test-oldest ## Run what takes too long for test: Flux, Argo CD's code, the oldest Kubernetes.
 
 .PHONY: chart-lint
 chart-lint: ## Lint the chart and run its unit tests.
@@ -185,8 +185,8 @@ argocd-test: ## Run Argo CD's health checks and actions in config/argocd; part o
 	@# Go's cache of test results knows nothing of files outside the module.
 	$(GO) -C test/argocd test -count=1 ./...
 
-.PHONY: argocd-library-test
-argocd-library-test: ## Judge health and differences by Argo CD's own code; not part of test.
+.PHONY: argocd-code-test
+argocd-code-test: ## Judge health and differences by Argo CD's own code; not part of test.
 	GOWORK=off $(GO) -C test/argocd/library mod tidy -diff
 	$(GO) -C test/argocd/library vet ./...
 	assets=$(ASSETS); \
