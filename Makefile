@@ -47,6 +47,7 @@ ACTIONLINT = "$$(hack/tools/build.sh actionlint)"
 GOVULNCHECK = "$$(hack/tools/build.sh govulncheck)"
 GOLANGCI_LINT = "$$(hack/tools/build.sh golangci-lint)"
 HELM = "$$(hack/tools/build.sh helm)"
+HELM3 = "$$(hack/tools/build.sh helm3)"
 HELM_UNITTEST = "$$(hack/tools/build.sh helm-unittest)"
 CHART = charts/wechat-token-operator
 PROMETHEUS = "$$(hack/tools/build.sh prometheus)"
@@ -166,8 +167,26 @@ test-oldest: ## Run what depends on Kubernetes on the oldest version that the ch
 	$(GO) test -count=1 -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) \
 		-skip '$(TEST_TABLES)' $(ARGS) $(OLDEST_PACKAGES)
 
+.PHONY: test-helm3
+test-helm3: ## Run the tests of the chart with Helm 3, on the newest and the oldest Kubernetes; not part of test.
+	helm=$(HELM3); assets=$(TEST_ASSETS); oldest=$(OLDEST_ASSETS); \
+	"$$helm" lint --strict $(CHART); "$$helm" version --short; \
+	for folder in "$$assets" "$$oldest"; do \
+		"$$folder/kube-apiserver" --version; \
+		KUBEBUILDER_ASSETS="$$folder" HELM="$$helm" $(GO) test -count=1 -timeout $(TEST_TIMEOUT) ./test/chart; \
+	done
+
+.PHONY: test-arm64
+test-arm64: ## Run the demo with an operator for arm64 under qemu-user, which it needs, and start the other programs; not part of test.
+	CGO_ENABLED=0 GOARCH=arm64 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/arm64/ \
+		./cmd/operator ./cmd/gateway ./cmd/kubectl-wxtoken
+	qemu=$$(command -v qemu-aarch64-static || command -v qemu-aarch64); \
+	for program in "operator --version" "gateway --version" "kubectl-wxtoken version"; do "$$qemu" bin/arm64/$$program; done; \
+	printf '#!/bin/sh\nexec %s bin/arm64/operator "$$@"\n' "$$qemu" >bin/arm64/operator-under-qemu; chmod +x bin/arm64/operator-under-qemu; \
+	assets=$(ASSETS); $(BUILD_DEMO); bin/demo/demo --operator bin/arm64/operator-under-qemu --assets "$$assets" $(ARGS)
+
 .PHONY: test-more
-test-more: flux-real-test argocd-code-test test-oldest ## Run what takes too long for test: Flux, Argo CD's code, the oldest Kubernetes.
+test-more: flux-real-test argocd-code-test test-oldest test-helm3 ## Run what takes too long for test: Flux, Argo CD's code, other versions.
 
 .PHONY: chart-lint
 chart-lint: ## Lint the chart and run its unit tests.

@@ -23,6 +23,7 @@ image) module=$here/../image package=. note='(once)' ;;
 benchplot) package=. note='(once)' ;;
 golangci-lint) package=. note='(once; some minutes)' ;;
 helm) package=helm.sh/helm/v4/cmd/helm note='(once; some minutes)' ;;
+helm3) package=helm.sh/helm/v3/cmd/helm note='(once; some minutes)' ;;
 helm-unittest) package=github.com/helm-unittest/helm-unittest/cmd/helm-unittest note='(once; some minutes)' ;;
 prometheus | promtool)
 	# Both come from one module. What Prometheus can discover in clouds is not needed here and most of its size.
