@@ -55,7 +55,8 @@ func (c *cluster) checkAssets() error {
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("--assets %q lacks %s: give the folder that hack/controlplane/build.sh all prints", c.assets, strings.Join(missing, ", "))
+		return fmt.Errorf("--assets %q lacks %s: give the folder that hack/controlplane/build.sh all prints",
+			c.assets, strings.Join(missing, ", "))
 	}
 	return nil
 }

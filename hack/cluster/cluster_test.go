@@ -210,7 +210,8 @@ func TestSaysWhatToInstall(t *testing.T) {
 // tells which one it was given.
 func TestOperatorGoesToItsClusterOnly(t *testing.T) {
 	programs := t.TempDir()
-	if err := os.WriteFile(filepath.Join(programs, "kubectl"), []byte("#!/bin/sh\necho kubectl for $KUBECONFIG >&2\nexit 1\n"), 0o700); err != nil { //nolint:gosec // it is run
+	kubectl := []byte("#!/bin/sh\necho kubectl for $KUBECONFIG >&2\nexit 1\n")
+	if err := os.WriteFile(filepath.Join(programs, "kubectl"), kubectl, 0o700); err != nil { //nolint:gosec // it is run
 		t.Fatal(err)
 	}
 	for _, file := range []string{"../../Makefile", "operator.sh", "qrcode.sh"} {

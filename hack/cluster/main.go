@@ -39,7 +39,7 @@ func main() {
 	}
 }
 
-const usage = "usage: cluster [--dir DIR] [--assets DIR] [--helm FILE] up|down|load FILE…|restart COMPONENT|exec COMMAND…|check|kubeconfig"
+const usage = "usage: cluster [--dir DIR] [--assets DIR] up|down|load FILE…|restart COMPONENT|exec COMMAND…|check|kubeconfig"
 
 func run(ctx context.Context, args []string) error {
 	var c cluster
@@ -71,7 +71,11 @@ func run(ctx context.Context, args []string) error {
 	case "exec":
 		return c.exec(rest)
 	case "check":
-		return c.check()
+		err := c.check()
+		if err == nil {
+			fmt.Println("this machine has what a cluster needs")
+		}
+		return err
 	case "kubeconfig":
 		return c.printKubeconfig()
 	case initArg:
