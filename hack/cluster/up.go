@@ -32,7 +32,7 @@ func (c *cluster) up(ctx context.Context) (err error) {
 	start := time.Now()
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("%w\nlogs are in %s; end it with cluster down", err, c.path("logs"))
+			err = fmt.Errorf("%w\nlogs are in %s; run it again to go on, or end it with cluster down", err, c.path("logs"))
 		}
 	}()
 	if running == nil {
