@@ -166,6 +166,9 @@ test-oldest: ## Run what depends on Kubernetes on the oldest version that the ch
 	$(GO) test -count=1 -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) \
 		-skip '$(TEST_TABLES)' $(ARGS) $(OLDEST_PACKAGES)
 
+.PHONY: test-more
+test-more: flux-real-test argocd-code-test test-oldest ## Run what takes too long for test: Flux, Argo CD's code, the oldest Kubernetes.
+
 .PHONY: chart-lint
 chart-lint: ## Lint the chart and run its unit tests.
 	$(HELM) lint --strict $(CHART)
@@ -182,11 +185,26 @@ argocd-test: ## Run Argo CD's health checks and actions in config/argocd; part o
 	@# Go's cache of test results knows nothing of files outside the module.
 	$(GO) -C test/argocd test -count=1 ./...
 
+.PHONY: argocd-code-test
+argocd-code-test: ## Judge health and differences by Argo CD's own code; not part of test.
+	GOWORK=off $(GO) -C test/argocd/library mod tidy -diff
+	$(GO) -C test/argocd/library vet ./...
+	assets=$(ASSETS); \
+	KUBEBUILDER_ASSETS="$$assets" $(GO) -C test/argocd/library test -count=1 ./...
+
 .PHONY: flux-test
 flux-test: ## Test what Flux's own code makes of config/ and of the chart; part of test.
 	$(GO) -C test/flux vet ./...
 	@# Go's cache of test results knows nothing of files outside the module.
 	$(GO) -C test/flux test -count=1 ./...
+
+.PHONY: flux-real-test
+flux-real-test: ## Run Flux's own controllers on a real API server, and print a table of what they say; not part of test.
+	GOWORK=off $(GO) -C hack/tools/flux mod tidy -diff
+	$(GO) -C test/flux/controllers vet ./...
+	@for tool in kustomize-controller source-controller; do hack/tools/build.sh $$tool >/dev/null; done # ahead of the test's time limit
+	assets=$(TEST_ASSETS); \
+	KUBEBUILDER_ASSETS="$$assets" $(GO) -C test/flux/controllers test -count=1 -timeout $(TEST_TIMEOUT) -v ./... | grep --line-buffered -v '^=== '
 
 .PHONY: image-test
 image-test: ## Test what make image-oci makes: reproducible, and like the Dockerfile's; part of test.

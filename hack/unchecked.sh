@@ -23,7 +23,8 @@ if missing "${CHROMIUM:-}" chromium chromium-browser google-chrome; then
 fi
 if missing curl; then list+=("the download of the control plane, test/firstrun: curl is not installed"); fi
 if [[ $(go env CGO_ENABLED) != 1 ]]; then list+=("data races: the race detector needs cgo, and cgo a C compiler"); fi
-list+=("a real node (make e2e), long attacks (make chaos chaos-gateway), known vulnerabilities (make govulncheck)")
+list+=("Flux's controllers, Argo CD's code and the oldest Kubernetes (make test-more), a real node (make e2e), \
+long attacks (make chaos chaos-gateway), known vulnerabilities (make govulncheck)")
 
 echo "Not checked:"
 printf -- '- %s\n' "${list[@]}"

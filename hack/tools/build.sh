@@ -28,6 +28,10 @@ prometheus | promtool)
 	# Both come from one module. What Prometheus can discover in clouds is not needed here and most of its size.
 	module=$here/prometheus package=github.com/prometheus/prometheus/cmd/$tool tags=remove_all_sd note='(once; some minutes)'
 	;;
+kustomize-controller | source-controller)
+	# Both come from one module, because most of what they need is the same.
+	module=$here/flux package=github.com/fluxcd/$tool note='(once; about 5 minutes on 2 cores)'
+	;;
 *)
 	echo "unknown tool: $tool" >&2
 	exit 2
