@@ -317,31 +317,45 @@ bench-build: build
 CLUSTER_IMAGES = PLATFORMS=linux/$$($(GO) env GOARCH) VERSION="$(VERSION)" hack/image/build.sh
 CLUSTER_ASSETS = $$(hack/controlplane/build.sh all)
 CLUSTER = bin/cluster --dir "$(CLUSTER_DIR)"
+# What a cluster gets besides its own images.
+CLUSTER_LOADS = operator fake-wechat qrcode h5 show-token
+# kubectl for that cluster and no other, whatever is exported. It ends with an error if none runs.
+CLUSTER_KUBECTL = kubeconfig=$$($(CLUSTER) kubeconfig); assets=$(CLUSTER_ASSETS); \
+	export KUBECONFIG="$$kubeconfig" KUBECTL="$$assets/kubectl"
 
 .PHONY: cluster
 cluster: bin-cluster ## Run a cluster of one node from source on this Linux machine, as root; see hack/cluster/README.md.
-	@assets=$(CLUSTER_ASSETS); \
+	@$(CLUSTER) check
+	@echo "The first run builds Kubernetes, CoreDNS and Helm: 15 to 30 minutes on 2 cores, once. Later runs take seconds."
+	@assets=$(CLUSTER_ASSETS); helm=$(HELM); \
 	TAG=cluster $(CLUSTER_IMAGES) dist/images/cluster pause coredns >/dev/null; \
-	$(CLUSTER) --assets "$$assets" --images dist/images/cluster up
+	$(CLUSTER) --assets "$$assets" --helm "$$helm" --images dist/images/cluster up
+	@echo "Next: make cluster-operator, then make cluster-down when you are done."
 
 .PHONY: cluster-down
 cluster-down: bin-cluster ## End that cluster and remove everything that it made.
 	@$(CLUSTER) down
+	@source hack/build-cached.sh; echo "the cluster is gone; what was built stays in $$(cache_root)"
 
 .PHONY: cluster-load
 cluster-load: bin-cluster ## Build this repository's images and load them into that cluster.
-	@$(CLUSTER_IMAGES) dist/images operator fake-wechat qrcode h5
-	@$(CLUSTER) load dist/images/operator.tar dist/images/fake-wechat.tar dist/images/qrcode.tar dist/images/h5.tar
+	@$(CLUSTER) kubeconfig >/dev/null # first, because the images take a while
+	@$(CLUSTER_IMAGES) dist/images $(CLUSTER_LOADS)
+	@$(CLUSTER) load $(CLUSTER_LOADS:%=dist/images/%.tar)
 
 .PHONY: cluster-operator
-cluster-operator: cluster-load ## Install the operator and the stand-in for WeChat there, with the KUBECONFIG that make cluster printed.
-	@assets=$(CLUSTER_ASSETS); KUBECTL="$$assets/kubectl" hack/cluster/operator.sh
+cluster-operator: cluster-load ## Install the operator and the stand-in for WeChat there, and say what to try.
+	@$(CLUSTER_KUBECTL); hack/cluster/operator.sh; cat hack/cluster/next.txt
+
+.PHONY: cluster-qrcode
+cluster-qrcode: bin-cluster ## Run examples/qrcode there, after make cluster-operator, with the stand-in for WeChat.
+	@$(CLUSTER_KUBECTL); hack/cluster/qrcode.sh
 
 .PHONY: cluster-kind
 cluster-kind: ## The same with kind, on a machine with docker: a cluster with this repository's images.
 	kind create cluster --name wechat-token-operator
-	@$(CLUSTER_IMAGES) dist/images operator fake-wechat qrcode h5
-	for image in operator fake-wechat qrcode h5; do kind load image-archive --name wechat-token-operator "dist/images/$$image.tar"; done
+	@$(CLUSTER_IMAGES) dist/images $(CLUSTER_LOADS)
+	for image in $(CLUSTER_LOADS); do kind load image-archive --name wechat-token-operator "dist/images/$$image.tar"; done
 
 .PHONY: e2e
 e2e: bin-cluster plugin ## Test the operator as its users have it, on a cluster of its own or that of E2E_KUBECONFIG.

@@ -14,30 +14,49 @@ import (
 	"syscall"
 )
 
-// check says everything that this machine lacks.
+// install is what a machine with Debian's packages needs.
+const install = "apt-get install -y containerd runc containernetworking-plugins iproute2 nftables"
+
+// check says everything that this machine lacks. What is built from source is not part of it: checkAssets looks for that.
 func (c *cluster) check() error {
 	if os.Geteuid() != 0 {
-		return errors.New("only root may make namespaces, mounts and links")
+		return errors.New("only root may make namespaces, mounts and links: run it as root")
 	}
-	var missing []string
+	if missing := missingPackages(); len(missing) > 0 {
+		return fmt.Errorf("missing: %s; on Debian and Ubuntu, install them with\n  %s", strings.Join(missing, ", "), install)
+	}
+	if missing := c.lacks(); len(missing) > 0 {
+		return fmt.Errorf("missing: %s", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+// missingPackages names what the distribution has to bring and is not there.
+func missingPackages() (missing []string) {
 	for _, program := range []string{"containerd", "ctr", "runc", "ip", "nft", "nsenter"} {
 		if _, err := exec.LookPath(program); err != nil {
-			missing = append(missing, program+" (see hack/cluster/README.md for the packages)")
+			missing = append(missing, program)
 		}
 	}
 	if _, err := pluginDir(); err != nil {
-		missing = append(missing, "CNI plugins (of the package containernetworking-plugins)")
+		missing = append(missing, "CNI plugins")
 	}
+	return missing
+}
+
+// checkAssets says which binaries of the control plane are not there.
+func (c *cluster) checkAssets() error {
+	var missing []string
 	for _, name := range []string{
 		"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl",
 	} {
 		if _, err := os.Stat(filepath.Join(c.assets, name)); err != nil {
-			missing = append(missing, name+" in the folder of --assets (hack/controlplane/build.sh all)")
+			missing = append(missing, name)
 		}
 	}
-	missing = append(missing, c.lacks()...)
 	if len(missing) > 0 {
-		return fmt.Errorf("missing: %s", strings.Join(missing, ", "))
+		return fmt.Errorf("--assets %q lacks %s: give the folder that hack/controlplane/build.sh all prints",
+			c.assets, strings.Join(missing, ", "))
 	}
 	return nil
 }

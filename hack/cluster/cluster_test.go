@@ -181,6 +181,73 @@ func TestForward(t *testing.T) {
 	}
 }
 
+// What make cluster needs is written down in other places too.
+func TestInstallIsSaidAlike(t *testing.T) {
+	packages := strings.TrimPrefix(install, "apt-get install -y ")
+	for _, file := range []string{"README.md", "../../.ci/run"} {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(content), packages) {
+			t.Errorf("%s does not install %s", file, packages)
+		}
+	}
+}
+
+func TestSaysWhatToInstall(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root gets so far")
+	}
+	t.Setenv("PATH", t.TempDir())
+	err := new(cluster).check()
+	if err == nil || !strings.Contains(err.Error(), "containerd, ctr, runc, ip, nft") || !strings.HasSuffix(err.Error(), "\n  "+install) {
+		t.Errorf("a machine without packages: %v", err)
+	}
+}
+
+// TestOperatorGoesToItsClusterOnly runs the targets of make with the kubeconfig of another cluster exported. kubectl is a stand-in that
+// tells which one it was given.
+func TestOperatorGoesToItsClusterOnly(t *testing.T) {
+	programs := t.TempDir()
+	kubectl := []byte("#!/bin/sh\necho kubectl for $KUBECONFIG >&2\nexit 1\n")
+	if err := os.WriteFile(filepath.Join(programs, "kubectl"), kubectl, 0o700); err != nil { //nolint:gosec // it is run
+		t.Fatal(err)
+	}
+	for _, file := range []string{"../../Makefile", "operator.sh", "qrcode.sh"} {
+		if _, err := os.Stat(file); err != nil { // so that Go's cache of test results depends on it
+			t.Fatal(err)
+		}
+	}
+	program := filepath.Join(programs, "cluster")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, target := range []string{"cluster-operator", "cluster-qrcode"} {
+		for _, running := range []bool{false, true} {
+			c := newTestCluster(t)
+			want := "no cluster runs in " + c.dir + ": run make cluster first"
+			if running {
+				if err := c.remember(os.Getpid()); err != nil {
+					t.Fatal(err)
+				}
+				want = "kubectl for " + c.kubeconfig("admin")
+			}
+			// Neither the program nor the images are built, nor loaded into what is no cluster.
+			cmd := exec.CommandContext(t.Context(), "make", "-C", "../..", "-o", "bin-cluster", "-o", "cluster-load", target,
+				"CLUSTER="+program+" --dir "+c.dir)
+			cmd.Env = append(os.Environ(), "MAKEFLAGS=", "KUBECONFIG=/production", "KUBEBUILDER_ASSETS="+programs)
+			out, err := cmd.CombinedOutput()
+			if err == nil || !strings.Contains(string(out), want) || strings.Contains(string(out), "/production") {
+				t.Errorf("%s, a cluster runs: %t: %v, want %q in\n%s", target, running, err, want, out)
+			}
+			if !running && strings.Contains(string(out), "kubectl for") {
+				t.Errorf("%s runs kubectl without a cluster:\n%s", target, out)
+			}
+		}
+	}
+}
+
 // machine is what a cluster could leave behind.
 func machine(t *testing.T, dir string) map[string]string {
 	t.Helper()
@@ -213,24 +280,31 @@ func TestLeavesNothingBehind(t *testing.T) {
 		t.Skip("make e2e runs it, as root, with the program in CLUSTER and its images in CLUSTER_IMAGES")
 	}
 	dir := filepath.Join(t.TempDir(), "cluster")
-	run := func(what string) error {
+	run := func(what string) (string, error) {
 		cmd := exec.CommandContext(context.WithoutCancel(t.Context()), program, "--dir", dir, "--images", os.Getenv("CLUSTER_IMAGES"), what)
 		out, err := cmd.CombinedOutput()
 		t.Logf("%s: %v: %s", what, err, out)
-		return err
+		return string(out), err
 	}
 	before := machine(t, dir)
-	t.Cleanup(func() { _ = run("down") })
-	if err := run("up"); err != nil {
+	t.Cleanup(func() { _, _ = run("down") })
+	first, err := run("up")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if run("up") == nil {
+	process, _ := os.ReadFile(filepath.Join(dir, "process"))
+	again, err := run("up")
+	if now, _ := os.ReadFile(filepath.Join(dir, "process")); string(now) != string(process) {
 		t.Error("a second cluster was started in the same folder")
 	}
-	if err := run("down"); err != nil {
+	_, export, _ := strings.Cut(first, "\n")
+	if err != nil || export == "" || !strings.HasSuffix(again, export) {
+		t.Errorf("a cluster that runs is not told of with %q: %v, %q", export, err, again)
+	}
+	if _, err := run("down"); err != nil {
 		t.Fatal(err)
 	}
-	if err := run("down"); err != nil {
+	if _, err := run("down"); err != nil {
 		t.Errorf("ending it again: %v", err)
 	}
 	if _, err := os.Stat(dir); err == nil {

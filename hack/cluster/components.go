@@ -7,7 +7,6 @@ package main
 import (
 	"embed"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 )
@@ -114,5 +113,5 @@ func pluginDir() (string, error) {
 			return dir, nil
 		}
 	}
-	return "", fmt.Errorf("the CNI plugins are missing: install containernetworking-plugins")
+	return "", errors.New("the CNI plugins are missing")
 }

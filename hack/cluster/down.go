@@ -48,6 +48,15 @@ func (c *cluster) process() (*firstProcess, error) {
 	return &p, nil
 }
 
+// running is the cluster's first process, an error if it does not run.
+func (c *cluster) running() (*firstProcess, error) {
+	p, err := c.process()
+	if err == nil && p == nil {
+		err = fmt.Errorf("no cluster runs in %s: run make cluster first", c.dir)
+	}
+	return p, err
+}
+
 // startOf is when a process was started, in the kernel's ticks since boot.
 func startOf(pid int) (string, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

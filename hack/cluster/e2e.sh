@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 images=$PWD/dist/images/e2e
 export PLATFORMS=${PLATFORMS:-linux/$(go env GOARCH)}
-TAG=dev VERSION=e2e hack/image/build.sh "$images" operator fake-wechat qrcode h5 token-user
+TAG=dev VERSION=e2e hack/image/build.sh "$images" operator fake-wechat qrcode h5 show-token token-user
 TAG=next VERSION=e2e-next hack/image/build.sh "$images/next" operator
 
 if [[ -n ${E2E_KUBECONFIG:-} ]]; then
@@ -34,7 +34,7 @@ else
 	export E2E_RESTART_KUBELET="${cluster[*]} restart kubelet" E2E_NODE_EXEC="${cluster[*]} exec"
 	load=("${cluster[@]}" load)
 fi
-for archive in "$images"/{operator,fake-wechat,qrcode,h5,token-user}.tar "$images/next/operator.tar"; do
+for archive in "$images"/{operator,fake-wechat,qrcode,h5,show-token,token-user}.tar "$images/next/operator.tar"; do
 	"${load[@]}" "$archive"
 done
 export E2E=1 WXTOKEN=$PWD/bin/kubectl-wxtoken

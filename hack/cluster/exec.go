@@ -18,12 +18,9 @@ import (
 
 // enter is the command that runs another one among the cluster's processes.
 func (c *cluster) enter(command []string) ([]string, error) {
-	p, err := c.process()
+	p, err := c.running()
 	if err != nil {
 		return nil, err
-	}
-	if p == nil {
-		return nil, fmt.Errorf("no cluster runs in %s", c.dir)
 	}
 	return append([]string{"nsenter", "--target", strconv.Itoa(p.pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--wdns=/", "--"},
 		command...), nil

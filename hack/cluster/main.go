@@ -5,12 +5,13 @@
 // Command cluster runs a real Kubernetes cluster of one node from this repository's own builds, for the end-to-end tests and to
 // try the operator: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy, CoreDNS and containerd.
 //
-//	cluster up       start it and write its kubeconfig
-//	cluster down     end it and remove everything that it made
-//	cluster load     load image archives
-//	cluster restart  restart a component, such as the kubelet
-//	cluster exec     run a command among its processes, with their network and mounts
-//	cluster check    say what this machine lacks
+//	cluster up          start it, unless it runs, and print what to export
+//	cluster down        end it and remove everything that it made
+//	cluster load        load image archives
+//	cluster restart     restart a component, such as the kubelet
+//	cluster exec        run a command among its processes, with their network and mounts
+//	cluster check       say what this machine lacks; it needs no control plane
+//	cluster kubeconfig  print the path of its kubeconfig, if it runs
 //
 // All of it runs in namespaces of its own, below one process: its links, firewall rules and mounts are not the machine's, and they
 // are gone when that process is. One folder has its files. Only the API server can be reached from outside, on a loopback port.
@@ -38,7 +39,7 @@ func main() {
 	}
 }
 
-const usage = "usage: cluster [--dir DIR] [--assets DIR] up|down|load FILE…|restart COMPONENT|exec COMMAND…|check"
+const usage = "usage: cluster [--dir DIR] [--assets DIR] up|down|load FILE…|restart COMPONENT|exec COMMAND…|check|kubeconfig"
 
 func run(ctx context.Context, args []string) error {
 	var c cluster
@@ -46,6 +47,7 @@ func run(ctx context.Context, args []string) error {
 	flags.Usage = func() { fmt.Fprintln(flags.Output(), usage); flags.PrintDefaults() }
 	flags.StringVar(&c.dir, "dir", defaultDir(), "folder for everything that the cluster keeps")
 	flags.StringVar(&c.assets, "assets", os.Getenv("KUBEBUILDER_ASSETS"), "folder with the binaries of the control plane")
+	flags.StringVar(&c.helm, "helm", "", "helm, for the PATH that up prints")
 	flags.StringVar(&c.images, "images", "", "folder with the archives pause.tar and coredns.tar")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -69,7 +71,13 @@ func run(ctx context.Context, args []string) error {
 	case "exec":
 		return c.exec(rest)
 	case "check":
-		return c.check()
+		err := c.check()
+		if err == nil {
+			fmt.Println("this machine has what a cluster needs")
+		}
+		return err
+	case "kubeconfig":
+		return c.printKubeconfig()
 	case initArg:
 		return c.runInside(ctx)
 	}
@@ -92,6 +100,8 @@ type cluster struct {
 	dir    string
 	assets string
 	images string
+	// helm is for the user; the cluster does not need it.
+	helm string
 }
 
 func defaultDir() string {
@@ -106,7 +116,7 @@ func defaultDir() string {
 func hidden() []string { return []string{"/run", "/var/lib", "/var/log", "/proc"} }
 
 func (c *cluster) resolve() (err error) {
-	for _, dir := range []*string{&c.dir, &c.assets, &c.images} {
+	for _, dir := range []*string{&c.dir, &c.assets, &c.images, &c.helm} {
 		if *dir == "" {
 			continue
 		}

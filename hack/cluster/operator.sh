@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Installs the operator with the stand-in for WeChat on the cluster of KUBECONFIG, from images that are loaded there.
+# Installs the operator with the stand-in for WeChat on the cluster of KUBECONFIG, from images that are loaded there. It never takes the
+# kubeconfig in the home directory: a stand-in for WeChat must not get into a cluster that somebody uses.
 set -euo pipefail
+: "${KUBECONFIG:?must name the cluster; make cluster-operator sets it}"
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 kubectl=${KUBECTL:-kubectl}

@@ -20,25 +20,27 @@ import (
 // startPatience is for a machine that is busy with other things.
 const startPatience = 5 * time.Minute
 
-// up starts the cluster and waits until pods can run and find each other.
+// up starts the cluster, unless it runs, and waits until pods can run and find each other.
 func (c *cluster) up(ctx context.Context) (err error) {
-	if err := c.check(); err != nil {
+	if err := errors.Join(c.check(), c.checkAssets()); err != nil {
 		return err
 	}
-	if p, err := c.process(); err != nil {
+	running, err := c.process()
+	if err != nil {
 		return err
-	} else if p != nil {
-		return fmt.Errorf("a cluster runs already in %s, as process %d: end it with cluster down", c.dir, p.pid)
 	}
 	start := time.Now()
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("%w\nlogs are in %s; end it with cluster down", err, c.path("logs"))
+			err = fmt.Errorf("%w\nlogs are in %s; run it again to go on, or end it with cluster down", err, c.path("logs"))
 		}
 	}()
-	if err := c.launch(ctx); err != nil {
-		return err
+	if running == nil {
+		if err := c.launch(ctx); err != nil {
+			return err
+		}
 	}
+	// A cluster that runs may have been left before it was ready, so it goes through the steps too.
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	for _, step := range []func(context.Context) error{c.waitForAPI, c.loadOwn, c.applyCoreDNS, c.waitForNode} {
@@ -46,8 +48,25 @@ func (c *cluster) up(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	fmt.Printf("a cluster of one node runs since %s; all of it is in %s\n", time.Since(start).Round(time.Second), c.dir)
-	fmt.Printf("  export KUBECONFIG=%s PATH=%s:$PATH\n", c.kubeconfig("admin"), c.assets)
+	if running == nil {
+		fmt.Printf("a cluster of one node runs after %s; all of it is in %s. To use it:\n", time.Since(start).Round(time.Second), c.dir)
+	} else {
+		fmt.Printf("a cluster of one node runs already; all of it is in %s. To use it:\n", c.dir)
+	}
+	path := c.assets
+	if c.helm != "" {
+		path += ":" + filepath.Dir(c.helm)
+	}
+	fmt.Printf("  export KUBECONFIG=%s PATH=%s:$PATH\n", c.kubeconfig("admin"), path)
+	return nil
+}
+
+// printKubeconfig is for scripts that must reach this cluster and no other.
+func (c *cluster) printKubeconfig() error {
+	if _, err := c.running(); err != nil {
+		return err
+	}
+	fmt.Println(c.kubeconfig("admin"))
 	return nil
 }
 

@@ -24,7 +24,7 @@ for name in "$@"; do
 	# Both programs are in one image: see the Dockerfile.
 	operator) packages="./cmd/operator ./cmd/gateway" ref=wechat-token-operator:$tag ;;
 	fake-wechat) packages=./hack/fake-wechat ;;
-	qrcode | h5) packages=./examples/$name ;;
+	qrcode | h5 | show-token) packages=./examples/$name ;;
 	token-user) packages=./test/e2e/token-user ;;
 	pause) packages=./hack/cluster/pause ;;
 	coredns) packages= ;;

@@ -34,6 +34,12 @@ func TestReadme(t *testing.T) {
 	if !regexp.MustCompile(`shop +wx0123456789abcdef +Stable +True +shop-token`).MatchString(out) {
 		t.Errorf("it ends with\n%s", out)
 	}
+	bash("kubectl apply -f examples/show-token/pod.yaml; kubectl -n shop wait --for=condition=Ready pod/show-token --timeout=60s", "")
+	token := bash(`kubectl -n shop get secret shop-token -o jsonpath='{.data.access_token}' | base64 -d`, "")
+	if out := bash("kubectl -n shop logs pod/show-token", ""); !strings.Contains(out, token) {
+		t.Errorf("the pod does not show its token: %s", out)
+	}
+	bash("hack/cluster/qrcode.sh", "")
 	bash("kubectl wxtoken doctor", "")
 	bash("kubectl delete namespace shop wechat wechat-token-operator-system; kubectl delete crd wechatapptokens.wechat.apptoken.dev wechatappclients.wechat.apptoken.dev", "")
 }
