@@ -97,6 +97,9 @@ func TestDoctorJSON(t *testing.T) {
 	w.must(json.Unmarshal([]byte(r.out), &got))
 	found := map[string]findingJSON{}
 	for _, c := range got.Chapters {
+		if len(c.Findings) == 0 {
+			t.Errorf("chapter %q says nothing", c.Title)
+		}
 		for _, f := range c.Findings {
 			if f.Level == "error" {
 				found[c.Title] = f
