@@ -34,7 +34,7 @@ func TestStatus(t *testing.T) {
 	w.golden("status-ready.txt", w.ok("status", "shop"), w.refreshIn("shop", now)...)
 	w.golden("status-paused.txt", w.ok("status", "wxtoken/paused"))
 	w.golden("status-no-credentials.txt", w.ok("status", "no-credentials"))
-	for _, want := range []string{"Stalled: AppSecretInvalid", "RefreshFailed: AppSecretInvalid", "errcode 40125", "kubectl wxtoken check wrong-secret -n " + w.namespace + "\n"} {
+	for _, want := range []string{"Stalled: AppSecretInvalid", "RefreshFailed: AppSecretInvalid", "errcode 40125", actsAtOnce, writeCredentials(w.token("wrong-secret")) + "\n"} {
 		if out := w.ok("status", "wrong-secret"); !strings.Contains(out, want) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}
