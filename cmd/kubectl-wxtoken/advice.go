@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -132,11 +133,15 @@ func (s *story) otherAdvice() []string {
 		add("Pods are not told of a new token at once: %s.", clean(s.degraded.Message))
 	}
 	for _, p := range s.pods {
-		if p.next != "" {
+		switch {
+		case p.next != "":
 			add("%s: %s. %s", p.workload, clean(p.text), p.next)
+		case p.notRunning != "":
+			add("%s: %s not running (%s). This shows why:\nkubectl describe pod %s -n %s",
+				p.workload, plural(len(p.names), "pod"), p.notRunning, p.names[0], s.Namespace)
 		}
 	}
-	return out
+	return slices.Compact(out) // two containers of a pod may say the same
 }
 
 func (s *story) suspendAdvice() string {

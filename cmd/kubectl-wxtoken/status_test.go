@@ -39,6 +39,8 @@ func TestStatus(t *testing.T) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}
 	}
+	w.setPodState("web-7d9f-b", corev1.PodPending, waiting("ErrImagePull"))
+	w.golden("status-not-running.txt", w.ok("status", "shop"), w.refreshIn("shop", now)...)
 }
 
 // TestNoCommandReadsData checks that the API server sends the token to no command but reveal, and the AppSecret to none but doctor, which
