@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -97,11 +98,19 @@ func (s *story) weChatLink() link {
 		l.text = "issued the token " + ago(s.Status.Token.IssueTime.Time, s.now)
 	}
 	if at, retry, known := s.nextAttempt(); known {
-		what := "next refresh "
+		what := ", next refresh "
 		if retry {
-			what = "next attempt "
+			what = ", next attempt "
 		}
-		l.text += ", " + what + relative(at, s.now)
+		switch late := s.now.Sub(at); {
+		case late <= -time.Second:
+			l.text += what + relative(at, s.now)
+		case late < lateness:
+			l.text += what + "due now"
+		default:
+			l.level = max(l.level, levelWarning)
+			l.text += what + "was due " + ago(at, s.now)
+		}
 	}
 	return l
 }

@@ -76,3 +76,31 @@ func TestPodsLink(t *testing.T) {
 		}
 	}
 }
+
+// TestNextRefreshIsDue checks what the link to WeChat says about the next refresh around the time when it is due.
+func TestNextRefreshIsDue(t *testing.T) {
+	issued := time.Date(2026, 1, 2, 8, 0, 0, 0, time.UTC)
+	due := 2*time.Hour - 290*time.Second
+	well := tokenAt("shop", "aa", issued)
+	ill := failing(well, "no answer")
+	ill.Status.LastError = &v1alpha1.RefreshError{RetryTime: &metav1.Time{Time: issued.Add(due)}}
+	for name, test := range map[string]struct {
+		token v1alpha1.WeChatAppToken
+		late  time.Duration
+		level level
+		text  string
+	}{
+		"before":                    {well, -2 * time.Second, levelOK, "issued the token 115m ago, next refresh in 2s"},
+		"less than a second before": {well, -time.Millisecond, levelOK, "issued the token 115m ago, next refresh due now"},
+		"a second late":             {well, time.Second, levelOK, "issued the token 115m ago, next refresh due now"},
+		"late":                      {well, lateness, levelWarning, "issued the token 115m ago, next refresh was due 15s ago"},
+		"overdue":                   {well, overdueAfter + time.Second, levelError, "not asked: no operator looks after this resource"},
+		"a retry, a second late":    {ill, time.Second, levelWarning, "Unreachable, next attempt due now"},
+		"a retry, late":             {ill, overdueAfter + time.Second, levelWarning, "Unreachable, next attempt was due 61s ago"},
+	} {
+		s := story{look: lookAt(&test.token, issued.Add(due+test.late))}
+		if got, want := s.weChatLink(), (link{linkWeChat, test.level, test.text}); got != want {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+}
