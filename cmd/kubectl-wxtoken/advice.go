@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -132,11 +133,15 @@ func (s *story) otherAdvice() []string {
 		add("Pods are not told of a new token at once: %s.", clean(s.degraded.Message))
 	}
 	for _, p := range s.pods {
-		if p.next != "" {
+		switch {
+		case p.next != "":
 			add("%s: %s. %s", p.workload, clean(p.text), p.next)
+		case p.notRunning != "":
+			add("%s: %s not running (%s). This shows why:\nkubectl describe pod %s -n %s",
+				p.workload, plural(len(p.names), "pod"), p.notRunning, p.names[0], s.Namespace)
 		}
 	}
-	return out
+	return slices.Compact(out) // two containers of a pod may say the same
 }
 
 func (s *story) suspendAdvice() string {
@@ -176,17 +181,19 @@ func (s *story) afterRepair(reason string) string {
 		v1alpha1.ReasonTokenNotIssued, v1alpha1.ReasonTokenExpired, v1alpha1.ReasonTargetTerminating,
 		v1alpha1.ReasonTicketNotIssued, v1alpha1.ReasonTicketExpired, v1alpha1.ReasonKubernetesAPIError:
 		return "The operator goes on trying by itself."
-	case v1alpha1.ReasonCredentialsNotFound:
-		return "The operator acts on a change of the credentials Secret at once. If it does not exist, this creates it. " + pasteSecret + ":\n" +
-			createCredentials(s.WeChatAppToken)
-	case v1alpha1.ReasonCredentialsMalformed:
-		return "The operator acts on a change of the credentials Secret at once."
+	case v1alpha1.ReasonCredentialsNotFound: // or of the wrong type, or without the label, which the message says
+		return actsAtOnce + " If the Secret or its key is missing, this writes it. " + pasteSecret + ":\n" + writeCredentials(s.WeChatAppToken)
+	case v1alpha1.ReasonCredentialsMalformed, v1alpha1.ReasonAppSecretInvalid:
+		return actsAtOnce + " This writes the AppSecret into it. " + pasteSecret + ":\n" + writeCredentials(s.WeChatAppToken)
 	}
 	return "Once that is done you need not wait for the next attempt:\n" + s.command("check")
 }
 
-// pasteSecret says how to answer the command of createCredentials.
-const pasteSecret = "Paste the AppSecret, press Enter and Ctrl-D"
+const (
+	actsAtOnce = "The operator acts on a change of the credentials Secret at once."
+	// pasteSecret says how to answer the commands of createCredentials and writeCredentials.
+	pasteSecret = "Paste the AppSecret, press Enter and Ctrl-D"
+)
 
 // createCredentials returns the command that creates the credentials Secret of a resource. It reads the AppSecret from the terminal, so
 // that it gets into no shell history.
@@ -197,4 +204,10 @@ func createCredentials(t *v1alpha1.WeChatAppToken) string {
 		key = defaultCredentialsKey
 	}
 	return fmt.Sprintf("kubectl create secret generic %s -n %s --from-file=%s=/dev/stdin", ref.Name, t.Namespace, key)
+}
+
+// writeCredentials returns the command that writes the AppSecret into the credentials Secret of a resource, whether that exists or not.
+// It applies server-side, because a client-side apply would leave a copy of the AppSecret in an annotation.
+func writeCredentials(t *v1alpha1.WeChatAppToken) string {
+	return createCredentials(t) + " --dry-run=client -o yaml | kubectl apply --server-side --force-conflicts -f -"
 }

@@ -5,7 +5,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -95,11 +98,19 @@ func (s *story) weChatLink() link {
 		l.text = "issued the token " + ago(s.Status.Token.IssueTime.Time, s.now)
 	}
 	if at, retry, known := s.nextAttempt(); known {
-		what := "next refresh "
+		what := ", next refresh "
 		if retry {
-			what = "next attempt "
+			what = ", next attempt "
 		}
-		l.text += ", " + what + relative(at, s.now)
+		switch late := s.now.Sub(at); {
+		case late <= -time.Second:
+			l.text += what + relative(at, s.now)
+		case late < lateness:
+			l.text += what + "due now"
+		default:
+			l.level = max(l.level, levelWarning)
+			l.text += what + "was due " + ago(at, s.now)
+		}
 	}
 	return l
 }
@@ -133,15 +144,23 @@ func (s *story) secretLink() link {
 }
 
 func (s *story) podsLink() link {
-	n := map[string]bool{}
-	blind := map[string]bool{}
+	n, blind, idle := map[string]bool{}, map[string]bool{}, map[string]string{}
 	for _, p := range s.pods {
 		for _, name := range p.names {
 			n[name] = true
 			if p.next != "" {
 				blind[name] = true
 			}
+			if p.notRunning != "" {
+				idle[name] = p.notRunning
+			}
 		}
+	}
+	running, rest, l := plural(len(n), "pod"), "", levelOK
+	if len(idle) > 0 {
+		reasons := slices.Compact(slices.Sorted(maps.Values(idle)))
+		running, l = plural(len(n)-len(idle), "running pod"), levelWarning
+		rest = fmt.Sprintf("; %d not running (%s)", len(idle), strings.Join(reasons, ", "))
 	}
 	switch {
 	case s.podsUnread:
@@ -149,11 +168,11 @@ func (s *story) podsLink() link {
 	case len(n) == 0:
 		return link{linkPods, levelNote, "none uses Secret " + s.TargetName()}
 	case len(blind) > 0:
-		return link{linkPods, levelError, fmt.Sprintf("%d of %s will never see a new token", len(blind), plural(len(n), "pod"))}
+		return link{linkPods, levelError, fmt.Sprintf("%d of %s will never see a new token", len(blind), plural(len(n), "pod")) + rest}
 	case s.degraded != nil:
-		return link{linkPods, levelWarning, plural(len(n), "pod") + " with the Secret, not told of a new token at once: " + s.degraded.Reason}
+		return link{linkPods, levelWarning, running + " with the Secret, not told of a new token at once: " + s.degraded.Reason + rest}
 	}
-	return link{linkPods, levelOK, plural(len(n), "pod") + " with the Secret as a volume"}
+	return link{linkPods, l, running + " with the Secret as a volume" + rest}
 }
 
 // users is a group of pods with the same controller that use the Secret in the same way.
@@ -194,11 +213,20 @@ func (s *story) chainTable() *table {
 func (s *story) podTable() *table {
 	t := &table{}
 	for _, p := range s.pods {
-		l := levelOK
-		if p.next != "" {
-			l = levelError
-		}
-		t.add(l.mark(), cell{text: p.workload}, cell{text: plural(len(p.names), "pod")}, cell{text: p.text})
+		l, text := p.judge()
+		t.add(l.mark(), cell{text: p.workload}, cell{text: plural(len(p.names), "pod")}, cell{text: text})
 	}
 	return t
+}
+
+// judge returns whether a container sees new tokens, and what it does with the Secret.
+func (u use) judge() (level, string) {
+	l, text := levelOK, u.text
+	if u.notRunning != "" {
+		l, text = levelWarning, text+"; not running ("+u.notRunning+")"
+	}
+	if u.next != "" {
+		l = levelError
+	}
+	return l, text
 }

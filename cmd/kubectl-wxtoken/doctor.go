@@ -282,6 +282,8 @@ func (x *examination) checkTokens(_ context.Context, r *report) error {
 	}
 	if well > 0 || len(x.tokens) == 0 {
 		r.add(levelOK, "", "%s in order", plural(well, "token"))
+	} else if len(r.findings) == 0 {
+		r.add(levelNote, "", "%s, reported above", plural(len(x.tokens), "token"))
 	}
 	return nil
 }

@@ -3,8 +3,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,10 +24,16 @@ const (
 	adviceSubPath = "Mount the whole volume, without subPath: a subPath mount is never updated."
 )
 
-// checkPods reports pods that use a target Secret in a way that never shows them a new token.
+// checkPods reports pods that use a target Secret in a way that never shows them a new token, and those that do not run.
 func (x *examination) checkPods(ctx context.Context, r *report) error {
 	seen := map[string]bool{}
-	users := 0
+	running, blind := 0, false
+	once := func(l level, next, text string) {
+		if !seen[text] {
+			seen[text] = true
+			r.add(l, next, "%s", text)
+		}
+	}
 	for _, namespace := range x.namespaces() {
 		targets := map[string]bool{}
 		for _, t := range x.tokens {
@@ -35,14 +43,17 @@ func (x *examination) checkPods(ctx context.Context, r *report) error {
 		}
 		err := x.cluster.eachPod(ctx, namespace, func(p *corev1.Pod) {
 			uses := usesOf(p, targets)
-			if len(uses) > 0 {
-				users++
+			if allRun(uses) {
+				running++
 			}
 			for _, u := range uses {
-				text := fmt.Sprintf("%s/%s: %s", namespace, workload(p), u.text)
-				if u.next != "" && !seen[text] {
-					seen[text] = true
-					r.add(levelError, u.next, "%s", text)
+				switch {
+				case u.next != "":
+					blind = true
+					once(levelError, u.next, fmt.Sprintf("%s/%s: %s", namespace, workload(p), u.text))
+				case u.notRunning != "":
+					once(levelWarning, fmt.Sprintf("This shows why:\nkubectl describe pod %s -n %s", p.Name, namespace),
+						fmt.Sprintf("%s/%s: not running (%s), so it sees no token", namespace, workload(p), u.notRunning))
 				}
 			}
 		})
@@ -53,11 +64,11 @@ func (x *examination) checkPods(ctx context.Context, r *report) error {
 		}
 	}
 	switch {
-	case len(seen) > 0:
-	case users == 0:
+	case blind:
+	case running > 0:
+		r.add(levelOK, "", "running pods that mount a token: %d; each of them sees a new one", running)
+	case len(seen) == 0:
 		r.add(levelNote, "", "no pod uses a token")
-	default:
-		r.add(levelOK, "", "pods that mount a token: %d; each of them sees a new one", users)
 	}
 	return nil
 }
@@ -80,30 +91,61 @@ func (c *cluster) eachPod(ctx context.Context, namespace string, visit func(*cor
 	}
 }
 
-// use is one way in which a container gets a token. If the container never sees a new token this way, next says what to do.
-type use struct{ text, next string }
+// use is one way in which a container gets a token. If the container never sees a new token this way, next says what to do. notRunning is
+// the reason for which the container does not run, and empty if it runs.
+type use struct{ text, next, notRunning string }
+
+// allRun reports whether there are uses, and all of their containers run.
+func allRun(uses []use) bool {
+	return len(uses) > 0 && !slices.ContainsFunc(uses, func(u use) bool { return u.notRunning != "" })
+}
 
 func usesOf(p *corev1.Pod, targets map[string]bool) []use {
 	volumes := delivery.Volumes(&p.Spec, func(secret string) bool { return targets[secret] })
 	containers := delivery.Lasting(&p.Spec)
 	out := make([]use, 0, len(containers))
 	for i := range containers {
-		out = append(out, usesOfContainer(&containers[i], targets, volumes)...)
+		for _, u := range usesOfContainer(&containers[i], targets, volumes) {
+			u.notRunning = clean(notRunning(&p.Status, containers[i].Name))
+			out = append(out, u)
+		}
 	}
 	return out
+}
+
+// notRunning returns the reason for which a container of a pod does not run, as kubectl get pods shows it. It returns an empty string if
+// the container runs and none of the pod waits.
+func notRunning(pod *corev1.PodStatus, container string) string {
+	for _, c := range slices.Concat(pod.InitContainerStatuses, pod.ContainerStatuses) {
+		switch s := c.State; {
+		case s.Waiting != nil:
+			return cmp.Or(s.Waiting.Reason, "Waiting")
+		case s.Terminated != nil && c.Name == container:
+			return cmp.Or(s.Terminated.Reason, "Terminated")
+		}
+	}
+	if pod.Phase == corev1.PodRunning {
+		return ""
+	}
+	for _, c := range pod.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason != "" {
+			return c.Reason
+		}
+	}
+	return cmp.Or(string(pod.Phase), string(corev1.PodPending))
 }
 
 func usesOfContainer(c *corev1.Container, targets map[string]bool, volumes map[string]string) []use {
 	out := make([]use, 0, len(c.VolumeMounts))
 	for _, e := range c.EnvFrom {
 		if s := e.SecretRef; s != nil && targets[s.Name] {
-			out = append(out, use{fmt.Sprintf("container %q has Secret %q in its environment (envFrom)", c.Name, s.Name), adviceEnv})
+			out = append(out, use{text: fmt.Sprintf("container %q has Secret %q in its environment (envFrom)", c.Name, s.Name), next: adviceEnv})
 		}
 	}
 	for _, e := range c.Env {
 		if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil && targets[e.ValueFrom.SecretKeyRef.Name] {
 			out = append(out, use{
-				fmt.Sprintf("container %q has Secret %q in its environment (%s)", c.Name, e.ValueFrom.SecretKeyRef.Name, e.Name), adviceEnv,
+				text: fmt.Sprintf("container %q has Secret %q in its environment (%s)", c.Name, e.ValueFrom.SecretKeyRef.Name, e.Name), next: adviceEnv,
 			})
 		}
 	}
@@ -111,7 +153,7 @@ func usesOfContainer(c *corev1.Container, targets map[string]bool, volumes map[s
 		secret, mounted := volumes[m.Name]
 		switch {
 		case mounted && !delivery.Follows(m):
-			out = append(out, use{fmt.Sprintf("container %q mounts Secret %q by subPath", c.Name, secret), adviceSubPath})
+			out = append(out, use{text: fmt.Sprintf("container %q mounts Secret %q by subPath", c.Name, secret), next: adviceSubPath})
 		case mounted:
 			out = append(out, use{text: fmt.Sprintf("container %q mounts Secret %q", c.Name, secret)})
 		}

@@ -11,6 +11,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
@@ -46,21 +47,41 @@ func (w *world) createLease(name, holder string, renewed time.Time) {
 	}))
 }
 
-// createPod creates a pod like one of two replicas of a Deployment.
+// createPod creates two pods, as the replicas of a Deployment, which run.
 func (w *world) createPod(deployment string, spec corev1.PodSpec) {
 	w.Helper()
 	yes := true
 	for _, suffix := range []string{"a", "b"} {
+		name := deployment + "-7d9f-" + suffix
 		w.must(w.Create(w.Context(), &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{
-				Namespace: w.namespace, Name: deployment + "-7d9f-" + suffix, Labels: map[string]string{"pod-template-hash": "7d9f"},
+				Namespace: w.namespace, Name: name, Labels: map[string]string{"pod-template-hash": "7d9f"},
 				OwnerReferences: []metav1.OwnerReference{{
 					APIVersion: "apps/v1", Kind: "ReplicaSet", Name: deployment + "-7d9f", UID: "1", Controller: &yes,
 				}},
 			},
 			Spec: spec,
 		}))
+		w.setPodState(name, corev1.PodRunning, corev1.ContainerState{Running: &corev1.ContainerStateRunning{}})
 	}
+}
+
+// setPodState sets the phase of a pod and the state of its container, in the place of a kubelet.
+func (w *world) setPodState(name string, phase corev1.PodPhase, state corev1.ContainerState) {
+	w.Helper()
+	p := &corev1.Pod{}
+	w.must(w.Get(w.Context(), client.ObjectKey{Namespace: w.namespace, Name: name}, p))
+	p.Status = podStatus(phase, state)
+	w.must(w.Client.Status().Update(w.Context(), p))
+}
+
+// podStatus returns the status of a pod whose only container is called app.
+func podStatus(phase corev1.PodPhase, state corev1.ContainerState) corev1.PodStatus {
+	return corev1.PodStatus{Phase: phase, ContainerStatuses: []corev1.ContainerStatus{{Name: "app", State: state}}}
+}
+
+func waiting(reason string) corev1.ContainerState {
+	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}}
 }
 
 func secretVolume(secret string) []corev1.Volume {
@@ -83,7 +104,10 @@ func mount(subPath string) func(*corev1.Container) {
 func (w *world) createPods() {
 	w.Helper()
 	ref := corev1.LocalObjectReference{Name: "shop-token"}
-	w.createPod("good", corev1.PodSpec{Volumes: secretVolume("shop-token"), Containers: container(mount(""))})
+	good := corev1.PodSpec{Volumes: secretVolume("shop-token"), Containers: container(mount(""))}
+	w.createPod("good", good)
+	w.createPod("ill", good)
+	w.setPodState("ill-7d9f-a", corev1.PodPending, waiting("ErrImagePull"))
 	w.createPod("sub-path", corev1.PodSpec{Volumes: secretVolume("shop-token"), Containers: container(mount("access_token"))})
 	w.createPod("elsewhere", corev1.PodSpec{Volumes: secretVolume("another"), Containers: container(mount("access_token"))})
 	w.createPod("projected", corev1.PodSpec{

@@ -11,6 +11,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
 
@@ -82,6 +86,37 @@ func TestThroughKubectl(t *testing.T) {
 	}
 	if r := w.kubectl(path, "__complete", "wxtoken", "status", "-n", w.namespace, "shop", ""); strings.Contains(r.out, "empty") {
 		t.Errorf("a second name is offered to status:\n%s", r.out)
+	}
+}
+
+// TestWriteCredentials checks that the command by which status has the AppSecret written repairs each fault of the credentials, and leaves no
+// copy of it in an annotation.
+func TestWriteCredentials(t *testing.T) {
+	w := newWorld(t, "write-credentials")
+	w.createSecret("no-key-wechat", map[string]string{"other": "stays"})
+	w.createSecret("malformed-wechat", map[string]string{"appSecret": "paste me"})
+	w.createSecret("wrong-wechat", map[string]string{"appSecret": strings.Repeat("e", 32)})
+	for name, reason := range map[string]string{
+		"missing": v1alpha1.ReasonCredentialsNotFound, "no-key": v1alpha1.ReasonCredentialsNotFound,
+		"malformed": v1alpha1.ReasonCredentialsMalformed, "wrong": v1alpha1.ReasonAppSecretInvalid,
+	} {
+		w.createTokenOnly(name)
+		w.Eventually(func() string { return lookAt(w.token(name), w.now()).reason() }).Should(gomega.Equal(reason))
+		out := w.ok("status", name)
+		_, command, _ := strings.Cut(out, "\n      kubectl create ")
+		command, _, _ = strings.Cut("kubectl create "+command, "\n")
+		paste := exec.CommandContext(t.Context(), "sh", "-c", command) //nolint:gosec // what the plugin printed
+		paste.Env = append(os.Environ(), "PATH="+os.Getenv("KUBEBUILDER_ASSETS")+string(os.PathListSeparator)+os.Getenv("PATH"), "KUBECONFIG="+kubeconfig)
+		paste.Stdin = strings.NewReader(appSecret + "\n")
+		if said, err := paste.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %q: %v: %s\n%s", name, command, err, said, out)
+		}
+		w.eventuallyState(name, stateReady, v1alpha1.ReasonTokenValid)
+		secret := &corev1.Secret{}
+		w.must(w.Get(t.Context(), client.ObjectKey{Namespace: w.namespace, Name: name + "-wechat"}, secret))
+		if len(secret.Annotations) > 0 || name == "no-key" && string(secret.Data["other"]) != "stays" {
+			t.Errorf("%s: annotations %v, data under %d keys", name, secret.Annotations, len(secret.Data))
+		}
 	}
 }
 

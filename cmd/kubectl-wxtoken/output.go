@@ -131,11 +131,8 @@ func (s *story) writeJSON(w io.Writer) error {
 		out.Chain = append(out.Chain, findingJSON{Level: l.level.String(), Name: l.name, Text: clean(l.text)})
 	}
 	for _, p := range s.pods {
-		l := levelOK
-		if p.next != "" {
-			l = levelError
-		}
-		f := findingJSON{Level: l.String(), Text: clean(p.text), Next: s.shell.adviceJSON(p.next)}
+		l, text := p.judge()
+		f := findingJSON{Level: l.String(), Text: clean(text), Next: s.shell.adviceJSON(p.next)}
 		out.Pods = append(out.Pods, podsJSON{findingJSON: f, Workload: p.workload, Pods: p.names})
 	}
 	for _, advice := range s.advice() {

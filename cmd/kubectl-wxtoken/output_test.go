@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,8 +53,10 @@ func TestChainAndPods(t *testing.T) {
 	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
 	w.wants(w.wxtoken("status", "shop"), exitOK, "·   pods          none uses Secret shop-token", "- To use it, mount Secret shop-token as a volume")
 	w.createPods()
-	w.wants(w.wxtoken("status", "shop"), exitOK, "✗   pods          8 of 10 pods will never see a new token",
+	w.wants(w.wxtoken("status", "shop"), exitOK, "✗   pods          8 of 12 pods will never see a new token; 1 not running (ErrImagePull)",
 		`✓   Deployment good        2 pods   container "app" mounts Secret "shop-token"`,
+		`!   Deployment ill         1 pod    container "app" mounts Secret "shop-token"; not running (ErrImagePull)`,
+		`✓   Deployment ill         1 pod    container "app" mounts Secret "shop-token"`,
 		`✗   Deployment sub-path    2 pods   container "app" mounts Secret "shop-token" by subPath`,
 		`- Deployment variables: container "app" has Secret "shop-token" in its environment (envFrom).`)
 
@@ -69,14 +72,14 @@ func TestChainAndPods(t *testing.T) {
 	if levels != "credentials ok, WeChat warning, Secret ok, pods error, " {
 		t.Errorf("chain: %s", levels)
 	}
-	if got.State != "RefreshFailing" || got.Reason != "IPNotAllowed" || got.NextAttemptTime == nil || len(got.Pods) != 5 || len(got.Pods[0].Pods) != 2 {
+	if got.State != "RefreshFailing" || got.Reason != "IPNotAllowed" || got.NextAttemptTime == nil || len(got.Pods) != 7 || len(got.Pods[0].Pods) != 2 {
 		t.Errorf("%+v", got)
 	}
 	commands := []string{}
 	for _, a := range got.WhatToDo {
 		commands = append(commands, a.Commands...)
 	}
-	if want := "kubectl wxtoken check shop -n " + w.namespace; len(commands) != 1 || !strings.HasPrefix(commands[0], want) {
+	if want := []string{"kubectl wxtoken check shop -n " + w.namespace, "kubectl describe pod ill-7d9f-a -n " + w.namespace}; !slices.EqualFunc(commands, want, strings.HasPrefix) {
 		t.Errorf("commands %q, want %q", commands, want)
 	}
 	w.wants(w.wxtoken("status", "shop", "-o", "yaml"), exitUsage, "the only format is json")
@@ -97,6 +100,9 @@ func TestDoctorJSON(t *testing.T) {
 	w.must(json.Unmarshal([]byte(r.out), &got))
 	found := map[string]findingJSON{}
 	for _, c := range got.Chapters {
+		if len(c.Findings) == 0 {
+			t.Errorf("chapter %q says nothing", c.Title)
+		}
 		for _, f := range c.Findings {
 			if f.Level == "error" {
 				found[c.Title] = f

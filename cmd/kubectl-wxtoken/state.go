@@ -45,7 +45,7 @@ func (s state) color() color {
 
 const (
 	// lateness is how long after the token's expiry its status may still call it valid. The operator promises 5 s, and the clock of
-	// this machine may be a little off.
+	// this machine may be a little off. A refresh that is late by less is due now.
 	lateness = 15 * time.Second
 	// overdueAfter is how late a refresh may be before it is reported as overdue.
 	overdueAfter = 60 * time.Second

@@ -34,11 +34,13 @@ func TestStatus(t *testing.T) {
 	w.golden("status-ready.txt", w.ok("status", "shop"), w.refreshIn("shop", now)...)
 	w.golden("status-paused.txt", w.ok("status", "wxtoken/paused"))
 	w.golden("status-no-credentials.txt", w.ok("status", "no-credentials"))
-	for _, want := range []string{"Stalled: AppSecretInvalid", "RefreshFailed: AppSecretInvalid", "errcode 40125", "kubectl wxtoken check wrong-secret -n " + w.namespace + "\n"} {
+	for _, want := range []string{"Stalled: AppSecretInvalid", "RefreshFailed: AppSecretInvalid", "errcode 40125", actsAtOnce, writeCredentials(w.token("wrong-secret")) + "\n"} {
 		if out := w.ok("status", "wrong-secret"); !strings.Contains(out, want) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}
 	}
+	w.setPodState("web-7d9f-b", corev1.PodPending, waiting("ErrImagePull"))
+	w.golden("status-not-running.txt", w.ok("status", "shop"), w.refreshIn("shop", now)...)
 }
 
 // TestNoCommandReadsData checks that the API server sends the token to no command but reveal, and the AppSecret to none but doctor, which
