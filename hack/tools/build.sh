@@ -10,7 +10,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/../build-cached.sh"
 
 tool=${1:?usage: build.sh TOOL, one of those below}
-module=$here/$tool tags=
+module=$here/$tool tags= ldflags= program=$tool
 case $tool in
 controller-gen) package=sigs.k8s.io/controller-tools/cmd/controller-gen note='(once)' ;;
 kustomize) package=sigs.k8s.io/kustomize/kustomize/v5 note='(once)' ;;
@@ -23,7 +23,14 @@ image) module=$here/../image package=. note='(once)' ;;
 benchplot) package=. note='(once)' ;;
 golangci-lint) package=. note='(once; some minutes)' ;;
 helm) package=helm.sh/helm/v4/cmd/helm note='(once; some minutes)' ;;
-helm3) package=helm.sh/helm/v3/cmd/helm note='(once; some minutes)' ;;
+helm3)
+	# Helm's releases are built with the version of Kubernetes that "helm template" renders for.
+	minor=$(awk '$1 == "k8s.io/client-go" {split($2, v, "."); print v[2]}' "$module/go.mod")
+	version=helm.sh/helm/v3/pkg/chartutil.k8sVersion
+	package=helm.sh/helm/v3/cmd/helm program=helm note='(once; some minutes)'
+	ldflags="-X ${version}Major=1 -X ${version}Minor=$minor -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 \
+		-X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=$minor"
+	;;
 helm-unittest) package=github.com/helm-unittest/helm-unittest/cmd/helm-unittest note='(once; some minutes)' ;;
 prometheus | promtool)
 	# Both come from one module. What Prometheus can discover in clouds is not needed here and most of its size.
@@ -41,6 +48,6 @@ esac
 
 # Go's version counts too: a linter built with an older Go cannot read what a newer one compiles.
 key=$({ go -C "$module" env GOVERSION; find "$module" -name '*.go' -exec cat {} +; cat "$module/go.sum"; } | hash12)
-out=$(cache_root)/tools/$tool-$key/$tool
-build_cached "$module" "$package" "$out" "" "$note" "$tags"
+out=$(cache_root)/tools/$tool-$key/$program
+build_cached "$module" "$package" "$out" "$ldflags" "$note" "$tags"
 printf '%s\n' "$out"
