@@ -326,7 +326,7 @@ CLUSTER_KUBECTL = kubeconfig=$$($(CLUSTER) kubeconfig); assets=$(CLUSTER_ASSETS)
 .PHONY: cluster
 cluster: bin-cluster ## Run a cluster of one node from source on this Linux machine, as root; see hack/cluster/README.md.
 	@$(CLUSTER) check
-	@echo "The first run builds Kubernetes, CoreDNS and Helm: 15 to 30 minutes on 2 cores, once. Later runs take seconds."
+	@echo "What is not built yet of Kubernetes, CoreDNS and Helm is built first: 15 to 30 minutes on 2 cores for all, once."
 	@assets=$(CLUSTER_ASSETS); helm=$(HELM); \
 	TAG=cluster $(CLUSTER_IMAGES) dist/images/cluster pause coredns >/dev/null; \
 	$(CLUSTER) --assets "$$assets" --helm "$$helm" --images dist/images/cluster up
@@ -335,7 +335,7 @@ cluster: bin-cluster ## Run a cluster of one node from source on this Linux mach
 .PHONY: cluster-down
 cluster-down: bin-cluster ## End that cluster and remove everything that it made.
 	@$(CLUSTER) down
-	@source hack/build-cached.sh; echo "the cluster is gone; what was built stays in $$(cache_root)"
+	@source hack/build-cached.sh; echo "the cluster is gone; what was built stays in $$(cache_root). To use your own cluster again: unset KUBECONFIG"
 
 .PHONY: cluster-load
 cluster-load: bin-cluster ## Build this repository's images and load them into that cluster.
@@ -380,6 +380,7 @@ build: ## Build bin/operator and bin/gateway, static binaries.
 plugin: ## Build bin/kubectl-wxtoken, the plugin behind "kubectl wxtoken", and its completion. Put bin on your PATH.
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/kubectl-wxtoken ./cmd/kubectl-wxtoken
 	install -m 0755 cmd/kubectl-wxtoken/kubectl_complete-wxtoken bin/kubectl_complete-wxtoken
+	@echo 'For this shell: export PATH="$(CURDIR)/bin:$$PATH"'
 
 .PHONY: plugin-dist
 plugin-dist: ## Build the plugin's archives and its Krew manifest for VERSION into dist/krew (PLATFORMS="linux/amd64 …").

@@ -167,7 +167,7 @@ func (s *story) failureAdvice() []string {
 	left, has := s.left()
 	switch {
 	case s.tokenValid() && has && left > 0:
-		out = append(out, fmt.Sprintf("The token works for another %s. Until then: %s", countdown(left), message))
+		out = append(out, fmt.Sprintf("The token works for another %s, but cannot be replaced: %s", countdown(left), message))
 	default:
 		out = append(out, message)
 	}

@@ -174,7 +174,7 @@ func (s *story) ticketAdvice() []string {
 	text := "The token works, and what needs only the token works on. " + message
 	for _, t := range s.tickets() {
 		if left, has := t.left(s.now); t.Type == kind && has && left > 0 {
-			text = fmt.Sprintf("The token works, and the %s ticket for another %s. Until then: %s", kind, countdown(left), message)
+			text = fmt.Sprintf("The token works, and the %s ticket for another %s, but cannot be replaced: %s", kind, countdown(left), message)
 		}
 	}
 	next := s.afterRepair(about.Reason)

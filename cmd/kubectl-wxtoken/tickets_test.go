@@ -79,7 +79,7 @@ func TestStateWithTickets(t *testing.T) {
 			state: stateReconciling, reason: v1alpha1.ReasonTicketExpired,
 			advice: []string{
 				dead + " Ticket wx_card: it expired.", "The operator goes on trying by itself.",
-				"The token works for another 2h00m00s. Until then: WeChat does not allow calls from here.", "Once that is done",
+				"The token works for another 2h00m00s, but cannot be replaced: WeChat does not allow calls from here.", "Once that is done",
 			},
 		},
 		"an account without such tickets": {
@@ -96,7 +96,7 @@ func TestStateWithTickets(t *testing.T) {
 				set(w, "RefreshFailing", metav1.ConditionTrue, v1alpha1.ReasonDailyQuotaExhausted, "ticket jsapi: no calls are left today")
 			},
 			at: time.Hour, state: stateRefreshFailing, reason: v1alpha1.ReasonDailyQuotaExhausted,
-			advice: []string{"The token works, and the jsapi ticket for another 1h00m00s. Until then: Ticket jsapi: no calls", "Once that is done"},
+			advice: []string{"The token works, and the jsapi ticket for another 1h00m00s, but cannot be replaced: Ticket jsapi: no calls", "Once that is done"},
 		},
 		"a dead token that nobody tells of": {
 			mutate: func(w *v1alpha1.WeChatAppToken) {
@@ -124,7 +124,7 @@ func TestStateWithTickets(t *testing.T) {
 				set(w, "RefreshFailing", metav1.ConditionTrue, v1alpha1.ReasonUnreachable, "ticket jsapi: "+silent)
 			},
 			at: 118 * time.Minute, state: stateRefreshFailing, reason: v1alpha1.ReasonUnreachable,
-			advice: []string{"The token works, and the jsapi ticket for another 2m00s.", "The operator goes on", "The refresh is overdue"},
+			advice: []string{"The token works, and the jsapi ticket for another 2m00s, but cannot be replaced: Ticket jsapi: no answer", "The operator goes on", "The refresh is overdue"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -134,9 +134,12 @@ func (s *story) future() []moment {
 		add(e.RetryTime.Time, "the operator tries again")
 	}
 	if due := s.Status.NextRefreshTime; due != nil && due.After(s.now) {
-		if s.Spec.Suspend {
+		switch {
+		case s.Spec.Suspend:
 			add(due.Time, "the token would be replaced, if the resource were not suspended")
-		} else {
+		case s.tokenFailing() != nil:
+			add(due.Time, "the token is to be replaced, if what fails is repaired by then")
+		default:
 			add(due.Time, "the token is replaced; both work until the old one expires")
 		}
 	}

@@ -30,6 +30,8 @@ import (
 )
 
 func main() {
+	// nft and others are there, and not in the PATH of a root who became one by su.
+	_ = os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:])
 	stop()
