@@ -196,13 +196,15 @@ func (s *soak) faults() []soakFault {
 	}
 	return []soakFault{
 		{"leader killed", true, func() {
-			if leader := s.leader(); leader != nil {
+			if leader := s.leader(); leader == nil {
+				s.Error("nobody leads, so no leader was killed")
+			} else {
 				leader.kill()
 			}
 			s.sleep(20 * time.Second) // another one leads
 		}},
 		{"API server cut off", true, func() {
-			to := []line{refusing, silent}[s.rng.IntN(2)]
+			to := []line{refusing, stalled}[s.rng.IntN(2)]
 			s.outage(func() {
 				for _, r := range slices.Concat(s.replicas, s.gateways) {
 					r.api.set(to)

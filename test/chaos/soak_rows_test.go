@@ -243,7 +243,7 @@ func judgeSoak(w io.Writer, rows []soakRow, age float64, longEnough bool) error 
 	fmt.Fprintln(t, "\nrole\tfigure\tsecond quarter\tlast quarter\tchange\twithin a life")
 	var errs []error
 	for _, g := range compare(rows, age) {
-		fmt.Fprintf(t, "%s\t%s\t%.1f\t%.1f\t%+.1f %%\t%+.1f %%\n", g.role, g.what, g.second, g.last, grown(g.second, g.last)*100, g.lives*100)
+		fmt.Fprintf(t, "%s\t%s\t%.1f\t%.1f\t%s\t%s\n", g.role, g.what, g.second, g.last, percent(grown(g.second, g.last)), percent(g.lives))
 		if longEnough {
 			errs = append(errs, g.failed())
 		}
@@ -262,6 +262,13 @@ func judgeSoak(w io.Writer, rows []soakRow, age float64, longEnough bool) error 
 		errs = append(errs, fmt.Errorf("%d calls through the gateway failed while no fault was under way", sum.Unexplained))
 	}
 	return errors.Join(errs...)
+}
+
+func percent(change float64) string {
+	if math.IsNaN(change) {
+		return "-"
+	}
+	return fmt.Sprintf("%+.1f %%", change*100)
 }
 
 func (r *soakRow) add(o soakRow) {

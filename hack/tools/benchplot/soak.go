@@ -58,7 +58,7 @@ func drawSoak(from, to string) error {
 	if len(rows) == 0 {
 		return errors.New("there are no rows in it")
 	}
-	canvas := vgsvg.New(width, height*vg.Length(len(soakPanels)))
+	canvas := vgsvg.New(width, 0.7*height*vg.Length(len(soakPanels)))
 	tiles := draw.Tiles{Rows: len(soakPanels), Cols: 1, PadTop: vg.Millimeter, PadBottom: vg.Millimeter, PadRight: 3 * vg.Millimeter, PadY: 4 * vg.Millimeter}
 	for i, panel := range soakPanels {
 		p := plot.New()
