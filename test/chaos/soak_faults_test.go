@@ -43,9 +43,10 @@ func (s *soak) add(slot int) {
 	if slot == 4 || slot == 5 || slot >= spared && slot%4 == 0 {
 		mode = v1alpha1.ModeLegacy
 	}
-	// Each second account is an Official Account, which has tickets; the others are Mini Programs.
+	// Each second account is an Official Account, which has tickets; the others are Mini Programs. A ticket changes with the first call after
+	// the life of a token. If two changes came within five minutes, the members of an account would follow the second one after that time.
 	tickets := v1alpha1.TicketTypes()
-	app := wechattest.App{ID: s.appID(account), Secret: appSecret(account), Tickets: quickTickets()}
+	app := wechattest.App{ID: s.appID(account), Secret: appSecret(account), Tickets: wechattest.TicketRules{Age: soakLife}}
 	kinds := tickets[:account/2%(len(tickets)+1)]
 	if account%2 == 1 {
 		app.Tickets.Without, kinds = tickets, nil
@@ -161,7 +162,7 @@ func (s *soak) attack() {
 		f := kinds[order[0]]
 		order = order[1:]
 		if f.endsLeader {
-			if !s.ended.IsZero() && time.Since(s.ended) < s.length/8 {
+			if !s.ended.IsZero() && time.Since(s.ended) < s.length/6 {
 				continue // each leader is there for long enough to show whether it grows
 			}
 			s.ended = time.Now()

@@ -119,57 +119,60 @@ func scrape(address string) (map[string]float64, error) {
 	return sums, lines.Err()
 }
 
+// figure is what must not grow.
+type figure struct {
+	name string
+	of   func(processRow) float64
+	// typical is the value of many rows: the median of levels, and the mean of what is counted, because requests come in bursts.
+	typical func([]float64) float64
+	// inLives: it is steady enough to be compared within the lives of processes, whose quarters are short.
+	inLives bool
+}
+
+func figures() []figure {
+	return []figure{
+		{"MiB", func(p processRow) float64 { return p.Memory / (1 << 20) }, median, true},
+		{"goroutines", func(p processRow) float64 { return p.Goroutines }, median, true},
+		{"API requests/minute", func(p processRow) float64 { return p.APIRequests }, mean, false},
+	}
+}
+
 // growth is a figure of one role over the run.
 type growth struct {
 	role, what string
-	// second and last are its medians in the second and in the last quarter of the run. A process counts only from an age on, so that
+	// second and last are what it was in the second and in the last quarter of the run. A process counts only from an age on, so that
 	// restarts in one of them do not matter.
 	second, last float64
-	// lives is the growth within the lives of single processes: the median over all lives that are long enough, NaN without one.
+	// lives is by how much it grew from the second quarter of the lives of processes to the last one, NaN if no life was long enough.
 	lives float64
-}
-
-// figures are what must not grow.
-func figures() map[string]func(processRow) float64 {
-	return map[string]func(processRow) float64{
-		"MiB":                 func(p processRow) float64 { return p.Memory / (1 << 20) },
-		"goroutines":          func(p processRow) float64 { return p.Goroutines },
-		"API requests/minute": func(p processRow) float64 { return p.APIRequests },
-	}
 }
 
 // compare gives the growth of each figure, of processes that have had their role for so many minutes.
 func compare(rows []soakRow, age float64) (out []growth) {
 	second, last := quarters(rows)
-	all := figures()
 	for _, role := range []string{roleLeader, roleStandby, roleGateway} {
-		for _, what := range slices.Sorted(maps.Keys(all)) {
-			of := func(rows []soakRow) (values []float64) {
-				for _, life := range livesOf(rows, role, age) {
-					for _, p := range life {
-						values = append(values, all[what](p))
-					}
-				}
-				return values
-			}
-			g := growth{role: role, what: what, second: median(of(second)), last: median(of(last))}
-			var ratios []float64
+		for _, f := range figures() {
+			of := func(rows []soakRow) float64 { return f.typical(f.values(slices.Concat(livesOf(rows, role, age)...))) }
+			g := growth{role: role, what: f.name, second: of(second), last: of(last)}
+			var early, late []float64
 			for _, life := range livesOf(rows, role, age) {
-				if len(life) < leastLife {
-					continue
+				if f.inLives && len(life) >= leastLife {
+					second, last := quarters(life)
+					early, late = append(early, f.values(second)...), append(late, f.values(last)...)
 				}
-				values := make([]float64, len(life))
-				for i, p := range life {
-					values[i] = all[what](p)
-				}
-				early, late := quarters(values)
-				ratios = append(ratios, grown(median(early), median(late)))
 			}
-			g.lives = median(ratios)
+			g.lives = grown(f.typical(early), f.typical(late))
 			out = append(out, g)
 		}
 	}
 	return out
+}
+
+func (f figure) values(rows []processRow) (values []float64) {
+	for _, p := range rows {
+		values = append(values, f.of(p))
+	}
+	return values
 }
 
 // grown is by what share a figure grew or shrank.
@@ -181,7 +184,7 @@ func grown(before, after float64) float64 {
 }
 
 // livesOf groups the rows of one role by the process that they are of.
-func livesOf(rows []soakRow, role string, age float64) map[string][]processRow {
+func livesOf(rows []soakRow, role string, age float64) [][]processRow {
 	lives := map[string][]processRow{}
 	for _, row := range rows {
 		for _, p := range row.Processes {
@@ -191,7 +194,7 @@ func livesOf(rows []soakRow, role string, age float64) map[string][]processRow {
 			}
 		}
 	}
-	return lives
+	return slices.Collect(maps.Values(lives))
 }
 
 // quarters are the second and the last quarter.
@@ -209,6 +212,15 @@ func median(of []float64) float64 {
 	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
 }
 
+// mean is NaN without values.
+func mean(of []float64) float64 {
+	sum := 0.0
+	for _, v := range of {
+		sum += v
+	}
+	return sum / float64(len(of))
+}
+
 // failed is an error if the figure grew, or if there is nothing to compare.
 func (g growth) failed() error {
 	change := grown(g.second, g.last)
@@ -219,7 +231,7 @@ func (g growth) failed() error {
 		return fmt.Errorf("%s: %s grew by %.1f %% from the second quarter of the run to the last one, at most %.0f %% are allowed",
 			g.role, g.what, change*100, mostGrowth*100)
 	case g.lives > mostGrowth:
-		return fmt.Errorf("%s: %s grew by %.1f %% within the life of a process, at most %.0f %% are allowed",
+		return fmt.Errorf("%s: %s grew by %.1f %% within the lives of processes, at most %.0f %% are allowed",
 			g.role, g.what, g.lives*100, mostGrowth*100)
 	}
 	return nil

@@ -80,10 +80,13 @@ func TestJudgeSoak(t *testing.T) {
 			}
 		}},
 		// Each process begins anew, so that the quarters of the run show nothing.
-		"a leak that each restart ends": {want: "% within the life of a process", change: func(_ int, row *soakRow) {
+		"a leak that each restart ends": {want: "% within the lives of processes", change: func(_ int, row *soakRow) {
 			row.Processes[leader].Memory += row.Processes[leader].Age * (3 << 20)
 		}},
 		"no leader for long enough": {want: "leader: no MiB to compare", change: func(_ int, row *soakRow) { row.Processes[leader].Age = 1 }},
+		"API requests that vary within a life": {change: func(_ int, row *soakRow) {
+			row.Processes[leader].APIRequests += 10 * row.Processes[leader].Age
+		}},
 		"an invalid sample": {want: "1 invalid samples", change: func(minute int, row *soakRow) {
 			if minute == 3 {
 				row.Invalid = 1
