@@ -17,6 +17,9 @@ FUZZTIME ?= 30s
 CHAOS_TIME ?= 12m
 SEED ?= 1
 SCENARIOS ?=
+# How long make soak takes, and how many resources it has.
+SOAK_TIME ?= 2h
+SOAK_SIZE ?= 500
 # Arguments for the program that run or lint starts.
 ARGS ?=
 # How many packages are tested at once: each with a control plane of its own fills a core.
@@ -277,6 +280,12 @@ chaos-gateway: ## Attack the gateway for CHAOS_TIME while SDKs call through it, 
 	KUBEBUILDER_ASSETS="$$assets" CHAOS_TIME=$(CHAOS_TIME) SCENARIOS=$(SCENARIOS) \
 		$(GO) test -run '^TestChaos$$' -count=1 -timeout 40m -v ./test/chaos/gateway | grep --line-buffered -v '^=== '
 
+.PHONY: soak
+soak: build ## Run operators and gateways for SOAK_TIME with faults at random; nothing may grow or be invalid (see docs/reliability.md).
+	@assets=$(TEST_ASSETS); \
+	KUBEBUILDER_ASSETS="$$assets" SOAK_TIME=$(SOAK_TIME) SOAK_SIZE=$(SOAK_SIZE) SOAK_ROWS="$(CURDIR)/bin/soak.jsonl" SEED=$(SEED) \
+		$(GO) test -run '^TestSoak$$' -count=1 -timeout 0 -v ./test/chaos | grep --line-buffered -v '^=== '
+
 # The sizes of the gate, small enough for a laptop; see test/bench/ranges.yaml.
 BENCH_CHECK_SIZE ?= 300
 
@@ -303,9 +312,9 @@ bench-gateway: ## Measure the gateway against its goals, beside a bare proxy and
 	taskset -c 1 bin/bench-gateway --caddy "$$caddy" $(ARGS)
 
 .PHONY: bench-plots
-bench-plots: ## Draw docs/images/*.svg from bin/bench*.json.
+bench-plots: ## Draw docs/images/*.svg from bin/bench*.json and bin/soak.jsonl.
 	@mkdir -p docs/images
-	"$$(hack/tools/build.sh benchplot)" -out docs/images $(wildcard bin/bench.json bin/bench-100k.json)
+	"$$(hack/tools/build.sh benchplot)" -out docs/images $(wildcard bin/bench.json bin/bench-100k.json bin/soak.jsonl)
 
 .PHONY: bench-build
 bench-build: build

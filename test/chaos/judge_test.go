@@ -32,14 +32,26 @@ type verdict struct {
 	never int
 }
 
-// judge samples a target from the moment it first held a token, or a ticket of the subject's type: once without lag, and through
-// volumes that lag by up to the kubelet's 90 s. Each volume's lag is drawn anew for each sample, from its own ninth of the range, so
-// that a value that was there for a second is seen too.
+// judge samples a target from the moment it first held a token, or a ticket of the subject's type.
 func (v *verdict) judge(name string, s *subject, until time.Time, rng *rand.Rand) {
-	start, ok := s.firstToken()
+	first, ok := s.firstToken()
 	if !ok {
 		v.never++
 		return
+	}
+	v.countRotations(s)
+	v.take(name, s, first, until, rng)
+}
+
+// take samples a target from one moment to another: once without lag, and through volumes that lag by up to the kubelet's 90 s. Each
+// volume's lag is drawn anew for each sample, from its own ninth of the range, so that a value that was there for a second is seen too.
+func (v *verdict) take(name string, s *subject, from, until time.Time, rng *rand.Rand) {
+	first, ok := s.firstToken()
+	if !ok {
+		return
+	}
+	if from.Before(first) {
+		from = first
 	}
 	windows := s.windows()
 	for _, w := range windows {
@@ -48,13 +60,12 @@ func (v *verdict) judge(name string, s *subject, until time.Time, rng *rand.Rand
 		}
 		v.longest = max(v.longest, w.to.Sub(w.from))
 	}
-	v.countRotations(s)
-	for at := start.Add(time.Duration(rng.Int64N(int64(sampleEvery)))); at.Before(until); at = at.Add(sampleEvery) {
+	for at := from.Add(time.Duration(rng.Int64N(int64(sampleEvery)))); at.Before(until); at = at.Add(sampleEvery) {
 		held, _ := s.history.at(at)
 		v.sample(name, s, windows, held, at, 0)
 		for step := range lagSteps {
 			lag := time.Duration((float64(step) + rng.Float64()) * float64(s.lag) / lagSteps)
-			if synced := at.Add(-lag); !synced.Before(start) {
+			if synced := at.Add(-lag); !synced.Before(first) {
 				held, _ = s.history.mounted(synced)
 				v.sample(name, s, windows, held, at, lag)
 			}

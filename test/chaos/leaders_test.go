@@ -23,7 +23,7 @@ func (r *replica) leads() bool {
 		return false
 	}
 	i := bytes.LastIndex(log, []byte(`"starting"`))
-	return i >= 0 && bytes.Contains(log[i:], []byte("successfully acquired lease"))
+	return i >= 0 && bytes.Contains(log[i:], []byte(`"Successfully acquired lease"`))
 }
 
 func (w *world) leader() *replica {
@@ -39,11 +39,13 @@ func (w *world) leader() *replica {
 func (w *world) leaderPaused() {
 	w.operate(2, true, plan{})
 	w.mixed(8, 8)
+	attacks := 0
 	for w.sleep(w.between(5*time.Second, 20*time.Second)) {
 		leader := w.leader()
 		if leader == nil {
 			continue
 		}
+		attacks++
 		if w.rng.IntN(2) == 0 {
 			leader.signal(syscall.SIGSTOP)
 			w.sleep(w.between(12*time.Second, 40*time.Second))
@@ -53,6 +55,15 @@ func (w *world) leaderPaused() {
 		leader.api.set([]line{refusing, silent}[w.rng.IntN(2)])
 		w.sleep(w.between(12*time.Second, 40*time.Second))
 		leader.api.set(connected)
+	}
+	w.attacked(attacks)
+}
+
+// attacked fails the test if no leader was ever found, so that nothing was done to it.
+func (w *world) attacked(times int) {
+	w.Logf("%d attacks on a leader", times)
+	if times == 0 {
+		w.Error("nobody was found to lead, so no leader was attacked")
 	}
 }
 
@@ -71,13 +82,14 @@ func (w *world) leaderKilled() {
 		w.Error("not all targets got a token")
 		return
 	}
-	long := w.targets[6:16]
+	long, kills := w.targets[6:16], 0
 	for w.sleep(w.between(10*time.Second, 30*time.Second)) {
 		leader := w.leader()
 		if leader == nil {
 			continue
 		}
 		leader.kill()
+		kills++
 		at := time.Now()
 		account := len(w.targets)
 		w.wechat.SetApp(wechattest.App{ID: w.appID(account), Life: 2 * time.Hour})
@@ -88,6 +100,7 @@ func (w *world) leaderKilled() {
 		w.Logf("a resource created when the leader was killed had its token after %s", time.Since(at).Round(100*time.Millisecond))
 		long = append(long, ref)
 	}
+	w.attacked(kills)
 	for _, ref := range long {
 		if n := len(w.wechat.Tokens(ref.appID)); n > 1 {
 			w.Errorf("%s: %d tokens were issued, although the first is valid", ref.name, n)

@@ -153,7 +153,9 @@ func (w *world) inherit(owner *targetRef, i int) *targetRef {
 
 // end deletes the resource for good.
 func (w *world) end(ref *targetRef) {
+	w.mu.Lock()
 	ref.until = time.Now()
+	w.mu.Unlock()
 	w.must(w.Delete(w.ctx, ref.token()))
 }
 

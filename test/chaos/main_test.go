@@ -48,7 +48,11 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "100"); err != nil {
 		panic(err) // the flag exists
 	}
-	testenv.Main(m, setUp)
+	var opts []testenv.Option
+	if os.Getenv(soakTime) != "" {
+		opts = append(opts, testenv.WithoutAuditLog()) // it would hold a line for each of millions of requests
+	}
+	testenv.Main(m, setUp, opts...)
 }
 
 func setUp(ctx context.Context, e *testenv.Environment) (after func() error, err error) {
@@ -86,8 +90,12 @@ func setUp(ctx context.Context, e *testenv.Environment) (after func() error, err
 	return after, errors.Join(admin.Patch(ctx, role, anyLease), lockSecrets(ctx))
 }
 
-// buildOperator builds the binary with failpoints. With the race detector on, the operator has it too.
+// buildOperator builds the binary with failpoints, unless make built the one without, which soaks. With the race detector on, the operator has it too.
 func buildOperator(ctx context.Context) error {
+	if os.Getenv(soakTime) != "" {
+		operatorBinary = filepath.Join("..", "..", "bin", "operator")
+		return nil
+	}
 	operatorBinary = filepath.Join(filesDir, "operator")
 	args := []string{"build", "-buildvcs=false", "-tags", "failpoint", "-o", operatorBinary}
 	if raceEnabled {

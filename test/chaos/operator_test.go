@@ -35,12 +35,13 @@ type rule struct {
 // failpointsVariable is failpoint.FileVariable.
 const failpointsVariable = "WECHAT_TOKEN_OPERATOR_FAILPOINTS"
 
-// replica is one operator, started again whenever it ends, as kubelet does.
+// replica is one operator, or one gateway, started again whenever it ends, as kubelet does.
 type replica struct {
-	name  string
-	api   *apiProxy
-	args  []string
-	files string // prefix of its files
+	name   string
+	binary string
+	api    *apiProxy
+	args   []string
+	files  string // prefix of its files
 
 	mu      sync.Mutex
 	process *os.Process
@@ -54,11 +55,11 @@ type replica struct {
 	done         chan struct{}
 }
 
-// startReplica starts an operator behind a proxy of its own.
-func startReplica(t *testing.T, name, dir string, api *apiProxy, first plan, args ...string) *replica {
+// startReplica starts a program behind a proxy of its own.
+func startReplica(t *testing.T, binary, name, dir string, api *apiProxy, first plan, args ...string) *replica {
 	t.Helper()
 	r := &replica{
-		name: name, api: api, files: filepath.Join(dir, name), restartAfter: 500 * time.Millisecond,
+		name: name, binary: binary, api: api, files: filepath.Join(dir, name), restartAfter: 500 * time.Millisecond,
 		args: append([]string{"--metrics-bind-address=0", "--health-probe-bind-address=0", "--zap-log-level=debug"}, args...),
 		plan: first, done: make(chan struct{}),
 	}
@@ -87,7 +88,7 @@ func startReplica(t *testing.T, name, dir string, api *apiProxy, first plan, arg
 func (r *replica) supervise(t *testing.T, log *os.File) {
 	defer close(r.done)
 	for {
-		cmd := exec.Command(operatorBinary, append([]string{"--kubeconfig", r.files + ".kubeconfig"}, r.args...)...)
+		cmd := exec.Command(r.binary, append([]string{"--kubeconfig", r.files + ".kubeconfig"}, r.args...)...)
 		cmd.Env = append(os.Environ(), failpointsVariable+"="+r.files+".failpoints")
 		cmd.Stdout, cmd.Stderr = log, log
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is ours to pass on
@@ -98,7 +99,7 @@ func (r *replica) supervise(t *testing.T, log *os.File) {
 		}
 		if err := cmd.Start(); err != nil {
 			r.mu.Unlock()
-			t.Errorf("starting the operator %s: %v", r.name, err)
+			t.Errorf("starting %s: %v", r.name, err)
 			return
 		}
 		r.process = cmd.Process

@@ -30,6 +30,9 @@ const (
 	refusing
 	// silent answers nothing, as when a network drops everything.
 	silent
+	// stalled answers nothing until it is connected again, and then ends the requests that wait. A client's own connection would notice
+	// by its pings, which do not reach through this proxy, that it has to be made anew.
+	stalled
 )
 
 // apiProxy is one operator's way to the API server, with that operator's certificate. Nobody else uses it.
@@ -39,8 +42,8 @@ type apiProxy struct {
 
 	mu   sync.Mutex
 	line line
-	// cut is closed when the line goes down.
-	cut chan struct{}
+	// cut is closed when the line goes down, and back when it is connected again.
+	cut, back chan struct{}
 	// faulty is the probability of a request to fail.
 	faulty float64
 	rng    *rand.Rand
@@ -87,9 +90,11 @@ func (p *apiProxy) set(l line) {
 	defer p.mu.Unlock()
 	if l != connected && p.line == connected {
 		close(p.cut)
+		p.back = make(chan struct{})
 	}
 	if l == connected && p.line != connected {
 		p.cut = make(chan struct{})
+		close(p.back)
 	}
 	p.line = l
 }
@@ -98,6 +103,17 @@ func (p *apiProxy) setFaulty(probability float64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.faulty = probability
+}
+
+// comesBack waits until a line that is down is connected again.
+func (p *apiProxy) comesBack(ctx context.Context) {
+	p.mu.Lock()
+	back := p.back
+	p.mu.Unlock()
+	select {
+	case <-back:
+	case <-ctx.Done():
+	}
 }
 
 func (p *apiProxy) state() (l line, cut chan struct{}, dice, kind float64) {
@@ -115,6 +131,9 @@ func (p *apiProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case l == silent:
 		<-r.Context().Done()
+		panic(http.ErrAbortHandler)
+	case l == stalled:
+		p.comesBack(r.Context())
 		panic(http.ErrAbortHandler)
 	case l == refusing:
 		panic(http.ErrAbortHandler)

@@ -129,7 +129,7 @@ func (w *world) operateMore() {
 	if w.apiHost != "" {
 		config.Host = w.apiHost
 	}
-	w.replicas = append(w.replicas, startReplica(w.T, name, filesDir, newAPIProxy(w.T, config, w.seed+uint64(i)), w.first, w.args...))
+	w.replicas = append(w.replicas, startReplica(w.T, operatorBinary, name, filesDir, newAPIProxy(w.T, config, w.seed+uint64(i)), w.first, w.args...))
 }
 
 // appID gives the i-th account of the scenario.
@@ -282,50 +282,81 @@ func (w *world) ready(refs ...*targetRef) bool {
 	})
 }
 
-// result judges all targets of the scenario.
-func (w *world) result() *result {
-	end := time.Now()
+// evidence is what happened to all targets.
+type evidence struct {
+	// crashes are the ends of operator processes, and lost the calls whose answer did not get through.
+	crashes, lost []time.Time
+	landed        map[string]bool
+}
+
+func (w *world) evidence(calls []wechattest.Call) evidence {
+	e := evidence{landed: map[string]bool{}}
+	for _, c := range calls {
+		if c.Minted && !c.Finished {
+			e.lost = append(e.lost, c.At)
+		}
+	}
+	for _, o := range w.replicas {
+		e.crashes = append(e.crashes, o.crashes()...)
+	}
+	for _, ref := range w.known() {
+		for _, v := range watching.history(ref.name) {
+			e.landed[v.token] = true
+		}
+	}
+	return e
+}
+
+// known are the targets so far.
+func (w *world) known() []*targetRef {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.targets)
+}
+
+// subject is what is known of a target until a moment, and until when it is to be judged.
+func (w *world) subject(ref *targetRef, e evidence, end time.Time) (s *subject, until time.Time) {
+	w.mu.Lock()
+	f := *w.factsOf(ref.name)
+	f.outages, f.edits, f.requests = slices.Concat(f.outages, w.outages), slices.Clone(f.edits), slices.Clone(f.requests)
+	if until = end; !ref.until.IsZero() && ref.until.Before(end) {
+		until = ref.until
+	}
+	w.mu.Unlock()
+	f.crashes, f.lostCalls, f.rivalTickets = e.crashes, e.lost, w.rivalTickets
 	lag := w.scenario.lag
 	if lag == 0 {
 		lag = kubeletLag
 	}
+	return &subject{
+		history: watching.history(ref.name).span(ref.since, until), appID: ref.appID, mode: ref.mode, tokens: w.wechat.Tokens(ref.appID),
+		landed: e.landed, interval: ref.interval, lag: lag, facts: f,
+	}, until
+}
+
+// ticketOf is what is known of a ticket of the same target.
+func (w *world) ticketOf(ref *targetRef, of *subject, kind v1alpha1.TicketType, until time.Time) *subject {
+	held := watching.historyOf(ref.name, ticketKey(kind)).span(ref.since, until)
+	return ticketSubject(of, kind, held, w.wechat.Tickets(ref.appID, kind))
+}
+
+// result judges all targets of the scenario.
+func (w *world) result() *result {
+	end := time.Now()
 	r := &result{scenario: w.scenario, verdict: verdict{excluded: map[byte]int{}}, tickets: verdict{excluded: map[byte]int{}}}
 	calls := w.wechat.Calls(wechattest.Filter{})
 	r.calls, r.busiest = w.wechat.Count(wechattest.Filter{}), busiestMinute(calls)
-	var lost []time.Time
-	for _, c := range calls {
-		if c.Minted && !c.Finished {
-			lost = append(lost, c.At)
-		}
-	}
-	var crashes []time.Time
 	for _, o := range w.replicas {
-		crashes = append(crashes, o.crashes()...)
 		r.statusWrites += o.api.statusWrites.Load()
 		r.runs += o.starts
 	}
-	landed := map[string]bool{}
-	for _, ref := range w.targets {
-		for _, v := range watching.history(ref.name) {
-			landed[v.token] = true
-		}
-	}
+	e := w.evidence(calls)
 	rng := rand.New(rand.NewPCG(w.seed, 2))
 	for _, ref := range w.targets {
-		until := end
-		if !ref.until.IsZero() {
-			until = ref.until
-		}
-		f := *w.factsOf(ref.name)
-		f.outages, f.crashes, f.lostCalls, f.rivalTickets = append(f.outages, w.outages...), crashes, lost, w.rivalTickets
-		s := &subject{
-			history: watching.history(ref.name).span(ref.since, until), appID: ref.appID, mode: ref.mode, tokens: w.wechat.Tokens(ref.appID),
-			landed: landed, interval: ref.interval, lag: lag, facts: f,
-		}
+		s, until := w.subject(ref, e, end)
 		r.judge(ref.name.String(), s, until, rng)
 		for _, kind := range ref.tickets {
-			held := watching.historyOf(ref.name, ticketKey(kind)).span(ref.since, until)
-			r.tickets.judge(ref.name.String()+" "+string(kind), ticketSubject(s, kind, held, w.wechat.Tickets(ref.appID, kind)), until, rng)
+			r.tickets.judge(ref.name.String()+" "+string(kind), w.ticketOf(ref, s, kind, until), until, rng)
 		}
 	}
 	return r

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // benchplot draws the figures of test/bench's JSON as SVG: memory against the number of resources, the rate beside the plain
-// loop's, and the lateness of a rotation.
+// loop's, and the lateness of a rotation. From the rows of a soak, *.jsonl, it draws what each process used over time.
 package main
 
 import (
@@ -56,10 +56,16 @@ func main() {
 
 func run(out string, files []string) error {
 	if len(files) == 0 {
-		return errors.New("name one or more JSON files of make bench")
+		return errors.New("name one or more JSON files of make bench or make soak")
 	}
 	var results []result
 	for _, file := range files {
+		if filepath.Ext(file) == ".jsonl" {
+			if err := drawSoak(file, filepath.Join(out, "soak.svg")); err != nil {
+				return fmt.Errorf("drawing %s: %w", file, err)
+			}
+			continue
+		}
 		raw, err := os.ReadFile(file)
 		if err != nil {
 			return err
@@ -72,6 +78,9 @@ func run(out string, files []string) error {
 			return fmt.Errorf("%s is void: %s", file, r.Void)
 		}
 		results = append(results, r.Results...)
+	}
+	if len(results) == 0 {
+		return nil
 	}
 	sort.SliceStable(results, func(i, j int) bool { return results[i].N < results[j].N })
 	for name, draw := range map[string]func(*plot.Plot, []result) error{
