@@ -20,9 +20,7 @@ const (
 // appendCall appends the line about a call. Every text in it is from a table, a name that the API server has validated, or of a narrow
 // alphabet; anything else becomes a question mark, so that nobody can break out of a line.
 func appendCall(b []byte, c *Call, suppressed int) []byte {
-	b = append(b, `{"time":"`...)
-	b = c.Started.UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z")
-	b = append(b, '"')
+	b = appendTime(b, c.Started)
 	b = appendText(b, "id", c.ID)
 	b = appendPeer(b, c.Peer)
 	if c.Client != nil {
@@ -58,12 +56,18 @@ func appendCall(b []byte, c *Call, suppressed int) []byte {
 
 // appendSuppressed appends the line about denials that had none.
 func appendSuppressed(b []byte, now time.Time, peer netip.Addr, suppressed int) []byte {
-	b = append(b, `{"time":"`...)
-	b = now.UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z")
-	b = append(b, '"')
+	b = appendTime(b, now)
 	b = appendPeer(b, peer)
 	b = appendNumber(b, "suppressed", int64(suppressed))
 	return append(b, '}', '\n')
+}
+
+// appendTime begins a line with a time in milliseconds. Package time formats RFC 3339 without them several times as fast as any layout.
+func appendTime(b []byte, t time.Time) []byte {
+	b = append(b, `{"time":"`...)
+	b = t.UTC().AppendFormat(b, time.RFC3339)
+	ms := t.Nanosecond() / int(time.Millisecond)
+	return append(b[:len(b)-1], '.', byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z', '"')
 }
 
 func appendPeer(b []byte, peer netip.Addr) []byte {
