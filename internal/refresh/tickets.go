@@ -19,8 +19,9 @@ const (
 	// ticketAhead is how long before its time a ticket is fetched together with a new token, so that one update writes both.
 	ticketAhead = 2 * time.Minute
 	// ticketRest is how long a member of an account keeps a new ticket although WeChat has returned another one to another member. If WeChat
-	// returned another one at each call, the members would else call in turn without an end.
-	ticketRest = 5 * time.Minute
+	// returned another one at each call, the members would else call in turn without an end. A ticket works for five minutes after the next
+	// one, and a volume takes 90 s to follow, so a member that rests must be done within 210 s.
+	ticketRest = 3 * time.Minute
 	// ticketLeast is the least time between two polls, if WeChat says that a ticket lives for a moment only, and ticketSlack how long after
 	// the end that WeChat named the next ticket is asked for: WeChat counts whole seconds.
 	ticketLeast = time.Minute

@@ -109,6 +109,15 @@ func TestTicketDue(t *testing.T) {
 	}
 }
 
+// A member of an account that rests when a ticket changes for the second time must have followed in every volume, which takes up to 90 s, before
+// the ticket that it holds ends.
+func TestTicketRest(t *testing.T) {
+	const volume = 90 * time.Second
+	if late := ticketRest + volume - StableOverlap; late >= 0 {
+		t.Errorf("a pod may hold a dead ticket for %v", late)
+	}
+}
+
 // What is decided for tickets, and with which calls they come.
 func TestTicketDecisions(t *testing.T) {
 	const minute = time.Minute

@@ -43,10 +43,10 @@ func (s *soak) add(slot int) {
 	if slot == 4 || slot == 5 || slot >= spared && slot%4 == 0 {
 		mode = v1alpha1.ModeLegacy
 	}
-	// Each second account is an Official Account, which has tickets; the others are Mini Programs. A ticket changes with the first call after
-	// the life of a token. If two changes came within five minutes, the members of an account would follow the second one after that time.
+	// Each second account is an Official Account, which has tickets; the others are Mini Programs. A ticket changes with the first call that is
+	// made a minute after the last change, so that the members of an account see several changes in a short time.
 	tickets := v1alpha1.TicketTypes()
-	app := wechattest.App{ID: s.appID(account), Secret: appSecret(account), Tickets: wechattest.TicketRules{Age: soakLife}}
+	app := wechattest.App{ID: s.appID(account), Secret: appSecret(account), Tickets: wechattest.TicketRules{Age: time.Minute}}
 	kinds := tickets[:account/2%(len(tickets)+1)]
 	if account%2 == 1 {
 		app.Tickets.Without, kinds = tickets, nil
