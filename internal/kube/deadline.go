@@ -14,25 +14,31 @@ import (
 // drops everything until its own deadline of minutes, although 30 s of reachability must be enough to rotate a token.
 const AnswerWithin = 10 * time.Second
 
+// informedWithin is the same for an informer's list, and for the first byte of a watch, which an API server sends at once. It is twice as long
+// as an API server works on a list by default. Without it a request that something on the way swallowed would leave a cache as it is for ever.
+const informedWithin = 2 * time.Minute
+
 var errNoAnswer = errors.New("the API server did not answer in time")
 
-// deadline is a transport that gives up requests without an answer, except watches and informers' lists.
+// deadline is a transport that gives up requests without an answer, watches and informers' lists later than others.
 type deadline struct {
-	next   http.RoundTripper
-	within time.Duration
+	next                   http.RoundTripper
+	within, informedWithin time.Duration
 }
 
-// WithDeadline returns a transport that gives up requests without an answer, except watches and informers' lists.
+// WithDeadline returns a transport that gives up requests whose answer does not begin within AnswerWithin; watches and informers' lists may
+// take longer.
 func WithDeadline(next http.RoundTripper) http.RoundTripper {
-	return &deadline{next: next, within: AnswerWithin}
+	return &deadline{next: next, within: AnswerWithin, informedWithin: informedWithin}
 }
 
 func (d *deadline) RoundTrip(req *http.Request) (*http.Response, error) {
+	within := d.within
 	if patient(req) {
-		return d.next.RoundTrip(req)
+		within = d.informedWithin
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
-	timer := time.AfterFunc(d.within, func() { cancel(errNoAnswer) })
+	timer := time.AfterFunc(within, func() { cancel(errNoAnswer) })
 	res, err := d.next.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		timer.Stop()

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// TestDeadline checks that a request without an answer is given up, unless it is patient, and that an answer which has begun may take
+// TestDeadline checks that a request without an answer is given up, later if it is an informer's, and that an answer which has begun may take
 // longer.
 func TestDeadline(t *testing.T) {
 	const within = 200 * time.Millisecond
@@ -22,6 +22,10 @@ func TestDeadline(t *testing.T) {
 		if begun {
 			_ = http.NewResponseController(w).Flush()
 		}
+		if r.URL.Query().Has("never") {
+			<-r.Context().Done()
+			return
+		}
 		select {
 		case <-time.After(3 * within):
 			_, _ = io.WriteString(w, "done")
@@ -29,7 +33,7 @@ func TestDeadline(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	client := &http.Client{Transport: &deadline{next: server.Client().Transport, within: within}}
+	client := &http.Client{Transport: &deadline{next: server.Client().Transport, within: within, informedWithin: 6 * within}}
 	for _, tt := range []struct {
 		method, url string
 		givenUp     bool
@@ -39,6 +43,8 @@ func TestDeadline(t *testing.T) {
 		{http.MethodGet, "/begun", false},
 		{http.MethodGet, "/?watch=true", false},
 		{http.MethodGet, "/?limit=500&resourceVersion=0", false},
+		{http.MethodGet, "/?watch=true&never", true},
+		{http.MethodGet, "/?limit=500&resourceVersion=0&never", true},
 	} {
 		t.Run(tt.method+tt.url, func(t *testing.T) {
 			req, err := http.NewRequestWithContext(t.Context(), tt.method, server.URL+tt.url, nil)
