@@ -14,8 +14,9 @@ import (
 // drops everything until its own deadline of minutes, although 30 s of reachability must be enough to rotate a token.
 const AnswerWithin = 10 * time.Second
 
-// informedWithin is the same for an informer's list, and for the first byte of a watch, which an API server sends at once. It is twice as long
-// as an API server works on a list by default. Without it a request that something on the way swallowed would leave a cache as it is for ever.
+// informedWithin is the same for an informer's list, and for the first byte of a watch, which an API server sends at once. It is twice as
+// long as an API server works on a list by default. Without it a request that something on the way swallowed would leave a cache as it is
+// for ever.
 const informedWithin = 2 * time.Minute
 
 var errNoAnswer = errors.New("the API server did not answer in time")
