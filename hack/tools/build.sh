@@ -10,7 +10,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/../build-cached.sh"
 
 tool=${1:?usage: build.sh TOOL, one of those below}
-module=$here/$tool tags= ldflags= program=$tool
+module=$here/$tool tags="" ldflags="" program=$tool
 case $tool in
 controller-gen) package=sigs.k8s.io/controller-tools/cmd/controller-gen note='(once)' ;;
 kustomize) package=sigs.k8s.io/kustomize/kustomize/v5 note='(once)' ;;
