@@ -60,11 +60,11 @@ func TestTicketChangesAtEachCall(t *testing.T) {
 				w.eventuallyReady(name)
 			}
 			w.advance(30 * time.Minute)
-			// Each member holds a ticket for five minutes at least, whatever the others see.
-			if n := w.calls(wechattest.EndpointTicket); n > 3*7 {
+			// Each member holds a ticket for three minutes at least, whatever the others see.
+			if n := w.calls(wechattest.EndpointTicket); n > 3*11 {
 				t.Errorf("%d calls for tickets in half an hour", n)
 			}
-			if n := w.requests(o)["patch secrets"]; n > 3*7+6 {
+			if n := w.requests(o)["patch secrets"]; n > 3*11+6 {
 				t.Errorf("%d writes in half an hour", n)
 			}
 		})

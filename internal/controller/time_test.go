@@ -111,6 +111,8 @@ type queue struct {
 
 	mu      sync.Mutex
 	waiting map[ctrl.Request]*waiting
+	// ready has the resources whose pass was not begun yet: also those that a worker has taken from the queue a moment ago.
+	ready map[ctrl.Request]bool
 	// passes is how many are made at the moment.
 	passes       int
 	begun, ended bool
@@ -144,6 +146,9 @@ func (q *queue) AddWithOpts(o priorityqueue.AddOpts, rs ...ctrl.Request) {
 			q.waiting[r] = &waiting{at: at, priority: o.Priority, timer: time.AfterFunc(o.After, q.release)}
 		} else {
 			delete(q.waiting, r)
+			if !o.RateLimited {
+				q.ready[r] = true
+			}
 			q.PriorityQueue.AddWithOpts(o, r)
 		}
 		if before != nil {
@@ -163,6 +168,7 @@ func (q *queue) release() {
 		}
 		delete(q.waiting, r)
 		w.timer.Stop()
+		q.ready[r] = true
 		q.PriorityQueue.AddWithOpts(priorityqueue.AddOpts{Priority: w.priority}, r)
 	}
 }
@@ -183,6 +189,7 @@ func (q *queue) GetWithPriority() (ctrl.Request, int, bool) {
 	if !ended {
 		q.mu.Lock()
 		q.passes, q.begun = q.passes+1, true
+		delete(q.ready, r)
 		q.mu.Unlock()
 	}
 	return r, priority, ended
@@ -198,7 +205,7 @@ func (q *queue) Done(r ctrl.Request) {
 func (q *queue) busy() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return !q.ended && (!q.begun || q.passes > 0 || q.Len() > 0)
+	return !q.ended && (!q.begun || q.passes > 0 || len(q.ready) > 0 || q.Len() > 0)
 }
 
 func (q *queue) ShutDown() {
@@ -237,7 +244,10 @@ func (m timedManager) replaceQueue(r manager.Runnable) error {
 	}
 	operators := field.Interface().(newQueue)
 	field.Set(reflect.ValueOf(func(name string, limiter workqueue.TypedRateLimiter[ctrl.Request]) workqueue.TypedRateLimitingInterface[ctrl.Request] {
-		q := &queue{PriorityQueue: operators(name, limiter).(priorityqueue.PriorityQueue[ctrl.Request]), clock: m.world.clock, waiting: map[ctrl.Request]*waiting{}}
+		q := &queue{
+			PriorityQueue: operators(name, limiter).(priorityqueue.PriorityQueue[ctrl.Request]), clock: m.world.clock,
+			waiting: map[ctrl.Request]*waiting{}, ready: map[ctrl.Request]bool{},
+		}
 		m.world.operators.mu.Lock()
 		defer m.world.operators.mu.Unlock()
 		m.world.operators.queues = append(m.world.operators.queues, q)
