@@ -109,9 +109,11 @@ func stripManaged(in any) (any, error) {
 		}
 		return value
 	})
-	for key, annotation := range map[string]string{ownerUID: v1alpha1.AnnotationOwnerUID, ownerKind: v1alpha1.AnnotationOwnerKind} {
-		if v := s.Annotations[annotation]; v != "" && len(v) <= maxAnnotation {
-			out.Data[key] = []byte(v)
+	for _, kept := range [...]struct{ key, annotation string }{
+		{ownerUID, v1alpha1.AnnotationOwnerUID}, {ownerKind, v1alpha1.AnnotationOwnerKind},
+	} {
+		if v := s.Annotations[kept.annotation]; v != "" && len(v) <= maxAnnotation {
+			out.Data[kept.key] = []byte(v)
 		}
 	}
 	return out, nil

@@ -18,10 +18,9 @@ import (
 // burstSpread is over how long the tokens of a burst are made, so that with the jitter of up to 15 s all are due within one minute.
 const burstSpread = 45 * time.Second
 
-// rotation replaces n tokens, which were made over spread.
+// rotation replaces tokens that were made over spread.
 type rotation struct {
 	run    string
-	n      int
 	spread time.Duration
 }
 
@@ -31,19 +30,16 @@ func rotationOf(n int, plain result) rotation {
 	if plain.Rate > 0 {
 		spread = max(spread, time.Duration(2*float64(n)/plain.Rate*float64(time.Second)))
 	}
-	return rotation{runRotation, n, spread}
+	return rotation{runRotation, spread}
 }
 
-// burstOf makes n tokens due within one minute, however many those are.
-func burstOf(n int) rotation { return rotation{runBurst, n, burstSpread} }
-
-// life is so long that the operator has issued all tokens before the first is due.
-func (t rotation) life() time.Duration {
-	issue := 15*time.Second + time.Duration(t.n)*8*time.Millisecond
+// life is so long that the operator has issued all n tokens before the first is due.
+func (t rotation) life(n int) time.Duration {
+	issue := 15*time.Second + time.Duration(n)*8*time.Millisecond
 	return (refresh.StableOverlap + t.spread + issue).Truncate(time.Second)
 }
 
-// measure measures how late each token is replaced.
+// measure measures how late each of n tokens is replaced.
 func (t rotation) measure(s *stage, ctx context.Context, o *observer, n int) (r result, err error) { //nolint:revive // it is a singleRun
 	m, err := s.meter(ctx)
 	if err != nil {
@@ -64,7 +60,7 @@ func (t rotation) measure(s *stage, ctx context.Context, o *observer, n int) (r 
 		return result{}, err
 	}
 	all := func() bool { return o.rotated() >= n }
-	if err := o.until(ctx, p.process, t.life()+patienceFor(n), "all tokens were replaced", all); err != nil {
+	if err := o.until(ctx, p.process, t.life(n)+patienceFor(n), "all tokens were replaced", all); err != nil {
 		return result{}, err
 	}
 	if r, err = m.end(ctx, p.process, t.run, n, n); err != nil {
