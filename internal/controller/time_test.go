@@ -31,9 +31,9 @@ func (w *world) lapse(d time.Duration, met func() bool) bool {
 		if met() {
 			return true
 		}
-		next, ok := w.operators.next()
-		if !ok || next.After(end) {
-			next = end
+		next, idle := w.operators.next(end)
+		if !idle {
+			continue // a timer has ended by itself, and the clock must not move before its pass is made
 		}
 		w.clock.advance(max(0, next.Sub(w.clock.now())))
 		w.operators.release()
@@ -80,14 +80,15 @@ func (o *operators) all() []*queue {
 	return slices.Clip(o.queues)
 }
 
-// next is when the first timer of all ends; false without one.
-func (o *operators) next() (first time.Time, ok bool) {
+// next returns when the first timer of all ends, or end if that is earlier. It reports false if there is a pass to make at once.
+func (o *operators) next(end time.Time) (first time.Time, idle bool) {
+	first = end
 	for _, q := range o.all() {
-		if at, found := q.next(); found && (!ok || at.Before(first)) {
-			first, ok = at, true
+		if first, idle = q.next(first); !idle {
+			return first, false
 		}
 	}
-	return first, ok
+	return first, true
 }
 
 func (o *operators) release() {
@@ -103,26 +104,37 @@ func (o *operators) busy() bool {
 	return len(o.queues) < o.started || slices.ContainsFunc(o.queues, (*queue).busy)
 }
 
-// queue is an operator's work queue whose timers run by a clock that the test may move.
+// queue is an operator's work queue whose timers run by a clock that the test may move, those of the back-off after an error too. In contrast
+// to controller-runtime's it can say at any moment whether there is something to do.
 type queue struct {
-	priorityqueue.PriorityQueue[ctrl.Request]
-
-	clock *clock
+	clock   *clock
+	limiter workqueue.TypedRateLimiter[ctrl.Request]
 
 	mu      sync.Mutex
+	changed *sync.Cond
+	// ready has the resources whose pass is due, in the order in which they were added, and waiting those whose pass is due later.
+	ready   []entry
 	waiting map[ctrl.Request]*waiting
-	// ready has the resources whose pass was not begun yet: also those that a worker has taken from the queue a moment ago.
-	ready map[ctrl.Request]bool
-	// passes is how many are made at the moment.
-	passes       int
+	// underWay has the resources of which a worker makes a pass.
+	underWay     map[ctrl.Request]bool
 	begun, ended bool
 }
 
-// waiting is a resource whose pass is due later.
+type entry struct {
+	request  ctrl.Request
+	priority int
+}
+
 type waiting struct {
 	at       time.Time
-	priority *int
+	priority int
 	timer    *time.Timer
+}
+
+func newQueue(c *clock, limiter workqueue.TypedRateLimiter[ctrl.Request]) *queue {
+	q := &queue{clock: c, limiter: limiter, waiting: map[ctrl.Request]*waiting{}, underWay: map[ctrl.Request]bool{}}
+	q.changed = sync.NewCond(&q.mu)
+	return q
 }
 
 func (q *queue) Add(r ctrl.Request) { q.AddWithOpts(priorityqueue.AddOpts{}, r) }
@@ -132,29 +144,58 @@ func (q *queue) AddAfter(r ctrl.Request, after time.Duration) {
 func (q *queue) AddRateLimited(r ctrl.Request) {
 	q.AddWithOpts(priorityqueue.AddOpts{RateLimited: true}, r)
 }
-func (q *queue) Get() (ctrl.Request, bool) { r, _, ended := q.GetWithPriority(); return r, ended }
+func (q *queue) Forget(r ctrl.Request)          { q.limiter.Forget(r) }
+func (q *queue) NumRequeues(r ctrl.Request) int { return q.limiter.NumRequeues(r) }
+
 func (q *queue) AddWithOpts(o priorityqueue.AddOpts, rs ...ctrl.Request) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.ended {
+		return
+	}
 	for _, r := range rs {
-		before := q.waiting[r]
-		if o.After > 0 && !o.RateLimited && !q.ended {
-			at := q.clock.now().Add(o.After)
-			if before != nil && before.at.Before(at) {
-				continue
-			}
-			q.waiting[r] = &waiting{at: at, priority: o.Priority, timer: time.AfterFunc(o.After, q.release)}
-		} else {
-			delete(q.waiting, r)
-			if !o.RateLimited {
-				q.ready[r] = true
-			}
-			q.PriorityQueue.AddWithOpts(o, r)
+		after, priority := o.After, 0
+		if o.Priority != nil {
+			priority = *o.Priority
 		}
+		if o.RateLimited {
+			if limited := q.limiter.When(r); after == 0 || limited < after {
+				after = limited
+			}
+		}
+		if after <= 0 || q.isReady(r) {
+			q.addReady(r, priority)
+			continue
+		}
+		at, before := q.clock.now().Add(after), q.waiting[r]
 		if before != nil {
+			priority = max(priority, before.priority)
+			if before.at.Before(at) {
+				at = before.at
+			}
 			before.timer.Stop()
 		}
+		q.waiting[r] = &waiting{at: at, priority: priority, timer: time.AfterFunc(at.Sub(q.clock.now()), q.release)}
 	}
+}
+
+func (q *queue) isReady(r ctrl.Request) bool {
+	return slices.ContainsFunc(q.ready, func(e entry) bool { return e.request == r })
+}
+
+// addReady makes a resource ready, once.
+func (q *queue) addReady(r ctrl.Request, priority int) {
+	if w := q.waiting[r]; w != nil {
+		priority = max(priority, w.priority)
+		w.timer.Stop()
+		delete(q.waiting, r)
+	}
+	if i := slices.IndexFunc(q.ready, func(e entry) bool { return e.request == r }); i >= 0 {
+		q.ready[i].priority = max(q.ready[i].priority, priority)
+	} else {
+		q.ready = append(q.ready, entry{r, priority})
+	}
+	q.changed.Broadcast()
 }
 
 // release makes the resources ready whose time has come, and sets the timers of the others after the clock was moved.
@@ -164,50 +205,77 @@ func (q *queue) release() {
 	for r, w := range q.waiting {
 		if left := w.at.Sub(q.clock.now()); left > 0 {
 			w.timer.Reset(left)
-			continue
+		} else {
+			q.addReady(r, w.priority)
 		}
-		delete(q.waiting, r)
-		w.timer.Stop()
-		q.ready[r] = true
-		q.PriorityQueue.AddWithOpts(priorityqueue.AddOpts{Priority: w.priority}, r)
 	}
 }
 
-func (q *queue) next() (first time.Time, ok bool) {
+// next returns when the first timer ends, or end if that is earlier. It reports false if there is a pass to make at once.
+func (q *queue) next(end time.Time) (first time.Time, idle bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	first = end
 	for _, w := range q.waiting {
-		if !ok || w.at.Before(first) {
-			first, ok = w.at, true
+		if w.at.Before(first) {
+			first = w.at
 		}
 	}
-	return first, ok
+	return first, !q.isBusy()
 }
 
+func (q *queue) Get() (ctrl.Request, bool) { r, _, ended := q.GetWithPriority(); return r, ended }
 func (q *queue) GetWithPriority() (ctrl.Request, int, bool) {
-	r, priority, ended := q.PriorityQueue.GetWithPriority()
-	if !ended {
-		q.mu.Lock()
-		q.passes, q.begun = q.passes+1, true
-		delete(q.ready, r)
-		q.mu.Unlock()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for !q.ended {
+		best := -1
+		for i, e := range q.ready {
+			if !q.underWay[e.request] && (best < 0 || e.priority > q.ready[best].priority) {
+				best = i
+			}
+		}
+		if best >= 0 {
+			e := q.ready[best]
+			q.ready = slices.Delete(q.ready, best, best+1)
+			q.underWay[e.request], q.begun = true, true
+			return e.request, e.priority, false
+		}
+		q.changed.Wait()
 	}
-	return r, priority, ended
+	return ctrl.Request{}, 0, true
 }
 
 func (q *queue) Done(r ctrl.Request) {
-	q.PriorityQueue.Done(r)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.passes--
+	delete(q.underWay, r)
+	q.changed.Broadcast()
 }
 
 func (q *queue) busy() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return !q.ended && (!q.begun || q.passes > 0 || len(q.ready) > 0 || q.Len() > 0)
+	return q.isBusy()
 }
 
+func (q *queue) isBusy() bool {
+	return !q.ended && (!q.begun || len(q.underWay) > 0 || len(q.ready) > 0)
+}
+
+func (q *queue) Len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.ready)
+}
+
+func (q *queue) ShuttingDown() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.ended
+}
+
+func (q *queue) ShutDownWithDrain() { q.ShutDown() }
 func (q *queue) ShutDown() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -216,7 +284,7 @@ func (q *queue) ShutDown() {
 		w.timer.Stop()
 	}
 	q.waiting = nil
-	q.PriorityQueue.ShutDown()
+	q.changed.Broadcast()
 }
 
 // timedManager is a manager that gives its controller such a queue.
@@ -237,21 +305,17 @@ func (m timedManager) Add(r manager.Runnable) error {
 
 // replaceQueue does what the option NewQueue is for, which only the operator's own code can give: it is kept in a field of the same name.
 func (m timedManager) replaceQueue(r manager.Runnable) error {
-	type newQueue = func(string, workqueue.TypedRateLimiter[ctrl.Request]) workqueue.TypedRateLimitingInterface[ctrl.Request]
 	field := reflect.ValueOf(r).Elem().FieldByName("NewQueue")
 	if !field.IsValid() {
 		return fmt.Errorf("%T has no NewQueue any more", r)
 	}
-	operators := field.Interface().(newQueue)
-	field.Set(reflect.ValueOf(func(name string, limiter workqueue.TypedRateLimiter[ctrl.Request]) workqueue.TypedRateLimitingInterface[ctrl.Request] {
-		q := &queue{
-			PriorityQueue: operators(name, limiter).(priorityqueue.PriorityQueue[ctrl.Request]), clock: m.world.clock,
-			waiting: map[ctrl.Request]*waiting{}, ready: map[ctrl.Request]bool{},
-		}
+	replacement := func(_ string, limiter workqueue.TypedRateLimiter[ctrl.Request]) workqueue.TypedRateLimitingInterface[ctrl.Request] {
+		q := newQueue(m.world.clock, limiter)
 		m.world.operators.mu.Lock()
 		defer m.world.operators.mu.Unlock()
 		m.world.operators.queues = append(m.world.operators.queues, q)
 		return q
-	}))
+	}
+	field.Set(reflect.ValueOf(replacement))
 	return nil
 }
