@@ -143,6 +143,9 @@ type growth struct {
 	// second and last are what it was in the second and in the last quarter of the run. A process counts only from an age on, so that
 	// restarts in one of them do not matter.
 	second, last float64
+	// chance is how far the two may be apart by chance: three standard errors of what is counted, because requests come in bursts. It is 0
+	// for levels.
+	chance float64
 	// lives is by how much it grew from the second quarter of the lives of processes to the last one, NaN if no life was long enough.
 	lives float64
 }
@@ -152,8 +155,11 @@ func compare(rows []soakRow, age float64) (out []growth) {
 	second, last := quarters(rows)
 	for _, role := range []string{roleLeader, roleStandby, roleGateway} {
 		for _, f := range figures() {
-			of := func(rows []soakRow) float64 { return f.typical(f.values(slices.Concat(livesOf(rows, role, age)...))) }
-			g := growth{role: role, what: f.name, second: of(second), last: of(last)}
+			of := func(rows []soakRow) []float64 { return f.values(slices.Concat(livesOf(rows, role, age)...)) }
+			g := growth{role: role, what: f.name, second: f.typical(of(second)), last: f.typical(of(last))}
+			if !f.inLives {
+				g.chance = 3 * math.Hypot(standardError(of(second)), standardError(of(last)))
+			}
 			var early, late []float64
 			for _, life := range livesOf(rows, role, age) {
 				if f.inLives && len(life) >= leastLife {
@@ -221,13 +227,22 @@ func mean(of []float64) float64 {
 	return sum / float64(len(of))
 }
 
+// standardError is that of the mean.
+func standardError(of []float64) float64 {
+	average, squares := mean(of), 0.0
+	for _, v := range of {
+		squares += (v - average) * (v - average)
+	}
+	return math.Sqrt(squares) / float64(len(of))
+}
+
 // failed is an error if the figure grew, or if there is nothing to compare.
 func (g growth) failed() error {
 	change := grown(g.second, g.last)
 	switch {
 	case math.IsNaN(change):
 		return fmt.Errorf("%s: no %s to compare: no process had the role for long enough", g.role, g.what)
-	case change > mostGrowth:
+	case change > mostGrowth && g.last-g.second > g.chance:
 		return fmt.Errorf("%s: %s grew by %.1f %% from the second quarter of the run to the last one, at most %.0f %% are allowed",
 			g.role, g.what, change*100, mostGrowth*100)
 	case g.lives > mostGrowth:
@@ -252,10 +267,11 @@ func judgeSoak(w io.Writer, rows []soakRow, age float64, longEnough bool) error 
 		sum.add(q)
 	}
 	sum.print(t, "all", len(rows))
-	fmt.Fprintln(t, "\nrole\tfigure\tsecond quarter\tlast quarter\tchange\twithin a life")
+	fmt.Fprintln(t, "\nrole\tfigure\tsecond quarter\tlast quarter\tchange\tby chance\twithin a life")
 	var errs []error
 	for _, g := range compare(rows, age) {
-		fmt.Fprintf(t, "%s\t%s\t%.1f\t%.1f\t%s\t%s\n", g.role, g.what, g.second, g.last, percent(grown(g.second, g.last)), percent(g.lives))
+		fmt.Fprintf(t, "%s\t%s\t%.1f\t%.1f\t%s\t%s\t%s\n", g.role, g.what, g.second, g.last, percent(grown(g.second, g.last)),
+			percent(g.chance/g.second), percent(g.lives))
 		if longEnough {
 			errs = append(errs, g.failed())
 		}

@@ -79,6 +79,20 @@ func TestJudgeSoak(t *testing.T) {
 				row.Processes[leader].APIRequests *= 1.2
 			}
 		}},
+		"API requests in bursts": {change: func(minute int, row *soakRow) {
+			if minute%10 == 0 {
+				row.Processes[gateway].APIRequests += 60
+			}
+			if minute == 105 {
+				row.Processes[gateway].APIRequests += 60
+			}
+		}},
+		"more and more API requests in bursts": {want: "gateway: API requests/minute grew by", change: func(minute int, row *soakRow) {
+			if minute%10 == 0 {
+				row.Processes[gateway].APIRequests += 20
+			}
+			row.Processes[gateway].APIRequests += float64(minute) / 5
+		}},
 		// Each process begins anew, so that the quarters of the run show nothing.
 		"a leak that each restart ends": {want: "% within the lives of processes", change: func(_ int, row *soakRow) {
 			row.Processes[leader].Memory += row.Processes[leader].Age * (3 << 20)
