@@ -20,7 +20,7 @@ import (
 )
 
 // TestAPIServerAwayAndBack starts an operator whose API server is away, and takes it away again from the leader that it became. A start
-// waits, and a leader that cannot renew its Lease ends.
+// waits, the caches try again each second, and a leader that cannot renew its Lease ends.
 func TestAPIServerAwayAndBack(t *testing.T) {
 	g := gomega.NewWithT(t)
 	g.SetDefaultEventuallyTimeout(30 * time.Second)
@@ -90,6 +90,9 @@ func TestAPIServerAwayAndBack(t *testing.T) {
 		t.Logf("the leader ended %s after the API server", time.Since(gone))
 	case <-time.After(leaseDuration + 5*time.Second):
 		t.Fatal("a leader without a Lease goes on")
+	}
+	if !strings.Contains(p.logged(), "the API server cannot be reached, trying again each second") {
+		t.Error("the caches do not try again each second")
 	}
 	p = start()
 	g.Eventually(ready).Should(gomega.ContainSubstring("the API server cannot be reached"))

@@ -93,6 +93,7 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry progra
 		return err
 	}
 	config.Wrap(kube.WithDeadline)
+	config.Wrap(kube.WithRedial(logger))
 	config.Wrap(kube.Namespaces(opts.namespaceList, cachedLists(), logger, served.Served))
 	// Warnings are dropped, because an admission policy's warning may quote the Secret that it is about.
 	config.WarningHandlerWithContext = rest.NoWarnings{}
