@@ -37,7 +37,10 @@ func (w *world) startGateway(t *testing.T) {
 		"--set", "gateway.tls.secretName=wechat-gateway-tls", "--wait", "--timeout", "3m")
 	start := time.Now()
 	w.kubectl(t, "-n", shop, "create", "configmap", "wechat-gateway-ca", "--from-literal=ca.crt="+string(ca))
-	w.apply(t, tokenManifests(gatewayUser, appIDOf("gateway", 0), "")+gatewayUserManifests())
+	// The pod does not wait for a Secret, and its calls would be refused until there is a token.
+	w.apply(t, tokenManifests(gatewayUser, appIDOf("gateway", 0), ""))
+	w.kubectl(t, "-n", shop, "wait", "--for=condition=Ready", "wxtoken/"+gatewayUser, "--timeout=1m")
+	w.apply(t, gatewayUserManifests())
 	w.kubectl(t, "-n", shop, "wait", "--for=condition=Ready", "wxclient/"+gatewayUser, "--timeout=1m")
 	w.kubectl(t, "-n", shop, "wait", "--for=condition=Ready", "pod/"+gatewayUser, "--timeout=3m")
 	w.users = append(w.users, tokenUser{name: gatewayUser, delivery: "Gateway"})

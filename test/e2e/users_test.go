@@ -31,6 +31,7 @@ type usage struct {
 		At          time.Time `json:"at"`
 		Fingerprint string    `json:"fingerprint"`
 		Errcode     int       `json:"errcode"`
+		Errmsg      string    `json:"errmsg"`
 	} `json:"refused"`
 	Seen []struct {
 		At          time.Time `json:"at"`
@@ -129,7 +130,7 @@ func (w *world) refusals(t *testing.T) (found []string) {
 			continue // it is starting, or gone with its namespace; judgeUsers wants each
 		}
 		for _, r := range got.Refused {
-			found = append(found, fmt.Sprintf("%s at %s: errcode %d for token %s", u.name, r.At.Format(time.TimeOnly), r.Errcode, r.Fingerprint))
+			found = append(found, fmt.Sprintf("%s at %s: errcode %d for token %s: %s", u.name, r.At.Format(time.TimeOnly), r.Errcode, r.Fingerprint, r.Errmsg))
 		}
 	}
 	return found

@@ -36,7 +36,13 @@ type stats struct {
 type refused struct {
 	At          time.Time `json:"at"`
 	Fingerprint string    `json:"fingerprint"`
-	Errcode     int       `json:"errcode"`
+	answer
+}
+
+// answer is what WeChat or the gateway says of a call.
+type answer struct {
+	Errcode int    `json:"errcode"`
+	Errmsg  string `json:"errmsg"`
 }
 
 type seen struct {
@@ -130,13 +136,13 @@ func (u *user) use(ctx context.Context) {
 			s.Seen = append(s.Seen, seen{now, fingerprint})
 		}
 	})
-	errcode, err := u.call(ctx, string(value))
+	answer, err := u.call(ctx, string(value))
 	u.note(func(s *stats) {
 		switch {
 		case err != nil:
 			s.Unanswered = append(s.Unanswered, err.Error())
-		case errcode != 0:
-			s.Refused = append(s.Refused, refused{now, fingerprint, errcode})
+		case answer.Errcode != 0:
+			s.Refused = append(s.Refused, refused{now, fingerprint, answer})
 			fallthrough
 		default:
 			s.Used++
@@ -144,28 +150,25 @@ func (u *user) use(ctx context.Context) {
 	})
 }
 
-func (u *user) call(ctx context.Context, token string) (errcode int, err error) {
+func (u *user) call(ctx context.Context, token string) (a answer, err error) {
 	address := u.wechat + "/cgi-bin/get_api_domain_ip"
 	if u.bearer == "" {
 		address += "?access_token=" + url.QueryEscape(token)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
-		return 0, err
+		return a, err
 	}
 	if u.bearer != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	res, err := u.client.Do(req)
 	if err != nil {
-		return 0, err.(*url.Error).Err //nolint:errorlint,forcetypeassert // Do says so; without the URL, which has the token
+		return a, err.(*url.Error).Err //nolint:errorlint,forcetypeassert // Do says so; without the URL, which has the token
 	}
 	defer res.Body.Close() //nolint:errcheck // it was only read
-	var answer struct {
-		Errcode int `json:"errcode"`
-	}
-	err = json.NewDecoder(res.Body).Decode(&answer)
-	return answer.Errcode, err
+	err = json.NewDecoder(res.Body).Decode(&a)
+	return a, err
 }
 
 func (u *user) note(change func(*stats)) {
