@@ -204,7 +204,7 @@ func TestMarkOfARefusedMintIsCleared(t *testing.T) {
 	w, _ := readyWorld(t, v1alpha1.ModeLegacy)
 	o := w.operators.last
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Errcode: 40164})
-	w.clock.advance(6 * time.Minute)
+	w.jump(6 * time.Minute)
 	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
 	w.Eventually(func() string { return w.condition("shop", v1alpha1.ConditionRefreshFailing).Reason }).
 		Should(gomega.Equal(v1alpha1.ReasonIPNotAllowed))

@@ -71,7 +71,7 @@ func TestTwoSupersededTokens(t *testing.T) {
 	w.startOperator()
 	w.ask("keeper", v1alpha1.AnnotationCheckRequestedAt, "started")
 	w.Eventually(func() string { return w.handled("keeper").Check }).Should(gomega.Equal("started"))
-	w.clock.advance(time.Minute)
+	w.jump(time.Minute)
 	held := map[string]bool{value: true}
 	for _, name := range []string{"first", "second"} {
 		if v := w.value(name); w.wechat.Valid(v) || held[v] {
@@ -82,7 +82,7 @@ func TestTwoSupersededTokens(t *testing.T) {
 	for _, name := range []string{"first", "second"} {
 		w.suspended(name, false)
 		w.Eventually(func() string { return w.value(name) }).Should(gomega.Equal(value))
-		w.clock.advance(11 * time.Second) // so that no pace holds the next check back
+		w.jump(11 * time.Second) // so that no pace holds the next check back
 	}
 	w.Consistently(func() []string { return append(w.events("first"), w.events("second")...) }).
 		ShouldNot(gomega.ContainElement(v1alpha1.EventForeignFetcher), "nobody else fetches for this appid")

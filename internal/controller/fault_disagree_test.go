@@ -31,7 +31,7 @@ func TestAnswersThatDisagree(t *testing.T) {
 	w.eventuallyReady("second")
 	for range 2 {
 		w.wechat.RivalForceRefresh(appID)
-		w.clock.advance(31 * time.Second)
+		w.jump(31 * time.Second)
 	}
 	tokens := w.wechat.Tokens(appID)
 	for range 4000 { // each answer is used once

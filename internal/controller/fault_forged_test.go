@@ -96,7 +96,7 @@ func TestPlantedTokenOfAnotherApp(t *testing.T) {
 			if restart == "while it does not" {
 				o.stop()
 			}
-			w.clock.advance(time.Minute)
+			w.jump(time.Minute)
 			planted := w.wechat.RivalMint(other).Token
 			w.writeAsAnotherLeader("shop", planted, w.clock.now())
 			if restart == "while it does not" {

@@ -52,14 +52,14 @@ func TestMemberThatMissedAMint(t *testing.T) {
 			w.createToken("fetcher", legacy, func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = long })
 			value := w.eventuallyReady("fetcher")
 			tc.away(w)
-			w.clock.advance(2*time.Hour - 250*time.Second)
+			w.jump(2*time.Hour - 250*time.Second)
 			w.touch("fetcher")
 			missed := w.eventuallyAnother("fetcher", value)
 			// The status is written last, so the fetcher has no more to do before the clock moves on.
 			w.Eventually(func() string { return w.token("fetcher").Status.TargetResourceVersion }).
 				Should(gomega.Equal(w.secret("fetcher").ResourceVersion))
 			held := w.tokensIn("member")
-			w.clock.advance(3 * time.Hour)
+			w.jump(3 * time.Hour)
 			tc.back(w)
 			last := w.eventuallyReady("member")
 			w.Eventually(held).Should(gomega.ContainElement(last))

@@ -90,7 +90,7 @@ func TestLegacyAccountIsShared(t *testing.T) {
 	}
 
 	// A request of one member is carried out once, and everybody has the token.
-	w.clock.advance(6 * time.Minute) // no refresh ends a token that a pod may hold
+	w.jump(6 * time.Minute) // no refresh ends a token that a pod may hold
 	there.update("third", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
 	value = there.eventuallyAnother("third", value)
 	w.Eventually(func() []string { return []string{w.value("first"), w.value("second"), there.value("third")} }).
@@ -199,7 +199,7 @@ func TestForgedMarks(t *testing.T) {
 	w.advance(20 * time.Second) // another process's mint would be over
 	forge()
 	w.Consistently(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(1))
-	w.clock.advance(2 * time.Minute)
+	w.jump(2 * time.Minute)
 	forge() // fresh marks put nothing off
 	w.eventuallyAnother("shop", value)
 	w.Consistently(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(2))
@@ -210,7 +210,7 @@ func TestMintRefused(t *testing.T) {
 	w, value := readyWorld(t, v1alpha1.ModeLegacy)
 	o := w.operators.last
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Errcode: 40164})
-	w.clock.advance(6 * time.Minute)
+	w.jump(6 * time.Minute)
 	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
 	w.Eventually(func() string { return w.condition("shop", v1alpha1.ConditionRefreshFailing).Reason }).
 		Should(gomega.Equal(v1alpha1.ReasonIPNotAllowed))
@@ -227,7 +227,7 @@ func TestMintRefused(t *testing.T) {
 // A mint whose answer got lost is repeated, also when the first repetition is refused: that says nothing about the lost one.
 func TestMintLostAndThenRefused(t *testing.T) {
 	w, value := readyWorld(t, v1alpha1.ModeLegacy, func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = time.Hour })
-	w.clock.advance(6 * time.Minute) // neither a refresh nor a mark alone causes a mint sooner
+	w.jump(6 * time.Minute) // neither a refresh nor a mark alone causes a mint sooner
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Cut: wechattest.CutAfter, Times: 1})
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Errcode: -1, Times: 1})
 	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))

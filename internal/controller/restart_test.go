@@ -313,7 +313,7 @@ func TestToldToEndDuringAMint(t *testing.T) {
 	w, value := readyWorld(t, v1alpha1.ModeLegacy)
 	o := w.operators.last
 	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Delay: time.Second})
-	w.clock.advance(6 * time.Minute)
+	w.jump(6 * time.Minute)
 	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
 	w.Eventually(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(2))
 	o.stop()

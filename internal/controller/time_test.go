@@ -44,6 +44,14 @@ func (w *world) lapse(d time.Duration, met func() bool) bool {
 	}
 }
 
+// jump moves the clock between two passes, and makes none that would be due in between. The answer to a call that the clock overtakes would
+// count as later than it was.
+func (w *world) jump(d time.Duration) {
+	w.Helper()
+	w.settle()
+	w.clock.advance(d)
+}
+
 // throughout does something again and again while time passes: four times a second, and each time the operators get a moment to notice.
 func (w *world) throughout(d time.Duration, do func()) {
 	w.Helper()
