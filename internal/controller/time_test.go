@@ -171,7 +171,7 @@ func (q *queue) AddWithOpts(o priorityqueue.AddOpts, rs ...ctrl.Request) {
 				after = limited
 			}
 		}
-		if after <= 0 || q.isReady(r) {
+		if after <= 0 || q.indexReady(r) >= 0 {
 			q.addReady(r, priority)
 			continue
 		}
@@ -187,8 +187,9 @@ func (q *queue) AddWithOpts(o priorityqueue.AddOpts, rs ...ctrl.Request) {
 	}
 }
 
-func (q *queue) isReady(r ctrl.Request) bool {
-	return slices.ContainsFunc(q.ready, func(e entry) bool { return e.request == r })
+// indexReady returns the index of a resource among those that are ready, or -1.
+func (q *queue) indexReady(r ctrl.Request) int {
+	return slices.IndexFunc(q.ready, func(e entry) bool { return e.request == r })
 }
 
 // addReady makes a resource ready, once.
@@ -198,7 +199,7 @@ func (q *queue) addReady(r ctrl.Request, priority int) {
 		w.timer.Stop()
 		delete(q.waiting, r)
 	}
-	if i := slices.IndexFunc(q.ready, func(e entry) bool { return e.request == r }); i >= 0 {
+	if i := q.indexReady(r); i >= 0 {
 		q.ready[i].priority = max(q.ready[i].priority, priority)
 	} else {
 		q.ready = append(q.ready, entry{r, priority})

@@ -156,9 +156,10 @@ func compare(rows []soakRow, age float64) (out []growth) {
 	for _, role := range []string{roleLeader, roleStandby, roleGateway} {
 		for _, f := range figures() {
 			of := func(rows []soakRow) []float64 { return f.values(slices.Concat(livesOf(rows, role, age)...)) }
-			g := growth{role: role, what: f.name, second: f.typical(of(second)), last: f.typical(of(last))}
+			before, after := of(second), of(last)
+			g := growth{role: role, what: f.name, second: f.typical(before), last: f.typical(after)}
 			if !f.inLives {
-				g.chance = 3 * math.Hypot(standardError(of(second)), standardError(of(last)))
+				g.chance = 3 * math.Hypot(standardError(before), standardError(after))
 			}
 			var early, late []float64
 			for _, life := range livesOf(rows, role, age) {

@@ -136,13 +136,13 @@ func (u *user) use(ctx context.Context) {
 			s.Seen = append(s.Seen, seen{now, fingerprint})
 		}
 	})
-	answer, err := u.call(ctx, string(value))
+	got, err := u.call(ctx, string(value))
 	u.note(func(s *stats) {
 		switch {
 		case err != nil:
 			s.Unanswered = append(s.Unanswered, err.Error())
-		case answer.Errcode != 0:
-			s.Refused = append(s.Refused, refused{now, fingerprint, answer})
+		case got.Errcode != 0:
+			s.Refused = append(s.Refused, refused{now, fingerprint, got})
 			fallthrough
 		default:
 			s.Used++
