@@ -180,13 +180,15 @@ test-helm3: ## Run the tests of the chart with Helm 3, on the newest and the old
 	done
 
 .PHONY: test-arm64
-test-arm64: ## Run the demo with an operator for arm64 under qemu-user, which it needs, and start the other programs; not part of test.
+test-arm64: ## Run the demo with an operator for arm64 under qemu-user, and start the other programs and the image; as root, not part of test.
 	CGO_ENABLED=0 GOARCH=arm64 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/arm64/ \
 		./cmd/operator ./cmd/gateway ./cmd/kubectl-wxtoken
 	qemu=$$(command -v qemu-aarch64-static || command -v qemu-aarch64); \
 	for program in "operator --version" "gateway --version" "kubectl-wxtoken version"; do "$$qemu" bin/arm64/$$program; done; \
 	printf '#!/bin/sh\nexec %s bin/arm64/operator "$$@"\n' "$$qemu" >bin/arm64/operator-under-qemu; chmod +x bin/arm64/operator-under-qemu; \
 	assets=$(ASSETS); $(BUILD_DEMO); bin/demo/demo --operator bin/arm64/operator-under-qemu --assets "$$assets" $(ARGS)
+	PLATFORMS=linux/arm64 VERSION="$(VERSION)" hack/image/build.sh bin/arm64/images operator
+	hack/image/start.sh bin/arm64/images/operator.tar --version
 
 .PHONY: test-more
 test-more: flux-real-test argocd-code-test test-oldest test-helm3 ## Run what takes too long for test: Flux, Argo CD's code, other versions.

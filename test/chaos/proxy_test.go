@@ -47,10 +47,11 @@ type apiProxy struct {
 	// faulty is the probability of a request to fail.
 	faulty float64
 	rng    *rand.Rand
+	// refuseEach is how many writes of the token to each Secret are refused, and refused counts them by the Secret's path.
+	refuseEach int
+	refused    map[string]int
 
 	statusWrites atomic.Int64
-	// refuseData is how many writes of a Secret's data are still to be refused.
-	refuseData atomic.Int64
 }
 
 func newAPIProxy(t *testing.T, config *rest.Config, seed uint64) *apiProxy {
@@ -64,7 +65,7 @@ func newAPIProxy(t *testing.T, config *rest.Config, seed uint64) *apiProxy {
 		t.Fatal(err)
 	}
 	p := &apiProxy{
-		cut: make(chan struct{}), rng: rand.New(rand.NewPCG(seed, 1)),
+		cut: make(chan struct{}), rng: rand.New(rand.NewPCG(seed, 1)), refused: map[string]int{},
 		proxy: &httputil.ReverseProxy{
 			Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(server) },
 			Transport:     transport,
@@ -105,6 +106,24 @@ func (p *apiProxy) setFaulty(probability float64) {
 	p.faulty = probability
 }
 
+// refuseTokens refuses the next writes of the token to each Secret.
+func (p *apiProxy) refuseTokens(each int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refuseEach = each
+}
+
+// refuses reports whether a write of the token to the Secret with this path is one of those to be refused.
+func (p *apiProxy) refuses(secret string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.refused[secret] >= p.refuseEach {
+		return false
+	}
+	p.refused[secret]++
+	return true
+}
+
 // comesBack waits until a line that is down is connected again.
 func (p *apiProxy) comesBack(ctx context.Context) {
 	p.mu.Lock()
@@ -140,8 +159,7 @@ func (p *apiProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case dice == 0:
 		p.fail(w, r, kind)
 		return
-	case p.refuseData.Load() > 0 && writesData(r):
-		p.refuseData.Add(-1)
+	case writesData(r) && p.refuses(r.URL.Path):
 		refuse(w, http.StatusInternalServerError, "InternalError")
 		return
 	}

@@ -87,14 +87,15 @@ func (w *world) annotate(ref *targetRef, key string) error {
 	return w.mergeInto(ref.token(), object{"metadata": object{"annotations": object{key: time.Now().Format(time.RFC3339Nano)}}})
 }
 
-// writeRefused refuses, after each mint, the first writes of the token.
+// writeRefused refuses the first three writes of the next token to each Secret. The back-offs between them take 7 s at most. These tokens
+// live for so short a time that a write may not be later than 10 s, if a volume that follows 90 s later is to be in time.
 func (w *world) writeRefused(first plan, life time.Duration) {
 	w.operate(1, false, first)
 	for range 8 {
 		w.addLegacy(life)
 	}
 	w.ready(w.targets...)
-	w.replicas[0].api.refuseData.Store(24)
+	w.replicas[0].api.refuseTokens(3)
 }
 
 // sharedAccount lets four resources share one Legacy account.

@@ -18,6 +18,8 @@ const (
 	quickLife = 200 * time.Second
 	// quickTime is enough for two such rotations and the lag after them.
 	quickTime = 5 * time.Minute
+	// ticketTime is enough for a ticket that changed in the second minute to end, and for the samples after that.
+	ticketTime = 9 * time.Minute
 )
 
 var (
@@ -79,9 +81,9 @@ func allScenarios() []*scenario {
 			run: func(w *world) { w.sharedAccount(off("single-fetcher"), quickLife) },
 		},
 		{name: "lost-tickets", life: stableLife, run: (*world).lostTickets},
-		{name: "shared-tickets", life: stableLife, atMost: quickTime, tickets: shortTickets(), run: func(w *world) { w.sharedTickets(plan{}) }},
+		{name: "shared-tickets", life: stableLife, atMost: ticketTime, run: func(w *world) { w.sharedTickets(plan{}) }},
 		{
-			name: "without-told-members", life: stableLife, atMost: quickTime, tickets: shortTickets(), mustFailTickets: true,
+			name: "without-told-members", life: stableLife, atMost: ticketTime, mustFailTickets: true,
 			run: func(w *world) { w.sharedTickets(off("told-members")) },
 		},
 		{name: "planted", life: stableLife, atMost: 2 * time.Minute, mustFail: true, mustFailTickets: true, run: (*world).planted},

@@ -48,13 +48,6 @@ func quickTickets() wechattest.TicketRules {
 	return wechattest.TicketRules{Change: wechattest.ChangeByCall, Age: 20 * time.Second}
 }
 
-// shortTickets ends an old ticket after two minutes, so that a run of five minutes shows who did not get the new one.
-func shortTickets() wechattest.TicketRules {
-	rules := quickTickets()
-	rules.Overlap = 2 * time.Minute
-	return rules
-}
-
 func (sc *scenario) ticketRules() wechattest.TicketRules {
 	rules := sc.tickets
 	if rules.Age == 0 {
