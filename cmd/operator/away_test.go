@@ -22,6 +22,7 @@ import (
 // TestAPIServerAwayAndBack starts an operator whose API server is away, and takes it away again from the leader that it became. A start
 // waits, the caches try again each second, and a leader that cannot renew its Lease ends.
 func TestAPIServerAwayAndBack(t *testing.T) {
+	t.Parallel() // it waits for a process
 	g := gomega.NewWithT(t)
 	g.SetDefaultEventuallyTimeout(30 * time.Second)
 	env := testenv.ForTest(t)

@@ -24,6 +24,7 @@ import (
 // authority is rotated. Each resource gets its token: the first one by a single Legacy mint, one while the file is damaged, and one after
 // the rotation.
 func TestHostileNetwork(t *testing.T) {
+	t.Parallel() // it waits for a process
 	g := gomega.NewWithT(t)
 	g.SetDefaultEventuallyTimeout(40 * time.Second)
 	env := testenv.ForTest(t)

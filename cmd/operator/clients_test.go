@@ -105,6 +105,7 @@ func TestGatewayFlags(t *testing.T) {
 // TestMissingClientCRD runs an operator in a cluster that has the CRD of WeChatAppTokens alone. It is ready and serves them, and serves
 // WeChatAppClients without a restart once their CRD is installed.
 func TestMissingClientCRD(t *testing.T) {
+	t.Parallel() // it waits for a process
 	g := gomega.NewWithT(t)
 	const bases = "../../config/crd/bases/wechat.apptoken.dev_"
 	env := testenv.ForTest(t, testenv.Bare(bases+"wechatapptokens.yaml"))

@@ -23,6 +23,7 @@ import (
 // TestNamespaceThatCannotBeRead starts an operator for three namespaces, of which one lacks the operator's RoleBinding and one does not
 // exist. The third is served, log and metric name the others, what is granted later is served then, and what is lost is told.
 func TestNamespaceThatCannotBeRead(t *testing.T) {
+	t.Parallel() // it waits for a process
 	g := gomega.NewWithT(t)
 	g.SetDefaultEventuallyTimeout(90 * time.Second)
 	env := testenv.ForTest(t)

@@ -25,6 +25,7 @@ import (
 // TestPoliciesThatDoNotBind starts an operator with prompt delivery in a cluster whose policies name another ServiceAccount, as those of
 // config/ do in an installation with another name. It must say so, change no pod, and begin once the policy is right.
 func TestPoliciesThatDoNotBind(t *testing.T) {
+	t.Parallel() // it waits for a process
 	g := gomega.NewWithT(t)
 	g.SetDefaultEventuallyTimeout(30 * time.Second)
 	env := testenv.ForTest(t)

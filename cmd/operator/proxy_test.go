@@ -126,6 +126,7 @@ func TestSettingsWithNewlines(t *testing.T) {
 
 // TestInvisibleInASetting checks that a message about a setting shows the invisible character inside it.
 func TestInvisibleInASetting(t *testing.T) {
+	t.Parallel() // it waits for a process
 	for arg, says := range map[string]string{
 		"--wechat-endpoints=https://api\u200b.weixin.qq.com": "U+200B",
 		"--wechat-ca-file=/etc/wechat\u200b/ca.crt":          `wechat\u200b/ca.crt`,

@@ -24,6 +24,7 @@ import (
 // TestServersOfTheProcess asks each port of an operator that was started by flags alone. All are bounded and speak HTTP/1.1 alone, and that
 // of the metrics serves the certificate of its files as they are now. None of them needs an API server for it.
 func TestServersOfTheProcess(t *testing.T) {
+	t.Parallel() // it waits for a process
 	g := gomega.NewWithT(t)
 	g.SetDefaultEventuallyTimeout(30 * time.Second)
 	const metrics, probes, profiles = "/metrics", "/healthz", "/debug/pprof/cmdline"

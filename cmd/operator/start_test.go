@@ -23,6 +23,7 @@ import (
 // TestMissingCRD starts operators in a cluster without the CRD, one for all namespaces and one for a list of them. Each must say how to
 // install it, and serve once it is installed.
 func TestMissingCRD(t *testing.T) {
+	t.Parallel() // it waits for a process
 	g := gomega.NewWithT(t)
 	env := testenv.ForTest(t, testenv.Bare())
 	probe := &http.Client{Timeout: 5 * time.Second}

@@ -97,6 +97,7 @@ func (f failing) Start(context.Context) error { return f.err }
 
 // TestStopWithoutCaches stops an operator that may not list WeChatAppTokens, so that its caches are never filled.
 func TestStopWithoutCaches(t *testing.T) {
+	t.Parallel() // it waits for a process
 	g := gomega.NewWithT(t)
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -111,6 +112,7 @@ func TestStopWithoutCaches(t *testing.T) {
 
 // TestStopWhileStarting stops an operator that has not reached its API server yet.
 func TestStopWhileStarting(t *testing.T) {
+	t.Parallel() // it waits for a process
 	address, err := testenv.FreeAddress()
 	if err != nil {
 		t.Fatal(err)
