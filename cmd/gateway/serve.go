@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 
+	"github.com/wechat-token-operator/wechat-token-operator/internal/gateway"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/httpserver"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/program"
 )
@@ -26,8 +27,6 @@ const (
 	drainTime = 10 * time.Second
 	// shutdownTimeout is how long it waits after that for the calls under way.
 	shutdownTimeout = 40 * time.Second
-	// stall is how long a body may stand still.
-	stall = 60 * time.Second
 )
 
 var errDraining = errors.New("the gateway is stopping")
@@ -84,7 +83,7 @@ func (s *service) listen(ctx context.Context, address string, config *tls.Config
 			w.Header().Set("Connection", "close")
 		}
 		handler.ServeHTTP(w, r)
-	}), stall)
+	}), gateway.Stall)
 	s.start(s.main, listener)
 	return nil
 }

@@ -11,12 +11,8 @@ import (
 	"time"
 )
 
-const (
-	// chunkSize is how much of an answer is read at once. It is more than an access token has, so that one in two parts is found.
-	chunkSize = 16 << 10
-	// writeProgress is how long a caller may take none of its answer.
-	writeProgress = 30 * time.Second
-)
+// chunkSize is how much of an answer is read at once. It is more than an access token has, so that one in two parts is found.
+const chunkSize = 16 << 10
 
 // read reads more of WeChat's answer behind what is in the chunk.
 func (x *exchange) read(res *http.Response) {
@@ -60,7 +56,6 @@ func (x *exchange) pass(res *http.Response) {
 	}
 	if out > 0 {
 		begun := time.Now()
-		x.extendWrite()
 		n, err := x.w.Write(x.chunk[:out])
 		x.call.Received += int64(n)
 		if err == nil && x.ended == nil && x.call.Received != res.ContentLength {
@@ -88,10 +83,8 @@ func (x *exchange) broken(f refusal) {
 	panic(http.ErrAbortHandler)
 }
 
-// extendWrite gives the caller time to take the next part of its answer. The server may not support it, as in tests.
-func (x *exchange) extendWrite() { _ = x.control.SetWriteDeadline(time.Now().Add(writeProgress)) }
-
-// finishWrite sends the rest of an answer, and ends the deadline, which would otherwise stay for the next request on the connection.
+// finishWrite sends the rest of an answer, and ends the server's deadline, which would otherwise stay for the next request on the
+// connection.
 func (x *exchange) finishWrite() {
 	_ = x.control.Flush()
 	_ = x.control.SetWriteDeadline(time.Time{})

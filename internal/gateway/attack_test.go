@@ -51,7 +51,7 @@ func hasty(t *testing.T, answer string) string {
 func streamingFront(t *testing.T, handler http.Handler) string {
 	t.Helper()
 	server := httptest.NewUnstartedServer(nil)
-	server.Config = httpserver.NewStreaming(handler, time.Minute)
+	server.Config = httpserver.NewStreaming(handler, Stall)
 	server.Start()
 	t.Cleanup(func() {
 		server.CloseClientConnections()

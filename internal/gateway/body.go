@@ -16,6 +16,10 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
+// Stall is how long a caller may send none of its body, or take none of its answer. The server that serves a gateway must keep the second
+// limit, as httpserver.NewStreaming does.
+const Stall = 30 * time.Second
+
 const (
 	// maxRepeated is the largest body of a known length that is held so that the call can be repeated. Larger ones are media files.
 	maxRepeated = 256 << 10
@@ -23,8 +27,6 @@ const (
 	firstRoom = 8 << 10
 	// roomWait is how long a body of unknown length waits for room.
 	roomWait = 5 * time.Second
-	// bodyProgress is how long a caller may send none of its body.
-	bodyProgress = 30 * time.Second
 	// drainWithin is how long the rest of a body is read that nobody needs any more.
 	drainWithin = 2 * time.Second
 )
@@ -259,7 +261,7 @@ func (c *callerBody) extend() error {
 	case c.stopped:
 		return errStopped
 	}
-	_ = c.control.SetReadDeadline(time.Now().Add(bodyProgress))
+	_ = c.control.SetReadDeadline(time.Now().Add(Stall))
 	return nil
 }
 

@@ -155,7 +155,6 @@ func (x *exchange) refuse(outcome Outcome, f refusal) {
 	x.call.refuse(outcome, f)
 	x.call.Status = http.StatusOK
 	x.endUnread()
-	x.extendWrite()
 	f.write(x.w, x.call.ID)
 	x.finishWrite()
 }
@@ -163,7 +162,7 @@ func (x *exchange) refuse(outcome Outcome, f refusal) {
 // refuseUnread refuses a call whose body was not read. net/http reads a part of it before the next request, and must not wait for long.
 func (x *exchange) refuseUnread(outcome Outcome, f refusal) {
 	if x.req.ContentLength != 0 {
-		_ = x.control.SetReadDeadline(time.Now().Add(bodyProgress))
+		_ = x.control.SetReadDeadline(time.Now().Add(Stall))
 	}
 	x.refuse(outcome, f)
 }

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/httpserver"
 )
 
 // pipes is a listener without a network, for a bubble of testing/synctest.
@@ -93,7 +95,7 @@ func bubbleOf(t *testing.T, change func(*RelayOptions), handlers ...http.Handler
 		t.Fatal(err)
 	}
 	front := newPipes()
-	server(t, front, g)
+	serve(t, front, httpserver.NewStreaming(g, Stall)) // as the program does
 	t.Cleanup(func() {
 		g.forwarder.CloseIdle()
 		time.Sleep(10 * time.Minute) // what the test left behind ends before
@@ -102,7 +104,11 @@ func bubbleOf(t *testing.T, change func(*RelayOptions), handlers ...http.Handler
 }
 
 func server(t *testing.T, l net.Listener, handler http.Handler) {
-	s := &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute, ErrorLog: log.New(io.Discard, "", 0)}
+	serve(t, l, &http.Server{Handler: handler, ReadHeaderTimeout: time.Minute})
+}
+
+func serve(t *testing.T, l net.Listener, s *http.Server) {
+	s.ErrorLog = log.New(io.Discard, "", 0)
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() { _ = s.Close() })
 }
