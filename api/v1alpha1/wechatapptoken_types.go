@@ -322,7 +322,7 @@ type WeChatAppTokenStatus struct {
 	TargetSecretName string `json:"targetSecretName,omitempty"`
 
 	// targetResourceVersion is the Secret's resourceVersion after the operator's
-	// last write.
+	// last write, if the Secret held the token of this status then.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	TargetResourceVersion string `json:"targetResourceVersion,omitempty"`

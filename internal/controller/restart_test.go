@@ -176,6 +176,48 @@ func TestCrashBeforeTheStatusWrite(t *testing.T) {
 	}
 }
 
+// What a process writes beside a token that it did not see WeChat issue, such as a ticket or a label, does not make the next process take that
+// token for the one that the status names.
+func TestWriteBesideUnattestedToken(t *testing.T) {
+	for name, change := range map[string]func(*world){
+		"ticket": func(w *world) { w.wechat.RivalTicket(appID, jsapi, 2*time.Hour) },
+		"label": func(w *world) {
+			w.update("shop", func(t *v1alpha1.WeChatAppToken) {
+				t.Spec.Target.Labels = map[string]v1alpha1.LabelValue{"example.com/team": "shop"}
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, _ := readyWorld(t, v1alpha1.ModeLegacy, withTickets(jsapi))
+			w.settle()
+			w.operators.last.stop()
+			w.jump(70 * time.Minute) // the token that the status names is due
+			held := w.wechat.RivalMint(appID).Token
+			w.writeAsAnotherLeader("shop", held, w.clock.now()) // who ended before it wrote the status
+			before := w.secret("shop").ResourceVersion
+			change(w)
+			o := w.startOperator()
+			w.advance(time.Minute)
+			if now := w.secret("shop"); now.ResourceVersion == before || string(now.Data["access_token"]) != held {
+				t.Fatalf("the Secret was not written, or its token was: %v", now.Annotations)
+			}
+			if w.requests(o)["patch wechatapptokens/status"] == 0 {
+				t.Fatal("no status was written")
+			}
+			o.stop()
+			w.startOperator()
+			w.advance(time.Minute)
+			if w.value("shop") != held || len(w.wechat.Tokens(appID)) != 2 {
+				t.Error("a token was minted before each volume can have the one that it replaces")
+			}
+			w.advance(2 * time.Minute)
+			if w.value("shop") == held || !w.wechat.Valid(w.value("shop")) {
+				t.Error("a token that nobody saw WeChat issue was not replaced")
+			}
+		})
+	}
+}
+
 // loseStatus makes a resource's status what it was before its first write.
 func (w *world) loseStatus(name string) {
 	w.Helper()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
 // Status returns the status of the observed resource.
@@ -28,7 +29,8 @@ func Status(o Observation, d refresh.Decision) v1alpha1.WeChatAppTokenStatus {
 		Revocation:            o.Progress.Revocation,
 		NextRefreshTime:       nextRefreshTime(o),
 	}
-	if o.WrittenVersion != "" {
+	// The next process takes the data of this version for the token of this status, without a look at it.
+	if o.WrittenVersion != "" && o.Holding == target.HoldsKnown {
 		s.TargetResourceVersion = o.WrittenVersion
 	}
 	if o.Progress.Handled != (v1alpha1.HandledRequests{}) {

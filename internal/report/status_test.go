@@ -47,6 +47,14 @@ func TestStatus(t *testing.T) {
 	if s.Token == nil || !equality.Semantic.DeepEqual(*s.Token, want) {
 		t.Errorf("token %+v, want %+v", s.Token, want)
 	}
+	// The version of a Secret that holds something else is not told, because the next process would take that for the token of the status.
+	for _, holding := range []target.Holding{target.HoldsUnattested, target.HoldsOther} {
+		other := o
+		other.Holding = holding
+		if s := decided(other); s.TargetResourceVersion != "40" {
+			t.Errorf("%s: the version is %s", holding, s.TargetResourceVersion)
+		}
+	}
 	// What was not written by this process stays as the status has it, and an empty progress is absent.
 	o.WrittenVersion, o.Progress = "", Progress{}
 	if s := decided(o); s.TargetResourceVersion != "40" || s.HandledRequests != nil || s.Revocation != nil || s.ForcedRefreshes != nil {

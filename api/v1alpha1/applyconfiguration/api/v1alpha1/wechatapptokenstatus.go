@@ -33,7 +33,7 @@ type WeChatAppTokenStatusApplyConfiguration struct {
 	// targetSecretName is the name of the Secret that receives the token.
 	TargetSecretName *string `json:"targetSecretName,omitempty"`
 	// targetResourceVersion is the Secret's resourceVersion after the operator's
-	// last write.
+	// last write, if the Secret held the token of this status then.
 	TargetResourceVersion *string `json:"targetResourceVersion,omitempty"`
 	// credentialsVersion is <uid>/<resourceVersion> of the credentials Secret
 	// with which WeChat last issued a token.
