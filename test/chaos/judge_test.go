@@ -97,6 +97,9 @@ func (v *verdict) sample(name string, s *subject, windows []window, held version
 	if len(v.examples) < 8 {
 		v.examples = append(v.examples, fmt.Sprintf("%s at %s with a lag of %s: %s", name, clockTime(at), lag.Round(time.Second), s.explain(held)))
 	}
+	if len(v.examples) == 1 {
+		v.examples = append(v.examples, s.before(at)...)
+	}
 }
 
 func clockTime(t time.Time) string { return t.UTC().Format("15:04:05.000") }
@@ -115,6 +118,27 @@ func (s *subject) explain(held version) string {
 	}
 	return fmt.Sprintf("since %s it holds the token that was issued at %s, expires at %s and died at %s",
 		clockTime(held.at), clockTime(t.IssuedAt), clockTime(t.ExpiresAt), clockTime(endOf(t)))
+}
+
+// before tells what happened to the account within five minutes before a moment.
+func (s *subject) before(at time.Time) (out []string) {
+	recent := func(t time.Time) bool { return t.After(at.Add(-5*time.Minute)) && !t.After(at) }
+	for _, t := range s.tokens {
+		if recent(t.IssuedAt) {
+			by := t.By
+			if by == "" {
+				by = "the operator"
+			}
+			out = append(out, fmt.Sprintf("  before it: %s got a %s at %s, some target held it: %t, it ended at %s",
+				by, s.what(), clockTime(t.IssuedAt), s.landed[t.Token], clockTime(endOf(t))))
+		}
+	}
+	for _, crashed := range s.facts.crashes {
+		if recent(crashed) {
+			out = append(out, "  before it: a process ended at "+clockTime(crashed))
+		}
+	}
+	return out
 }
 
 func (s *subject) what() string {

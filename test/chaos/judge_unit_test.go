@@ -60,11 +60,15 @@ func TestJudge(t *testing.T) {
 		},
 		"a deleted Secret that was reported": {
 			history: history{{at: at(0), token: "A"}, {at: at(50), gone: true}, {at: at(60), token: "B"}}, tokens: rotation, until: 200,
-			facts: facts{edits: []time.Time{at(50)}}, excluded: 'e',
+			facts: facts{edits: []span{{at(50), at(50)}}}, excluded: 'e',
+		},
+		"a deletion that took its time": {
+			history: history{{at: at(0), token: "A"}, {at: at(55), gone: true}, {at: at(60), token: "B"}}, tokens: rotation, until: 200,
+			facts: facts{edits: []span{{at(50), at(56)}}}, excluded: 'e',
 		},
 		"an edit that is never repaired": {
 			history: history{{at: at(0), token: "A"}, {at: at(50), token: "mine"}}, tokens: rotation, until: 300,
-			facts: facts{edits: []time.Time{at(50)}}, excluded: 'e', invalid: true,
+			facts: facts{edits: []span{{at(50), at(50)}}}, excluded: 'e', invalid: true,
 		},
 		"a crash excuses no Stable token": {
 			history: history{{at: at(0), token: "A"}}, tokens: rotation, until: 360, facts: facts{crashes: []time.Time{at(41)}}, invalid: true,
@@ -173,11 +177,15 @@ func TestJudgeTickets(t *testing.T) {
 		},
 		"a ticket that was removed, which was reported": {
 			history: history{{at: at(0), token: "A"}, {at: at(50)}, {at: at(60), token: "A"}}, issued: change, until: 200,
-			facts: facts{edits: []time.Time{at(50)}}, excluded: 'e',
+			facts: facts{edits: []span{{at(50), at(50)}}}, excluded: 'e',
+		},
+		"an older ticket that was put back and ends soon": {
+			history: history{{at: at(0), token: "A"}, {at: at(101), token: "B"}, {at: at(380), token: "A"}, {at: at(384), token: "B"}},
+			issued:  change, until: 600, facts: facts{edits: []span{{at(380), at(380)}}}, excluded: 'e',
 		},
 		"an edit that is never repaired": {
 			history: history{{at: at(0), token: "A"}, {at: at(50), token: "mine"}}, issued: change, until: 300,
-			facts: facts{edits: []time.Time{at(50)}}, excluded: 'e', invalid: true,
+			facts: facts{edits: []span{{at(50), at(50)}}}, excluded: 'e', invalid: true,
 		},
 		"a crash excuses nothing": {
 			history: history{{at: at(0), token: "A"}}, issued: change, until: 600, facts: facts{crashes: []time.Time{at(101)}}, invalid: true,

@@ -99,7 +99,7 @@ func (w *world) recreate(ref *targetRef) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		f := w.factsOf(ref.name)
-		f.edits = append(f.edits, at)
+		f.edits = append(f.edits, span{at, at})
 	} else if w.ctx.Err() == nil {
 		w.Errorf("%s was not collected", ref.name)
 	}

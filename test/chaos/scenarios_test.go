@@ -12,14 +12,15 @@ import (
 const (
 	// stableLife rotates every 31 to 45 s; the old token lives for another 285 s.
 	stableLife = 330 * time.Second
-	// legacyLife rotates every 200 s, as slowly as the pace of unrequested mints wants it.
+	// legacyLife rotates every 200 s, as slowly as the pace of unrequested mints wants it, and more slowly than a process that met the mark
+	// of another one takes to wait for the next such mark.
 	legacyLife = 400 * time.Second
 	// quickLife rotates every 100 s, which the pace of mints allows three times.
 	quickLife = 200 * time.Second
 	// quickTime is enough for two such rotations and the lag after them.
 	quickTime = 5 * time.Minute
-	// ticketTime is enough for a ticket that changed in the second minute to end, and for the samples after that.
-	ticketTime = 9 * time.Minute
+	// slowTime is enough for two rotations of legacyLife, or for a ticket that changed in the second minute to end, and for the lag after them.
+	slowTime = 9 * time.Minute
 )
 
 var (
@@ -64,11 +65,11 @@ func allScenarios() []*scenario {
 		{name: "combined", life: stableLife, mostExcluded: 0.3, run: (*world).combined},
 
 		// Each protection is proven by the scenario before without it. These must find invalid samples.
-		{name: "deposed", life: quickLife, atMost: quickTime, run: func(w *world) { w.deposed(plan{}, quickLife) }},
-		{name: "without-mark", life: quickLife, atMost: quickTime, mustFail: true, run: func(w *world) { w.deposed(off("mark"), quickLife) }},
+		{name: "deposed", life: legacyLife, atMost: slowTime, run: func(w *world) { w.deposed(plan{}, legacyLife) }},
+		{name: "without-mark", life: legacyLife, atMost: slowTime, mustFail: true, run: func(w *world) { w.deposed(off("mark"), legacyLife) }},
 		{
-			name: "without-precondition", life: quickLife, atMost: quickTime, mustFail: true,
-			run: func(w *world) { w.deposed(off("precondition"), quickLife) },
+			name: "without-precondition", life: legacyLife, atMost: slowTime, mustFail: true,
+			run: func(w *world) { w.deposed(off("precondition"), legacyLife) },
 		},
 		{name: "write-refused", life: quickLife, atMost: quickTime, run: func(w *world) { w.writeRefused(plan{}, quickLife) }},
 		{
@@ -81,9 +82,9 @@ func allScenarios() []*scenario {
 			run: func(w *world) { w.sharedAccount(off("single-fetcher"), quickLife) },
 		},
 		{name: "lost-tickets", life: stableLife, run: (*world).lostTickets},
-		{name: "shared-tickets", life: stableLife, atMost: ticketTime, run: func(w *world) { w.sharedTickets(plan{}) }},
+		{name: "shared-tickets", life: stableLife, atMost: slowTime, run: func(w *world) { w.sharedTickets(plan{}) }},
 		{
-			name: "without-told-members", life: stableLife, atMost: ticketTime, mustFailTickets: true,
+			name: "without-told-members", life: stableLife, atMost: slowTime, mustFailTickets: true,
 			run: func(w *world) { w.sharedTickets(off("told-members")) },
 		},
 		{name: "planted", life: stableLife, atMost: 2 * time.Minute, mustFail: true, mustFailTickets: true, run: (*world).planted},

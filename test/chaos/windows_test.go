@@ -43,8 +43,8 @@ type facts struct {
 	outages []span
 	// crashes are the ends of operator processes.
 	crashes []time.Time
-	// edits are times at which somebody else wrote or deleted the target.
-	edits []time.Time
+	// edits are the requests by which somebody else wrote or deleted the target.
+	edits []span
 	// requests are times at which refresh or revoke was asked for.
 	requests []time.Time
 	// lostCalls are times of calls whose answer did not get through.
@@ -267,22 +267,27 @@ func (s *subject) asked() (out []window) {
 	return out
 }
 
-// edited is window (e): somebody else wrote the Secret, until its repair. An edit that left the token alone needs none.
+// edited is window (e): somebody else wrote the Secret, until its repair. An edit that left the token alone needs none. One that put an older
+// value back does, because that one may end before a volume follows the repair.
 func (s *subject) edited() (out []window) {
-	for _, at := range s.facts.edits {
-		var broken, repaired time.Time
+	for _, e := range s.facts.edits {
+		var newest, broken, repaired time.Time
 		for _, v := range s.history {
-			good := !v.gone && s.valid(v.token, v.at)
+			t, _ := s.find(v.token)
+			good := !v.gone && s.valid(v.token, v.at) && !t.IssuedAt.Before(newest)
 			switch {
-			case v.at.Before(at):
-			case !good && broken.IsZero() && v.at.Before(at.Add(editSeenWithin)):
+			case v.at.Before(e.from):
+				if good {
+					newest = t.IssuedAt
+				}
+			case !good && broken.IsZero() && v.at.Before(e.to.Add(editSeenWithin)):
 				broken = v.at
 			case good && !broken.IsZero() && repaired.IsZero():
 				repaired = v.at
 			}
 		}
 		if !broken.IsZero() {
-			out = append(out, window{'e', at, s.until(repaired, at.Add(repairWithin))})
+			out = append(out, window{'e', e.from, s.until(repaired, e.to.Add(repairWithin))})
 		}
 	}
 	return out

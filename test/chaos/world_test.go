@@ -211,12 +211,12 @@ func (w *world) factsOf(name types.NamespacedName) *facts {
 // edit does something to a target that its owner should not do, and notes when.
 func (w *world) edit(name types.NamespacedName, do func() error) {
 	w.Helper()
-	at := time.Now()
+	from := time.Now()
 	w.must(client.IgnoreNotFound(do()))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f := w.factsOf(name)
-	f.edits = append(f.edits, at)
+	f.edits = append(f.edits, span{from, time.Now()})
 }
 
 // token is a WeChatAppToken to be deleted or patched.
