@@ -162,7 +162,7 @@ func (p *pass) noteChange(before held, o *observation) {
 // readSecret reads the key Secret from the API server; p.read is nil afterwards if it does not exist.
 func (p *pass) readSecret(ctx context.Context) error {
 	p.read = nil
-	s, err := p.store.read(ctx, p.secretName())
+	s, err := p.readSnapshot(ctx)
 	if apierrors.IsNotFound(err) {
 		p.state.gate.TargetDeleted(p.state.held.uid, "")
 		return nil

@@ -70,7 +70,7 @@ type Options struct {
 type Reconciler struct {
 	Options
 
-	store store
+	store target.Store
 
 	mu     sync.Mutex
 	states map[types.NamespacedName]*state
@@ -79,7 +79,7 @@ type Reconciler struct {
 // New returns a Reconciler.
 func New(opts Options) *Reconciler {
 	opts.Live = reads.Bounded(opts.Live)
-	return &Reconciler{Options: opts, store: store{opts.Client, opts.Live}, states: map[types.NamespacedName]*state{}}
+	return &Reconciler{Options: opts, store: target.Store{Client: opts.Client, Live: opts.Live}, states: map[types.NamespacedName]*state{}}
 }
 
 // Reconcile makes one pass over one client.

@@ -5,7 +5,6 @@ package appclient
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -66,21 +65,15 @@ func (s *snapshot) key(fingerprint string) (token.Value, bool) {
 	return token.Value{}, false
 }
 
-// store reads and writes key Secrets. A write carries the UID and the resourceVersion that it is based on, and its answer is metadata.
-type store struct {
-	client client.Client
-	live   client.Reader
-}
-
-func (s store) read(ctx context.Context, name types.NamespacedName) (*snapshot, error) {
-	secret := &corev1.Secret{}
-	if err := s.live.Get(ctx, name, secret); err != nil {
+func (p *pass) readSnapshot(ctx context.Context) (*snapshot, error) {
+	secret, name := &corev1.Secret{}, p.secretName()
+	if err := p.Live.Get(ctx, name, secret); err != nil {
 		return nil, fmt.Errorf("reading Secret %s: %w", name, err)
 	}
 	current, previous := parseKey(secret.Data[v1alpha1.AppSecretKey]), parseKey(secret.Data[v1alpha1.PreviousAppSecretKey])
 	at := func(key string) string { return string(secret.Data[key]) }
 	_, hasPrevious := secret.Data[v1alpha1.PreviousAppSecretKey]
-	meta := metadataOf(secret.ObjectMeta)
+	meta := target.MetadataOf(secret.ObjectMeta)
 	return &snapshot{
 		held: held{
 			uid: secret.UID, version: secret.ResourceVersion,
@@ -91,13 +84,6 @@ func (s store) read(ctx context.Context, name types.NamespacedName) (*snapshot, 
 		},
 		meta: meta, secretType: secret.Type, keys: [2]token.Value{current, previous},
 	}, nil
-}
-
-// metadataOf returns the metadata of a Secret without what may contain its data.
-func metadataOf(meta metav1.ObjectMeta) *metav1.PartialObjectMetadata {
-	meta.ManagedFields = nil
-	delete(meta.Annotations, corev1.LastAppliedConfigAnnotation)
-	return &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}, ObjectMeta: meta}
 }
 
 // ownAnnotations returns the annotations of a Secret that the operator writes.
@@ -148,7 +134,8 @@ func (c content) data() map[string][]byte {
 }
 
 // create creates the Secret. It is a POST, so it cannot overwrite one.
-func (s store) create(ctx context.Context, name types.NamespacedName, c content) (*metav1.PartialObjectMetadata, error) {
+func (p *pass) create(ctx context.Context, c content) (*metav1.PartialObjectMetadata, error) {
+	name := p.secretName()
 	secret := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: name.Namespace, Name: name.Name,
@@ -171,51 +158,26 @@ func (s store) create(ctx context.Context, name types.NamespacedName, c content)
 	if c.reference != nil {
 		secret.OwnerReferences = []metav1.OwnerReference{*c.reference}
 	}
-	if err := s.client.Create(ctx, secret, client.FieldOwner(target.FieldManager)); err != nil {
+	if err := p.Client.Create(ctx, secret, client.FieldOwner(target.FieldManager)); err != nil {
 		return nil, fmt.Errorf("creating Secret %s: %w", name, err)
 	}
-	return metadataOf(secret.ObjectMeta), nil
+	return target.MetadataOf(secret.ObjectMeta), nil
 }
 
 // update writes the content into a Secret, but no owner reference, which some clusters let only accounts change that may delete Secrets.
-func (s store) update(ctx context.Context, existing *metav1.PartialObjectMetadata, c content) (*metav1.PartialObjectMetadata, error) {
+func (p *pass) update(ctx context.Context, existing *metav1.PartialObjectMetadata, c content) (*metav1.PartialObjectMetadata, error) {
 	set := map[string]any{}
 	for key, v := range annotations(c.record) {
 		if set[key] = v; v == "" {
 			set[key] = nil
 		}
 	}
-	return s.patch(ctx, existing, map[string]any{
+	return p.store.Patch(ctx, existing, map[string]any{
 		"data": c.data(),
 		"metadata": map[string]any{
 			"labels": map[string]any{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue}, "annotations": set,
 		},
 	})
-}
-
-// updateReferences sets or removes the owner reference to a WeChatAppClient, beside the references of others.
-func (s store) updateReferences(
-	ctx context.Context, existing *metav1.PartialObjectMetadata, references []metav1.OwnerReference,
-) (*metav1.PartialObjectMetadata, error) {
-	return s.patch(ctx, existing, map[string]any{"metadata": map[string]any{"ownerReferences": references}})
-}
-
-func (s store) patch(
-	ctx context.Context, existing *metav1.PartialObjectMetadata, body map[string]any,
-) (*metav1.PartialObjectMetadata, error) {
-	if metadata, ok := body["metadata"].(map[string]any); ok {
-		metadata["uid"], metadata["resourceVersion"] = existing.UID, existing.ResourceVersion
-	}
-	raw, err := json.Marshal(body)
-	if err != nil {
-		return nil, fmt.Errorf("encoding the patch of Secret %s/%s: %w", existing.Namespace, existing.Name, err)
-	}
-	out := metadataOf(metav1.ObjectMeta{Namespace: existing.Namespace, Name: existing.Name})
-	err = s.client.Patch(ctx, out, client.RawPatch(types.MergePatchType, raw), client.FieldOwner(target.FieldManager))
-	if err != nil {
-		return nil, fmt.Errorf("updating Secret %s/%s: %w", existing.Namespace, existing.Name, err)
-	}
-	return metadataOf(out.ObjectMeta), nil
 }
 
 // references returns the owner references of a Secret with ours as wanted, nil for none, and those of others as they are.

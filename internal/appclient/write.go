@@ -21,9 +21,9 @@ func (p *pass) write(ctx context.Context, o observation, d decision) error {
 	}
 	var meta *metav1.PartialObjectMetadata
 	if o.secret == nil {
-		meta, err = p.store.create(ctx, p.secretName(), c)
+		meta, err = p.create(ctx, c)
 	} else {
-		meta, err = p.store.update(ctx, o.secret, c)
+		meta, err = p.update(ctx, o.secret, c)
 	}
 	switch {
 	case apierrors.IsAlreadyExists(err):
@@ -86,7 +86,7 @@ func (p *pass) writeReferences(ctx context.Context, meta *metav1.PartialObjectMe
 	if sameReferences(meta.OwnerReferences, next) || p.state.refusedReferences == p.client.Generation {
 		return
 	}
-	after, err := p.store.updateReferences(ctx, meta, next)
+	after, err := p.store.Patch(ctx, meta, map[string]any{"metadata": map[string]any{"ownerReferences": next}})
 	switch {
 	case target.IsRefusal(err):
 		p.state.refusedReferences = p.client.Generation

@@ -80,7 +80,7 @@ func (s Store) Read(ctx context.Context, key types.NamespacedName) (Snapshot, er
 		return Snapshot{}, fmt.Errorf("reading target Secret %s: %w", key, err)
 	}
 	return Snapshot{
-		Meta:      metadataOf(secret.ObjectMeta),
+		Meta:      MetadataOf(secret.ObjectMeta),
 		Type:      secret.Type,
 		Immutable: secret.Immutable != nil && *secret.Immutable,
 		data:      secret.Data,
@@ -108,7 +108,7 @@ func (s Store) Create(
 	if err := s.Client.Create(ctx, secret, opts...); err != nil {
 		return nil, fmt.Errorf("creating target Secret %s/%s: %w", secret.Namespace, secret.Name, err)
 	}
-	return metadataOf(secret.ObjectMeta), nil
+	return MetadataOf(secret.ObjectMeta), nil
 }
 
 // Update writes labels, annotations and, unless it is nil, the data, and removes tickets that the spec dropped. It fails with a conflict
@@ -128,7 +128,7 @@ func (s Store) Update(
 	if len(data) > 0 {
 		body["data"] = data
 	}
-	return s.patch(ctx, existing, body, opts...)
+	return s.Patch(ctx, existing, body, opts...)
 }
 
 // UpdateReferences sets or removes the operator's owner reference. A patch replaces the whole list, and the cache does not have the
@@ -142,7 +142,7 @@ func (s Store) UpdateReferences(
 		return nil, fmt.Errorf("reading the owner references of target Secret %s: %w", name, err)
 	}
 	references := d.references(latest.OwnerReferences)
-	return s.patch(ctx, existing, map[string]any{"metadata": map[string]any{"ownerReferences": references}})
+	return s.Patch(ctx, existing, map[string]any{"metadata": map[string]any{"ownerReferences": references}})
 }
 
 // Mark writes that a Legacy mint begins. Only one process can do so for a given resourceVersion. Like every write it sets the
@@ -150,12 +150,13 @@ func (s Store) UpdateReferences(
 func (s Store) Mark(
 	ctx context.Context, existing *metav1.PartialObjectMetadata, mark account.Mark,
 ) (*metav1.PartialObjectMetadata, error) {
-	return s.patch(ctx, existing, map[string]any{"metadata": map[string]any{
+	return s.Patch(ctx, existing, map[string]any{"metadata": map[string]any{
 		"labels":      map[string]any{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue},
 		"annotations": map[string]any{v1alpha1.AnnotationMintStarted: encodeMark(mark)}}})
 }
 
-func (s Store) patch(
+// Patch sends a JSON merge patch of a Secret. It fails with a conflict when the Secret is not the one that existing describes.
+func (s Store) Patch(
 	ctx context.Context, existing *metav1.PartialObjectMetadata, body map[string]any, opts ...client.PatchOption,
 ) (*metav1.PartialObjectMetadata, error) {
 	metadata, ok := body["metadata"].(map[string]any)
@@ -179,11 +180,11 @@ func (s Store) patch(
 	if err := s.Client.Patch(ctx, out, client.RawPatch(types.MergePatchType, raw), opts...); err != nil {
 		return nil, fmt.Errorf("updating target Secret %s/%s: %w", existing.Namespace, existing.Name, err)
 	}
-	return metadataOf(out.ObjectMeta), nil
+	return MetadataOf(out.ObjectMeta), nil
 }
 
-// metadataOf returns the metadata of a Secret without what may contain its data.
-func metadataOf(meta metav1.ObjectMeta) *metav1.PartialObjectMetadata {
+// MetadataOf returns the metadata of a Secret without what may contain its data.
+func MetadataOf(meta metav1.ObjectMeta) *metav1.PartialObjectMetadata {
 	meta.ManagedFields = nil
 	delete(meta.Annotations, corev1.LastAppliedConfigAnnotation)
 	return &metav1.PartialObjectMetadata{TypeMeta: secretType(), ObjectMeta: meta}
