@@ -191,7 +191,7 @@ func keyNotes(o observation, p keyPlan) string {
 
 // referenceNote says that the owner reference is not as spec.key.deletionPolicy wants it, and cannot be changed; "" if it is.
 func referenceNote(have []metav1.OwnerReference, o observation, refused bool) string {
-	if !refused || sameReferences(have, references(have, o.reference())) {
+	if _, changed := target.References(have, o.reference(), v1alpha1.ClientKind); !refused || !changed {
 		return ""
 	}
 	return "; spec.key.deletionPolicy has no effect, because the API server refuses to change the owner reference: this cluster lets only " +

@@ -5,7 +5,6 @@ package appclient
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -216,19 +215,14 @@ func (o observation) outdated() bool {
 			return true
 		}
 	}
-	return !o.referencesRefused && !sameReferences(o.held.references, references(o.held.references, o.reference()))
+	_, changed := target.References(o.held.references, o.reference(), v1alpha1.ClientKind)
+	return changed && !o.referencesRefused
 }
 
 // reference returns the owner reference that the Secret is to have; nil for none.
 func (o observation) reference() *metav1.OwnerReference {
 	if o.record().DeletionPolicy == v1alpha1.DeletionDelete {
-		return referenceTo(o.client)
+		return target.ReferenceTo(o.client, v1alpha1.ClientKind)
 	}
 	return nil
-}
-
-func sameReferences(a, b []metav1.OwnerReference) bool {
-	return slices.EqualFunc(a, b, func(a, b metav1.OwnerReference) bool {
-		return a.UID == b.UID && a.Kind == b.Kind && a.Name == b.Name && a.APIVersion == b.APIVersion
-	})
 }

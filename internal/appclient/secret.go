@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"maps"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -178,22 +177,4 @@ func (p *pass) update(ctx context.Context, existing *metav1.PartialObjectMetadat
 			"labels": map[string]any{v1alpha1.LabelManagedBy: v1alpha1.ManagedByValue}, "annotations": set,
 		},
 	})
-}
-
-// references returns the owner references of a Secret with ours as wanted, nil for none, and those of others as they are.
-func references(existing []metav1.OwnerReference, want *metav1.OwnerReference) []metav1.OwnerReference {
-	out := slices.DeleteFunc(slices.Clone(existing), func(ref metav1.OwnerReference) bool {
-		return target.IsReferenceTo(ref, v1alpha1.ClientKind) && (want == nil || ref.UID != want.UID)
-	})
-	if want != nil && !slices.ContainsFunc(out, func(ref metav1.OwnerReference) bool { return ref.UID == want.UID }) {
-		out = append(out, *want)
-	}
-	return out
-}
-
-func referenceTo(owner *v1alpha1.WeChatAppClient) *metav1.OwnerReference {
-	controller := true
-	return &metav1.OwnerReference{
-		APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.ClientKind, Name: owner.Name, UID: owner.UID, Controller: &controller,
-	}
 }

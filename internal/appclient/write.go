@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
@@ -82,8 +83,8 @@ func (p *pass) content(ctx context.Context, o observation, d decision) (content,
 
 // writeReferences sets or removes the owner reference, if it is not as it should be. No key waits for it.
 func (p *pass) writeReferences(ctx context.Context, meta *metav1.PartialObjectMetadata, want *metav1.OwnerReference) {
-	next := references(meta.OwnerReferences, want)
-	if sameReferences(meta.OwnerReferences, next) || p.state.refusedReferences == p.client.Generation {
+	next, changed := target.References(meta.OwnerReferences, want, v1alpha1.ClientKind)
+	if !changed || p.state.refusedReferences == p.client.Generation {
 		return
 	}
 	after, err := p.store.Patch(ctx, meta, map[string]any{"metadata": map[string]any{"ownerReferences": next}})

@@ -57,7 +57,7 @@ func Want(owner *v1alpha1.WeChatAppToken, claim Claim, record Record, tickets ..
 		}
 	}
 	if record.DeletionPolicy == v1alpha1.DeletionDelete {
-		d.reference = ownerReference(owner)
+		d.reference = ReferenceTo(owner, v1alpha1.Kind)
 	}
 	return record, d
 }
@@ -90,37 +90,35 @@ func (k keys) patch() map[string]any {
 
 // ReferenceOutdated reports whether the owner reference is missing, left over or for another resource.
 func (d Desired) ReferenceOutdated(existing *metav1.PartialObjectMetadata) bool {
-	return !slices.EqualFunc(existing.OwnerReferences, d.references(existing.OwnerReferences), func(a, b metav1.OwnerReference) bool {
-		return a.UID == b.UID && a.Kind == b.Kind && a.Name == b.Name && a.APIVersion == b.APIVersion
-	})
+	_, changed := References(existing.OwnerReferences, d.reference, v1alpha1.Kind)
+	return changed
 }
 
-// references returns the Secret's owner references with ours as wanted and those of others as they are.
-func (d Desired) references(existing []metav1.OwnerReference) []metav1.OwnerReference {
-	var out []metav1.OwnerReference
-	kept := false
+// References returns a Secret's owner references with ours to a resource of this kind as wanted, nil for none, and those of others as they
+// are. changed reports whether ours is not as wanted.
+func References(existing []metav1.OwnerReference, want *metav1.OwnerReference, kind string) (next []metav1.OwnerReference, changed bool) {
+	missing := want != nil
 	for _, ref := range existing {
 		switch {
-		case !isOwnKind(ref):
-			out = append(out, ref)
-		case d.reference != nil && ref.UID == d.reference.UID:
-			out, kept = append(out, ref), true
+		case !IsReferenceTo(ref, kind):
+		case want != nil && ref.UID == want.UID:
+			missing = false
+		default:
+			changed = true
+			continue
 		}
+		next = append(next, ref)
 	}
-	if d.reference != nil && !kept {
-		out = append(out, *d.reference)
+	if missing {
+		next, changed = append(next, *want), true
 	}
-	return out
+	return next, changed
 }
 
-func ownerReference(owner *v1alpha1.WeChatAppToken) *metav1.OwnerReference {
-	controller := true
+// ReferenceTo returns the owner reference to a resource of this kind of the operator's.
+func ReferenceTo(owner metav1.Object, kind string) *metav1.OwnerReference {
 	return &metav1.OwnerReference{
-		APIVersion: v1alpha1.GroupVersion.String(),
-		Kind:       v1alpha1.Kind,
-		Name:       owner.Name,
-		UID:        owner.UID,
-		Controller: &controller,
+		APIVersion: v1alpha1.GroupVersion.String(), Kind: kind, Name: owner.GetName(), UID: owner.GetUID(), Controller: new(true),
 		// No blockOwnerDeletion: it needs a permission on finalizers, and nothing here is worth waiting for.
 	}
 }

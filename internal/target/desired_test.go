@@ -54,7 +54,7 @@ func written(owner *v1alpha1.WeChatAppToken, before *metav1.PartialObjectMetadat
 		return have
 	}
 	out.Labels, out.Annotations = apply(out.Labels, want.labels.patch()), apply(out.Annotations, want.annotations.patch())
-	out.OwnerReferences = want.references(before.OwnerReferences)
+	out.OwnerReferences, _ = References(before.OwnerReferences, want.reference, v1alpha1.Kind)
 	return out
 }
 
@@ -208,7 +208,7 @@ func TestReferences(t *testing.T) {
 			if existing == nil {
 				existing = secret()
 			}
-			if got := want.references(existing.OwnerReferences); !reflect.DeepEqual(got, test.want) {
+			if got, _ := References(existing.OwnerReferences, want.reference, v1alpha1.Kind); !reflect.DeepEqual(got, test.want) {
 				t.Errorf("references %v, want %v", got, test.want)
 			}
 			if want.ReferenceOutdated(existing) != test.outdated {

@@ -141,7 +141,7 @@ func (s Store) UpdateReferences(
 	if err := s.Live.Get(ctx, name, latest); err != nil {
 		return nil, fmt.Errorf("reading the owner references of target Secret %s: %w", name, err)
 	}
-	references := d.references(latest.OwnerReferences)
+	references, _ := References(latest.OwnerReferences, d.reference, v1alpha1.Kind)
 	return s.Patch(ctx, existing, map[string]any{"metadata": map[string]any{"ownerReferences": references}})
 }
 
