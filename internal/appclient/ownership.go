@@ -149,7 +149,7 @@ func (n *neighbours) older() string {
 	n.note(n.cached.List(n.ctx, list, client.InNamespace(n.owner.Namespace),
 		client.MatchingFields{secretIndex: n.owner.Spec.Key.SecretName}, client.UnsafeDisableDeepCopy))
 	for i := range list.Items {
-		if item := &list.Items[i]; item.DeletionTimestamp == nil && isOlder(item, oldest) {
+		if item := &list.Items[i]; item.DeletionTimestamp == nil && target.Older(item, oldest) {
 			oldest = item
 		}
 	}
@@ -157,13 +157,6 @@ func (n *neighbours) older() string {
 		return ""
 	}
 	return oldest.Name
-}
-
-func isOlder(a, b *v1alpha1.WeChatAppClient) bool {
-	if !a.CreationTimestamp.Equal(&b.CreationTimestamp) {
-		return a.CreationTimestamp.Before(&b.CreationTimestamp)
-	}
-	return a.Name < b.Name
 }
 
 // live implements others. It asks the API server, because the client may belong to another shard.

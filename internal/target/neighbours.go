@@ -68,7 +68,7 @@ func (n *neighbours) OlderClaimant() (string, bool) {
 	all, err := Referrers(n.ctx, n.cache, name)
 	n.note(err)
 	for i := range all {
-		if item := &all[i]; item.TargetName() == name.Name && item.DeletionTimestamp == nil && older(item, oldest) {
+		if item := &all[i]; item.TargetName() == name.Name && item.DeletionTimestamp == nil && Older(item, oldest) {
 			oldest = item
 		}
 	}
@@ -81,10 +81,10 @@ func (n *neighbours) note(err error) {
 	}
 }
 
-// older orders the resources of a namespace by age, then by name.
-func older(a, b *v1alpha1.WeChatAppToken) bool {
-	if !a.CreationTimestamp.Equal(&b.CreationTimestamp) {
-		return a.CreationTimestamp.Before(&b.CreationTimestamp)
+// Older orders the resources of a namespace by age, then by name.
+func Older(a, b metav1.Object) bool {
+	if x, y := a.GetCreationTimestamp(), b.GetCreationTimestamp(); !x.Equal(&y) {
+		return x.Before(&y)
 	}
-	return a.Name < b.Name
+	return a.GetName() < b.GetName()
 }
