@@ -15,6 +15,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/gate"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
@@ -88,8 +89,9 @@ func (p *pass) observeToken(ctx context.Context, o *observation) error {
 	if !p.client.Spec.Login {
 		return nil
 	}
+	name.Name = found.Spec.CredentialsSecretRef.Name
 	var err error
-	o.credentials, err = p.cachedMetadata(ctx, found.Spec.CredentialsSecretRef.Name)
+	o.credentials, err = kube.CachedMetadata(ctx, p.Client, name)
 	return err
 }
 
@@ -123,7 +125,7 @@ func (p *pass) observeSecret(ctx context.Context, o *observation) (err error) {
 
 // findSecret returns the metadata of the key Secret, nil for none, from the cache or, if that is behind for long, from the API server.
 func (p *pass) findSecret(ctx context.Context) (*metav1.PartialObjectMetadata, error) {
-	cached, err := p.cachedMetadata(ctx, p.secretName().Name)
+	cached, err := kube.CachedMetadata(ctx, p.Client, p.secretName())
 	if err != nil {
 		return nil, err
 	}
@@ -174,21 +176,6 @@ func (p *pass) readSecret(ctx context.Context) error {
 	}
 	p.read, p.state.held = s, s.held
 	return nil
-}
-
-// cachedMetadata returns the metadata of a Secret from the cache, nil for none. Nobody may change it, because it is the cache's own.
-func (p *pass) cachedMetadata(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error) {
-	meta := &metav1.PartialObjectMetadata{}
-	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
-	key := types.NamespacedName{Namespace: p.client.Namespace, Name: name}
-	err := p.Client.Get(ctx, key, meta, client.UnsafeDisableDeepCopy)
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("reading metadata of Secret %s: %w", key, err)
-	}
-	return meta, nil
 }
 
 // record returns what the annotations of the key Secret are to say.

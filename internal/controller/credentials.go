@@ -10,6 +10,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/credentials"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 )
 
@@ -22,7 +23,7 @@ func (p *observer) observeCredentials(ctx context.Context, o *report.Observation
 		return nil
 	}
 	ref := p.resource.Spec.CredentialsSecretRef
-	meta, err := p.cachedMetadata(ctx, types.NamespacedName{Namespace: p.resource.Namespace, Name: ref.Name})
+	meta, err := kube.CachedMetadata(ctx, p.Client, types.NamespacedName{Namespace: p.resource.Namespace, Name: ref.Name})
 	if err != nil {
 		return err
 	}

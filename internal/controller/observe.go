@@ -4,19 +4,17 @@ package controller
 
 import (
 	"context"
-	"fmt"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/gate"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/issue"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
@@ -181,7 +179,7 @@ func (p *observer) findTarget(ctx context.Context, known report.KnownTarget) (*m
 	if known.Secret != nil {
 		return known.Secret, nil, nil
 	}
-	cached, err := p.cachedMetadata(ctx, p.targetName())
+	cached, err := kube.CachedMetadata(ctx, p.Client, p.targetName())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -216,20 +214,6 @@ func (p *observer) readTarget(ctx context.Context, cached types.UID) (*target.Sn
 	p.state.gate.SawTarget(snapshot.Meta, false, p.WeChat.Now())
 	p.state.shared.noteRead()
 	return &snapshot, nil
-}
-
-// cachedMetadata returns a Secret's metadata from the cache, nil for none. Nobody may change it, because it is the cache's own.
-func (r *Reconciler) cachedMetadata(ctx context.Context, name types.NamespacedName) (*metav1.PartialObjectMetadata, error) {
-	meta := &metav1.PartialObjectMetadata{}
-	meta.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
-	err := r.Client.Get(ctx, name, meta, client.UnsafeDisableDeepCopy)
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("reading metadata of Secret %s: %w", name, err)
-	}
-	return meta, nil
 }
 
 // judged reports whether the data of this version is known: this process judged it, or the status names it as the last write.

@@ -4,7 +4,11 @@ package kube
 
 import (
 	"context"
+	"fmt"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -31,4 +35,17 @@ func EnqueueConcerned(concernedBy func(context.Context, client.Object) []reconci
 			enqueue(ctx, e.Object, queue)
 		},
 	})
+}
+
+// CachedMetadata returns the metadata of a Secret from the cache, nil for none. Nobody may change it, because it is the cache's own.
+func CachedMetadata(ctx context.Context, cached client.Reader, name types.NamespacedName) (*metav1.PartialObjectMetadata, error) {
+	meta := &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"}}
+	err := cached.Get(ctx, name, meta, client.UnsafeDisableDeepCopy)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading metadata of Secret %s: %w", name, err)
+	}
+	return meta, nil
 }
