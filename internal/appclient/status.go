@@ -13,11 +13,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
@@ -62,7 +61,9 @@ func (p *pass) report(ctx context.Context, o observation, d decision) error {
 	next := status(last, o, d)
 	if !equality.Semantic.DeepEqual(next, last) {
 		failpoint.Hit("before-client-status")
-		version, err := p.patchStatus(ctx, last, next)
+		seen := metav1.ObjectMeta{Namespace: p.client.Namespace, Name: p.client.Name, ResourceVersion: p.client.ResourceVersion}
+		version, err := kube.PatchStatus(ctx, p.Client, v1alpha1.ClientKind, &v1alpha1.WeChatAppClient{ObjectMeta: seen, Status: last},
+			&v1alpha1.WeChatAppClient{ObjectMeta: seen, Status: next}, target.FieldManager)
 		switch {
 		case apierrors.IsNotFound(err):
 			return nil // deleted meanwhile
@@ -115,21 +116,6 @@ func conditions(last []metav1.Condition, o observation, v verdict) []metav1.Cond
 	set(v1alpha1.ConditionStalled, v.progress == stalled)
 	slices.SortFunc(list, func(a, b metav1.Condition) int { return cmp.Compare(a.Type, b.Type) })
 	return list
-}
-
-// patchStatus sends what is different. It fails with a conflict if the client has changed: an older observation must not replace what
-// another process of this operator says about a newer key.
-func (p *pass) patchStatus(ctx context.Context, last, next v1alpha1.WeChatAppClientStatus) (resourceVersion string, err error) {
-	seen := metav1.ObjectMeta{ResourceVersion: p.client.ResourceVersion}
-	patch, err := client.MergeFromWithOptions(&v1alpha1.WeChatAppClient{ObjectMeta: seen, Status: last}, client.MergeFromWithOptimisticLock{}).
-		Data(&v1alpha1.WeChatAppClient{ObjectMeta: seen, Status: next})
-	if err != nil {
-		return "", fmt.Errorf("encoding the patch: %w", err)
-	}
-	answer := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: p.client.Namespace, Name: p.client.Name}}
-	answer.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(v1alpha1.ClientKind))
-	err = p.Client.Status().Patch(ctx, answer, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(target.FieldManager))
-	return answer.ResourceVersion, err
 }
 
 // notice is what people are told once.

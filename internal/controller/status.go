@@ -9,11 +9,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
@@ -56,7 +55,9 @@ func (p *pass) writeStatus(ctx context.Context, next v1alpha1.WeChatAppTokenStat
 		return err
 	}
 	failpoint.Hit("before-status")
-	version, err := p.patchStatus(ctx, last, next)
+	seen := metav1.ObjectMeta{Namespace: p.resource.Namespace, Name: p.resource.Name, ResourceVersion: p.resource.ResourceVersion}
+	version, err := kube.PatchStatus(ctx, p.Client, v1alpha1.Kind, &v1alpha1.WeChatAppToken{ObjectMeta: seen, Status: last},
+		&v1alpha1.WeChatAppToken{ObjectMeta: seen, Status: next}, target.FieldManager)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil // deleted meanwhile
@@ -72,21 +73,6 @@ func (p *pass) writeStatus(ctx context.Context, next v1alpha1.WeChatAppTokenStat
 		p.event(e)
 	}
 	return nil
-}
-
-// patchStatus sends what is different, and asks for nothing but the metadata back. It fails with a conflict if the resource has changed:
-// an older observation must not replace what another process of this operator says about a newer token.
-func (p *pass) patchStatus(ctx context.Context, last, next v1alpha1.WeChatAppTokenStatus) (resourceVersion string, err error) {
-	seen := metav1.ObjectMeta{ResourceVersion: p.resource.ResourceVersion}
-	patch, err := client.MergeFromWithOptions(&v1alpha1.WeChatAppToken{ObjectMeta: seen, Status: last}, client.MergeFromWithOptimisticLock{}).
-		Data(&v1alpha1.WeChatAppToken{ObjectMeta: seen, Status: next})
-	if err != nil {
-		return "", fmt.Errorf("encoding the patch: %w", err)
-	}
-	answer := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: p.resource.Namespace, Name: p.resource.Name}}
-	answer.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(v1alpha1.Kind))
-	err = p.Client.Status().Patch(ctx, answer, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(target.FieldManager))
-	return answer.ResourceVersion, err
 }
 
 // event sends an event about the resource.

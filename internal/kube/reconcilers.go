@@ -14,6 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
 
 // EnqueueConcerned returns a handler that enqueues what an object concerns. It looks only at the object as an update left it: the map
@@ -48,4 +50,19 @@ func CachedMetadata(ctx context.Context, cached client.Reader, name types.Namesp
 		return nil, fmt.Errorf("reading metadata of Secret %s: %w", name, err)
 	}
 	return meta, nil
+}
+
+// PatchStatus sends what is different between two versions of a resource's status, and asks for nothing but the metadata back. It fails
+// with a conflict if the resource has changed: an older observation must not replace what another process says about a newer token or key.
+func PatchStatus(
+	ctx context.Context, c client.StatusClient, kind string, last, next client.Object, owner client.FieldOwner,
+) (resourceVersion string, err error) {
+	patch, err := client.MergeFromWithOptions(last, client.MergeFromWithOptimisticLock{}).Data(next)
+	if err != nil {
+		return "", fmt.Errorf("encoding the patch: %w", err)
+	}
+	answer := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: last.GetNamespace(), Name: last.GetName()}}
+	answer.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(kind))
+	err = c.Status().Patch(ctx, answer, client.RawPatch(types.MergePatchType, patch), owner)
+	return answer.ResourceVersion, err
 }
