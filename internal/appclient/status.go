@@ -21,8 +21,8 @@ import (
 )
 
 // requestAnnotations are the keys of the annotations that ask for something.
-func requestAnnotations() [2]string {
-	return [...]string{v1alpha1.AnnotationRotateKeyRequestedAt, v1alpha1.AnnotationRevokeKeyRequestedAt}
+func requestAnnotations() []string {
+	return []string{v1alpha1.AnnotationRotateKeyRequestedAt, v1alpha1.AnnotationRevokeKeyRequestedAt}
 }
 
 // handledBefore returns the requests that had their attempts before this process saw the client. Values that are there when it is first

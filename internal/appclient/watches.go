@@ -5,11 +5,9 @@ package appclient
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
@@ -25,6 +23,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
@@ -46,23 +45,10 @@ func CacheOptions(selector labels.Selector) cache.ByObject {
 		Label: selector,
 		Transform: func(in any) (any, error) {
 			if c, ok := in.(*v1alpha1.WeChatAppClient); ok {
-				shrink(c)
+				request.Shrink(&c.ObjectMeta, requestAnnotations())
 			}
 			return in, nil
 		},
-	}
-}
-
-// shrink leaves out what no decision needs. What users can write beside the spec is bounded: a request's value that is too long stays too
-// long.
-func shrink(c *v1alpha1.WeChatAppClient) {
-	c.ManagedFields, c.Labels, c.OwnerReferences, c.Finalizers = nil, nil, nil, nil
-	all := c.Annotations
-	c.Annotations = nil
-	for _, key := range requestAnnotations() {
-		if v := all[key]; v != "" {
-			metav1.SetMetaDataAnnotation(&c.ObjectMeta, key, strings.Clone(v[:min(len(v), v1alpha1.RequestValueMaxLength+1)]))
-		}
 	}
 }
 
@@ -113,15 +99,7 @@ func (r *Reconciler) clientChanged(ctx context.Context) predicate.Predicate {
 				return false
 			}
 			r.passHint(ctx, was, is)
-			if was.Generation != is.Generation || was.UID != is.UID {
-				return true
-			}
-			for _, key := range requestAnnotations() {
-				if was.Annotations[key] != is.Annotations[key] {
-					return true
-				}
-			}
-			return false
+			return request.Changed(was, is, requestAnnotations())
 		},
 	}
 }

@@ -4,7 +4,6 @@ package controller
 
 import (
 	"fmt"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/intern"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
@@ -53,18 +51,9 @@ type texts struct {
 	namespaces, keys, words intern.Pool
 }
 
-// shrink leaves out what no decision needs, and lets resources share what they have in common. What users can write beside the spec is
-// bounded: a request's value that is too long stays too long.
+// shrink leaves out what no decision needs, and lets resources share what they have in common.
 func shrink(token *v1alpha1.WeChatAppToken, shared *texts) {
-	token.ManagedFields, token.Labels, token.OwnerReferences, token.Finalizers = nil, nil, nil, nil
-	all := token.Annotations
-	token.Annotations = nil
-	for _, kind := range refresh.RequestKinds() {
-		key := request.Annotation(kind)
-		if v := all[key]; v != "" {
-			metav1.SetMetaDataAnnotation(&token.ObjectMeta, key, strings.Clone(v[:min(len(v), v1alpha1.RequestValueMaxLength+1)]))
-		}
-	}
+	request.Shrink(&token.ObjectMeta, request.Annotations())
 	intern.Share(&shared.namespaces, &token.Namespace)
 	intern.Share(&shared.keys, &token.Spec.CredentialsSecretRef.Key)
 	intern.Share(&shared.keys, &token.Spec.Target.AccessTokenKey)

@@ -24,7 +24,6 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/issue"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
@@ -100,19 +99,7 @@ func indexes() map[string]func(*v1alpha1.WeChatAppToken) []string {
 func (r *Reconciler) specOrRequestChanged() predicate.Predicate {
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool {
-			if e.ObjectOld == nil || e.ObjectNew == nil {
-				return false
-			}
-			if e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || e.ObjectOld.GetUID() != e.ObjectNew.GetUID() {
-				return true
-			}
-			was, is := e.ObjectOld.GetAnnotations(), e.ObjectNew.GetAnnotations()
-			for _, kind := range refresh.RequestKinds() {
-				if key := request.Annotation(kind); was[key] != is[key] {
-					return true
-				}
-			}
-			return false
+			return e.ObjectOld != nil && e.ObjectNew != nil && request.Changed(e.ObjectOld, e.ObjectNew, request.Annotations())
 		},
 	}
 }

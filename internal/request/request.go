@@ -4,6 +4,11 @@
 package request
 
 import (
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 )
@@ -33,6 +38,35 @@ var names = map[refresh.RequestKind]struct {
 
 // Annotation returns the key of the annotation that makes a request.
 func Annotation(kind refresh.RequestKind) string { return names[kind].annotation }
+
+// Annotations returns the keys of the annotations that make requests of a WeChatAppToken.
+func Annotations() []string {
+	out := make([]string, 0, len(names))
+	for _, row := range names {
+		out = append(out, row.annotation)
+	}
+	return out
+}
+
+// Shrink leaves out of a resource's metadata what no decision needs, for the cache. What users can write is bounded: the value of one of
+// these annotations that is too long stays too long.
+func Shrink(meta *metav1.ObjectMeta, annotations []string) {
+	meta.ManagedFields, meta.Labels, meta.OwnerReferences, meta.Finalizers = nil, nil, nil, nil
+	all := meta.Annotations
+	meta.Annotations = nil
+	for _, key := range annotations {
+		if v := all[key]; v != "" {
+			metav1.SetMetaDataAnnotation(meta, key, strings.Clone(v[:min(len(v), v1alpha1.RequestValueMaxLength+1)]))
+		}
+	}
+}
+
+// Changed reports whether a person or pipeline asked for something, by the spec or by one of these annotations, or made another resource.
+func Changed(was, is metav1.Object, annotations []string) bool {
+	before, after := was.GetAnnotations(), is.GetAnnotations()
+	return was.GetGeneration() != is.GetGeneration() || was.GetUID() != is.GetUID() ||
+		slices.ContainsFunc(annotations, func(key string) bool { return before[key] != after[key] })
+}
 
 // Value returns the value of the annotation by which a resource makes a request; "" for none.
 func Value(resource *v1alpha1.WeChatAppToken, kind refresh.RequestKind) string {
