@@ -79,7 +79,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		For(&v1alpha1.WeChatAppClient{}, builder.WithPredicates(r.clientChanged(ctx))).
 		Watches(&v1alpha1.WeChatAppClient{}, handler.Funcs{DeleteFunc: r.enqueueRivals}).
 		Watches(&v1alpha1.WeChatAppToken{}, handler.EnqueueRequestsFromMapFunc(r.ofToken), builder.WithPredicates(specChanged())).
-		WatchesMetadata(&corev1.Secret{}, r.enqueueConcerned(), builder.WithPredicates(r.secretChanged(ctx))).
+		WatchesMetadata(&corev1.Secret{}, kube.EnqueueConcerned(r.concernedBy), builder.WithPredicates(r.secretChanged(ctx))).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: r.MaxConcurrentReconciles,
 			ReconciliationTimeout:   reconcileTimeout,
@@ -152,9 +152,7 @@ func (r *Reconciler) indexed(ctx context.Context, namespace, index, value string
 // secretChanged drops events that say nothing new, and takes note of a key Secret's deletion.
 func (r *Reconciler) secretChanged(ctx context.Context) predicate.Predicate {
 	return predicate.Funcs{
-		UpdateFunc: func(e event.UpdateEvent) bool {
-			return e.ObjectOld.GetResourceVersion() != e.ObjectNew.GetResourceVersion()
-		},
+		UpdateFunc: predicate.ResourceVersionChangedPredicate{}.Update,
 		DeleteFunc: func(e event.DeleteEvent) bool {
 			for _, c := range r.indexed(ctx, e.Object.GetNamespace(), secretIndex, e.Object.GetName()) {
 				if s := r.find(c.NamespacedName); s != nil {
@@ -164,11 +162,6 @@ func (r *Reconciler) secretChanged(ctx context.Context) predicate.Predicate {
 			return true
 		},
 	}
-}
-
-// enqueueConcerned returns a handler that enqueues the clients that a Secret concerns.
-func (r *Reconciler) enqueueConcerned() handler.EventHandler {
-	return kube.EnqueueConcerned(r.concernedBy)
 }
 
 // concernedBy returns the clients whose key is in the Secret, and those whose login needs its label. The echo of an own write concerns

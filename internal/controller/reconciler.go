@@ -94,7 +94,7 @@ func New(opts Options) *Reconciler {
 		store:    target.Store{Client: opts.Client, Live: opts.Live},
 		states:   newStates(),
 		accounts: account.NewRegistry(),
-		wake:     newWaker(),
+		wake:     make(waker, 1024),
 		hints:    &account.Hints{},
 		started:  &refresh.StartTime{},
 	}

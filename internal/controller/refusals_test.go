@@ -106,8 +106,8 @@ func (s *simulation) run(span time.Duration) {
 	s.Helper()
 	end := s.now().Add(span)
 	for {
-		for len(s.reconciler.wake.events) > 0 {
-			s.wake((<-s.reconciler.wake.events).Object.GetName())
+		for len(s.reconciler.wake) > 0 {
+			s.wake((<-s.reconciler.wake).Object.GetName())
 		}
 		names := slices.SortedFunc(maps.Keys(s.due), func(a, b types.NamespacedName) int { return s.due[a].Compare(s.due[b]) })
 		if len(names) == 0 || s.due[names[0]].After(end) {

@@ -52,9 +52,9 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("wechatapptoken").
 		For(&v1alpha1.WeChatAppToken{}, builder.WithPredicates(r.specOrRequestChanged())).
-		WatchesMetadata(&corev1.Secret{}, r.enqueueConcerned(), builder.WithPredicates(r.secretChanged(ctx))).
+		WatchesMetadata(&corev1.Secret{}, kube.EnqueueConcerned(r.concernedBy), builder.WithPredicates(r.secretChanged(ctx))).
 		Watches(&v1alpha1.WeChatAppToken{}, handler.Funcs{DeleteFunc: r.enqueueRivals}).
-		WatchesRawSource(source.Channel(r.wake.events, &handler.EnqueueRequestForObject{})).
+		WatchesRawSource(source.Channel(r.wake, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: r.MaxConcurrentReconciles,
 			ReconciliationTimeout:   reconcileTimeout,
@@ -107,9 +107,7 @@ func (r *Reconciler) specOrRequestChanged() predicate.Predicate {
 // secretChanged drops events that say nothing new, and takes note of a target's deletion.
 func (r *Reconciler) secretChanged(ctx context.Context) predicate.Predicate {
 	return predicate.Funcs{
-		UpdateFunc: func(e event.UpdateEvent) bool {
-			return e.ObjectOld.GetResourceVersion() != e.ObjectNew.GetResourceVersion()
-		},
+		UpdateFunc: predicate.ResourceVersionChangedPredicate{}.Update,
 		DeleteFunc: func(e event.DeleteEvent) bool {
 			secret := client.ObjectKeyFromObject(e.Object)
 			for _, resource := range r.referrersOf(ctx, secret) {
@@ -120,11 +118,6 @@ func (r *Reconciler) secretChanged(ctx context.Context) predicate.Predicate {
 			return true
 		},
 	}
-}
-
-// enqueueConcerned returns a handler that enqueues the resources that a Secret concerns.
-func (r *Reconciler) enqueueConcerned() handler.EventHandler {
-	return kube.EnqueueConcerned(r.concernedBy)
 }
 
 // concernedBy returns the resources that use the Secret as credentials or target. The echo of an own write concerns nobody.
@@ -166,18 +159,12 @@ func (r *Reconciler) referrersOf(ctx context.Context, secret types.NamespacedNam
 }
 
 // waker lets the pass of one resource start the pass of another.
-type waker struct {
-	events chan event.GenericEvent
-}
-
-func newWaker() waker {
-	return waker{events: make(chan event.GenericEvent, 1024)}
-}
+type waker chan event.GenericEvent
 
 func (w waker) send(ctx context.Context, name types.NamespacedName) {
 	token := &v1alpha1.WeChatAppToken{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}}
 	select {
-	case w.events <- event.GenericEvent{Object: token}:
+	case w <- event.GenericEvent{Object: token}:
 	case <-ctx.Done():
 	}
 }

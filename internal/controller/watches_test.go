@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 )
 
 // neighbourhood returns a reconciler with some resources that have had a pass: shop, which wrote its target last, its rival of another
@@ -83,7 +84,7 @@ func TestConcernedBySecrets(t *testing.T) {
 		}
 		older := test.secret.DeepCopy()
 		older.ResourceVersion = "5"
-		handler := r.enqueueConcerned()
+		handler := kube.EnqueueConcerned(r.concernedBy)
 		for kind, send := range map[string]func(workqueue.TypedRateLimitingInterface[reconcile.Request]){
 			"create": func(q workqueue.TypedRateLimitingInterface[reconcile.Request]) {
 				handler.Create(t.Context(), event.CreateEvent{Object: test.secret}, q)
