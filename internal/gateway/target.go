@@ -211,15 +211,6 @@ func (t Target) Query(with token.Value, drop ...string) string {
 	return strings.Join(out, "&")
 }
 
-// Keys returns the decoded keys of the parameters, for the audit log. It is bounded by the query's own limits.
-func (t Target) Keys() []string {
-	keys := make([]string, 0, len(t.pairs))
-	for _, p := range t.pairs {
-		keys = append(keys, p.key)
-	}
-	return keys
-}
-
 // contains reports whether a parameter is one of those, without regard to case.
 func contains(list []string, key string) bool {
 	for _, k := range list {
