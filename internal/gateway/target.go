@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
@@ -188,7 +189,7 @@ func (t Target) AccessToken() string {
 }
 
 // Query returns the query to send on: with this access_token in the place of the caller's, or added if there was none, without the
-// parameters that drop names, and with all others byte for byte. A zero token leaves access_token out.
+// parameters that drop names in any case, and with all others byte for byte. A zero token leaves access_token out.
 func (t Target) Query(with token.Value, drop ...string) string {
 	own := ""
 	if !with.IsZero() {
@@ -204,19 +205,9 @@ func (t Target) Query(with token.Value, drop ...string) string {
 			if own != "" {
 				out = append(out, own)
 			}
-		case !contains(drop, p.key):
+		case !slices.ContainsFunc(drop, func(key string) bool { return strings.EqualFold(key, p.key) }):
 			out = append(out, p.raw)
 		}
 	}
 	return strings.Join(out, "&")
-}
-
-// contains reports whether a parameter is one of those, without regard to case.
-func contains(list []string, key string) bool {
-	for _, k := range list {
-		if strings.EqualFold(k, key) {
-			return true
-		}
-	}
-	return false
 }
