@@ -94,7 +94,7 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry progra
 	}
 	config.Wrap(kube.WithDeadline)
 	config.Wrap(kube.WithRedial(logger))
-	config.Wrap(kube.Namespaces(opts.namespaceList, cachedLists(), logger, served.Served))
+	config.Wrap(kube.Namespaces(opts.namespaceList, cachedLists(), logger, served))
 	// Warnings are dropped, because an admission policy's warning may quote the Secret that it is about.
 	config.WarningHandlerWithContext = rest.NoWarnings{}
 	config.QPS, config.Burst = float32(opts.kubeAPIQPS), opts.kubeAPIBurst

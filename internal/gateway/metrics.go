@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
@@ -73,6 +74,11 @@ func NewMetrics(registry prometheus.Registerer, relay *Relay, audit *Audit, hint
 		errs = append(errs, registry.Register(c))
 	}
 	return m, errors.Join(errs...)
+}
+
+// NewNamespaces returns a function that records whether the gateway can read a namespace of --namespaces.
+func NewNamespaces(registry prometheus.Registerer) (served func(namespace string, yes bool), err error) {
+	return kube.ServedGauge(registry, "wechat_gateway_namespace_served", "1 if the namespace of --namespaces can be read, 0 if not.")
 }
 
 func gauge(name, help string, value func() float64) prometheus.Collector {

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -49,6 +50,21 @@ func Namespaces(
 		}
 		return &namespaces{next: next, lists: lists, log: log, served: served, listed: map[string]bool{}, refused: map[string]map[question]bool{}}
 	}
+}
+
+// ServedGauge returns a function for Namespaces that records in a metric, which is registered, whether each namespace can be read.
+func ServedGauge(registry prometheus.Registerer, name, help string) (served func(namespace string, yes bool), err error) {
+	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{"namespace"})
+	if err := registry.Register(g); err != nil {
+		return nil, fmt.Errorf("registering the metric of namespaces: %w", err)
+	}
+	return func(namespace string, yes bool) {
+		value := 0.0
+		if yes {
+			value = 1
+		}
+		g.WithLabelValues(namespace).Set(value)
+	}, nil
 }
 
 // RoundTrip implements http.RoundTripper.

@@ -38,11 +38,11 @@ func busy(t testing.TB) *rig {
 	r.recorder.ForeignFetch(legacy.UID)
 	r.recorder.Checked(failing.UID, epoch)
 	r.calls.Observe(wechat.Call{Endpoint: "token", Host: "api.weixin.qq.com", Outcome: wechat.OutcomeSuccess, Duration: time.Second})
-	namespaces, err := NewNamespaces(r)
+	served, err := NewNamespaces(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	namespaces.Served("shop", true)
+	served("shop", true)
 	return r
 }
 

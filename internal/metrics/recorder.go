@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 )
 
@@ -128,6 +129,12 @@ func histogramVec(name string, buckets []float64) *prometheus.HistogramVec {
 func histogram(name string, buckets []float64) prometheus.Histogram {
 	f := family(name)
 	return prometheus.NewHistogram(prometheus.HistogramOpts{Name: f.Name, Help: f.Help, Buckets: buckets})
+}
+
+// NewNamespaces returns a function that records whether the operator can read a namespace of --namespaces.
+func NewNamespaces(registry prometheus.Registerer) (served func(namespace string, yes bool), err error) {
+	f := family(nameNamespaceServed)
+	return kube.ServedGauge(registry, f.Name, f.Help)
 }
 
 func register(registry prometheus.Registerer, collectors ...prometheus.Collector) error {
