@@ -72,11 +72,11 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	}
 	foreign, checked := c.Recorder.ofResources(exists)
 	now := c.Now()
-	left := forcedLeft(tokens, now)
+	forced := forcedRefreshes(tokens, now)
 	for i := range tokens {
 		s.resource(&tokens[i])
 		s.tickets(&tokens[i], now)
-		s.budgets(&tokens[i], left, foreign)
+		s.budgets(&tokens[i], forced, foreign)
 		if at, known := checked[tokens[i].UID]; known {
 			s.gauge(nameLastCheck, float64(at), tokens[i].Namespace, tokens[i].Name)
 		}
@@ -148,40 +148,30 @@ func (s sink) tickets(t *v1alpha1.WeChatAppToken, now time.Time) {
 }
 
 // budgets sends the series about a resource's account: forced refreshes in Stable mode, and foreign fetches in Legacy mode.
-func (s sink) budgets(t *v1alpha1.WeChatAppToken, left map[string]int, foreign map[types.UID]int) {
+func (s sink) budgets(t *v1alpha1.WeChatAppToken, forced map[string]int, foreign map[types.UID]int) {
 	if t.Spec.Mode == v1alpha1.ModeLegacy {
 		s.out <- prometheus.MustNewConstMetric(s.descs[nameForeignFetch], prometheus.CounterValue, float64(foreign[t.UID]), t.Namespace, t.Name)
 		return
 	}
-	n, used := left[t.Spec.AppID]
-	if !used {
-		n = refresh.ForcedPerDay
-	}
-	s.gauge(nameForcedLeft, float64(n), t.Namespace, t.Name)
+	s.gauge(nameForcedLeft, float64(max(0, refresh.ForcedPerDay-forced[t.Spec.AppID])), t.Namespace, t.Name)
 }
 
-// forcedLeft returns how many forced refreshes of the last 24 hours each appid has left. An appid that made none is not in the map.
-// Only the calls in the statuses are counted. WeChat counts them for the account, which the appid identifies for all who hold the
-// right AppSecret.
-func forcedLeft(tokens []v1alpha1.WeChatAppToken, now time.Time) map[string]int {
-	left := map[string]int{}
+// forcedRefreshes returns how many forced refreshes each appid made within the last 24 hours. Only the calls in the statuses are counted.
+// WeChat counts them for the account, which the appid identifies for all who hold the right AppSecret.
+func forcedRefreshes(tokens []v1alpha1.WeChatAppToken, now time.Time) map[string]int {
+	forced := map[string]int{}
 	for i := range tokens {
 		t := &tokens[i]
 		if t.Spec.Mode == v1alpha1.ModeLegacy {
 			continue
 		}
 		for _, at := range t.Status.ForcedRefreshes {
-			if now.Sub(at.Time) >= 24*time.Hour {
-				continue
+			if now.Sub(at.Time) < 24*time.Hour {
+				forced[t.Spec.AppID]++
 			}
-			n, used := left[t.Spec.AppID]
-			if !used {
-				n = refresh.ForcedPerDay
-			}
-			left[t.Spec.AppID] = max(0, n-1)
 		}
 	}
-	return left
+	return forced
 }
 
 func unix(t metav1.Time) float64 { return float64(t.Unix()) }
