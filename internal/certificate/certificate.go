@@ -21,11 +21,7 @@ const age = 10 * time.Second
 // Certificate is the certificate and the private key of a server. A pair that cannot be used is told in the log and leaves the last good
 // one in place. Without a good one no connection is made, but the program runs.
 type Certificate struct {
-	certFile, keyFile string
-	// purpose says what the certificate is for, for the error of a handshake, and flag how the files are named, for the log.
-	purpose, flag string
-	log           logr.Logger
-	now           func() time.Time
+	Options
 
 	mu      sync.Mutex
 	readAt  time.Time
@@ -36,7 +32,8 @@ type Certificate struct {
 // Options names a certificate.
 type Options struct {
 	CertFile, KeyFile string
-	// Purpose says what is served with it, such as "the metrics", and Flag names the flag that it comes from.
+	// Purpose says what is served with it, such as "the metrics", for the error of a handshake, and Flag names the flag that the files
+	// come from, for the log.
 	Purpose, Flag string
 	Log           logr.Logger
 	// Now tells the time. The default is time.Now.
@@ -48,7 +45,7 @@ func New(o Options) *Certificate {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	c := &Certificate{certFile: o.CertFile, keyFile: o.KeyFile, purpose: o.Purpose, flag: o.Flag, log: o.Log, now: o.Now}
+	c := &Certificate{Options: o}
 	// A wrong path is told at once, and not when somebody calls. The server reports the error to whoever connects.
 	_, _ = c.get(nil)
 	return c
@@ -68,26 +65,26 @@ func (c *Certificate) Check() error {
 func (c *Certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := c.now(); c.readAt.IsZero() || now.Sub(c.readAt) >= age {
+	if now := c.Now(); c.readAt.IsZero() || now.Sub(c.readAt) >= age {
 		c.readAt = now
 		c.read()
 	}
 	if c.current == nil {
-		return nil, errors.New("there is no certificate for " + c.purpose)
+		return nil, errors.New("there is no certificate for " + c.Purpose)
 	}
 	return c.current, nil
 }
 
 // read reads the files. A failure is logged when it begins or changes.
 func (c *Certificate) read() {
-	pair, err := loadPair(c.certFile, c.keyFile)
+	pair, err := loadPair(c.CertFile, c.KeyFile)
 	if err == nil {
 		c.current, c.failure = &pair, ""
 		return
 	}
 	if c.failure != err.Error() {
 		c.failure = err.Error()
-		c.log.Error(err, "could not read the certificate", "flag", c.flag, "cert", c.certFile, "key", c.keyFile,
+		c.Log.Error(err, "could not read the certificate", "flag", c.Flag, "cert", c.CertFile, "key", c.KeyFile,
 			"servesLast", c.current != nil)
 	}
 }
