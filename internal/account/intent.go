@@ -58,14 +58,8 @@ func (i Intent) NotMinted(mark Mark) Intent {
 	return i
 }
 
-// Landed returns the state after a token was written.
-func (i Intent) Landed() Intent {
-	i.mintAgain = false
-	return i
-}
-
-// Lost returns the state after a minted token was dropped. again says that the next mint is needed whatever the Secret holds.
-func (i Intent) Lost(again bool) Intent {
+// Settled returns the state after a minted token was written or dropped. again says that the next mint is needed whatever the Secret holds.
+func (i Intent) Settled(again bool) Intent {
 	i.mintAgain = again
 	return i
 }

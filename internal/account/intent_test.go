@@ -16,8 +16,8 @@ func TestIntent(t *testing.T) {
 	type step = func(Intent) Intent
 	marked := func(previous, next Mark) step { return func(i Intent) Intent { return i.Marked(previous, next) } }
 	notMinted := func(m Mark) step { return func(i Intent) Intent { return i.NotMinted(m) } }
-	lost := func(again bool) step { return func(i Intent) Intent { return i.Lost(again) } }
-	landed := Intent.Landed
+	dropped := func(again bool) step { return func(i Intent) Intent { return i.Settled(again) } }
+	landed := dropped(false)
 	for name, test := range map[string]struct {
 		steps      []step
 		mark       Mark // on the Secret
@@ -39,11 +39,11 @@ func TestIntent(t *testing.T) {
 		"lost, then refused, then marked":      {[]step{marked(theirs, own), notMinted(own), marked(own, next)}, next, true, true, true},
 		"lost, then landed":                    {[]step{marked(theirs, own), landed}, none, false, false, false},
 		"own mint lost, marked again":          {[]step{marked(none, own), marked(own, next)}, next, true, true, true},
-		"a token was dropped":                  {[]step{marked(none, own), lost(false)}, none, false, false, false},
-		"an unmarked token was dropped":        {[]step{lost(true)}, none, false, false, true},
-		"dropped, then a token landed":         {[]step{lost(true), landed}, none, false, false, false},
-		"dropped, then marked":                 {[]step{lost(true), marked(none, own)}, own, true, true, true},
-		"dropped, and the next one stands":     {[]step{marked(theirs, own), lost(false)}, none, false, false, false},
+		"a token was dropped":                  {[]step{marked(none, own), dropped(false)}, none, false, false, false},
+		"an unmarked token was dropped":        {[]step{dropped(true)}, none, false, false, true},
+		"dropped, then a token landed":         {[]step{dropped(true), landed}, none, false, false, false},
+		"dropped, then marked":                 {[]step{dropped(true), marked(none, own)}, own, true, true, true},
+		"dropped, and the next one stands":     {[]step{marked(theirs, own), dropped(false)}, none, false, false, false},
 		"a mark answered by a former process":  {[]step{notMinted(theirs)}, theirs, false, false, false},
 		"marked over one that was answered":    {[]step{notMinted(theirs), marked(theirs, own)}, own, true, true, false},
 		"the same time under another identity": {[]step{marked(none, own), notMinted(own)}, Mark{StartedAt: own.StartedAt, ID: "x"}, true, false, false},
@@ -69,7 +69,7 @@ func TestIntentIsAValue(t *testing.T) {
 	kept := before
 	before.Marked(mark("theirs", 0), mark("next", 0))
 	before.NotMinted(mark("own", 0))
-	before.Lost(true)
+	before.Settled(true)
 	before.Seen(mark("theirs", 0), now)
 	if before != kept {
 		t.Errorf("%+v became %+v", kept, before)

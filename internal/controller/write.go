@@ -31,7 +31,7 @@ func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decisi
 	}
 	t, readSince := p.state.shared.pendingNow()
 	if t != nil && issue.Superseded(o, t, readSince, p.state.membership.account) {
-		intent := p.state.intent.Lost(t.Unmarked)
+		intent := p.state.intent.Settled(t.Unmarked)
 		return report.Effect{Dropped: t, Intent: &intent}, nil
 	}
 	if t == nil && o.Secret == nil {
@@ -93,7 +93,7 @@ func (p *pass) landed(e *report.Effect, o report.Observation, record target.Reco
 	p.recordWrite(o, t)
 	stored := target.Recorded(record)
 	stored.Unattested = false
-	intent := p.state.intent.Landed()
+	intent := p.state.intent.Settled(false)
 	e.Stored, e.Intent = &stored, &intent
 	same := record.TokenFingerprint == o.Stored.Fingerprint
 	if !same {

@@ -64,7 +64,7 @@ func TestServes(t *testing.T) {
 		"of the other mode":               {edits{func(_ *Step, t *v1alpha1.TokenStatus) { t.Mode = v1alpha1.ModeStable }}, true, false},
 		"nobody saw WeChat issue it":      {edits{func(_ *Step, t *v1alpha1.TokenStatus) { t.Fingerprint = "" }}, true, false},
 		"WeChat refuses it":               {edits{dead, tampered}, true, false},
-		"a mint has to follow":            {edits{func(s *Step, _ *v1alpha1.TokenStatus) { s.Intent = s.Intent.Lost(true) }, tampered}, true, false},
+		"a mint has to follow":            {edits{func(s *Step, _ *v1alpha1.TokenStatus) { s.Intent = s.Intent.Settled(true) }, tampered}, true, false},
 		"expired":                         {edits{expired}, true, false},
 		"expired, by an unknown time":     {edits{expired}, false, true},
 		"issued before a mint was lost":   {edits{lostMint(-time.Minute)}, true, false},
