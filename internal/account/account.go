@@ -45,8 +45,6 @@ type Account struct {
 	deaths []death
 	// wantedAt is when a member last asked for a mint that it may not make itself.
 	wantedAt time.Time
-	// abandoned is set while the account is in Registry.abandoned.
-	abandoned bool
 }
 
 // Confirmation says that WeChat named or accepted the token with this fingerprint.
@@ -80,15 +78,6 @@ type death struct {
 	// early reports that the token should still have lived.
 	early bool
 }
-
-// fate says what becomes of an abandoned account.
-type fate int
-
-const (
-	inUse fate = iota
-	stillPaced
-	unneeded
-)
 
 // Confirm records an answer and returns the other members when WeChat named another token than before: their Secrets may hold
 // an old one. An answer to a call that was started before the one that is recorded already is ignored.
@@ -213,16 +202,9 @@ func (a *Account) Merged(call func() (token.Token, error)) (token.Token, error) 
 	return t, err
 }
 
-// fate says what becomes of the account, which is in the list of abandoned ones.
-func (a *Account) fate(now time.Time) fate {
+// standing reports whether the account has members, and whether its pacing matters.
+func (a *Account) standing(now time.Time) (inUse, paced bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch {
-	case len(a.members) > 0:
-		a.abandoned = false
-		return inUse
-	case a.pace.matters(now):
-		return stillPaced
-	}
-	return unneeded
+	return len(a.members) > 0, a.pace.matters(now)
 }

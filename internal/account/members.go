@@ -98,16 +98,11 @@ func (a *Account) Fetcher(asking types.UID, now time.Time) (types.NamespacedName
 	return chosen.Name, chosen.UID != asking
 }
 
-// leave removes a member. It reports whether the account is to be added to the abandoned ones.
-func (a *Account) leave(uid types.UID) bool {
+// leave removes a member.
+func (a *Account) leave(uid types.UID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if i := a.index(uid); i >= 0 {
-		a.members = slices.Delete(a.members, i, i+1)
-	}
-	listed := a.abandoned
-	a.abandoned = true
-	return !listed
+	a.members = slices.DeleteFunc(a.members, func(m Member) bool { return m.UID == uid })
 }
 
 // index returns the place of a member, or -1. The caller holds the mutex.

@@ -11,7 +11,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 )
 
-// sweepPerLeave is how many abandoned accounts are examined when a member leaves one. It is more than one, so the list of
+// sweepPerLeave is how many abandoned accounts are examined when a member leaves one. It is more than one, so the set of
 // abandoned accounts shrinks even while every call of Leave adds to it.
 const sweepPerLeave = 4
 
@@ -29,13 +29,13 @@ type Registry struct {
 	byID map[ID]*Account
 	// shared counts the accounts of each mode and appid.
 	shared map[ID]int
-	// abandoned lists accounts that a member left. They stay while their pacing matters.
-	abandoned []ID
+	// abandoned are accounts that a member left. They stay while their pacing matters.
+	abandoned map[ID]bool
 }
 
 // NewRegistry returns an empty Registry.
 func NewRegistry() *Registry {
-	return &Registry{byID: map[ID]*Account{}, shared: map[ID]int{}}
+	return &Registry{byID: map[ID]*Account{}, shared: map[ID]int{}, abandoned: map[ID]bool{}}
 }
 
 // Join adds a member to an account and returns the account. It replaces an earlier entry with the same UID.
@@ -64,26 +64,25 @@ func (r *Registry) Knows(mode v1alpha1.Mode, appID string) bool {
 func (r *Registry) Leave(id ID, uid types.UID, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	a := r.byID[id]
-	if a == nil {
-		return
+	if a := r.byID[id]; a != nil {
+		a.leave(uid)
+		r.abandoned[id] = true
+		r.sweep(now)
 	}
-	if a.leave(uid) {
-		r.abandoned = append(r.abandoned, id)
-	}
-	r.sweep(now)
 }
 
-// sweep drops some of the abandoned accounts that have no member and no pacing left. The caller holds the mutex.
+// sweep examines some of the abandoned accounts, and drops those that have no member and no pacing left. The caller holds the mutex.
 func (r *Registry) sweep(now time.Time) {
-	for range min(sweepPerLeave, len(r.abandoned)) {
-		id := r.abandoned[0]
-		r.abandoned = r.abandoned[1:]
-		switch r.byID[id].fate(now) {
-		case inUse:
-		case stillPaced:
-			r.abandoned = append(r.abandoned, id)
-		case unneeded:
+	left := sweepPerLeave
+	for id := range r.abandoned {
+		if left--; left < 0 {
+			return
+		}
+		inUse, paced := r.byID[id].standing(now)
+		if inUse || !paced {
+			delete(r.abandoned, id)
+		}
+		if !inUse && !paced {
 			delete(r.byID, id)
 			app := ID{Mode: id.Mode, AppID: id.AppID}
 			if r.shared[app]--; r.shared[app] == 0 {
