@@ -34,7 +34,7 @@ func (p *pass) apply(ctx context.Context, o report.Observation, d refresh.Decisi
 	}
 	s.last = s.last.Past(p.WeChat.Now()).Later(e.Times)
 	if !e.Times.Called.IsZero() {
-		p.hints.Set(nameOf(p.resource), "")
+		s.shared.setRefused("")
 	}
 	if e.ReferencesRefused {
 		s.refusedReferences = p.resource.Generation

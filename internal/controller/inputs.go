@@ -48,7 +48,7 @@ func (p *observer) observeStored(o *report.Observation) {
 	o.Token.Fingerprint, o.Token.IssuedAt, o.Token.ExpiresAt = s.Fingerprint, s.IssuedAt, s.ExpiresAt
 	unattested := o.Holding == target.HoldsUnattested
 	p.observeAnswers(o, unattested, believable)
-	o.Token.Refused = p.hints.Has(nameOf(p.resource), s.Fingerprint)
+	o.Token.Refused = p.state.shared.isRefused(s.Fingerprint)
 	if o.Traits.EndsOlder {
 		p.observeEnd(o, unattested)
 	} else if c := p.state.confirmation(); c.Fingerprint == s.Fingerprint {

@@ -77,7 +77,6 @@ type Reconciler struct {
 	states   *states
 	accounts *account.Registry
 	wake     waker
-	hints    *account.Hints
 	// deliverer tells pods of new tokens; nil without PromptDelivery.
 	deliverer *delivery.Deliverer
 	started   *refresh.StartTime
@@ -95,7 +94,6 @@ func New(opts Options) *Reconciler {
 		states:   newStates(),
 		accounts: account.NewRegistry(),
 		wake:     make(waker, 1024),
-		hints:    &account.Hints{},
 		started:  &refresh.StartTime{},
 	}
 	r.issuers = issue.Env{WeChat: opts.WeChat, Store: r.store, Cache: opts.Client, Wake: r.wake.send, Give: r.states.give}
@@ -232,15 +230,14 @@ func (r *Reconciler) forget(name types.NamespacedName) {
 	if r.deliverer != nil {
 		r.deliverer.Cancel(name)
 	}
-	r.hints.Set(name, "")
 	r.leaveAccount(r.states.drop(name))
 }
 
 // Hint lets the next pass check the stored token of a resource, if it has this fingerprint, because a gateway saw WeChat refuse it.
 // Whoever can give hints can so cause one check in 10 s for each account.
 func (r *Reconciler) Hint(ctx context.Context, name types.NamespacedName, fingerprint string) {
-	if r.states.find(name) != nil {
-		r.hints.Set(name, fingerprint)
+	if state := r.states.find(name); state != nil {
+		state.shared.setRefused(fingerprint)
 		r.wake.send(ctx, name)
 	}
 }

@@ -64,6 +64,9 @@ type shared struct {
 	readSince bool
 	// delivered is what the last attempt to tell pods of a token came to; nil before the first. Losing it costs a list of pods.
 	delivered *delivery.Outcome
+	// refused is the fingerprint of a token that a gateway saw WeChat refuse since WeChat was asked last. It is no proof, because whoever
+	// may write the status of a client may give it. Losing it makes the next check wait for its time.
+	refused string
 }
 
 // checkRequest is a check request that waits: its value, and when that was first seen.
@@ -183,6 +186,20 @@ func (s *shared) deliveredOf(fingerprint string) (delivery.Outcome, bool) {
 		return delivery.Outcome{}, false
 	}
 	return *s.delivered, true
+}
+
+// setRefused records the token that a gateway saw WeChat refuse; empty once WeChat was asked.
+func (s *shared) setRefused(fingerprint string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused = fingerprint
+}
+
+// isRefused reports whether a gateway saw WeChat refuse the token with this fingerprint since WeChat was asked last.
+func (s *shared) isRefused(fingerprint string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fingerprint != "" && s.refused == fingerprint
 }
 
 // confirmation returns WeChat's latest answer about the account's token; the zero value for none.
