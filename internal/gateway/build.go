@@ -34,9 +34,6 @@ type Inputs struct {
 	Now time.Time
 }
 
-// Build returns the policy that follows from these objects. What is missing or contradicts itself allows nothing.
-func Build(in Inputs) *Policy { return build(in, nil).policy() }
-
 // builder builds one Policy. The next one takes over what follows from objects that are still the same: most changes are about one of
 // thousands.
 type builder struct {
@@ -102,7 +99,7 @@ func build(in Inputs, before *builder) *builder {
 	return b
 }
 
-// policy returns the policy of the clients that may call.
+// policy returns the policy of the clients that may call. What is missing or contradicts itself allows nothing.
 func (b *builder) policy() *Policy {
 	clients := make([]*Client, 0, len(b.Clients))
 	for name, c := range b.Clients {

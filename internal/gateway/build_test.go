@@ -242,7 +242,7 @@ func TestBuild(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld()
 			test.change(w)
-			policy := Build(w.inputs(t))
+			policy := build(w.inputs(t), nil).policy()
 			if got := built(policy.ByName(client.ObjectKeyFromObject(w.client))); got != test.want {
 				t.Errorf("got  %s\nwant %s", got, test.want)
 			}
@@ -272,7 +272,7 @@ func share[T client.Object](before, objects map[types.NamespacedName]T) {
 
 func TestBuildClient(t *testing.T) {
 	w := newWorld()
-	policy := Build(w.inputs(t))
+	policy := build(w.inputs(t), nil).policy()
 	c := policy.ByUID("uid-of-client")
 	if c == nil || c.Rate.RequestsPerSecond != 7 || c.Rate.Burst != 9 || !c.Login || !reflect.DeepEqual(c.Paths, []string{"/wxa/*"}) {
 		t.Fatalf("%+v", c)
@@ -287,7 +287,7 @@ func TestBuildClient(t *testing.T) {
 		t.Errorf("%v, %v", got, c.Account.TicketTypes)
 	}
 	w.client.Spec.Rate = v1alpha1.ClientRate{}
-	if c = Build(w.inputs(t)).ByUID("uid-of-client"); c.Rate != (v1alpha1.RateLimit{RequestsPerSecond: 50, Burst: 100}) {
+	if c = build(w.inputs(t), nil).policy().ByUID("uid-of-client"); c.Rate != (v1alpha1.RateLimit{RequestsPerSecond: 50, Burst: 100}) {
 		t.Errorf("the default is %+v", c.Rate)
 	}
 }

@@ -7,11 +7,10 @@ import (
 	"time"
 )
 
-// By says how a caller proved who it is.
+// By says how a caller proved who it is; empty if it did not.
 type By string
 
 const (
-	ByNothing        By = ""
 	ByKey            By = "key"
 	ByToken          By = "token"
 	ByServiceAccount By = "service_account"

@@ -64,7 +64,7 @@ func TestLargeClientHelloIsLost(t *testing.T) {
 				connections = 3
 			}
 			wantHellos(t, carrier, 1, connections) // what worked is remembered
-			if got := seen.take(t, c.Hosts()); len(got) != 3 || slices.ContainsFunc(got, func(c Call) bool { return c.Outcome != OutcomeSuccess }) {
+			if got := seen.take(t, hostsOf(c)); len(got) != 3 || slices.ContainsFunc(got, func(c Call) bool { return c.Outcome != OutcomeSuccess }) {
 				t.Errorf("told of %+v, want three successes", got)
 			}
 		})
@@ -309,7 +309,7 @@ func TestNoHandshakeIsAnswered(t *testing.T) {
 			if e.MaybeSent || !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("MaybeSent %v, cause %v", e.MaybeSent, e.Unwrap())
 			}
-			if got := seen.take(t, c.Hosts()); len(got) != 1 || got[0].Outcome != string(v1alpha1.ReasonUnreachable) {
+			if got := seen.take(t, hostsOf(c)); len(got) != 1 || got[0].Outcome != string(v1alpha1.ReasonUnreachable) {
 				t.Errorf("told of %+v", got)
 			}
 		})
@@ -373,7 +373,7 @@ func TestTryHostsFindsOne(t *testing.T) {
 	if c.order()[0] != 1 {
 		t.Error("a mint begins with the dead host")
 	}
-	if got := seen.take(t, c.Hosts()); len(got) != 1 || got[0].Outcome != string(v1alpha1.ReasonUnreachable) {
+	if got := seen.take(t, hostsOf(c)); len(got) != 1 || got[0].Outcome != string(v1alpha1.ReasonUnreachable) {
 		t.Errorf("told of %+v", got)
 	}
 	c.preferred.Store(0)

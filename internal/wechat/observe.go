@@ -15,9 +15,9 @@ import (
 
 // Call describes one request to one endpoint for Options.Observe. It contains no secrets.
 type Call struct {
-	// Endpoint is one of EndpointNames: the last part of the path, or "ticket" for getticket.
+	// Endpoint is the last part of the path, or "ticket" for getticket.
 	Endpoint string
-	// Host is one of Hosts.
+	// Host is that of one of the configured endpoints.
 	Host string
 	// Outcome is OutcomeSuccess, OutcomeCancelled or the reason of the failure.
 	Outcome string
@@ -34,25 +34,11 @@ const (
 	OutcomeCancelled = "Cancelled"
 )
 
-// EndpointNames returns all values of Call.Endpoint.
-func EndpointNames() []string {
-	return []string{endpointName(pathStable), endpointName(pathLegacy), endpointName(pathProbe), endpointName(pathTicket)}
-}
-
 func endpointName(path string) string {
 	if path == pathTicket {
 		return "ticket"
 	}
 	return path[strings.LastIndexByte(path, '/')+1:]
-}
-
-// Hosts returns all values of Call.Host, which are the hosts of the configured endpoints.
-func (c *Client) Hosts() []string {
-	hosts := make([]string, 0, len(c.endpoints))
-	for _, e := range c.endpoints {
-		hosts = append(hosts, e.Host)
-	}
-	return hosts
 }
 
 // KnownCode reports whether an errcode is in the tables of this package. Metrics must not use other codes as labels, because a server
