@@ -159,14 +159,6 @@ func (x *exchange) refuse(outcome Outcome, f refusal) {
 	x.finishWrite()
 }
 
-// refuseUnread refuses a call whose body was not read. net/http reads a part of it before the next request, and must not wait for long.
-func (x *exchange) refuseUnread(outcome Outcome, f refusal) {
-	if x.req.ContentLength != 0 {
-		_ = x.control.SetReadDeadline(time.Now().Add(Stall))
-	}
-	x.refuse(outcome, f)
-}
-
 // refuseBody answers a call whose body could not be read or held.
 func (x *exchange) refuseBody(f refusal) {
 	if f == refusalGone {

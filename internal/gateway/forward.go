@@ -26,7 +26,7 @@ type forward struct {
 	once bool
 }
 
-// relayer passes calls on. It answers the caller in any case, and completes f.call.
+// relayer passes calls on. It answers the caller in any case, and completes f.call but for its Duration.
 type relayer interface {
 	relay(w http.ResponseWriter, r *http.Request, f forward)
 }

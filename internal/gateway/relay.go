@@ -112,15 +112,13 @@ func (r *Relay) BufferedBytes() int64 { return r.budget.used() }
 
 // relay implements relayer.
 func (r *Relay) relay(w http.ResponseWriter, req *http.Request, f forward) {
-	defer func() { f.call.Duration = r.now().Sub(f.call.Started) }()
 	x := &exchange{relay: r, w: w, control: http.NewResponseController(w), req: req, forward: f}
-	if len(req.Header[requestIDHeader]) > 0 {
-		x.refuseUnread(OutcomeDenied, refusalLoop)
-		return
-	}
 	admitted, refused := r.limits.admit(f.call.Client)
 	if refused != nil {
-		x.refuseUnread(OutcomeLimited, *refused)
+		if req.ContentLength != 0 { // net/http reads a part of the body before the next request, and must not wait for long
+			_ = x.control.SetReadDeadline(time.Now().Add(Stall))
+		}
+		x.refuse(OutcomeLimited, *refused)
 		return
 	}
 	defer r.limits.leave(admitted)

@@ -222,7 +222,10 @@ func (g *gatewayUnderTest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	call := &Call{ID: "test-1", Started: time.Now(), Method: r.Method, Target: target, Client: holding(staleToken)}
-	defer func() { g.calls <- call }()
+	defer func() {
+		call.Duration = g.now().Sub(call.Started)
+		g.calls <- call
+	}()
 	f := forward{call: call, path: target.Path, once: g.once, token: token.NewValue(staleToken)}
 	if g.noAuth {
 		f.token = token.Value{}

@@ -205,16 +205,6 @@ func TestRelayInFlight(t *testing.T) {
 	})
 }
 
-// TestRelayLoop: a call that comes from a gateway is not passed on.
-func TestRelayLoop(t *testing.T) {
-	upstream := stub(t, says(ok("text/plain", "ok")))
-	g := relayTo(t, nil, upstream.URL)
-	answer := g.raw(t, postHead("Connection: close\r\nx-wechat-gateway: 1\r\nContent-Length: 2")+"{}")
-	if c := g.call(t); c.Reason != "loop" || !strings.Contains(bodyOf(t, answer), `"errcode":-1`) || len(upstream.got()) != 0 {
-		t.Errorf("%q, call %+v", answer, c)
-	}
-}
-
 // TestRelayTLS: WeChat's certificate is checked, and the file of --wechat-ca-file is read again.
 func TestRelayTLS(t *testing.T) {
 	fake := func() *wechattest.Server {
