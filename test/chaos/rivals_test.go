@@ -87,7 +87,7 @@ func (w *world) annotate(ref *targetRef, key string) error {
 	return w.mergeInto(ref.token(), object{"metadata": object{"annotations": object{key: time.Now().Format(time.RFC3339Nano)}}})
 }
 
-// writeRefused refuses the first three writes of the next token to each Secret. The back-offs between them take 7 s at most. These tokens
+// writeRefused refuses the first two writes of the next token to each Secret. The back-offs after them take 3 s at most. These tokens
 // live for so short a time that a write may not be later than 10 s, if a volume that follows 90 s later is to be in time.
 func (w *world) writeRefused(first plan, life time.Duration) {
 	w.operate(1, false, first)
@@ -95,7 +95,7 @@ func (w *world) writeRefused(first plan, life time.Duration) {
 		w.addLegacy(life)
 	}
 	w.ready(w.targets...)
-	w.replicas[0].api.refuseTokens(3)
+	w.replicas[0].api.refuseTokens(2)
 }
 
 // sharedAccount lets four resources share one Legacy account.
