@@ -47,6 +47,9 @@ func (s *soak) add(slot int) {
 	// made a minute after the last change, so that the members of an account see several changes in a short time.
 	tickets := v1alpha1.TicketTypes()
 	app := wechattest.App{ID: s.appID(account), Secret: appSecret(account), Tickets: wechattest.TicketRules{Age: time.Minute}}
+	if mode == v1alpha1.ModeLegacy {
+		app.Life = soakLegacyLife
+	}
 	kinds := tickets[:account/2%(len(tickets)+1)]
 	if account%2 == 1 {
 		app.Tickets.Without, kinds = tickets, nil

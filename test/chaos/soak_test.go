@@ -29,6 +29,9 @@ const (
 	soakPlant = "SOAK_PLANT"
 
 	soakLife = 6 * time.Minute
+	// soakLegacyLife is long enough for the pace of mints, of which there is one in five minutes: a Legacy target that somebody spoils waits for
+	// it, and half of a life is time for one mint and the half of another.
+	soakLegacyLife = 15 * time.Minute
 	// judgedAfter is how long a sample waits for its verdict: all windows that hold it have begun by then, and most have ended.
 	judgedAfter = 5 * time.Minute
 	// leastSoak is the shortest run whose growth is judged.
