@@ -74,7 +74,7 @@ func drawSoak(from, to string) error {
 		if err := plotutil.AddLines(p, lines...); err != nil {
 			return err
 		}
-		p.Y.Max *= 1.25 // room for the legend
+		p.Y.Max *= 1.5 // room for the legend
 		p.Draw(tiles.At(draw.New(canvas), 0, i))
 	}
 	out, err := os.Create(to)
