@@ -256,14 +256,17 @@ func pathRefusal() refusal {
 	return refusal{codeNotAllowed, "path", "spec.paths of the WeChatAppClient does not allow this path: add it there."}
 }
 
-// noTokenRefusal says since when the store has no valid token of the account.
 func noTokenRefusal(a *Account) refusal {
-	text := "the store has no access token yet; look at the WeChatAppToken " + a.Name.String() + "."
-	if !a.Token.IsZero() {
-		text = "the store has no valid access token since " + a.ExpiresAt.UTC().Format(time.RFC3339) +
-			"; look at the WeChatAppToken " + a.Name.String() + "."
+	return refusal{codeBusy, "no_token", a.lacks("access token", a.Token, a.ExpiresAt)}
+}
+
+// lacks says since when the store has no valid token or ticket of the account, given the one that it has.
+func (a *Account) lacks(what string, has token.Value, expiresAt time.Time) string {
+	text := "the store has no " + what + " yet"
+	if !has.IsZero() {
+		text = "the store has no valid " + what + " since " + expiresAt.UTC().Format(time.RFC3339)
 	}
-	return refusal{codeBusy, "no_token", text}
+	return text + "; look at the WeChatAppToken " + a.Name.String() + "."
 }
 
 // peerAddr returns the address of a peer; the zero Addr if it has none.

@@ -33,12 +33,7 @@ func (d decision) ticket() {
 	}
 	ticket := account.Tickets[kind]
 	if !ticket.valid(now) {
-		text := "the store has no " + string(kind) + " ticket yet; look at the WeChatAppToken " + account.Name.String() + "."
-		if !ticket.Value.IsZero() {
-			text = "the store has no valid " + string(kind) + " ticket since " + ticket.ExpiresAt.UTC().Format(time.RFC3339) +
-				"; look at the WeChatAppToken " + account.Name.String() + "."
-		}
-		d.refuse(refusal{codeBusy, "no_ticket", text})
+		d.refuse(refusal{codeBusy, "no_ticket", account.lacks(string(kind)+" ticket", ticket.Value, ticket.ExpiresAt)})
 		return
 	}
 	d.answer(struct {
