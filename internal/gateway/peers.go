@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/httpserver"
 )
 
 const (
@@ -44,7 +46,7 @@ func newPeerBudgets(perSecond, burst int) *peerBudgets {
 func (b *peerBudgets) take(peer netip.Addr, now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	budget := b.of(networkOf(peer), now)
+	budget := b.of(httpserver.NetworkOf(peer), now)
 	b.fill(budget, now)
 	if budget.left < 1 {
 		return false
@@ -57,7 +59,7 @@ func (b *peerBudgets) take(peer netip.Addr, now time.Time) bool {
 func (b *peerBudgets) giveBack(peer netip.Addr, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	budget := b.of(networkOf(peer), now)
+	budget := b.of(httpserver.NetworkOf(peer), now)
 	b.fill(budget, now)
 	budget.left = min(b.burst, budget.left+1)
 }
@@ -89,15 +91,4 @@ func (b *peerBudgets) fill(budget *peerBudget, now time.Time) {
 		budget.left = min(b.burst, budget.left+passed.Seconds()*b.rate)
 		budget.at = now
 	}
-}
-
-// networkOf returns the address that a peer is counted by. An IPv6 address counts as its network of 64 bits, of which one peer may have
-// all addresses.
-func networkOf(peer netip.Addr) netip.Addr {
-	if peer.Is6() {
-		if p, err := peer.Prefix(64); err == nil {
-			return p.Addr()
-		}
-	}
-	return peer
 }

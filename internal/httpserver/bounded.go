@@ -189,18 +189,22 @@ func (c *connection) Close() error {
 	return c.Conn.Close()
 }
 
-// addressOf returns the address that a connection comes from, without the port. An IPv6 address counts as its network of 64 bits, of
-// which one client may have all addresses.
+// addressOf returns what a connection is counted by.
 func addressOf(c net.Conn) netip.Addr {
 	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}
 	}
-	at := tcp.AddrPort().Addr().Unmap()
-	if at.Is6() {
-		if p, err := at.WithZone("").Prefix(64); err == nil {
+	return NetworkOf(tcp.AddrPort().Addr().Unmap())
+}
+
+// NetworkOf returns what a client with this address is counted by. An IPv6 address counts as its network of 64 bits, of which one client
+// may have all addresses.
+func NetworkOf(client netip.Addr) netip.Addr {
+	if client.Is6() {
+		if p, err := client.WithZone("").Prefix(64); err == nil {
 			return p.Addr()
 		}
 	}
-	return at
+	return client
 }
