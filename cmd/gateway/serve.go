@@ -73,7 +73,7 @@ func (s *service) listenAll(ctx context.Context, opts *options, a *api, c *calls
 
 // listen serves what programs call.
 func (s *service) listen(ctx context.Context, address string, config *tls.Config, handler http.Handler) error {
-	listener, err := httpserver.ListenStreaming(ctx, address, config)
+	listener, err := httpserver.Listen(ctx, address, config, httpserver.StreamingConnections)
 	if err != nil {
 		return fmt.Errorf("serving calls: %w", err)
 	}
@@ -93,7 +93,7 @@ func (s *service) listenBeside(ctx context.Context, name, address string, config
 	if program.IsDisabled(address) {
 		return nil
 	}
-	listener, err := httpserver.Listen(ctx, address, config)
+	listener, err := httpserver.Listen(ctx, address, config, httpserver.Connections)
 	if err != nil {
 		return fmt.Errorf("serving %s: %w", name, err)
 	}

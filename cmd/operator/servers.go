@@ -42,7 +42,7 @@ func addServer(ctx context.Context, mgr ctrl.Manager, name, address string, conf
 	if program.IsDisabled(address) {
 		return nil
 	}
-	listener, err := httpserver.Listen(ctx, address, config)
+	listener, err := httpserver.Listen(ctx, address, config, httpserver.Connections)
 	if err != nil {
 		return fmt.Errorf("serving %s: %w", name, err)
 	}

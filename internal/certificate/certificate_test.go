@@ -45,7 +45,7 @@ func TestCertificate(t *testing.T) {
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	c.Configure(config)
-	listener, err := httpserver.Listen(t.Context(), "127.0.0.1:0", config)
+	listener, err := httpserver.Listen(t.Context(), "127.0.0.1:0", config, httpserver.Connections)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -69,7 +69,7 @@ func TestDeadlineOfTheHandler(t *testing.T) {
 // The headers of all connections are limited, and whoever sends the most keeps nobody else out.
 func TestHeadersOfManyConnections(t *testing.T) {
 	const connections, limit = 64, 64 * mostHeaders
-	l, err := listen(t.Context(), "127.0.0.1:0", nil, connections)
+	l, err := Listen(t.Context(), "127.0.0.1:0", nil, connections)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestHeadersAreForgotten(t *testing.T) {
 	secure := &tls.Config{Certificates: certificates.TLS.Certificates, MinVersion: tls.VersionTLS12}
 	for name, config := range map[string]*tls.Config{"HTTP": nil, "HTTPS": secure} {
 		t.Run(name, func(t *testing.T) {
-			l, err := Listen(t.Context(), "127.0.0.1:0", config)
+			l, err := Listen(t.Context(), "127.0.0.1:0", config, Connections)
 			if err != nil {
 				t.Fatal(err)
 			}

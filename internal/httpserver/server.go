@@ -20,8 +20,8 @@ const (
 	maxHeader = 28 << 10
 	// maxBody bounds the body of a request. None of the pages that New serves reads one.
 	maxBody = 64 << 10
-	// maxConnections is the number of connections that a listener holds open at the same time.
-	maxConnections = 128
+	// Connections is the number of connections that the listener of a server of New should hold open.
+	Connections = 128
 
 	readTimeout  = 10 * time.Second
 	writeTimeout = 60 * time.Second
@@ -62,17 +62,8 @@ func counted(handler http.Handler) http.Handler {
 	})
 }
 
-// Listen listens on a TCP address, over TLS unless config is nil.
-func Listen(ctx context.Context, address string, config *tls.Config) (net.Listener, error) {
-	return listen(ctx, address, config, maxConnections)
-}
-
-// ListenStreaming does what Listen does, for a server that NewStreaming returns: it holds more connections open.
-func ListenStreaming(ctx context.Context, address string, config *tls.Config) (net.Listener, error) {
-	return listen(ctx, address, config, streamingConnections)
-}
-
-func listen(ctx context.Context, address string, config *tls.Config, connections int) (net.Listener, error) {
+// Listen listens on a TCP address, over TLS unless config is nil. It holds at most so many connections open at the same time.
+func Listen(ctx context.Context, address string, config *tls.Config, connections int) (net.Listener, error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {

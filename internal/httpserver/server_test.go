@@ -21,7 +21,7 @@ import (
 // start serves a page that says which protocol it was asked by, and returns its address.
 func start(t *testing.T, config *tls.Config) string {
 	t.Helper()
-	l, err := Listen(t.Context(), "127.0.0.1:0", config)
+	l, err := Listen(t.Context(), "127.0.0.1:0", config, Connections)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// streamingConnections is the number of connections that a server of long bodies holds open at the same time.
-	streamingConnections = 4096
+	// StreamingConnections is the number of connections that the listener of a server of NewStreaming should hold open.
+	StreamingConnections = 4096
 	// streamingIdle is longer than most clients keep a connection, so that it is they who close it: a request that meets a connection
 	// that is being closed is lost.
 	streamingIdle = 2 * time.Minute

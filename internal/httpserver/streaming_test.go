@@ -19,7 +19,7 @@ const stall = 300 * time.Millisecond
 // streaming serves a handler and returns a connection to it.
 func streaming(t *testing.T, handler http.HandlerFunc) net.Conn {
 	t.Helper()
-	l, err := ListenStreaming(t.Context(), "127.0.0.1:0", nil)
+	l, err := Listen(t.Context(), "127.0.0.1:0", nil, StreamingConnections)
 	if err != nil {
 		t.Fatal(err)
 	}
