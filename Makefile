@@ -188,7 +188,7 @@ test-arm64: ## Run the demo with an operator for arm64 under qemu-user, and star
 	printf '#!/bin/sh\nexec %s bin/arm64/operator "$$@"\n' "$$qemu" >bin/arm64/operator-under-qemu; chmod +x bin/arm64/operator-under-qemu; \
 	assets=$(ASSETS); $(BUILD_DEMO); bin/demo/demo --operator bin/arm64/operator-under-qemu --assets "$$assets" $(ARGS)
 	PLATFORMS=linux/arm64 VERSION="$(VERSION)" hack/image/build.sh bin/arm64/images operator
-	hack/image/start.sh bin/arm64/images/operator.tar --version
+	hack/image/start.sh bin/arm64/images/operator.tar "/operator --version" "/gateway --version"
 
 .PHONY: test-more
 test-more: flux-real-test argocd-code-test test-oldest test-helm3 ## Run what takes too long for test: Flux, Argo CD's code, other versions.

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Starts the entrypoint of an image for arm64 in a container, on a machine of another kind, as root:
-#   hack/image/start.sh dist/images/operator.tar --version
+# Starts programs of an image for arm64, each in a container, on a machine of another kind, as root:
+#   hack/image/start.sh dist/images/operator.tar "/operator --version" "/gateway --version"
 # It runs a containerd of its own and, unless there is one already, registers qemu-user with the kernel for as long as it runs. Debian has
 # both in the packages containerd, runc and qemu-user-static.
 set -euo pipefail
 
-archive=${1:?usage: start.sh ARCHIVE [ARGUMENT...]}
+archive=${1:?usage: start.sh ARCHIVE COMMAND...}
 shift
 platform=linux/arm64
 binfmt=/proc/sys/fs/binfmt_misc
@@ -42,7 +42,7 @@ address = "$folder/socket"
 [plugins."io.containerd.internal.v1.opt"]
 path = "$folder/opt"
 END
-containerd --config "$folder/config.toml" --log-level error &
+containerd --config "$folder/config.toml" --log-level error 2>"$folder/log" &
 containerd=$!
 ctr=(ctr --address "$folder/socket")
 for _ in {1..50}; do
@@ -52,5 +52,8 @@ done
 
 "${ctr[@]}" images import --platform "$platform" "$archive" >/dev/null
 image=$("${ctr[@]}" images ls -q)
-echo "$image on $platform, in a container:"
-"${ctr[@]}" run --rm --platform "$platform" "$image" started "$@"
+for command in "$@"; do
+	read -ra words <<<"$command"
+	echo "$image on $platform: $command"
+	"${ctr[@]}" run --rm --platform "$platform" "$image" "${words[0]#/}" "${words[@]}"
+done
