@@ -39,13 +39,10 @@ var names = map[refresh.RequestKind]struct {
 // Annotation returns the key of the annotation that makes a request.
 func Annotation(kind refresh.RequestKind) string { return names[kind].annotation }
 
-// Annotations returns the keys of the annotations that make requests of a WeChatAppToken.
+// Annotations returns the keys of the annotations that make requests of a WeChatAppToken. It is a literal, because it is asked for with
+// each object that a cache receives.
 func Annotations() []string {
-	out := make([]string, 0, len(names))
-	for _, row := range names {
-		out = append(out, row.annotation)
-	}
-	return out
+	return []string{v1alpha1.AnnotationRevokeRequestedAt, v1alpha1.AnnotationRefreshRequestedAt, v1alpha1.AnnotationCheckRequestedAt}
 }
 
 // Shrink leaves out of a resource's metadata what no decision needs, for the cache. What users can write is bounded: the value of one of

@@ -3,6 +3,7 @@
 package request_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -31,5 +32,11 @@ func TestNames(t *testing.T) {
 		if got != want[kind] {
 			t.Errorf("%s: got %+v, want %+v", kind, got, want[kind])
 		}
+		if !slices.Contains(request.Annotations(), got.annotation) {
+			t.Errorf("%s: its annotation is not in the list", kind)
+		}
+	}
+	if n := len(request.Annotations()); n != len(want) {
+		t.Errorf("the list has %d annotations, want %d", n, len(want))
 	}
 }

@@ -124,14 +124,18 @@ func (s *subject) explain(held version) string {
 func (s *subject) before(at time.Time) (out []string) {
 	recent := func(t time.Time) bool { return t.After(at.Add(-5*time.Minute)) && !t.After(at) }
 	for _, t := range s.tokens {
-		if recent(t.IssuedAt) {
-			by := t.By
-			if by == "" {
-				by = "the operator"
-			}
-			out = append(out, fmt.Sprintf("  before it: %s got a %s at %s, some target held it: %t, it ended at %s",
-				by, s.what(), clockTime(t.IssuedAt), s.landed[t.Token], clockTime(endOf(t))))
+		if !recent(t.IssuedAt) {
+			continue
 		}
+		by := "the operator"
+		if t.By == byRival {
+			by = "a rival"
+		}
+		told := fmt.Sprintf("  before it: %s got a %s at %s, which ended at %s", by, s.what(), clockTime(t.IssuedAt), clockTime(endOf(t)))
+		if s.ticket == "" && !s.landed[t.Token] {
+			told += " and was in no target"
+		}
+		out = append(out, told)
 	}
 	for _, crashed := range s.facts.crashes {
 		if recent(crashed) {

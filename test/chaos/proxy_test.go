@@ -47,11 +47,12 @@ type apiProxy struct {
 	// faulty is the probability of a request to fail.
 	faulty float64
 	rng    *rand.Rand
-	// refuseEach is how many writes of the token to each Secret are refused, and refused counts them by the Secret's path.
-	refuseEach int
-	refused    map[string]int
+	// refused counts the writes of the token that were refused, by the path of the Secret.
+	refused map[string]int
 
 	statusWrites atomic.Int64
+	// refuseEach is how many writes of the token to each Secret are refused.
+	refuseEach atomic.Int64
 }
 
 func newAPIProxy(t *testing.T, config *rest.Config, seed uint64) *apiProxy {
@@ -106,21 +107,18 @@ func (p *apiProxy) setFaulty(probability float64) {
 	p.faulty = probability
 }
 
-// refuseTokens refuses the next writes of the token to each Secret.
-func (p *apiProxy) refuseTokens(each int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.refuseEach = each
-}
-
-// refuses reports whether a write of the token to the Secret with this path is one of those to be refused.
-func (p *apiProxy) refuses(secret string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.refused[secret] >= p.refuseEach {
+// refuses reports whether a request is one of the writes of a token that are to be refused.
+func (p *apiProxy) refuses(r *http.Request) bool {
+	each := int(p.refuseEach.Load())
+	if each == 0 || !writesData(r) {
 		return false
 	}
-	p.refused[secret]++
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.refused[r.URL.Path] >= each {
+		return false
+	}
+	p.refused[r.URL.Path]++
 	return true
 }
 
@@ -159,7 +157,7 @@ func (p *apiProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case dice == 0:
 		p.fail(w, r, kind)
 		return
-	case writesData(r) && p.refuses(r.URL.Path):
+	case p.refuses(r):
 		refuse(w, http.StatusInternalServerError, "InternalError")
 		return
 	}

@@ -95,7 +95,7 @@ func (w *world) writeRefused(first plan, life time.Duration) {
 		w.addLegacy(life)
 	}
 	w.ready(w.targets...)
-	w.replicas[0].api.refuseTokens(2)
+	w.replicas[0].api.refuseEach.Store(2)
 }
 
 // sharedAccount lets four resources share one Legacy account.
