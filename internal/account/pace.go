@@ -80,8 +80,9 @@ func (a *Account) AwaitMint(name types.NamespacedName) bool {
 	return a.waiting != nil
 }
 
-// MintNotBefore returns when a mint that nobody asked for may be made; zero for now. If expiresAt is not zero, a valid token
-// ends then and its last minutes have the quicker pace.
+// MintNotBefore returns when a mint that nobody asked for may be made; zero for now. The last minutes of a valid token have the quicker
+// pace: of the one that this process minted last, and of the asking member's own, which ends at expiresAt; zero if it has none. The
+// account's token counts although the member may have lost its copy, because the other members still wait for this one's mint.
 func (a *Account) MintNotBefore(expiresAt, now time.Time) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -98,10 +99,12 @@ func (a *Account) MintNotBefore(expiresAt, now time.Time) time.Time {
 		return time.Time{}
 	}
 	at := now.Add(time.Duration(missing * float64(mintEvery)))
-	if !now.Before(expiresAt) {
-		return at
+	for _, end := range [...]time.Time{expiresAt, a.minted.ExpiresAt} {
+		if now.Before(end) {
+			at = refresh.Earlier(at, refresh.Later(end.Add(-handover), p.lastMint.Add(mintInHandover)))
+		}
 	}
-	return refresh.Earlier(at, refresh.Later(expiresAt.Add(-handover), p.lastMint.Add(mintInHandover)))
+	return at
 }
 
 // CountMint counts a mint or a forced call that is about to be made: against the account's budget if it was requested, or else against

@@ -121,6 +121,29 @@ func TestMintsInTheHandover(t *testing.T) {
 	}
 }
 
+// The account's token is in its last minutes for each member, also for one whose own copy was spoilt and that mints for all.
+func TestMintInTheHandoverOfTheAccount(t *testing.T) {
+	const life = 2 * time.Hour
+	for name, test := range map[string]struct {
+		left    time.Duration // of the life of the account's token
+		allowed bool
+	}{
+		"long before the end":       {6 * time.Minute, false},
+		"near the end":              {5 * time.Minute, true},
+		"a dead one keeps the pace": {0, false},
+	} {
+		a := with("a")
+		at := after(life - test.left)
+		a.NoteMinted(Confirmation{Fingerprint: "minted", At: now, ExpiresAt: after(life)})
+		for range mintBurst {
+			a.CountMint(at.Add(-30*time.Second), false)
+		}
+		if got := waits(a, time.Time{}, at) <= 0; got != test.allowed {
+			t.Errorf("%s: may mint: %t", name, got)
+		}
+	}
+}
+
 // The handover adds few mints to the life of a token, however often they fail.
 func TestMintsInAHandover(t *testing.T) {
 	a, mints := with("a"), 0
