@@ -113,6 +113,45 @@ func TestPlantedTokenOfAnotherApp(t *testing.T) {
 	}
 }
 
+// The oldest member of a Legacy account mints for all. Who may edit its Secret can write there that another leader has issued a later token
+// and begun another mint. The token that it is repaired with is written all the same, without a second attempt, and the others get the
+// next token in time.
+func TestForgedRecordOfTheFetcher(t *testing.T) {
+	for name, forgeData := range map[string]bool{"with its data": true, "annotations alone": false} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			w := newWorld(t)
+			o := w.startOperator()
+			w.createCredentials(appSecret)
+			for _, name := range []string{"oldest", "younger"} {
+				w.createToken(name, legacy, hourly)
+				w.eventuallyReady(name)
+			}
+			value := w.value("younger")
+			w.pass(time.Hour, "oldest", "younger")
+			w.updateSecret("oldest", func(s *corev1.Secret) {
+				if forgeData {
+					s.Data["access_token"] = []byte("a lie")
+				}
+				s.Annotations[v1alpha1.AnnotationTokenFingerprint] = "0123456789abcdef"
+				s.Annotations[v1alpha1.AnnotationIssuedAt] = "2099-01-01T00:00:00Z"
+				s.Annotations[v1alpha1.AnnotationMintStarted] = w.clock.now().Add(-2*time.Hour).UTC().Format(time.RFC3339Nano) + "/forged"
+			})
+			if !w.holdsWithin(5*time.Second, func() bool {
+				return w.ownToken("oldest", appID) && w.secret("oldest").Annotations[v1alpha1.AnnotationTokenFingerprint] != "0123456789abcdef"
+			}) {
+				t.Error("the forged Secret is not repaired")
+			}
+			if n := w.requests(o)["get secrets"]; n > 20 {
+				t.Errorf("the repair took %d reads of Secrets", n)
+			}
+			w.pass(50*time.Minute, "oldest", "younger")
+			if !w.holdsWithin(5*time.Second, func() bool { return w.value("younger") != value && w.ownToken("younger", appID) }) {
+				t.Error("the younger member has no new token when it is due")
+			}
+		})
+	}
+}
+
 // Consent names the resource and the appid: otherwise whoever may create resources of that name decides which account's token is written.
 func TestConsentNamesTheAppID(t *testing.T) {
 	for consent, enough := range map[string]bool{

@@ -172,12 +172,16 @@ func (i legacy) handOut(ctx context.Context, s Step, t report.Pending, before []
 // A token that was minted before there was a Secret to mark may be of the same moment as the other one, and the times do not tell which
 // mint was the later one. Then both give way to a new one, before a volume can have either.
 //
+// What the annotations say counts only where the data agrees with them. Anybody who may edit the Secret can write a later time there, and
+// would otherwise keep it from every token.
+//
 // readSince reports that the Secret was read after WeChat issued the pending token, so no times need to be compared.
 func Superseded(o report.Observation, t *report.Pending, readSince bool, acct *account.Account) bool {
-	if o.Secret == nil || o.Record.TokenFingerprint == t.Value.Fingerprint() {
+	held := o.Stored
+	if o.Secret == nil || held.Fingerprint == t.Value.Fingerprint() {
 		return false
 	}
-	unattested, replaced := o.Holding == target.HoldsUnattested, o.Record.TokenFingerprint != t.Replaces
+	unattested, replaced := o.Holding == target.HoldsUnattested, held.Fingerprint != t.Replaces
 	if !o.Traits.EndsOlder {
 		return !t.Forced && readSince && (unattested || replaced)
 	}
@@ -186,10 +190,10 @@ func Superseded(o report.Observation, t *report.Pending, readSince bool, acct *a
 	}
 	dead := false
 	if acct != nil {
-		_, dead = acct.DeadSince(o.Record.TokenFingerprint)
+		_, dead = acct.DeadSince(held.Fingerprint)
 	}
 	if o.Intent.Own(o.Record.Mint) || dead {
 		return false // nobody wrote a token since this mint began, or WeChat refuses what was written
 	}
-	return t.Unmarked || o.Record.IssuedAt.After(t.IssuedAt)
+	return t.Unmarked || held.IssuedAt.After(t.IssuedAt)
 }

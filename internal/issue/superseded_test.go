@@ -34,7 +34,13 @@ func TestSuperseded(t *testing.T) {
 	forced := func(s *scene) { s.t.Forced = true }
 	notReplaced := func(s *scene) { s.t.Replaces = theirs.Fingerprint() }
 	handedOut := func(s *scene) { s.t.Replaces = "" }
-	same := func(s *scene) { s.o.Record.TokenFingerprint = ours.Fingerprint() }
+	same := func(s *scene) { s.o.Stored.Fingerprint = ours.Fingerprint() }
+	// What the data is not, the annotations may say all the same: that a later token of somebody else's is there.
+	forgedRecord := func(s *scene) {
+		s.o.Record = target.Record{TokenFingerprint: "forged", IssuedAt: after(time.Hour)}
+		s.o.Stored.Fingerprint, s.t.Replaces = "older", "older"
+	}
+	overwritten := func(s *scene) { s.o.Holding = target.HoldsOther }
 	none := func(s *scene) { s.o.Secret = nil }
 	noAccount := func(s *scene) { s.acct = nil }
 	marked := func(id string) func(*scene) {
@@ -60,7 +66,11 @@ func TestSuperseded(t *testing.T) {
 		"Stable, the status attests theirs":           {stable, edits{read, known}, true},
 		"Stable, theirs is the one to replace":        {stable, edits{read, known, notReplaced}, false},
 		"Stable, to replace, but nobody knows it":     {stable, edits{read, notReplaced}, true},
+		"Stable, the data is something else":          {stable, edits{read, forgedRecord, overwritten}, false},
+		"Stable, forged annotations":                  {stable, edits{read, forgedRecord, known}, false},
 
+		"Legacy, the data is something else":    {legacyMode, edits{earlier, forgedRecord, overwritten}, false},
+		"Legacy, forged annotations":            {legacyMode, edits{earlier, forgedRecord, known}, false},
 		"Legacy, minted earlier":                {legacyMode, edits{earlier}, true},
 		"Legacy, minted later":                  {legacyMode, edits{later}, false},
 		"Legacy, minted at the same moment":     {legacyMode, edits{sameMoment}, false},
@@ -82,7 +92,7 @@ func TestSuperseded(t *testing.T) {
 		s := &scene{
 			o: report.Observation{
 				Secret:  &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop", UID: "s", ResourceVersion: "10"}},
-				Holding: target.HoldsUnattested, Record: target.Record{TokenFingerprint: theirs.Fingerprint(), IssuedAt: now},
+				Holding: target.HoldsUnattested, Stored: target.Token{Fingerprint: theirs.Fingerprint(), IssuedAt: now},
 			},
 			t:    &report.Pending{Token: token.Token{Value: ours, IssuedAt: after(-time.Second)}, Replaces: "older"},
 			acct: &account.Account{},
