@@ -7,45 +7,96 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
-// forward makes a port of something in the cluster one of this machine, until the test ends.
+// forward makes a port of something in the cluster one of this machine, until the test ends. Each connection has a kubectl of its own,
+// because kubectl ends with the first connection that is reset, as those of a browser are now and then.
 func (w *world) forward(t *testing.T, namespace, what, port string) (address string) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	cmd := exec.CommandContext(ctx, w.kubectlPath, "-n", namespace, "port-forward", "--address=127.0.0.1", what, ":"+port)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	out, err := cmd.StdoutPipe()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var open sync.WaitGroup
+	open.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return // the test ended
+			}
+			open.Go(func() {
+				defer conn.Close() //nolint:errcheck // whoever waits for more sees its end
+				if err := w.forwardOne(ctx, conn, namespace, what, port); err != nil && ctx.Err() == nil {
+					t.Logf("port-forward to %s: %v", what, err)
+				}
+			})
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		_ = listener.Close()
+		open.Wait()
+	})
+	return listener.Addr().String()
+}
+
+// forwardOne forwards one connection until one of its sides ends it.
+func (w *world) forwardOne(ctx context.Context, conn net.Conn, namespace, what, port string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, w.kubectlPath, "-n", namespace, "port-forward", "--address=127.0.0.1", what, ":"+port)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 5 * time.Second
+	said, out := io.Pipe()
 	var complaint strings.Builder
-	cmd.Stderr = &complaint
+	cmd.Stdout, cmd.Stderr = out, &complaint
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		return err
 	}
-	lines := bufio.NewReader(out)
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // it was ended, or its complaint tells more
+		_ = out.Close()
+		close(ended)
+	}()
+	defer func() { cancel(); <-ended }()
+	lines := bufio.NewReader(said)
 	line, _ := lines.ReadString('\n')
+	go func() { _, _ = io.Copy(io.Discard, lines) }()
+	var address string
 	// Forwarding from 127.0.0.1:41773 -> 8080
 	if _, err := fmt.Sscanf(line, "Forwarding from %s ->", &address); err != nil {
 		cancel()
-		_ = cmd.Wait()
-		t.Fatalf("port-forward to %s: %q %s", what, line, complaint.String())
+		<-ended
+		return fmt.Errorf("%q %s", line, complaint.String())
 	}
-	drained := make(chan struct{})
-	go func() { _, _ = io.Copy(io.Discard, lines); close(drained) }()
-	t.Cleanup(func() {
-		cancel()
-		<-drained
-		_ = cmd.Wait() // it was ended
-	})
-	return address
+	far, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	defer far.Close() //nolint:errcheck // whoever waits for more sees its end
+	done := make(chan struct{}, 2)
+	for _, way := range [][2]net.Conn{{far, conn}, {conn, far}} {
+		go func() {
+			_, _ = io.Copy(way[0], way[1]) // a connection that is reset is its caller's to notice
+			done <- struct{}{}
+		}()
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+	return nil
 }
 
 // standIn is the stand-in's ledger, for one step.
