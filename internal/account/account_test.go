@@ -120,6 +120,13 @@ func TestDeaths(t *testing.T) {
 			t.Errorf("%q is dead since %s", fingerprint, at)
 		}
 	}
+	a.NoteAlive("c")
+	if _, dead := a.DeadSince("c"); dead {
+		t.Error("a token that WeChat accepts again is dead")
+	}
+	if _, dead := a.DeadSince("b"); !dead {
+		t.Error("another one is not dead any more")
+	}
 }
 
 // Only so many are remembered, the latest of them.

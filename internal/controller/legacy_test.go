@@ -224,6 +224,27 @@ func TestMintRefused(t *testing.T) {
 	}
 }
 
+// For a while WeChat answers 40001 to everything: it refuses the token that was minted a moment ago, and the mint of another one too. The
+// token is asked about again before the next mint, which would end the one that volumes still hold, and nothing is minted.
+func TestEverythingRefusedForAWhile(t *testing.T) {
+	w, _ := readyWorld(t, v1alpha1.ModeLegacy, func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = 30 * time.Second })
+	w.pass(2*time.Hour-5*time.Minute, "shop")
+	w.Eventually(func() int { return len(w.wechat.Tokens(appID)) }).Should(gomega.Equal(2))
+	value := w.eventuallyReady("shop")
+	w.wechat.Inject(wechattest.Fault{Errcode: 40001})
+	w.pass(40*time.Second, "shop")
+	w.eventuallyReason("shop", v1alpha1.ReasonAppSecretInvalid)
+	w.wechat.ClearFaults()
+	w.pass(20*time.Second, "shop")
+	w.Eventually(func(g gomega.Gomega) {
+		g.Expect(w.condition("shop", v1alpha1.ConditionReady).Status).To(gomega.Equal(metav1.ConditionTrue))
+		g.Expect(w.condition("shop", v1alpha1.ConditionRefreshFailing).Status).NotTo(gomega.Equal(metav1.ConditionTrue))
+	}).Should(gomega.Succeed())
+	if n := len(w.wechat.Tokens(appID)); n != 2 || w.value("shop") != value {
+		t.Errorf("%d tokens were minted, want 2: WeChat accepts the second one again", n)
+	}
+}
+
 // A mint whose answer got lost is repeated, also when the first repetition is refused: that says nothing about the lost one.
 func TestMintLostAndThenRefused(t *testing.T) {
 	w, value := readyWorld(t, v1alpha1.ModeLegacy, func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = time.Hour })

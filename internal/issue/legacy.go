@@ -253,6 +253,24 @@ func (i legacy) noteRejected(ctx context.Context, s Step, e *report.Effect) erro
 	return nil
 }
 
+// worksAgain reports whether WeChat accepts the stored token that it refused, after it refused a mint too. For a while WeChat may have
+// refused everything, and a mint for nothing would end the token that volumes may still hold.
+func (i legacy) worksAgain(ctx context.Context, s Step) (bool, error) {
+	since, dead := s.Account.DeadSince(s.Stored.Fingerprint)
+	f := s.Failed
+	if !dead || s.Secret == nil || s.Holding != target.HoldsKnown || f == nil || f.Code == 0 || f.OfWrite || f.Time.Before(since) {
+		return false, nil
+	}
+	value, found, err := i.stored(ctx, s)
+	if err != nil || !found || i.WeChat.ProbeToken(ctx, value) != nil {
+		return false, err
+	}
+	s.Account.NoteAlive(s.Stored.Fingerprint)
+	i.sight(s)
+	log.FromContext(ctx).Info("WeChat accepts the stored Legacy token again", "fingerprint", s.Stored.Fingerprint)
+	return true, nil
+}
+
 // replaced reports whether this operator has issued a later token for the appid, by what it remembers or by the status of a resource.
 func (i legacy) replaced(ctx context.Context, s Step) (bool, error) {
 	if s.Account.Minted().Replaces(s.Stored.Fingerprint, s.Stored.IssuedAt) {

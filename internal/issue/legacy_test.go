@@ -19,6 +19,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
@@ -130,5 +131,60 @@ func TestLegacyMintWithoutANetwork(t *testing.T) {
 	}
 	if n := len(step.Account.Forced(now)); n != 0 || !step.Account.BeginMint() {
 		t.Errorf("%d requested mints count, or the turn was not given back", n)
+	}
+}
+
+// WeChat refused the stored token, and a mint after that. The token is asked about again, and no mint is made if WeChat accepts it.
+func TestWorksAgain(t *testing.T) {
+	failure := func(edit func(*report.Failure)) func(*Step) {
+		return func(s *Step) {
+			s.Failed = &report.Failure{Failure: refresh.Failure{Class: token.Action, Code: 40001, Time: now}}
+			edit(s.Failed)
+		}
+	}
+	refused := failure(func(*report.Failure) {})
+	for name, test := range map[string]struct {
+		edits []func(*Step)
+		asked bool
+	}{
+		"a mint was refused":           {[]func(*Step){refused}, true},
+		"nothing failed since":         {nil, false},
+		"it failed before the refusal": {[]func(*Step){failure(func(f *report.Failure) { f.Time = after(-2 * time.Minute) })}, false},
+		"no errcode":                   {[]func(*Step){failure(func(f *report.Failure) { f.Code = 0 })}, false},
+		"the write failed":             {[]func(*Step){failure(func(f *report.Failure) { f.OfWrite = true })}, false},
+		"it was not refused":           {[]func(*Step){refused, func(s *Step) { s.Account.NoteAlive(s.Stored.Fingerprint) }}, false},
+		"somebody else wrote it":       {[]func(*Step){refused, func(s *Step) { s.Holding = target.HoldsUnattested }}, false},
+		"there is no Secret":           {[]func(*Step){refused, func(s *Step) { s.Secret = nil }}, false},
+	} {
+		for _, accepted := range []bool{true, false} {
+			secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop", UID: "s"}, Type: corev1.SecretTypeOpaque}
+			s := newStage(t, interceptor.Funcs{}, secret)
+			held := s.server.RivalMint(appID)
+			secret.Data = map[string][]byte{v1alpha1.DefaultAccessTokenKey: []byte(held.Token)}
+			if err := s.Store.Client.Update(t.Context(), secret); err != nil {
+				t.Fatal(err)
+			}
+			if !accepted {
+				s.server.Inject(wechattest.Fault{Endpoint: wechattest.EndpointProbe, Errcode: 40001})
+			}
+			step := stepOf(resourceAt("shop", "shop", v1alpha1.ModeLegacy), func(s *Step) {
+				s.Secret, s.Holding = &metav1.PartialObjectMetadata{ObjectMeta: secret.ObjectMeta}, target.HoldsKnown
+				s.Stored = target.Token{Fingerprint: token.NewValue(held.Token).Fingerprint(), IssuedAt: now, ExpiresAt: held.ExpiresAt}
+				s.Account.NoteDead(s.Stored.Fingerprint, true, after(-time.Minute))
+			})
+			for _, edit := range test.edits {
+				edit(&step)
+			}
+			works, err := legacy{s.Env}.worksAgain(t.Context(), step)
+			if err != nil || works != (test.asked && accepted) {
+				t.Errorf("%s, accepted %t: works again: %t, %v", name, accepted, works, err)
+			}
+			if n := s.server.Count(wechattest.Filter{Endpoint: wechattest.EndpointProbe}); (n > 0) != test.asked {
+				t.Errorf("%s: asked %d times", name, n)
+			}
+			if _, dead := step.Account.DeadSince(step.Stored.Fingerprint); test.asked && dead == works {
+				t.Errorf("%s, accepted %t: dead: %t", name, accepted, dead)
+			}
+		}
 	}
 }

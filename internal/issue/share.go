@@ -25,8 +25,9 @@ import (
 // maxCopySources bounds the Secrets that one search for a copy reads: those of other namespaces may hold anything.
 const maxCopySources = 8
 
-// withoutMint gets a token in a way that costs no mint: it came between the decision and this member's turn, another member has it, or
-// the account's fetcher is asked for it. While the account may not mint, there is no other way. done reports that no mint is to be made.
+// withoutMint gets a token in a way that costs no mint: it came between the decision and this member's turn, another member has it, the
+// stored one works again, or the account's fetcher is asked for it. While the account may not mint, nobody is asked. done reports that no
+// mint is to be made.
 func (i legacy) withoutMint(ctx context.Context, s Step) (e report.Effect, done bool, err error) {
 	if s.HasPending() {
 		return e, true, nil
@@ -44,6 +45,9 @@ func (i legacy) withoutMint(ctx context.Context, s Step) (e report.Effect, done 
 	}
 	if now.Before(s.Inputs.Account.MintAllowedAt) {
 		return e, true, nil
+	}
+	if e.FailureOver, err = i.worksAgain(ctx, s); e.FailureOver || err != nil {
+		return e, true, err
 	}
 	fetcher, another := s.Account.Fetcher(s.uid(), now)
 	if !another {
