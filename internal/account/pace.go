@@ -145,17 +145,6 @@ func (a *Account) LastMint() time.Time {
 	return a.pace.lastMint
 }
 
-// MarkedMintNotBefore returns when a mint may be made that only a mark on a Secret asks for; zero before the first mint of this
-// process.
-func (a *Account) MarkedMintNotBefore(now time.Time) time.Time {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.minted.Fingerprint == "" || refresh.IsInFuture(a.minted.At, now) {
-		return time.Time{}
-	}
-	return a.minted.At.Add(min(markedMintAfter, a.minted.ExpiresAt.Sub(a.minted.At)/4))
-}
-
 // Forced returns the forced calls and requested mints of the account within 24 hours.
 func (a *Account) Forced(now time.Time) []time.Time {
 	a.mu.Lock()

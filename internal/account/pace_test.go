@@ -194,9 +194,8 @@ func TestMarkedMintNotBefore(t *testing.T) {
 		"noise of the clock":        {minted(2*time.Second, 2*time.Hour), after(2*time.Second + markedMintAfter)},
 		"by a clock that ran ahead": {minted(time.Hour, 2*time.Hour), time.Time{}},
 	} {
-		a := with("a")
-		if a.NoteMinted(test.minted); !a.MarkedMintNotBefore(now).Equal(test.want) {
-			t.Errorf("%s: not before %s, want %s", name, a.MarkedMintNotBefore(now), test.want)
+		if got := test.minted.MarkedMintNotBefore(now); !got.Equal(test.want) {
+			t.Errorf("%s: not before %s, want %s", name, got, test.want)
 		}
 	}
 }

@@ -54,7 +54,7 @@ func (p *observer) mintAllowedAt(o *report.Observation) time.Time {
 		at = refresh.Later(at, refresh.EarliestNext(m.At, account.CopyWithin, o.Now)) // another member has the newer token, or will soon
 	}
 	if mark := o.Unanswered; !mark.IsZero() {
-		at = refresh.Later(at, refresh.Later(acct.MarkedMintNotBefore(o.Now), o.Intent.NotBefore(mark)))
+		at = refresh.Later(at, refresh.Later(acct.Minted().MarkedMintNotBefore(o.Now), o.Intent.NotBefore(mark)))
 	}
 	return at
 }
