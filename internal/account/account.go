@@ -66,15 +66,6 @@ func (c Confirmation) SeekAfter(now time.Time) time.Duration {
 	return 10 * time.Second
 }
 
-// MarkedMintNotBefore returns when a mint may be made that only a mark on a Secret asks for, given the last mint of this process; zero
-// before the first one.
-func (c Confirmation) MarkedMintNotBefore(now time.Time) time.Time {
-	if c.Fingerprint == "" || refresh.IsInFuture(c.At, now) {
-		return time.Time{}
-	}
-	return c.At.Add(min(markedMintAfter, c.ExpiresAt.Sub(c.At)/4))
-}
-
 // Replaces reports whether the confirmed token was issued after the one with this fingerprint.
 func (c Confirmation) Replaces(fingerprint string, issuedAt time.Time) bool {
 	return c.Fingerprint != "" && fingerprint != "" && c.Fingerprint != fingerprint && c.At.After(issuedAt)

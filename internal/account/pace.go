@@ -145,6 +145,15 @@ func (a *Account) LastMint() time.Time {
 	return a.pace.lastMint
 }
 
+// MarkedMintNotBefore returns when a mint may be made that only a mark on a Secret asks for, given the last mint of this process; zero
+// before the first one.
+func (c Confirmation) MarkedMintNotBefore(now time.Time) time.Time {
+	if c.Fingerprint == "" || refresh.IsInFuture(c.At, now) {
+		return time.Time{}
+	}
+	return c.At.Add(min(markedMintAfter, c.ExpiresAt.Sub(c.At)/4))
+}
+
 // Forced returns the forced calls and requested mints of the account within 24 hours.
 func (a *Account) Forced(now time.Time) []time.Time {
 	a.mu.Lock()

@@ -50,11 +50,12 @@ func (p *observer) mintAllowedAt(o *report.Observation) time.Time {
 		expiresAt = o.Token.ExpiresAt
 	}
 	at := refresh.Later(acct.MintNotBefore(expiresAt, o.Now), refresh.EarliestNext(p.state.last.Asked, askAgainAfter, o.Now))
-	if m := acct.Minted(); acct.HasNewer(o.Stored.Fingerprint, o.Stored.IssuedAt) && !o.Intent.MintAgain() {
-		at = refresh.Later(at, refresh.EarliestNext(m.At, account.CopyWithin, o.Now)) // another member has the newer token, or will soon
+	minted := acct.Minted()
+	if acct.HasNewer(o.Stored.Fingerprint, o.Stored.IssuedAt) && !o.Intent.MintAgain() {
+		at = refresh.Later(at, refresh.EarliestNext(minted.At, account.CopyWithin, o.Now)) // another member has the newer token, or will soon
 	}
 	if mark := o.Unanswered; !mark.IsZero() {
-		at = refresh.Later(at, refresh.Later(acct.Minted().MarkedMintNotBefore(o.Now), o.Intent.NotBefore(mark)))
+		at = refresh.Later(at, refresh.Later(minted.MarkedMintNotBefore(o.Now), o.Intent.NotBefore(mark)))
 	}
 	return at
 }

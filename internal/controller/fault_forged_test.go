@@ -117,6 +117,7 @@ func TestPlantedTokenOfAnotherApp(t *testing.T) {
 // and begun another mint. The token that it is repaired with is written all the same, without a second attempt, and the others get the
 // next token in time.
 func TestForgedRecordOfTheFetcher(t *testing.T) {
+	const forged = "0123456789abcdef"
 	for name, forgeData := range map[string]bool{"with its data": true, "annotations alone": false} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 			w := newWorld(t)
@@ -132,12 +133,12 @@ func TestForgedRecordOfTheFetcher(t *testing.T) {
 				if forgeData {
 					s.Data["access_token"] = []byte("a lie")
 				}
-				s.Annotations[v1alpha1.AnnotationTokenFingerprint] = "0123456789abcdef"
+				s.Annotations[v1alpha1.AnnotationTokenFingerprint] = forged
 				s.Annotations[v1alpha1.AnnotationIssuedAt] = "2099-01-01T00:00:00Z"
 				s.Annotations[v1alpha1.AnnotationMintStarted] = w.clock.now().Add(-2*time.Hour).UTC().Format(time.RFC3339Nano) + "/forged"
 			})
 			if !w.holdsWithin(5*time.Second, func() bool {
-				return w.ownToken("oldest", appID) && w.secret("oldest").Annotations[v1alpha1.AnnotationTokenFingerprint] != "0123456789abcdef"
+				return w.ownToken("oldest", appID) && w.secret("oldest").Annotations[v1alpha1.AnnotationTokenFingerprint] != forged
 			}) {
 				t.Error("the forged Secret is not repaired")
 			}

@@ -57,27 +57,25 @@ func (w *world) forwardOne(ctx context.Context, conn net.Conn, namespace, what, 
 	cmd := exec.CommandContext(ctx, w.kubectlPath, "-n", namespace, "port-forward", "--address=127.0.0.1", what, ":"+port)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
-	said, out := io.Pipe()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
 	var complaint strings.Builder
-	cmd.Stdout, cmd.Stderr = out, &complaint
+	cmd.Stderr = &complaint
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	ended := make(chan struct{})
-	go func() {
+	end := sync.OnceFunc(func() {
+		cancel()
 		_ = cmd.Wait() // it was ended, or its complaint tells more
-		_ = out.Close()
-		close(ended)
-	}()
-	defer func() { cancel(); <-ended }()
-	lines := bufio.NewReader(said)
-	line, _ := lines.ReadString('\n')
-	go func() { _, _ = io.Copy(io.Discard, lines) }()
+	})
+	defer end()
+	line, _ := bufio.NewReader(out).ReadString('\n') // what follows, for one connection, fits into the pipe
 	var address string
 	// Forwarding from 127.0.0.1:41773 -> 8080
 	if _, err := fmt.Sscanf(line, "Forwarding from %s ->", &address); err != nil {
-		cancel()
-		<-ended
+		end()
 		return fmt.Errorf("%q %s", line, complaint.String())
 	}
 	far, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
@@ -85,17 +83,13 @@ func (w *world) forwardOne(ctx context.Context, conn net.Conn, namespace, what, 
 		return err
 	}
 	defer far.Close() //nolint:errcheck // whoever waits for more sees its end
-	done := make(chan struct{}, 2)
 	for _, way := range [][2]net.Conn{{far, conn}, {conn, far}} {
 		go func() {
 			_, _ = io.Copy(way[0], way[1]) // a connection that is reset is its caller's to notice
-			done <- struct{}{}
+			cancel()
 		}()
 	}
-	select {
-	case <-done:
-	case <-ctx.Done():
-	}
+	<-ctx.Done()
 	return nil
 }
 
