@@ -149,7 +149,7 @@ func (w *world) restarts() {
 // deposed runs two operators that both think that they lead, on Legacy tokens that come due at the same moment for both.
 func (w *world) deposed(first plan, life time.Duration) {
 	w.operate(1, false, first)
-	for range 8 {
+	for range 24 {
 		w.addLegacy(life)
 	}
 	w.ready(w.targets...)

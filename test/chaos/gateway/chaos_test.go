@@ -101,11 +101,7 @@ func play(t *testing.T, scenarios []scenario, d time.Duration) {
 func (w *world) judgeAll(stop func()) {
 	w.Helper()
 	stop()
-	calls := w.load.made()
-	var verdicts []*verdict
-	for _, a := range w.attacks {
-		verdicts = append(verdicts, judge(a, calls))
-	}
+	verdicts := judgeEach(w.attacks, w.load.made())
 	var table strings.Builder
 	printTable(&table, verdicts)
 	fmt.Printf("%s\n", &table)

@@ -67,14 +67,26 @@ type verdict struct {
 // violations is how many calls failed that should not have.
 func (v *verdict) violations() int { return v.failed - v.excused - v.lost }
 
-// judge judges the calls that began during an attack.
+// judgeEach returns the verdicts about attacks that followed each other.
+func judgeEach(attacks []*attack, calls []call) (verdicts []*verdict) {
+	var losses []loss
+	for _, a := range attacks {
+		losses = append(losses, a.losses...)
+	}
+	for _, a := range attacks {
+		verdicts = append(verdicts, judge(a, losses, calls))
+	}
+	return verdicts
+}
+
+// judge judges the calls that began during an attack. It takes the failures that an event accounts for out of left, which has the losses of
+// all attacks: a call may begin at the end of one attack and be hit by the first event of the next one.
 //
 // A call that failed although all of the control's calls of that second succeeded is a violation. So is one without a call of the
 // control's beside it, because nothing shows that WeChat could not be called.
-func judge(a *attack, calls []call) *verdict {
+func judge(a *attack, left []loss, calls []call) *verdict {
 	v := &verdict{attack: a, callers: map[string]int{}}
-	left := slices.Clone(a.losses)
-	for _, l := range left {
+	for _, l := range a.losses {
 		v.allowed += l.n
 	}
 	for i := range calls {
@@ -189,9 +201,24 @@ func TestJudge(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.attack.from, c.attack.to = begin, at(10000)
-			if got := judge(&c.attack, c.calls).violations(); got != c.want {
+			if got := judge(&c.attack, c.attack.losses, c.calls).violations(); got != c.want {
 				t.Errorf("%d violations, want %d", got, c.want)
 			}
 		})
+	}
+}
+
+// TestJudgeBetweenAttacks checks the judgment of calls that began in one attack and were hit by the first event of the next.
+func TestJudgeBetweenAttacks(t *testing.T) {
+	begin := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	hit := begin.Add(time.Minute)
+	attacks := []*attack{{from: begin, to: hit}, {from: hit, to: hit.Add(time.Minute), losses: []loss{{at: hit, n: 2}}}}
+	failed := func(from time.Duration) call {
+		return call{caller: "a", kind: kindCall, from: hit.Add(from), to: hit.Add(time.Second), err: errors.New("no")}
+	}
+	for i, v := range judgeEach(attacks, []call{failed(-time.Millisecond), failed(0), failed(time.Millisecond)}) {
+		if got := v.violations(); got != i {
+			t.Errorf("attack %d: %d violations, want %d, because two of the three calls may be lost", i, got, i)
+		}
 	}
 }
