@@ -148,21 +148,29 @@ verify: ## Check that generated files, module files and formatting are up to dat
 	hack/verify.sh
 
 .PHONY: test
-test: verify vet lint chart-lint argocd-test flux-test image-test sdk-test fuzz-short ## Check everything and run all tests on a real API server, those of the programs with the race detector.
+test: verify vet lint chart-lint fuzz-short ## Check everything and test the programs, with the race detector, on a real API server. The rest: test-integration.
+	assets=$(ASSETS); \
+	KUBEBUILDER_ASSETS="$$assets" KUBE_CACHE_MUTATION_DETECTOR=true $(GO) test $(RACE) -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) \
+		-skip '$(TEST_TABLES)' ./api/... ./cmd/... ./internal/...
+	@hack/unchecked.sh programs
+
+.PHONY: test-integration
+test-integration: argocd-test flux-test image-test sdk-test ## Test what is around the programs: chart, GitOps, SDKs, images, documents, examples, attacks.
 	@hack/tools/build.sh promtool >/dev/null; hack/tools/build.sh prometheus >/dev/null # ahead of the tests' time limit
-	@# The race detector takes several times the CPU. It watches the programs; the other tests drive built binaries, and the tables of
-	@# the controller repeat the same passes for hundreds of answers and refusals.
+	@# The race detector takes several times the CPU, and these tests drive built binaries. The tables of the controller repeat the passes
+	@# of its other tests for hundreds of answers and refusals.
 	assets=$(TEST_ASSETS); helm=$(HELM); \
 	export KUBEBUILDER_ASSETS="$$assets" HELM="$$helm"; \
-	KUBE_CACHE_MUTATION_DETECTOR=true $(GO) test $(RACE) -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) \
-		-skip '$(TEST_TABLES)' ./api/... ./cmd/... ./internal/...; \
 	$(GO) test -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) -run '$(TEST_TABLES)' ./internal/controller; \
 	$(GO) test -p $(TEST_PACKAGES) -parallel $(TEST_PARALLEL) -timeout $(TEST_TIMEOUT) \
 		$$($(GO) list ./... | grep -vE '/(api|cmd|internal)/|/test/sdk(/|$$)')
 	@hack/unchecked.sh
 
+.PHONY: test-all
+test-all: test test-integration ## Run all tests that CI runs, but for the node of e2e.
+
 .PHONY: test-oldest
-test-oldest: ## Run what depends on Kubernetes on the oldest version that the chart admits, which it builds; not part of test.
+test-oldest: ## Run what depends on Kubernetes on the oldest version that the chart admits, which it builds; not part of test-all.
 	GOWORK=off $(GO) -C hack/controlplane/oldest mod tidy -diff
 	assets=$(OLDEST_ASSETS); helm=$(HELM); \
 	export KUBEBUILDER_ASSETS="$$assets" HELM="$$helm"; \
@@ -171,7 +179,7 @@ test-oldest: ## Run what depends on Kubernetes on the oldest version that the ch
 		-skip '$(TEST_TABLES)' $(ARGS) $(OLDEST_PACKAGES)
 
 .PHONY: test-helm3
-test-helm3: ## Run the tests of the chart with Helm 3, on the newest and the oldest Kubernetes; not part of test.
+test-helm3: ## Run the tests of the chart with Helm 3, on the newest and the oldest Kubernetes; not part of test-all.
 	helm=$(HELM3); assets=$(TEST_ASSETS); oldest=$(OLDEST_ASSETS); \
 	"$$helm" lint --strict $(CHART); "$$helm" version --short; \
 	for folder in "$$assets" "$$oldest"; do \
@@ -180,7 +188,7 @@ test-helm3: ## Run the tests of the chart with Helm 3, on the newest and the old
 	done
 
 .PHONY: test-arm64
-test-arm64: ## Run the demo with an operator for arm64 under qemu-user, and start the other programs and the image; as root, not part of test.
+test-arm64: ## Run the demo with an operator for arm64 under qemu-user, and start the other programs and the image; as root, not part of test-all.
 	CGO_ENABLED=0 GOARCH=arm64 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/arm64/ \
 		./cmd/operator ./cmd/gateway ./cmd/kubectl-wxtoken
 	qemu=$$(command -v qemu-aarch64-static || command -v qemu-aarch64); \
@@ -191,7 +199,7 @@ test-arm64: ## Run the demo with an operator for arm64 under qemu-user, and star
 	hack/image/start.sh bin/arm64/images/operator.tar "/operator --version" "/gateway --version"
 
 .PHONY: test-more
-test-more: flux-real-test argocd-code-test test-oldest test-helm3 ## Run what takes too long for test: Flux, Argo CD's code, other versions.
+test-more: flux-real-test argocd-code-test test-oldest test-helm3 ## Run what takes too long for test-all: Flux, Argo CD's code, other versions.
 
 .PHONY: chart-lint
 chart-lint: ## Lint the chart and run its unit tests.
@@ -199,31 +207,31 @@ chart-lint: ## Lint the chart and run its unit tests.
 	$(HELM_UNITTEST) --strict $(CHART)
 
 .PHONY: chart-test
-chart-test: chart-lint ## Everything about the chart: with the real helm on a real API server; part of test.
+chart-test: chart-lint ## Everything about the chart: with the real helm on a real API server; part of test-integration.
 	assets=$(TEST_ASSETS); helm=$(HELM); \
 	KUBEBUILDER_ASSETS="$$assets" HELM="$$helm" $(GO) test -timeout $(TEST_TIMEOUT) ./test/chart ./hack/chart-readme
 
 .PHONY: argocd-test
-argocd-test: ## Run Argo CD's health checks and actions in config/argocd; part of test.
+argocd-test: ## Run Argo CD's health checks and actions in config/argocd; part of test-integration.
 	$(GO) -C test/argocd vet ./...
 	@# Go's cache of test results knows nothing of files outside the module.
 	$(GO) -C test/argocd test -count=1 ./...
 
 .PHONY: argocd-code-test
-argocd-code-test: ## Judge health and differences by Argo CD's own code; not part of test.
+argocd-code-test: ## Judge health and differences by Argo CD's own code; not part of test-all.
 	GOWORK=off $(GO) -C test/argocd/library mod tidy -diff
 	$(GO) -C test/argocd/library vet ./...
 	assets=$(ASSETS); \
 	KUBEBUILDER_ASSETS="$$assets" $(GO) -C test/argocd/library test -count=1 ./...
 
 .PHONY: flux-test
-flux-test: ## Test what Flux's own code makes of config/ and of the chart; part of test.
+flux-test: ## Test what Flux's own code makes of config/ and of the chart; part of test-integration.
 	$(GO) -C test/flux vet ./...
 	@# Go's cache of test results knows nothing of files outside the module.
 	$(GO) -C test/flux test -count=1 ./...
 
 .PHONY: flux-real-test
-flux-real-test: ## Run Flux's own controllers on a real API server, and print a table of what they say; not part of test.
+flux-real-test: ## Run Flux's own controllers on a real API server, and print a table of what they say; not part of test-all.
 	GOWORK=off $(GO) -C hack/tools/flux mod tidy -diff
 	$(GO) -C test/flux/controllers vet ./...
 	@for tool in kustomize-controller source-controller; do hack/tools/build.sh $$tool >/dev/null; done # ahead of the test's time limit
@@ -231,19 +239,19 @@ flux-real-test: ## Run Flux's own controllers on a real API server, and print a 
 	KUBEBUILDER_ASSETS="$$assets" $(GO) -C test/flux/controllers test -count=1 -timeout $(TEST_TIMEOUT) -v ./... | grep --line-buffered -v '^=== '
 
 .PHONY: image-test
-image-test: ## Test what make image-oci makes: reproducible, and like the Dockerfile's; part of test.
+image-test: ## Test what make image-oci makes: reproducible, and like the Dockerfile's; part of test-integration.
 	$(GO) -C hack/image vet ./...
 	@# Go's cache of test results knows nothing of files outside the module.
 	$(GO) -C hack/image test -count=1 ./...
 
 .PHONY: sdk-test
-sdk-test: ## Run SDKs for WeChat with the token in a file and with the gateway, from the Go module proxy and npm; part of test.
+sdk-test: ## Run SDKs for WeChat with the token in a file and with the gateway, from the Go module proxy and npm; part of test-integration.
 	$(GO) -C examples/sdk/silenceper vet ./...
 	$(GO) -C examples/gateway/silenceper vet ./...
 	$(GO) test -p 1 -v -timeout $(TEST_TIMEOUT) ./test/sdk/...
 
 .PHONY: docs-test
-docs-test: ## Run the tests of the documents and of examples/readers; make test runs them too.
+docs-test: ## Run the tests of the documents and of examples/readers; make test-all runs them too.
 	assets=$(ASSETS); \
 	KUBEBUILDER_ASSETS="$$assets" $(GO) test $(RACE) ./test/docs ./examples/readers && \
 	$(GO) test -run '^TestDocs' ./cmd/operator ./cmd/gateway ./internal/wechat

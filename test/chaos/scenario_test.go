@@ -86,7 +86,7 @@ func TestChaos(t *testing.T) {
 	play(t, allScenarios(), d)
 }
 
-// TestChaosShort is the part of it that make test has time for. Legacy tokens live for a minute there, so volumes lag by 15 s.
+// TestChaosShort is the part of it that make test-integration has time for. Legacy tokens live for a minute there, so volumes lag by 15 s.
 func TestChaosShort(t *testing.T) {
 	const (
 		life = time.Minute

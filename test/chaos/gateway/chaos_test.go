@@ -74,7 +74,7 @@ func TestChaos(t *testing.T) {
 	play(t, scenarios(), d)
 }
 
-// TestChaosShort has each attack once, which is what make test has time for.
+// TestChaosShort has each attack once, which is what make test-integration has time for.
 func TestChaosShort(t *testing.T) { play(t, shortScenarios(), 45*time.Second) }
 
 // play runs the scenarios one after the other, prints the table and checks each.
