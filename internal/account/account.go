@@ -178,10 +178,11 @@ func (a *Account) DeadSince(fingerprint string) (since time.Time, dead bool) {
 	return time.Time{}, false
 }
 
-// NoteAlive records that WeChat accepts a token that it refused before.
+// NoteAlive records that WeChat accepts a token that it refused before. Whoever waits for another in its place has been served.
 func (a *Account) NoteAlive(fingerprint string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.wantedAt = time.Time{}
 	a.deaths = slices.DeleteFunc(a.deaths, func(d death) bool { return d.fingerprint == fingerprint })
 }
 

@@ -108,7 +108,9 @@ func (a *Account) MintNotBefore(expiresAt, now time.Time) time.Time {
 }
 
 // CountMint counts a mint or a forced call that is about to be made: against the account's budget if it was requested, or else against
-// the bucket. The returned function takes it back, for a call that WeChat refused or that was not sent.
+// the bucket. One that the bucket had no room for, in the last minutes of a token, is not taken from what comes later: the token would be
+// missed for an hour after an outage in those minutes. The returned function takes the count back, for a call that WeChat refused or that
+// was not sent.
 func (a *Account) CountMint(now time.Time, requested bool) (undo func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -122,7 +124,9 @@ func (a *Account) CountMint(now time.Time, requested bool) (undo func()) {
 		if p.bucket == nil {
 			p.bucket = rate.NewLimiter(rate.Every(mintEvery), mintBurst)
 		}
-		taken = p.bucket.ReserveN(now, 1)
+		if p.bucket.TokensAt(now) >= 1 {
+			taken = p.bucket.ReserveN(now, 1)
+		}
 	}
 	return func() {
 		a.mu.Lock()
@@ -132,7 +136,7 @@ func (a *Account) CountMint(now time.Time, requested bool) (undo func()) {
 		}
 		if requested {
 			p.forced = slices.DeleteFunc(p.forced, now.Equal)
-		} else {
+		} else if taken != nil {
 			taken.CancelAt(now)
 		}
 	}

@@ -179,6 +179,7 @@ func TestRevokeWithoutSecret(t *testing.T) {
 	w.eventuallyReason("api", v1alpha1.ReasonTokenNotFound)
 	w.ask(revokeAt, "1")
 	w.Eventually(func() *v1alpha1.ClientKeyStatus { return w.appClient("api").Status.Key }).Should(gomega.BeNil())
+	w.Eventually(w.events).Should(gomega.ContainElement("KeyRevoked"))
 	w.must(w.Create(w.Context(), &v1alpha1.WeChatAppToken{
 		ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: "shop"},
 		Spec:       v1alpha1.WeChatAppTokenSpec{AppID: appID, CredentialsSecretRef: v1alpha1.CredentialsSecretReference{Name: "credentials"}},
@@ -235,6 +236,41 @@ func TestDrift(t *testing.T) {
 			}
 			w.Eventually(w.events).Should(gomega.ContainElement("KeyRepaired"))
 		})
+	}
+}
+
+// The cache of a new leader does not know yet that the last leader has rotated the key. It must not take that for a crash.
+func TestNewLeaderWithAnOldCache(t *testing.T) {
+	w := newWorld(t)
+	first := w.ready()
+	before := w.appClient("api")
+	w.ask(rotateAt, "1")
+	second := w.eventuallyAnother(first)
+	w.eventuallyReady()
+	w.operator.stop()
+	w.stale.Store(before)
+	w.start()
+	time.Sleep(time.Second)
+	w.stale.Store(nil)
+	w.touch()
+	if now, previous := w.good(); now != second || previous != first {
+		t.Error("the key that the last leader made is no key any more")
+	}
+	if e := w.events(); !slices.Equal(e, []string{"KeyRotated"}) {
+		t.Errorf("events %v", e)
+	}
+}
+
+// Whoever removes the key before from the Secret ends it, and the programs that use it. There is nothing to write, but an event says so.
+func TestRemovedKeyBefore(t *testing.T) {
+	w := newWorld(t)
+	first := w.ready()
+	w.ask(v1alpha1.AnnotationRotateKeyRequestedAt, "1")
+	second := w.eventuallyAnother(first)
+	w.updateSecret(func(s *corev1.Secret) { delete(s.Data, "previous_app_secret") })
+	w.Eventually(w.events).Should(gomega.ContainElement("KeyRepaired"))
+	if key := w.eventuallyReady(); key != second {
+		t.Error("the new key was replaced, too")
 	}
 }
 

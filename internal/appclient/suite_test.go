@@ -114,6 +114,8 @@ type world struct {
 	gateway   appclient.Gateway
 	logs      *logs
 	operator  *operator
+	// stale, if set, is what operators read in place of any WeChatAppClient.
+	stale atomic.Pointer[v1alpha1.WeChatAppClient]
 	// keys are all that were seen, none of which may be in a log.
 	keys map[string]bool
 }
@@ -205,7 +207,7 @@ func (w *world) start() {
 	})
 	w.must(tokens.SetupWithManager(ctx, mgr))
 	clients := appclient.New(appclient.Options{
-		Client: crashing{mgr.GetClient(), o.crashed}, Live: mgr.GetAPIReader(), Now: api.Now, Events: mgr.GetEventRecorder("test"),
+		Client: crashing{mgr.GetClient(), o.crashed, &w.stale}, Live: mgr.GetAPIReader(), Now: api.Now, Events: mgr.GetEventRecorder("test"),
 		Gateway: w.gateway, MaxConcurrentReconciles: 4, Hint: tokens.Hint,
 	})
 	w.must(clients.SetupWithManager(ctx, mgr))
@@ -220,11 +222,22 @@ func (w *world) start() {
 	w.operator = o
 }
 
-// crashing is a client that writes no status once crashed.
+// crashing is a client that writes no status once crashed, and whose cache has this WeChatAppClient, if any, in place of the newest.
 type crashing struct {
 	client.Client
 
 	crashed *atomic.Bool
+	stale   *atomic.Pointer[v1alpha1.WeChatAppClient]
+}
+
+func (c crashing) Get(ctx context.Context, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+	if got, ok := o.(*v1alpha1.WeChatAppClient); ok {
+		if stale := c.stale.Load(); stale != nil {
+			stale.DeepCopyInto(got)
+			return nil
+		}
+	}
+	return c.Client.Get(ctx, key, o, opts...)
 }
 
 func (c crashing) Status() client.SubResourceWriter {

@@ -4,10 +4,12 @@ package appclient
 
 import (
 	"context"
+	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
@@ -16,6 +18,11 @@ import (
 
 // write brings the Secret to what was decided.
 func (p *pass) write(ctx context.Context, o observation, d decision) error {
+	if d.plan.change != keep {
+		if err := p.isLatest(ctx); err != nil {
+			return err
+		}
+	}
 	c, err := p.content(ctx, o, d)
 	if err != nil {
 		return err
@@ -38,6 +45,19 @@ func (p *pass) write(ctx context.Context, o observation, d decision) error {
 	p.wrote(o, d, c, meta)
 	if o.secret != nil {
 		p.writeReferences(ctx, meta, c.reference)
+	}
+	return nil
+}
+
+// isLatest makes sure that the client is as the API server has it, before its status decides about a key. The cache of a new leader may not
+// know the key that the leader before has made, which would be ended.
+func (p *pass) isLatest(ctx context.Context) error {
+	latest := &v1alpha1.WeChatAppClient{}
+	switch err := p.Live.Get(ctx, p.name(), latest); {
+	case client.IgnoreNotFound(err) != nil:
+		return fmt.Errorf("reading WeChatAppClient %s: %w", p.name(), err)
+	case latest.UID != p.client.UID || latest.ResourceVersion != p.client.ResourceVersion:
+		return errCacheBehind
 	}
 	return nil
 }

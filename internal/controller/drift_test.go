@@ -3,7 +3,10 @@
 package controller_test
 
 import (
+	"bytes"
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -158,4 +161,50 @@ func TestMetadataStrippedAgainAndAgain(t *testing.T) {
 		t.Errorf("%d repairs in %s", n, duration)
 	}
 	w.Eventually(func() map[string]string { return w.secret("shop").Labels }).Should(gomega.HaveKey(v1alpha1.LabelManagedBy))
+}
+
+// An admission policy that changes a label of the Secret back with each write neither ends in endless writes nor keeps the token from being
+// checked and replaced.
+func TestMetadataThatAdmissionChangesBack(t *testing.T) {
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		t.Run(string(mode), func(t *testing.T) {
+			w := newWorld(t)
+			o := w.startOperatorThrough(func(next http.RoundTripper) http.RoundTripper {
+				return roundTripper(func(r *http.Request) (*http.Response, error) {
+					if r.Method != http.MethodPatch || !strings.Contains(r.URL.Path, "/secrets/") {
+						return next.RoundTrip(r)
+					}
+					body, err := io.ReadAll(r.Body)
+					if err != nil {
+						return nil, err
+					}
+					body = bytes.ReplaceAll(body, []byte(`"team":"b"`), []byte(`"team":"a"`))
+					changed := r.Clone(r.Context())
+					changed.Body, changed.ContentLength, changed.GetBody = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
+					return next.RoundTrip(changed)
+				})
+			})
+			w.createCredentials(appSecret)
+			team := func(name v1alpha1.LabelValue) func(*v1alpha1.WeChatAppToken) {
+				return func(t *v1alpha1.WeChatAppToken) { t.Spec.Target.Labels = map[string]v1alpha1.LabelValue{"team": name} }
+			}
+			w.createToken("shop", team("a"), func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = mode })
+			value := w.eventuallyReady("shop")
+			before := w.requests(o)
+			w.update("shop", team("b"))
+			const span = 4 * time.Second
+			time.Sleep(span)
+			if n := minus(w.requests(o), before)["patch secrets"]; n == 0 || n > 6 {
+				t.Errorf("%d writes of the Secret in %s", n, span)
+			}
+			w.Eventually(func() string {
+				return w.condition("shop", v1alpha1.ConditionReady).Message
+			}).Should(gomega.ContainSubstring("an admission policy keeps changing"))
+			called := w.calls("")
+			w.pass(10*time.Minute, "shop")
+			w.Eventually(func() int { return w.calls("") }).Should(gomega.BeNumerically(">", called), "the token is checked")
+			w.pass(2*time.Hour-13*time.Minute, "shop")
+			w.eventuallyAnother("shop", value)
+		})
+	}
 }

@@ -183,3 +183,28 @@ func TestConsentNamesTheAppID(t *testing.T) {
 		})
 	}
 }
+
+// Who may edit the Secret of a younger member can plant a token of another appid there that claims to be from the future. It gives way to
+// one mint of the account's fetcher, not to several in a row, which would end the token that the pods of other members hold.
+func TestPlantedTokenFromTheFutureOfAMember(t *testing.T) {
+	const other = "wxfedcba9876543210"
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	for _, name := range []string{"oldest", "younger"} {
+		w.createToken(name, legacy, hourly)
+		w.eventuallyReady(name)
+	}
+	w.pass(20*time.Minute, "oldest", "younger") // so that no pace holds mints back
+	w.wechat.SetApp(wechattest.App{ID: other, Secret: strings.Repeat("f", 32)})
+	w.writeAsAnotherLeader("younger", w.wechat.RivalMint(other).Token, w.clock.now().Add(time.Hour))
+	before := len(w.wechat.Tokens(appID))
+	for range 16 {
+		w.pass(10*time.Second, "oldest", "younger")
+		time.Sleep(100 * time.Millisecond)
+	}
+	w.Eventually(func() bool { return w.ownToken("younger", appID) }).Should(gomega.BeTrue())
+	if n := len(w.wechat.Tokens(appID)) - before; n != 1 {
+		t.Errorf("%d mints in place of the planted token, want 1", n)
+	}
+}

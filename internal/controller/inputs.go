@@ -93,7 +93,7 @@ func (p *observer) observeEnd(o *report.Observation, unattested bool) {
 	t := &o.Token
 	if acct := p.state.membership.account; acct != nil {
 		if since, dead := acct.DeadSince(t.Fingerprint); dead {
-			t.ExpiresAt = refresh.Earlier(since, t.IssuedAt) // whoever edits the Secret can write any time
+			t.ExpiresAt, t.RefusedUntil = refresh.Earlier(since, t.IssuedAt), t.ExpiresAt // whoever edits the Secret can write any time
 			return
 		}
 		if m := acct.Minted(); m.Replaces(t.Fingerprint, t.IssuedAt) && !refresh.IsInFuture(m.At, o.Now) {

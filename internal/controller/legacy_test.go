@@ -245,6 +245,52 @@ func TestEverythingRefusedForAWhile(t *testing.T) {
 	}
 }
 
+// As above, with two members: the younger one asks for a mint in vain, and must not mint by itself without asking about the token again.
+func TestEverythingRefusedForAWhileToTwoMembers(t *testing.T) {
+	w := newWorld(t)
+	w.startOperator()
+	w.createCredentials(appSecret)
+	for _, name := range []string{"oldest", "younger"} {
+		w.createToken(name, legacy, hourly)
+		w.eventuallyReady(name)
+	}
+	w.pass(2*time.Hour-5*time.Minute, "oldest", "younger")
+	w.Eventually(func() int { return len(w.wechat.Tokens(appID)) }).Should(gomega.Equal(2))
+	value := w.eventuallyReady("oldest")
+	w.Eventually(func() string { return w.value("younger") }).Should(gomega.Equal(value))
+	w.wechat.Inject(wechattest.Fault{Errcode: 40001})
+	w.ask("younger", v1alpha1.AnnotationCheckRequestedAt, "1")
+	w.eventuallyReason("oldest", v1alpha1.ReasonAppSecretInvalid)
+	w.wechat.ClearFaults()
+	for range 8 {
+		w.pass(3*time.Second, "oldest", "younger")
+		time.Sleep(100 * time.Millisecond)
+	}
+	w.eventuallyReady("oldest")
+	w.eventuallyReady("younger")
+	if n := len(w.wechat.Tokens(appID)); n != 2 || w.value("younger") != value {
+		t.Errorf("%d tokens were minted, want 2: WeChat accepts the second one again", n)
+	}
+}
+
+// WeChat refuses everything for a moment, shortly before the token is due. The attempts that follow rarely come in time for the real end of
+// the token, which it keeps if the refusal was a mistake.
+func TestRefusedForAMomentBeforeTheRotation(t *testing.T) {
+	w, value := readyWorld(t, v1alpha1.ModeLegacy, func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = 30 * time.Second })
+	end := w.token("shop").Status.Token.ExpirationTime.Time
+	w.pass(2*time.Hour-12*time.Minute, "shop")
+	w.wechat.Inject(wechattest.Fault{Errcode: 40001})
+	mints := w.calls(wechattest.EndpointLegacy)
+	if !w.lapse(2*time.Minute, func() bool { return w.calls(wechattest.EndpointLegacy) >= mints+3 }) {
+		t.Fatal("three attempts were not made")
+	}
+	w.wechat.ClearFaults()
+	w.advance(end.Add(-5 * time.Minute).Sub(w.clock.now()))
+	if w.value("shop") == value {
+		t.Error("WeChat has worked for minutes, and five minutes before the end there is no new token")
+	}
+}
+
 // A mint whose answer got lost is repeated, also when the first repetition is refused: that says nothing about the lost one.
 func TestMintLostAndThenRefused(t *testing.T) {
 	w, value := readyWorld(t, v1alpha1.ModeLegacy, func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = time.Hour })

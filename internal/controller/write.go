@@ -72,7 +72,7 @@ func (p *pass) put(ctx context.Context, o report.Observation, d refresh.Decision
 		return p.refused(o, e, err)
 	}
 	e := report.Effect{
-		Wrote: written, DataKept: t == nil, Landed: t, Target: report.KnownTarget{Secret: written},
+		Wrote: written, DataKept: t == nil, Landed: t, Target: report.KnownTarget{Secret: written, Reverted: want.Outdated(written)},
 		Tickets: report.TicketsEffect{Held: o.TicketsAfterWrite(tickets)},
 	}
 	reason := d.Reason
@@ -137,6 +137,7 @@ func (p *pass) writeReference(ctx context.Context, o report.Observation, want ta
 		return p.refused(o, e, err)
 	}
 	e.Wrote, e.Target.Secret = written, written
+	e.Target.Reverted = e.Target.Reverted || want.ReferenceOutdated(written)
 	return e, nil
 }
 

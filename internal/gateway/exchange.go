@@ -143,8 +143,13 @@ func (x *exchange) fail(err error) {
 		x.gone()
 	}
 	x.relay.problem(err)
+	sending, ok := errors.AsType[*token.Error](err)
+	sent := !ok || sending.MaybeSent // without that, the answer had begun
 	f := refusalUnreachable
-	if errors.Is(err, context.DeadlineExceeded) {
+	switch {
+	case sent && (x.once || x.req.Method != http.MethodGet):
+		f = refusalUnanswered
+	case errors.Is(err, context.DeadlineExceeded):
 		f = refusalTimeout
 	}
 	x.refuse(OutcomeUnavailable, f)
@@ -153,7 +158,7 @@ func (x *exchange) fail(err error) {
 // refuse answers with a refusal.
 func (x *exchange) refuse(outcome Outcome, f refusal) {
 	x.call.refuse(outcome, f)
-	x.call.Status = http.StatusOK
+	x.call.Status = f.status()
 	x.endUnread()
 	f.write(x.w, x.call.ID)
 	x.finishWrite()

@@ -19,11 +19,13 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-// Reasons that several refusals have. reasonGone is that of one that nobody is there to read.
+// Reasons that several refusals have. reasonGone is that of one that nobody is there to read, and reasonUnanswered that of a call which WeChat
+// may have carried out and must not carry out twice.
 const (
-	reasonAppID  = "appid"
-	reasonGone   = "gone"
-	reasonMethod = "method"
+	reasonAppID      = "appid"
+	reasonGone       = "gone"
+	reasonMethod     = "method"
+	reasonUnanswered = "unanswered"
 )
 
 // Options are what a Gateway works with. Source and Relay are required.
@@ -217,7 +219,7 @@ func (d decision) gatewayToken() string {
 // answer sends what was asked for.
 func (d decision) answer(v any) {
 	d.call.Outcome = OutcomeAnswered
-	writeJSON(d.w, d.call.ID, v)
+	writeJSON(d.w, d.call.ID, http.StatusOK, v)
 }
 
 // deny refuses what the caller may not do.

@@ -79,8 +79,8 @@ func (d decision) loginClient(p purchase) (client *Client, f refusal, ok bool) {
 	case !client.Login:
 		return nil, refusal{codeNotAllowed, "login", "the WeChatAppClient may not log users in: set spec.login: true."}, false
 	case client.Account.AppSecret.IsZero():
-		return nil, refusal{codeNotAllowed, "credentials", "the gateway may not read the AppSecret: the credentials Secret of the " +
-			"WeChatAppToken needs the label wechat.apptoken.dev/credentials: \"true\"."}, false
+		return nil, refusal{codeNotAllowed, "credentials", "the gateway has no AppSecret: the credentials Secret of the WeChatAppToken " +
+			"needs the label wechat.apptoken.dev/credentials: \"true\", and an AppSecret in it."}, false
 	}
 	return client, refusal{}, true
 }

@@ -37,29 +37,38 @@ type refusal struct {
 	text string
 }
 
-// write sends the refusal in WeChat's form: HTTP 200 and an errcode, because SDKs do not look into other answers. id is the call's.
+// status returns the HTTP status of the answer. It is 200, because SDKs look for an errcode in no other answer. After errcode -1 some of them
+// make the call again, which must not happen to one that WeChat may have carried out.
+func (f refusal) status() int {
+	if f.reason == reasonUnanswered {
+		return http.StatusGatewayTimeout
+	}
+	return http.StatusOK
+}
+
+// write sends the refusal in WeChat's form, with an errcode. id is the call's.
 func (f refusal) write(w http.ResponseWriter, id string) {
-	writeJSON(w, id, struct {
+	writeJSON(w, id, f.status(), struct {
 		Code int    `json:"errcode"`
 		Text string `json:"errmsg"`
 	}{f.code, refusalTextPrefix + f.text + " rid: " + id})
 }
 
 // writeJSON sends an answer of the gateway's own. There is no line feed behind the JSON, which some SDKs cannot read.
-func writeJSON(w http.ResponseWriter, id string, answer any) {
+func writeJSON(w http.ResponseWriter, id string, status int, answer any) {
 	body, err := json.Marshal(answer)
 	if err != nil {
 		body = []byte(`{"errcode":-1,"errmsg":"` + refusalTextPrefix + `internal error"}`) // the answers have strings and numbers alone
 	}
-	writeBody(w, id, body)
+	writeBody(w, id, status, body)
 }
 
 // writeBody sends an answer of the gateway's own that is JSON already.
-func writeBody(w http.ResponseWriter, id string, body []byte) {
+func writeBody(w http.ResponseWriter, id string, status int, body []byte) {
 	h := w.Header()
 	h.Set(requestIDHeader, id)
 	h.Set("Content-Type", jsonContentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(http.StatusOK)
+	w.WriteHeader(status)
 	_, _ = w.Write(body) // the caller may be gone
 }

@@ -19,7 +19,9 @@ var (
 	refusalUnreachable = refusal{codeBusy, "unreachable",
 		"WeChat was not reached. Try again soon. If this lasts, whoever runs the gateway should look at its log and its network."}
 	refusalTimeout = refusal{codeBusy, "timeout",
-		"WeChat did not answer in time, and may have carried the call out. Try again soon, if it may be carried out twice."}
+		"WeChat did not answer in time. Try again soon."}
+	refusalUnanswered = refusal{codeBusy, reasonUnanswered,
+		"WeChat may have carried the call out, and did not answer. Find out whether it did before you make the call again."}
 	refusalBroken = refusal{codeBusy, "broken",
 		"WeChat's answer broke off."} // for the audit log alone, because the answer has begun
 	refusalRedirect = refusal{codeBusy, "redirect",

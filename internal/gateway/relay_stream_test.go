@@ -279,9 +279,9 @@ func TestRelayCutConnection(t *testing.T) {
 		reason string
 	}{
 		"a GET":               {method: "GET", sends: 3},
-		"a POST":              {method: "POST", sends: 2, reason: "unreachable"},
-		"a GET to send once":  {method: "GET", once: true, sends: 2, reason: "unreachable"},
-		"a POST to send once": {method: "POST", once: true, sends: 2, reason: "unreachable"},
+		"a POST":              {method: "POST", sends: 2, reason: "unanswered"},
+		"a GET to send once":  {method: "GET", once: true, sends: 2, reason: "unanswered"},
+		"a POST to send once": {method: "POST", once: true, sends: 2, reason: "unanswered"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			upstream := stub(t, func(conn net.Conn, n int, _ string) {

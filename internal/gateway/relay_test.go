@@ -127,14 +127,14 @@ func TestRelayAnswer(t *testing.T) {
 		"an errcode of another kind": {say: says(ok("text/plain", `{"errcode":48001,"errmsg":"api unauthorized"}`)), want: `{"errcode":48001,"errmsg":"api unauthorized"}`, code: 48001},
 		"too many headers": {
 			say:    says("HTTP/1.1 200 OK\r\nX-Long: " + strings.Repeat("x", 70<<10) + "\r\nContent-Length: 2\r\n\r\nok"),
-			reason: "unreachable", code: -1,
+			reason: "unanswered", code: -1,
 		},
-		"no HTTP": {say: says("SSH-2.0-evil\r\n\r\n"), reason: "unreachable", absent: "SSH", code: -1},
+		"no HTTP": {say: says("SSH-2.0-evil\r\n\r\n"), reason: "unanswered", absent: "SSH", code: -1},
 		"a stall after the headers": {
-			say: says("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"), reason: "timeout", code: -1,
+			say: says("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"), reason: "unanswered", code: -1,
 		},
 		"a stall in the beginning": {
-			say: says("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"err"), reason: "timeout", code: -1,
+			say: says("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"err"), reason: "unanswered", code: -1,
 		},
 		"a reset in the body": {
 			say: func(conn net.Conn, _ int, _ string) {
@@ -150,7 +150,7 @@ func TestRelayAnswer(t *testing.T) {
 			t.Parallel()
 			upstream := stub(t, tt.say)
 			g := relayTo(t, func(o *RelayOptions) {
-				if tt.reason == "timeout" {
+				if strings.HasPrefix(name, "a stall") {
 					o.Timeout = time.Second
 				}
 			}, upstream.URL)
@@ -158,6 +158,9 @@ func TestRelayAnswer(t *testing.T) {
 			c := g.call(t)
 			if c.Reason != tt.reason || c.Errcode != tt.code {
 				t.Errorf("reason %q, errcode %d, want %q, %d", c.Reason, c.Errcode, tt.reason, tt.code)
+			}
+			if unanswered := strings.HasPrefix(answer, "HTTP/1.1 504 "); unanswered != (tt.reason == "unanswered") || unanswered != (c.Status == 504) {
+				t.Errorf("status %d, answer %q", c.Status, answer)
 			}
 			body := bodyOf(t, answer)
 			switch {

@@ -173,8 +173,9 @@ func TestRelayHosts(t *testing.T) {
 	}{
 		"the first":                         {hosts: []http.HandlerFunc{answering, answering}, head: post, hits: []int32{1, 0}},
 		"a GET that is not answered":        {hosts: []http.HandlerFunc{hanging, answering}, head: getHead, hits: []int32{1, 1}, took: 10 * time.Second},
-		"a POST that is not answered":       {hosts: []http.HandlerFunc{hanging, answering}, head: post, hits: []int32{1, 0}, reason: "timeout", took: 10 * time.Second},
-		"a login that is not answered":      {hosts: []http.HandlerFunc{hanging, answering}, head: getHead, once: true, hits: []int32{1, 0}, reason: "timeout", took: 10 * time.Second},
+		"a GET that no host answers":        {hosts: []http.HandlerFunc{hanging, hanging}, head: getHead, hits: []int32{1, 1}, reason: "timeout", took: 20 * time.Second},
+		"a POST that is not answered":       {hosts: []http.HandlerFunc{hanging, answering}, head: post, hits: []int32{1, 0}, reason: "unanswered", took: 10 * time.Second},
+		"a login that is not answered":      {hosts: []http.HandlerFunc{hanging, answering}, head: getHead, once: true, hits: []int32{1, 0}, reason: "unanswered", took: 10 * time.Second},
 		"a POST that nobody listens to":     {hosts: []http.HandlerFunc{nil, answering}, head: post, hits: []int32{0, 1}},
 		"a login that nobody listens to":    {hosts: []http.HandlerFunc{nil, answering}, head: getHead, once: true, hits: []int32{0, 1}},
 		"a signed call nobody listens to":   {hosts: []http.HandlerFunc{nil, answering}, head: signed, hits: []int32{0, 0}, reason: "unreachable"},
@@ -182,7 +183,7 @@ func TestRelayHosts(t *testing.T) {
 		"a chunked POST":                    {hosts: []http.HandlerFunc{nil, answering}, head: postHead("Transfer-Encoding: chunked") + "2\r\n{}\r\n0\r\n\r\n", hits: []int32{0, 1}},
 		"a large POST nobody listens to":    {hosts: []http.HandlerFunc{nil, answering}, head: postHead("Content-Length: 300000") + strings.Repeat("x", 300000), hits: []int32{0, 1}},
 		"nobody at all":                     {hosts: []http.HandlerFunc{nil, nil}, head: getHead, hits: []int32{0, 0}, reason: "unreachable"},
-		"a large POST that is not answered": {hosts: []http.HandlerFunc{hanging, answering}, head: postHead("Content-Length: 300000") + strings.Repeat("x", 300000), hits: []int32{1, 0}, reason: "timeout", took: 10 * time.Second},
+		"a large POST that is not answered": {hosts: []http.HandlerFunc{hanging, answering}, head: postHead("Content-Length: 300000") + strings.Repeat("x", 300000), hits: []int32{1, 0}, reason: "unanswered", took: 10 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

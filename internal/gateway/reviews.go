@@ -28,14 +28,14 @@ const (
 	// acceptedFor is how long a review is good, and refusedFor how long a refusal is remembered.
 	acceptedFor = time.Minute
 	refusedFor  = 10 * time.Second
-	// acceptedWithout is how long a review is good while the API server cannot be asked for another, and askAgainAfter how long a call does
-	// not ask after that was found out.
+	// acceptedWithout is how long a review is good while there cannot be another, because the API server is away or too many wait for one,
+	// and askAgainAfter how long a call does not ask after that was found out.
 	acceptedWithout = 10 * time.Minute
 	askAgainAfter   = 5 * time.Second
 	// startsWithin is how long after an outage the API server may refuse the gateway, because it has not read its own roles yet.
 	startsWithin = 30 * time.Second
 
-	// reviewsPerSecond and reviewsBurst limit the reviews of new tokens, and those of known ones, and waitForTurn how long one waits for that.
+	// reviewsPerSecond and reviewsBurst limit the reviews of new tokens, and those of known ones, and waitForTurn is how long a new one waits.
 	reviewsPerSecond = 20
 	reviewsBurst     = 40
 	waitForTurn      = 3 * time.Second
@@ -106,7 +106,7 @@ func (c clock) Now() time.Time { return c() }
 // acceptance is a token that the API server accepted.
 type acceptance struct {
 	account types.NamespacedName
-	// freshUntil is when it is asked again, and goodUntil until when the answer counts if it cannot be asked.
+	// freshUntil is when it is asked again, and goodUntil until when the answer counts if there is no other.
 	freshUntil, goodUntil time.Time
 }
 
@@ -136,8 +136,8 @@ func (r *Reviews) Review(
 	if !ok || !now.Before(claims.expires) || !named(claims.account) {
 		return none, ErrBearerRefused
 	}
-	err := r.ask(ctx, key, bearer, claims, peer, found)
-	if errors.Is(err, ErrNoReview) && found && r.Now().Before(known.goodUntil) {
+	err := r.merged(ctx, key, bearer, claims, peer, found)
+	if found && r.Now().Before(known.goodUntil) && (errors.Is(err, ErrNoReview) || errors.Is(err, ErrTooManyReviews)) {
 		r.remember(key, acceptance{known.account, r.Now().Add(askAgainAfter), known.goodUntil})
 		err = nil
 	}
@@ -145,23 +145,6 @@ func (r *Reviews) Review(
 		return none, err
 	}
 	return claims.account, nil
-}
-
-// ask has a token reviewed, within the limits for tokens that are known or new.
-func (r *Reviews) ask(
-	ctx context.Context, key tokenKey, bearer string, claims accountClaims, peer netip.Addr, known bool,
-) error {
-	if known {
-		return r.merged(ctx, r.renewals, key, bearer, claims)
-	}
-	if !r.failed.take(peer, r.Now()) {
-		return ErrTooManyReviews
-	}
-	err := r.merged(ctx, r.turns, key, bearer, claims)
-	if !errors.Is(err, ErrBearerRefused) {
-		r.failed.giveBack(peer, r.Now())
-	}
-	return err
 }
 
 // known returns what is remembered of a token that was accepted.
@@ -183,20 +166,16 @@ func (r *Reviews) remember(key tokenKey, a acceptance) {
 }
 
 // merged reviews a token once for all calls that wait for it. The review goes on if one of them ends.
-func (r *Reviews) merged(ctx context.Context, turns *rate.Limiter, key tokenKey, bearer string, claims accountClaims) error {
+func (r *Reviews) merged(
+	ctx context.Context, key tokenKey, bearer string, claims accountClaims, peer netip.Addr, known bool,
+) error {
 	done := r.flights.DoChan(string(key[:]), func() (_ any, err error) {
 		defer func() {
 			if recover() != nil { // singleflight would end the process, and show the value
 				err = ErrNoReview
 			}
 		}()
-		own := context.WithoutCancel(ctx)
-		turn, cancel := context.WithTimeout(own, waitForTurn)
-		defer cancel()
-		if turns.Wait(turn) != nil {
-			return nil, ErrTooManyReviews
-		}
-		return nil, r.review(own, key, bearer, claims)
+		return nil, r.inTurn(context.WithoutCancel(ctx), key, bearer, claims, peer, known)
 	})
 	select {
 	case <-ctx.Done():
@@ -204,6 +183,33 @@ func (r *Reviews) merged(ctx context.Context, turns *rate.Limiter, key tokenKey,
 	case result := <-done:
 		return result.Err
 	}
+}
+
+// inTurn reviews a token within the limits for tokens that are known or new. A known one is good meanwhile, so its calls do not wait. The
+// review of a new one counts for the peer that sent it first, and not if the token is good.
+func (r *Reviews) inTurn(
+	ctx context.Context, key tokenKey, bearer string, claims accountClaims, peer netip.Addr, known bool,
+) (err error) {
+	if known {
+		if !r.renewals.Allow() {
+			return ErrTooManyReviews
+		}
+		return r.review(ctx, key, bearer, claims)
+	}
+	if !r.failed.take(peer, r.Now()) {
+		return ErrTooManyReviews
+	}
+	defer func() {
+		if !errors.Is(err, ErrBearerRefused) {
+			r.failed.giveBack(peer, r.Now())
+		}
+	}()
+	turn, cancel := context.WithTimeout(ctx, waitForTurn)
+	defer cancel()
+	if r.turns.Wait(turn) != nil {
+		return ErrTooManyReviews
+	}
+	return r.review(ctx, key, bearer, claims)
 }
 
 // review asks the API server about a token, and remembers what it says. Errors are not remembered.

@@ -25,6 +25,9 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
+// askAgainAfter is the age from which a refusal of the stored token is asked about again before a mint.
+const askAgainAfter = time.Second
+
 // legacy issues tokens by GET /cgi-bin/token. Each call is a mint that ends the token before the last one, so its result must not get
 // lost: the Secret is marked, the token minted, and then written with the mark removed in one update. The token stays in memory until
 // it is written.
@@ -253,12 +256,14 @@ func (i legacy) noteRejected(ctx context.Context, s Step, e *report.Effect) erro
 	return nil
 }
 
-// worksAgain reports whether WeChat accepts the stored token that it refused, after it refused a mint too. For a while WeChat may have
-// refused everything, and a mint for nothing would end the token that volumes may still hold.
+// worksAgain reports whether WeChat accepts the stored token again that it refused some time ago. For a while WeChat may have refused
+// everything, mints included, and a mint for nothing would end the token that volumes may still hold. It does not ask while the last attempt
+// got no answer or could not be written.
 func (i legacy) worksAgain(ctx context.Context, s Step) (bool, error) {
 	since, dead := s.Account.DeadSince(s.Stored.Fingerprint)
 	f := s.Failed
-	if !dead || s.Secret == nil || s.Holding != target.HoldsKnown || f == nil || f.Code == 0 || f.OfWrite || f.Time.Before(since) {
+	if !dead || s.Secret == nil || s.Holding != target.HoldsKnown || i.WeChat.Now().Sub(since) < askAgainAfter ||
+		f != nil && (f.Code == 0 || f.OfWrite) {
 		return false, nil
 	}
 	value, found, err := i.stored(ctx, s)

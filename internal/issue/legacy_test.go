@@ -143,18 +143,25 @@ func TestWorksAgain(t *testing.T) {
 		}
 	}
 	refused := failure(func(*report.Failure) {})
+	refusedAt := func(at time.Time) func(*Step) {
+		return func(s *Step) {
+			s.Account.NoteAlive(s.Stored.Fingerprint)
+			s.Account.NoteDead(s.Stored.Fingerprint, true, at)
+		}
+	}
 	for name, test := range map[string]struct {
 		edits []func(*Step)
 		asked bool
 	}{
-		"a mint was refused":           {[]func(*Step){refused}, true},
-		"nothing failed since":         {nil, false},
-		"it failed before the refusal": {[]func(*Step){failure(func(f *report.Failure) { f.Time = after(-2 * time.Minute) })}, false},
-		"no errcode":                   {[]func(*Step){failure(func(f *report.Failure) { f.Code = 0 })}, false},
-		"the write failed":             {[]func(*Step){failure(func(f *report.Failure) { f.OfWrite = true })}, false},
-		"it was not refused":           {[]func(*Step){refused, func(s *Step) { s.Account.NoteAlive(s.Stored.Fingerprint) }}, false},
-		"somebody else wrote it":       {[]func(*Step){refused, func(s *Step) { s.Holding = target.HoldsUnattested }}, false},
-		"there is no Secret":           {[]func(*Step){refused, func(s *Step) { s.Secret = nil }}, false},
+		"a mint was refused":          {[]func(*Step){refused}, true},
+		"another member's mint was":   {nil, true},
+		"it was refused just now":     {[]func(*Step){refusedAt(now)}, false},
+		"it was refused a second ago": {[]func(*Step){refusedAt(after(-time.Second))}, true},
+		"no errcode":                  {[]func(*Step){failure(func(f *report.Failure) { f.Code = 0 })}, false},
+		"the write failed":            {[]func(*Step){failure(func(f *report.Failure) { f.OfWrite = true })}, false},
+		"it was not refused":          {[]func(*Step){refused, func(s *Step) { s.Account.NoteAlive(s.Stored.Fingerprint) }}, false},
+		"somebody else wrote it":      {[]func(*Step){refused, func(s *Step) { s.Holding = target.HoldsUnattested }}, false},
+		"there is no Secret":          {[]func(*Step){refused, func(s *Step) { s.Secret = nil }}, false},
 	} {
 		for _, accepted := range []bool{true, false} {
 			secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop", UID: "s"}, Type: corev1.SecretTypeOpaque}

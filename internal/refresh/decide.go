@@ -35,7 +35,7 @@ func Decide(now time.Time, in Inputs) Decision {
 	d := p.decide()
 	d.DueAt, d.Verdict, d.Tickets = p.dueAt, p.verdict(), p.ticketsFor(d)
 	if in.Failure != nil {
-		d.RetryAt = in.Failure.retryAt(p.dueAt, in.Token.ExpiresAt)
+		d.RetryAt = retryAt(in)
 	}
 	if d.Action == Wait {
 		d.At = p.wakeFor(d.Reason)
@@ -102,17 +102,26 @@ type plan struct {
 	checkAt time.Time
 	// retryAt is the end of a back-off that binds; zero without one.
 	retryAt time.Time
-	// heldUntil is the earliest time at which a rule of the resource's own that matched may be carried out; memberHeldUntil is the same
-	// for what other members wait for.
-	heldUntil, memberHeldUntil time.Time
+	// heldUntil is the earliest time at which a rule that matched may be carried out, and that keeps the token from being checked.
+	// besideHeldUntil is the same for rules that do not: what other members wait for, and labels, annotations and owner reference.
+	heldUntil, besideHeldUntil time.Time
 }
 
 func newPlan(now time.Time, in Inputs) *plan {
 	p := &plan{now: now, in: in, dueAt: DueAt(in), checkAt: CheckAt(in)}
 	if in.Failure != nil && in.Failure.Binds && !IsInFuture(in.Failure.Time, now) {
-		p.retryAt = in.Failure.retryAt(p.dueAt, in.Token.ExpiresAt)
+		p.retryAt = retryAt(in)
 	}
 	return p
+}
+
+// retryAt returns when the attempt that failed is made again. A refusal may have been WeChat's mistake, so a refused token keeps the handover
+// window that it had before.
+func retryAt(in Inputs) time.Time {
+	if at := in.Token.RefusedUntil; !at.IsZero() {
+		in.Token.ExpiresAt = at
+	}
+	return in.Failure.retryAt(DueAt(in), in.Token.ExpiresAt)
 }
 
 // stored reports whether there is a Secret of ours with a token in it that can be judged by its times.
@@ -191,8 +200,8 @@ func (p *plan) allows(reason Reason, action Action) bool {
 	switch {
 	case !p.now.Before(notBefore):
 		return true
-	case reason == MemberWaiting: // this does not keep the resource from checking its own token
-		p.memberHeldUntil = earliest(p.memberHeldUntil, notBefore)
+	case reason == MemberWaiting, reason == TargetOutdated:
+		p.besideHeldUntil = earliest(p.besideHeldUntil, notBefore)
 	default:
 		p.heldUntil = earliest(p.heldUntil, notBefore)
 	}
@@ -232,7 +241,7 @@ func (p *plan) wakeFor(reason Reason) time.Time {
 	default: // an event ends these, or the next look
 	}
 	ticketsAt, _ := p.ticketsAt()
-	for _, at := range [...]time.Time{p.requestAt(), p.memberHeldUntil, p.earlyCheckAt(), ticketsAt, p.tellAt()} {
+	for _, at := range [...]time.Time{p.requestAt(), p.besideHeldUntil, p.earlyCheckAt(), ticketsAt, p.tellAt()} {
 		if p.now.Before(at) {
 			wake = earliest(wake, at)
 		}

@@ -155,16 +155,15 @@ func TestPacing(t *testing.T) {
 		"mint when due":              {[]edit{legacyDue, mintAt(at)}, at},
 		"mint when expired":          {[]edit{legacyExpired, mintAt(at)}, at},
 		"repair of data":             {[]edit{tampered, repairAt(at)}, at},
-		"repair of labels":           {[]edit{outdated, repairAt(at)}, at},
 		"repair of both":             {[]edit{tamperedAndOutdated, repairAt(at)}, at},
 		"repair of a deleted Secret": {[]edit{missing, repairAt(at)}, at},
 		"repair, then mint":          {[]edit{legacyTampered, repairAt(after(time.Second)), mintAt(at)}, at},
 		"mint, then repair":          {[]edit{legacyTampered, repairAt(at), mintAt(after(time.Second))}, at},
 		"back-off, then mint":        {[]edit{legacyDue, limited(after(time.Second)), mintAt(at)}, after(time.Second)},
 		"back-off, then repair":      {[]edit{tampered, limited(after(time.Second)), repairAt(at)}, after(time.Second)},
-		"two that wait differently":  {[]edit{memberWaiting, mintAt(after(time.Minute)), outdated, repairAt(at)}, at},
-		"two, the second one longer": {[]edit{memberWaiting, mintAt(at), outdated, repairAt(after(time.Minute))}, at},
-		"no check meanwhile":         {[]edit{outdated, repairAt(at), checkDue}, at},
+		"two that wait differently":  {[]edit{legacyDue, mintAt(after(time.Minute)), outdated, repairAt(at)}, at},
+		"two, the second one longer": {[]edit{legacyDue, mintAt(at), outdated, repairAt(after(time.Minute))}, at},
+		"no check meanwhile":         {[]edit{tampered, repairAt(at), checkDue}, at},
 		"no doubt meanwhile":         {[]edit{outdated, repairAt(at), doubtful}, at},
 	}
 	for name, test := range held {
@@ -190,6 +189,7 @@ func TestPacing(t *testing.T) {
 		"a new appid is no repair":         {[]edit{appIDChanged, repairAt(at)}, AppIDChanged},
 		"a new mode is no repair":          {[]edit{modeChanged, repairAt(at)}, ModeChanged},
 		"a check is no repair":             {[]edit{checkDue, repairAt(at)}, CheckDue},
+		"labels keep no check waiting":     {[]edit{outdated, repairAt(at), checkDue}, CheckDue},
 	}
 	for name, test := range free {
 		if d := Decide(now, healthy(test.edits...)); d.Action == Wait || d.Reason != test.reason {
@@ -204,6 +204,9 @@ func TestWakeUp(t *testing.T) {
 		edits []edit
 		want  time.Time
 	}{
+		"repair of labels":                   {[]edit{outdated, repairAt(soon)}, soon},
+		"labels, and a member that waits":    {[]edit{memberWaiting, mintAt(later), outdated, repairAt(soon)}, soon},
+		"a member that waits, and labels":    {[]edit{memberWaiting, mintAt(soon), outdated, repairAt(later)}, soon},
 		"deleting waits for nothing":         {[]edit{func(in *Inputs) { in.Deleting = true }}, time.Time{}},
 		"suspended sleeps until the expiry":  {[]edit{func(in *Inputs) { in.Suspended = true }}, after(90 * time.Minute)},
 		"suspended, due":                     {[]edit{func(in *Inputs) { in.Suspended = true }, due}, after(200 * time.Second)},

@@ -85,6 +85,8 @@ type Token struct {
 	Unbelievable bool
 	// Unwritten reports that a token was issued and is kept until the Secret holds it.
 	Unwritten bool
+	// RefusedUntil is when a token that WeChat was seen to refuse would have expired; zero for others. Their ExpiresAt is in the past.
+	RefusedUntil time.Time
 	// Had reports that the resource has or had a token, so that a missing one expired.
 	Had bool
 }

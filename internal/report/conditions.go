@@ -55,6 +55,9 @@ func summarize(o Observation, v refresh.Verdict, told *v1alpha1.RefreshError) su
 		if v.Failing == refresh.FailingCredentials || v.Class == token.Action {
 			s.message += ", but it cannot be refreshed: " + s.failingMessage
 		}
+		if o.Target.Contested && !v.Suspended {
+			s.message += "; " + contested(o.Resource.TargetName())
+		}
 	}
 	if v.Suspended {
 		s.message += "; suspended: the token is not refreshed until spec.suspend is false"
@@ -104,7 +107,8 @@ func unready(o Observation, v refresh.Verdict, told *v1alpha1.RefreshError) summ
 }
 
 func contested(secret string) string {
-	return fmt.Sprintf("somebody keeps changing Secret %q: find out who from its managedFields; it is repaired ever more slowly", secret)
+	return fmt.Sprintf("somebody or an admission policy keeps changing Secret %q: find out who from its managedFields; it is repaired ever more slowly",
+		secret)
 }
 
 func noToken(secret string) string { return fmt.Sprintf("Secret %q holds no valid token yet", secret) }

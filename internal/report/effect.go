@@ -56,6 +56,8 @@ type KnownTarget struct {
 	Secret *metav1.PartialObjectMetadata
 	// LookAgain asks for a live read, because what the step found contradicts the observation.
 	LookAgain bool
+	// Reverted reports that a write was taken and its metadata changed back at once, as an admission policy does.
+	Reverted bool
 }
 
 // LookAgain returns the effect of a step that found something else than the observation says.

@@ -87,7 +87,7 @@ func TestTicketConditions(t *testing.T) {
 		"the Secret is somebody else's": {edits{absent, conflict}, v1alpha1.ReasonTargetConflict, "somebody else's", stalled, ""},
 		"told before, fails since":      {edits{toldBefore, ticketFails(token.Transient, v1alpha1.ReasonUnreachable, time.Second)}, v1alpha1.ReasonUnsupportedAccount, "ticket jsapi: no tickets", stalled, "UnsupportedAccount: ticket jsapi: no tickets"},
 		"told before, fails for long":   {edits{toldBefore, ticketFails(token.Transient, v1alpha1.ReasonUnreachable, time.Minute)}, v1alpha1.ReasonUnreachable, "ticket jsapi: what to do", reconciling, "Unreachable: ticket jsapi: what to do"},
-		"somebody keeps removing it":    {edits{absent, contestedSecret}, v1alpha1.ReasonTargetContested, "ticket jsapi: somebody keeps changing Secret", reconciling, ""},
+		"somebody keeps removing it":    {edits{absent, contestedSecret}, v1alpha1.ReasonTargetContested, "ticket jsapi: somebody or an admission policy keeps changing Secret", reconciling, ""},
 		"told before a restart":         {edits{toldBefore}, v1alpha1.ReasonUnsupportedAccount, "ticket jsapi: no tickets", stalled, "UnsupportedAccount: ticket jsapi: no tickets"},
 	} {
 		s := decided(withTicket(test.edits...))

@@ -95,7 +95,11 @@ func (k Knowledge) Holds(t *Token) Knowledge {
 func (k Knowledge) Stored(status *v1alpha1.TokenStatus, r Record) Token {
 	switch {
 	case k.Verdict.Holding == HoldsUnattested:
-		return Recorded(r)
+		t := Recorded(r)
+		if at := k.Verdict.At; !at.IsZero() {
+			t.IssuedAt = refresh.Earlier(t.IssuedAt, at) // whoever edits the Secret can write any time
+		}
+		return t
 	case k.Token != nil:
 		return *k.Token
 	case status != nil:

@@ -181,6 +181,25 @@ func TestJudgeExpiry(t *testing.T) {
 	}
 }
 
+// Whoever edits the Secret can write any time, but the token was issued before it was seen.
+func TestUnattestedTokenFromTheFuture(t *testing.T) {
+	seen := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for name, test := range map[string]struct {
+		holding              Holding
+		issuedAt, seen, want time.Time
+	}{
+		"from the future":          {HoldsUnattested, seen.Add(time.Hour), seen, seen},
+		"from the past":            {HoldsUnattested, seen.Add(-time.Hour), seen, seen.Add(-time.Hour)},
+		"while no time is known":   {HoldsUnattested, seen.Add(time.Hour), time.Time{}, seen.Add(time.Hour)},
+		"known from another clock": {HoldsKnown, seen.Add(time.Hour), seen, seen.Add(time.Hour)},
+	} {
+		k := Knowledge{Verdict: Verdict{Holding: test.holding, At: test.seen}, Token: &Token{IssuedAt: test.issuedAt}}
+		if got := k.Stored(nil, Record{IssuedAt: test.issuedAt}).IssuedAt; !got.Equal(test.want) {
+			t.Errorf("%s: issued at %s, want %s", name, got, test.want)
+		}
+	}
+}
+
 // Some Secrets cannot receive a token, whatever they hold.
 func TestRefusal(t *testing.T) {
 	for name, test := range map[string]struct {
