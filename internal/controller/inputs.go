@@ -96,7 +96,7 @@ func (p *observer) observeEnd(o *report.Observation, unattested bool) {
 			t.ExpiresAt, t.RefusedUntil = refresh.Earlier(since, t.IssuedAt), t.ExpiresAt // whoever edits the Secret can write any time
 			return
 		}
-		if m := acct.Minted(); m.Replaces(t.Fingerprint, t.IssuedAt) && !refresh.IsInFuture(m.At, o.Now) {
+		if m := acct.Minted(); m.Replaces(t.Fingerprint, o.Stored.IssuedBy()) && !refresh.IsInFuture(m.At, o.Now) {
 			t.ExpiresAt, t.ReplaceBy = refresh.Earlier(t.ExpiresAt, m.At.Add(previousLives)), m.At
 			return
 		}

@@ -96,9 +96,7 @@ func (k Knowledge) Stored(status *v1alpha1.TokenStatus, r Record) Token {
 	switch {
 	case k.Verdict.Holding == HoldsUnattested:
 		t := Recorded(r)
-		if at := k.Verdict.At; !at.IsZero() {
-			t.IssuedAt = refresh.Earlier(t.IssuedAt, at) // whoever edits the Secret can write any time
-		}
+		t.SeenAt = k.Verdict.At
 		return t
 	case k.Token != nil:
 		return *k.Token

@@ -194,7 +194,7 @@ func TestUnattestedTokenFromTheFuture(t *testing.T) {
 		"known from another clock": {HoldsKnown, seen.Add(time.Hour), seen, seen.Add(time.Hour)},
 	} {
 		k := Knowledge{Verdict: Verdict{Holding: test.holding, At: test.seen}, Token: &Token{IssuedAt: test.issuedAt}}
-		if got := k.Stored(nil, Record{IssuedAt: test.issuedAt}).IssuedAt; !got.Equal(test.want) {
+		if got := k.Stored(nil, Record{IssuedAt: test.issuedAt}).IssuedBy(); !got.Equal(test.want) {
 			t.Errorf("%s: issued at %s, want %s", name, got, test.want)
 		}
 	}
