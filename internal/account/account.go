@@ -178,15 +178,14 @@ func (a *Account) DeadSince(fingerprint string) (since time.Time, dead bool) {
 	return time.Time{}, false
 }
 
-// NoteAlive records that WeChat accepts a token that it refused before. Whoever waits for another in its place has been served.
+// NoteAlive records that WeChat accepts a token that it refused before.
 func (a *Account) NoteAlive(fingerprint string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.wantedAt = time.Time{}
 	a.deaths = slices.DeleteFunc(a.deaths, func(d death) bool { return d.fingerprint == fingerprint })
 }
 
-// Want records that a member waits for a mint that another member has to make.
+// Want records that a member waits, from now on, for a mint that another member has to make; with the zero time, that nobody does.
 func (a *Account) Want(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -121,6 +121,11 @@ func (d decision) refused(o observation, err error, lasts time.Duration) decisio
 	return d
 }
 
+// endsUnwritten reports whether the status ends a key without a write of the Secret, given the error of the write.
+func (d decision) endsUnwritten(err error) bool {
+	return d.plan.change == revoke && (!d.write || err != nil) || d.plan.lost && !d.write
+}
+
 // isRefusal reports whether a write fails until somebody acts. The status tells, and the next attempt has time.
 func isRefusal(err error) bool {
 	_, isOtherType := errors.AsType[otherTypeError](err)

@@ -143,9 +143,8 @@ func (p *pass) run(ctx context.Context) (again time.Time, err error) {
 		if err := p.report(ctx, o, d); err != nil {
 			return time.Time{}, err
 		}
-		// What a write did is told already. The status no longer names these keys, so this is told once.
-		if d.plan.change == revoke && (!d.write || err != nil) || d.plan.lost && !d.write {
-			p.tellKey(d.plan)
+		if d.endsUnwritten(err) {
+			p.tellKey(d.plan) // once, because the status no longer names the key
 		}
 	}
 	if err == nil || isRefusal(err) {

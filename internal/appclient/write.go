@@ -49,8 +49,8 @@ func (p *pass) write(ctx context.Context, o observation, d decision) error {
 	return nil
 }
 
-// isLatest makes sure that the client is as the API server has it, before a key is written in place of another. The cache of a new leader may
-// not know the key that the leader before has made, which would be ended.
+// isLatest makes sure that the client is as the API server has it, before a key is written in place of another. The cache of a new leader
+// may not know the key that the leader before has made, which would be ended.
 func (p *pass) isLatest(ctx context.Context) error {
 	latest := &v1alpha1.WeChatAppClient{}
 	switch err := p.Live.Get(ctx, p.name(), latest); {

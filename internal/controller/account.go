@@ -51,7 +51,7 @@ func (p *observer) mintAllowedAt(o *report.Observation) time.Time {
 	}
 	at := refresh.Later(acct.MintNotBefore(expiresAt, o.Now), refresh.EarliestNext(p.state.last.Asked, askAgainAfter, o.Now))
 	minted := acct.Minted()
-	if acct.HasNewer(o.Stored.Fingerprint, o.Stored.IssuedBy()) && !o.Intent.MintAgain() {
+	if acct.HasNewer(o.Token.Fingerprint, o.Token.IssuedAt) && !o.Intent.MintAgain() {
 		at = refresh.Later(at, refresh.EarliestNext(minted.At, account.CopyWithin, o.Now)) // another member has the newer token, or will soon
 	}
 	if mark := o.Unanswered; !mark.IsZero() {

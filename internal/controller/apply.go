@@ -19,7 +19,7 @@ func (p *pass) apply(ctx context.Context, o report.Observation, d refresh.Decisi
 		s.target = s.target.Wrote(e.Wrote, e.DataKept)
 	}
 	if e.Target.Reverted {
-		s.target.Repairs = s.target.Repairs.Noted(p.WeChat.Now())
+		s.target = s.target.Reverted(p.WeChat.Now())
 	}
 	if e.Tickets.Held != nil {
 		s.target = s.target.HoldsTickets(e.Tickets.Held)

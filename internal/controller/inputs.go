@@ -45,7 +45,7 @@ func (p *observer) observeStored(o *report.Observation) {
 		return
 	}
 	o.Target.AppIDChanged, o.Target.ModeChanged = s.AppID != p.resource.Spec.AppID, s.Mode != p.resource.Spec.Mode
-	o.Token.Fingerprint, o.Token.IssuedAt, o.Token.ExpiresAt = s.Fingerprint, s.IssuedAt, s.ExpiresAt
+	o.Token.Fingerprint, o.Token.IssuedAt, o.Token.ExpiresAt = s.Fingerprint, p.state.target.IssuedBy(s), s.ExpiresAt
 	unattested := o.Holding == target.HoldsUnattested
 	p.observeAnswers(o, unattested, believable)
 	o.Token.Refused = p.state.shared.isRefused(s.Fingerprint)
@@ -96,7 +96,7 @@ func (p *observer) observeEnd(o *report.Observation, unattested bool) {
 			t.ExpiresAt, t.RefusedUntil = refresh.Earlier(since, t.IssuedAt), t.ExpiresAt // whoever edits the Secret can write any time
 			return
 		}
-		if m := acct.Minted(); m.Replaces(t.Fingerprint, o.Stored.IssuedBy()) && !refresh.IsInFuture(m.At, o.Now) {
+		if m := acct.Minted(); m.Replaces(t.Fingerprint, t.IssuedAt) && !refresh.IsInFuture(m.At, o.Now) {
 			t.ExpiresAt, t.ReplaceBy = refresh.Earlier(t.ExpiresAt, m.At.Add(previousLives)), m.At
 			return
 		}

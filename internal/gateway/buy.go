@@ -47,7 +47,8 @@ func (d decision) token() {
 	claims := Claims{Client: client.UID, AppID: client.Account.AppID, Key: key.Fingerprint, IssuedAt: d.call.Started}
 	d.call.Outcome = OutcomeAnswered
 	// Nothing in a token needs an escape.
-	writeBody(d.w, d.call.ID, http.StatusOK, fmt.Appendf(nil, `{"access_token":"%s","expires_in":%d}`, NewToken(claims, key), ToldLife/time.Second))
+	writeBody(d.w, d.call.ID, http.StatusOK,
+		fmt.Appendf(nil, `{"access_token":"%s","expires_in":%d}`, NewToken(claims, key), ToldLife/time.Second))
 }
 
 // purchase reads the appid and the key of a request, as the endpoint takes them.

@@ -19,8 +19,8 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-// Reasons that several refusals have. reasonGone is that of one that nobody is there to read, and reasonUnanswered that of a call which WeChat
-// may have carried out and must not carry out twice.
+// Reasons that several refusals have, or on which something depends. reasonGone is that of one that nobody is there to read, and
+// reasonUnanswered that of a call which WeChat may have carried out and must not carry out twice.
 const (
 	reasonAppID      = "appid"
 	reasonGone       = "gone"

@@ -37,8 +37,8 @@ type refusal struct {
 	text string
 }
 
-// status returns the HTTP status of the answer. It is 200, because SDKs look for an errcode in no other answer. After errcode -1 some of them
-// make the call again, which must not happen to one that WeChat may have carried out.
+// status returns the HTTP status of the answer. It is 200, because SDKs look for an errcode in no other answer. After errcode -1 some of
+// them make the call again, which must not happen to one that WeChat may have carried out.
 func (f refusal) status() int {
 	if f.reason == reasonUnanswered {
 		return http.StatusGatewayTimeout

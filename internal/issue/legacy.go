@@ -25,9 +25,6 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
 
-// askAgainAfter is the age from which a refusal of the stored token is asked about again before a mint.
-const askAgainAfter = time.Second
-
 // legacy issues tokens by GET /cgi-bin/token. Each call is a mint that ends the token before the last one, so its result must not get
 // lost: the Secret is marked, the token minted, and then written with the mark removed in one update. The token stays in memory until
 // it is written.
@@ -257,12 +254,12 @@ func (i legacy) noteRejected(ctx context.Context, s Step, e *report.Effect) erro
 }
 
 // worksAgain reports whether WeChat accepts the stored token again that it refused some time ago. For a while WeChat may have refused
-// everything, mints included, and a mint for nothing would end the token that volumes may still hold. It does not ask while the last attempt
-// got no answer or could not be written.
+// everything, mints included, and a mint for nothing would end the token that volumes may still hold. It does not ask while the last
+// attempt got no answer or could not be written.
 func (i legacy) worksAgain(ctx context.Context, s Step) (bool, error) {
 	since, dead := s.Account.DeadSince(s.Stored.Fingerprint)
 	f := s.Failed
-	if !dead || s.Secret == nil || s.Holding != target.HoldsKnown || i.WeChat.Now().Sub(since) < askAgainAfter ||
+	if !dead || s.Secret == nil || s.Holding != target.HoldsKnown || i.WeChat.Now().Sub(since) < time.Second ||
 		f != nil && (f.Code == 0 || f.OfWrite) {
 		return false, nil
 	}
@@ -271,6 +268,7 @@ func (i legacy) worksAgain(ctx context.Context, s Step) (bool, error) {
 		return false, err
 	}
 	s.Account.NoteAlive(s.Stored.Fingerprint)
+	s.Account.Want(time.Time{}) // whoever waits for another in its place has been served
 	i.sight(s)
 	log.FromContext(ctx).Info("WeChat accepts the stored Legacy token again", "fingerprint", s.Stored.Fingerprint)
 	return true, nil

@@ -120,7 +120,7 @@ func (i legacy) serves(s Step, t *v1alpha1.TokenStatus) bool {
 		return false
 	}
 	stored := s.Stored
-	newer := t.Fingerprint != stored.Fingerprint && stored.IssuedBy().Truncate(time.Second).Before(t.IssueTime.Time)
+	newer := t.Fingerprint != stored.Fingerprint && s.Token.IssuedAt.Truncate(time.Second).Before(t.IssueTime.Time)
 	_, dead := s.Account.DeadSince(stored.Fingerprint)
 	if s.Holding == target.HoldsUnattested && !dead {
 		return newer // an older one would give way to the Secret's
@@ -199,5 +199,5 @@ func Superseded(o report.Observation, t *report.Pending, readSince bool, acct *a
 	if o.Intent.Own(o.Record.Mint) || dead {
 		return false // nobody wrote a token since this mint began, or WeChat refuses what was written
 	}
-	return t.Unmarked || held.IssuedBy().After(t.IssuedAt)
+	return t.Unmarked || o.Token.IssuedAt.After(t.IssuedAt)
 }

@@ -55,7 +55,7 @@ func TestServes(t *testing.T) {
 		want   bool
 	}{
 		"a newer one":    {nil, true, true},
-		"none is stored": {edits{func(s *Step, _ *v1alpha1.TokenStatus) { s.Stored = target.Token{} }}, true, true},
+		"none is stored": {edits{func(s *Step, _ *v1alpha1.TokenStatus) { s.Stored, s.Token.IssuedAt = target.Token{}, time.Time{} }}, true, true},
 		"an older one":   {edits{older}, true, false},
 		"of the same second": {edits{func(s *Step, t *v1alpha1.TokenStatus) {
 			t.IssueTime = metav1.NewTime(s.Stored.IssuedAt.Truncate(time.Second))
@@ -84,6 +84,7 @@ func TestServes(t *testing.T) {
 		stage := newStage(t, interceptor.Funcs{})
 		s := stepOf(resourceAt("shop", "shop", v1alpha1.ModeLegacy))
 		s.Stored, s.Holding = target.Token{Fingerprint: "stored", IssuedAt: after(-time.Hour)}, target.HoldsKnown
+		s.Token.IssuedAt = s.Stored.IssuedAt
 		if test.synced {
 			if _, err := stage.WeChat.StableToken(t.Context(), s.Credentials, false); err != nil {
 				t.Fatal(err)

@@ -97,7 +97,7 @@ func TestSuperseded(t *testing.T) {
 			t:    &report.Pending{Token: token.Token{Value: ours, IssuedAt: after(-time.Second)}, Replaces: "older"},
 			acct: &account.Account{},
 		}
-		s.o.Traits = Traits(test.mode)
+		s.o.Traits, s.o.Token.IssuedAt = Traits(test.mode), now
 		for _, e := range test.edits {
 			e(s)
 		}

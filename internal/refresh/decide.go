@@ -115,8 +115,8 @@ func newPlan(now time.Time, in Inputs) *plan {
 	return p
 }
 
-// retryAt returns when the attempt that failed is made again. A refusal may have been WeChat's mistake, so a refused token keeps the handover
-// window that it had before.
+// retryAt returns when the attempt that failed is made again. A refusal may have been WeChat's mistake, so a refused token keeps the
+// handover window that it had before.
 func retryAt(in Inputs) time.Time {
 	if at := in.Token.RefusedUntil; !at.IsZero() {
 		in.Token.ExpiresAt = at

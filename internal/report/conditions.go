@@ -107,8 +107,8 @@ func unready(o Observation, v refresh.Verdict, told *v1alpha1.RefreshError) summ
 }
 
 func contested(secret string) string {
-	return fmt.Sprintf("somebody or an admission policy keeps changing Secret %q: find out who from its managedFields; it is repaired ever more slowly",
-		secret)
+	return fmt.Sprintf("somebody or an admission policy keeps changing Secret %q: find out who from its managedFields; "+
+		"it is repaired ever more slowly", secret)
 }
 
 func noToken(secret string) string { return fmt.Sprintf("Secret %q holds no valid token yet", secret) }

@@ -85,6 +85,12 @@ func (k Knowledge) Wrote(secret metav1.Object, dataKept bool) Knowledge {
 	return k
 }
 
+// Reverted returns the state after the metadata of a write was changed back at once. It is repaired like somebody else's change.
+func (k Knowledge) Reverted(now time.Time) Knowledge {
+	k.Repairs = k.Repairs.Noted(now)
+	return k
+}
+
 // Holds returns the state after the Secret was found to hold a token that WeChat issued.
 func (k Knowledge) Holds(t *Token) Knowledge {
 	k.Token, k.Verdict.Holding = t, HoldsKnown
@@ -95,15 +101,22 @@ func (k Knowledge) Holds(t *Token) Knowledge {
 func (k Knowledge) Stored(status *v1alpha1.TokenStatus, r Record) Token {
 	switch {
 	case k.Verdict.Holding == HoldsUnattested:
-		t := Recorded(r)
-		t.SeenAt = k.Verdict.At
-		return t
+		return Recorded(r)
 	case k.Token != nil:
 		return *k.Token
 	case status != nil:
 		return Attested(status, r)
 	}
 	return Token{}
+}
+
+// IssuedBy returns when the stored token was issued, by what can be known of it: whoever edits the Secret can write any time, but WeChat
+// had issued an unattested token when it was first seen.
+func (k Knowledge) IssuedBy(stored Token) time.Time {
+	if at := k.Verdict.At; k.Verdict.Holding == HoldsUnattested && !at.IsZero() {
+		return refresh.Earlier(stored.IssuedAt, at)
+	}
+	return stored.IssuedAt
 }
 
 // ForeignTokenWritten reports whether somebody replaced the token of this process by another consistent one, such as a restored backup.

@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 )
 
 // longestLife is the longest life that a token found in a Secret may claim: WeChat's longest, and some slack for clocks.
@@ -26,17 +25,6 @@ type Token struct {
 	Credentials string
 	// Unattested reports that neither this process nor the status says that WeChat issued it, so it is not handed to others.
 	Unattested bool
-	// SeenAt is when the Secret was first seen to hold a token that is unattested; zero for others, and while WeChat's time is not known.
-	SeenAt time.Time
-}
-
-// IssuedBy returns IssuedAt, or SeenAt if that is earlier: whoever edits the Secret can write any time, but WeChat had issued the token when it
-// was seen.
-func (t Token) IssuedBy() time.Time {
-	if t.SeenAt.IsZero() {
-		return t.IssuedAt
-	}
-	return refresh.Earlier(t.IssuedAt, t.SeenAt)
 }
 
 // Recorded returns the token that a record speaks of. It is unattested, because others can write the record.

@@ -193,8 +193,8 @@ func TestUnattestedTokenFromTheFuture(t *testing.T) {
 		"while no time is known":   {HoldsUnattested, seen.Add(time.Hour), time.Time{}, seen.Add(time.Hour)},
 		"known from another clock": {HoldsKnown, seen.Add(time.Hour), seen, seen.Add(time.Hour)},
 	} {
-		k := Knowledge{Verdict: Verdict{Holding: test.holding, At: test.seen}, Token: &Token{IssuedAt: test.issuedAt}}
-		if got := k.Stored(nil, Record{IssuedAt: test.issuedAt}).IssuedBy(); !got.Equal(test.want) {
+		k := Knowledge{Verdict: Verdict{Holding: test.holding, At: test.seen}}
+		if got := k.IssuedBy(Token{IssuedAt: test.issuedAt}); !got.Equal(test.want) {
 			t.Errorf("%s: issued at %s, want %s", name, got, test.want)
 		}
 	}
