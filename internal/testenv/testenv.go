@@ -18,10 +18,15 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"time"
 
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 )
+
+// patience is how long a program of the control plane may take to start or to end. The 20 s that envtest allows are too few where other
+// tests start theirs on the same two slow cores.
+const patience = 2 * time.Minute
 
 // Environment is a running control plane. It has no controllers, so that nothing collects garbage or ends namespaces unless
 // StartControllers is called.
@@ -93,8 +98,10 @@ func start(set settings) (*Environment, error) {
 		return nil, fmt.Errorf("making a folder for the control plane: %w", err)
 	}
 	e := &Environment{dir: dir, env: &envtest.Environment{
-		CRDDirectoryPaths:     set.crds,
-		ErrorIfCRDPathMissing: true,
+		CRDDirectoryPaths:        set.crds,
+		ErrorIfCRDPathMissing:    true,
+		ControlPlaneStartTimeout: patience,
+		ControlPlaneStopTimeout:  patience,
 	}}
 	if !set.bare {
 		e.env.ControlPlane.GetAPIServer().Configure().Append("enable-admission-plugins", "OwnerReferencesPermissionEnforcement")
