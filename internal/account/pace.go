@@ -98,7 +98,8 @@ func (a *Account) MintNotBefore(expiresAt, now time.Time) time.Time {
 	if missing <= 0 {
 		return time.Time{}
 	}
-	at := now.Add(time.Duration(missing * float64(mintEvery)))
+	// Attempts of the last minutes may have left a debt in the bucket, which must not keep an account from mints for an hour after them.
+	at := refresh.Earlier(now.Add(time.Duration(missing*float64(mintEvery))), p.lastMint.Add(mintEvery))
 	for _, end := range [...]time.Time{expiresAt, a.minted.ExpiresAt} {
 		if now.Before(end) {
 			at = refresh.Earlier(at, refresh.Later(end.Add(-handover), p.lastMint.Add(mintInHandover)))
@@ -108,9 +109,7 @@ func (a *Account) MintNotBefore(expiresAt, now time.Time) time.Time {
 }
 
 // CountMint counts a mint or a forced call that is about to be made: against the account's budget if it was requested, or else against
-// the bucket. One that the bucket had no room for, in the last minutes of a token, is not taken from what comes later: the token would be
-// missed for an hour after an outage in those minutes. The returned function takes the count back, for a call that WeChat refused or that
-// was not sent.
+// the bucket. The returned function takes it back, for a call that WeChat refused or that was not sent.
 func (a *Account) CountMint(now time.Time, requested bool) (undo func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -124,9 +123,7 @@ func (a *Account) CountMint(now time.Time, requested bool) (undo func()) {
 		if p.bucket == nil {
 			p.bucket = rate.NewLimiter(rate.Every(mintEvery), mintBurst)
 		}
-		if p.bucket.TokensAt(now) >= 1 {
-			taken = p.bucket.ReserveN(now, 1)
-		}
+		taken = p.bucket.ReserveN(now, 1)
 	}
 	return func() {
 		a.mu.Lock()
@@ -136,7 +133,7 @@ func (a *Account) CountMint(now time.Time, requested bool) (undo func()) {
 		}
 		if requested {
 			p.forced = slices.DeleteFunc(p.forced, now.Equal)
-		} else if taken != nil {
+		} else {
 			taken.CancelAt(now)
 		}
 	}
