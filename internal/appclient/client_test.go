@@ -265,7 +265,7 @@ func TestNewLeaderWithAnOldCache(t *testing.T) {
 func TestRemovedKeyBefore(t *testing.T) {
 	w := newWorld(t)
 	first := w.ready()
-	w.ask(v1alpha1.AnnotationRotateKeyRequestedAt, "1")
+	w.ask(rotateAt, "1")
 	second := w.eventuallyAnother(first)
 	w.updateSecret(func(s *corev1.Secret) { delete(s.Data, "previous_app_secret") })
 	w.Eventually(w.events).Should(gomega.ContainElement("KeyRepaired"))

@@ -178,16 +178,25 @@ func (p *pass) awaitStatus(ctx context.Context) error {
 	case gate.Behind:
 		return errCacheBehind
 	case gate.BehindForLong:
-		latest := &v1alpha1.WeChatAppClient{}
-		if err := p.Live.Get(ctx, p.name(), latest); err != nil {
-			return fmt.Errorf("reading WeChatAppClient %s: %w", p.name(), err)
-		}
-		if latest.UID != p.client.UID {
-			return errCacheBehind
+		latest, err := p.latest(ctx)
+		if err != nil {
+			return err
 		}
 		p.client = latest
 	}
 	return nil
+}
+
+// latest returns the client as the API server has it.
+func (p *pass) latest(ctx context.Context) (*v1alpha1.WeChatAppClient, error) {
+	c := &v1alpha1.WeChatAppClient{}
+	if err := p.Live.Get(ctx, p.name(), c); err != nil {
+		return nil, fmt.Errorf("reading WeChatAppClient %s: %w", p.name(), err)
+	}
+	if c.UID != p.client.UID {
+		return nil, errCacheBehind
+	}
+	return c, nil
 }
 
 func (p *pass) name() types.NamespacedName { return client.ObjectKeyFromObject(p.client) }

@@ -4,12 +4,10 @@ package appclient
 
 import (
 	"context"
-	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
@@ -52,11 +50,13 @@ func (p *pass) write(ctx context.Context, o observation, d decision) error {
 // isLatest makes sure that the client is as the API server has it, before a key is written in place of another. The cache of a new leader
 // may not know the key that the leader before has made, which would be ended.
 func (p *pass) isLatest(ctx context.Context) error {
-	latest := &v1alpha1.WeChatAppClient{}
-	switch err := p.Live.Get(ctx, p.name(), latest); {
-	case client.IgnoreNotFound(err) != nil:
-		return fmt.Errorf("reading WeChatAppClient %s: %w", p.name(), err)
-	case latest.UID != p.client.UID || latest.ResourceVersion != p.client.ResourceVersion:
+	latest, err := p.latest(ctx)
+	switch {
+	case apierrors.IsNotFound(err):
+		return errCacheBehind
+	case err != nil:
+		return err
+	case latest.ResourceVersion != p.client.ResourceVersion:
 		return errCacheBehind
 	}
 	return nil

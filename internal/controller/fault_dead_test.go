@@ -50,12 +50,8 @@ func (w *world) foreignFetches() (n int) {
 func TestTwoSupersededTokens(t *testing.T) {
 	w := newWorld(t)
 	o := w.startOperator()
-	w.createCredentials(appSecret)
 	names := []string{"keeper", "first", "second"}
-	for _, name := range names {
-		w.createToken(name, legacy, hourly)
-		w.eventuallyReady(name)
-	}
+	w.legacyMembers(names...)
 	w.suspended("first", true)
 	value := w.refreshed("keeper", "1")
 	w.Eventually(func() string { return w.value("second") }).Should(gomega.Equal(value))
@@ -99,11 +95,7 @@ func TestTwoSupersededTokens(t *testing.T) {
 func TestTwoDeadTokens(t *testing.T) {
 	w := newWorld(t)
 	o := w.startOperator()
-	w.createCredentials(appSecret)
-	for _, name := range []string{"older", "shop", "newer"} {
-		w.createToken(name, legacy, hourly)
-		w.eventuallyReady(name)
-	}
+	w.legacyMembers("older", "shop", "newer")
 	w.suspended("older", true)
 	value := w.refreshed("shop", "1")
 	w.Eventually(func() string { return w.value("newer") }).Should(gomega.Equal(value))

@@ -32,6 +32,16 @@ import (
 // hourly makes the checks of a resource rare, so that a test counts only the calls that it causes.
 func hourly(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = time.Hour }
 
+// legacyMembers makes resources of one Legacy account, one after the other, that are checked once an hour, and waits until each is Ready.
+func (w *world) legacyMembers(names ...string) {
+	w.Helper()
+	w.createCredentials(appSecret)
+	for _, name := range names {
+		w.createToken(name, legacy, hourly)
+		w.eventuallyReady(name)
+	}
+}
+
 // in returns the world as seen from another namespace.
 func (w *world) in(namespace string) *world {
 	other := *w

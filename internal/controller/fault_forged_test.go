@@ -122,11 +122,7 @@ func TestForgedRecordOfTheFetcher(t *testing.T) {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 			w := newWorld(t)
 			o := w.startOperator()
-			w.createCredentials(appSecret)
-			for _, name := range []string{"oldest", "younger"} {
-				w.createToken(name, legacy, hourly)
-				w.eventuallyReady(name)
-			}
+			w.legacyMembers("oldest", "younger")
 			value := w.value("younger")
 			w.pass(time.Hour, "oldest", "younger")
 			w.updateSecret("oldest", func(s *corev1.Secret) {
@@ -190,19 +186,13 @@ func TestPlantedTokenFromTheFutureOfAMember(t *testing.T) {
 	const other = "wxfedcba9876543210"
 	w := newWorld(t)
 	w.startOperator()
-	w.createCredentials(appSecret)
-	for _, name := range []string{"oldest", "younger"} {
-		w.createToken(name, legacy, hourly)
-		w.eventuallyReady(name)
-	}
+	w.legacyMembers("oldest", "younger")
 	w.pass(20*time.Minute, "oldest", "younger") // so that no pace holds mints back
 	w.wechat.SetApp(wechattest.App{ID: other, Secret: strings.Repeat("f", 32)})
 	w.writeAsAnotherLeader("younger", w.wechat.RivalMint(other).Token, w.clock.now().Add(time.Hour))
 	before := len(w.wechat.Tokens(appID))
-	for range 16 {
-		w.pass(10*time.Second, "oldest", "younger")
-		time.Sleep(100 * time.Millisecond)
-	}
+	w.wakeTargets("younger")
+	w.advance(160 * time.Second)
 	w.Eventually(func() bool { return w.ownToken("younger", appID) }).Should(gomega.BeTrue())
 	if n := len(w.wechat.Tokens(appID)) - before; n != 1 {
 		t.Errorf("%d mints in place of the planted token, want 1", n)

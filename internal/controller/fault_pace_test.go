@@ -81,12 +81,8 @@ func TestLegacyRefreshBudget(t *testing.T) {
 	)
 	w := newWorld(t)
 	o := w.startOperator()
-	w.createCredentials(appSecret)
 	names := []string{"first", "second"}
-	for _, name := range names {
-		w.createToken(name, legacy, hourly)
-		w.eventuallyReady(name)
-	}
+	w.legacyMembers(names...)
 	mints := func() int { return len(w.wechat.Tokens(appID)) - 1 }
 	for i := range steps {
 		name, value, before := names[i%2], fmt.Sprint(i), mints()
@@ -230,12 +226,8 @@ func TestRotationHandlesALegacyRefresh(t *testing.T) {
 func TestOneMintHandlesAllLegacyRefreshes(t *testing.T) {
 	w := newWorld(t)
 	w.startOperator()
-	w.createCredentials(appSecret)
 	names := []string{"first", "second", "third"}
-	for _, name := range names {
-		w.createToken(name, legacy, hourly)
-		w.eventuallyReady(name)
-	}
+	w.legacyMembers(names...)
 	w.pass(time.Minute, names...)
 	for _, name := range names {
 		w.ask(name, v1alpha1.AnnotationRefreshRequestedAt, "1")

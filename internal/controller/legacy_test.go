@@ -249,11 +249,7 @@ func TestEverythingRefusedForAWhile(t *testing.T) {
 func TestEverythingRefusedForAWhileToTwoMembers(t *testing.T) {
 	w := newWorld(t)
 	w.startOperator()
-	w.createCredentials(appSecret)
-	for _, name := range []string{"oldest", "younger"} {
-		w.createToken(name, legacy, hourly)
-		w.eventuallyReady(name)
-	}
+	w.legacyMembers("oldest", "younger")
 	w.pass(2*time.Hour-5*time.Minute, "oldest", "younger")
 	w.Eventually(func() int { return len(w.wechat.Tokens(appID)) }).Should(gomega.Equal(2))
 	value := w.eventuallyReady("oldest")
@@ -262,10 +258,7 @@ func TestEverythingRefusedForAWhileToTwoMembers(t *testing.T) {
 	w.ask("younger", v1alpha1.AnnotationCheckRequestedAt, "1")
 	w.eventuallyReason("oldest", v1alpha1.ReasonAppSecretInvalid)
 	w.wechat.ClearFaults()
-	for range 8 {
-		w.pass(3*time.Second, "oldest", "younger")
-		time.Sleep(100 * time.Millisecond)
-	}
+	w.advance(24 * time.Second)
 	w.eventuallyReady("oldest")
 	w.eventuallyReady("younger")
 	if n := len(w.wechat.Tokens(appID)); n != 2 || w.value("younger") != value {
