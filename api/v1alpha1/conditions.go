@@ -96,7 +96,7 @@ const (
 	ReasonKeySecretWriteFailed = "KeySecretWriteFailed"
 	// ReasonCredentialsNotLabelled: spec.login needs the label on the credentials Secret.
 	ReasonCredentialsNotLabelled = "CredentialsNotLabelled"
-	// ReasonGatewayNotInstalled: the operator runs without --gateway-url.
+	// ReasonGatewayNotInstalled: the operator runs without --gateway-url, or could not read --gateway-ca-file yet.
 	ReasonGatewayNotInstalled = "GatewayNotInstalled"
 	// ReasonSuspended: the client is suspended.
 	ReasonSuspended = "Suspended"

@@ -112,7 +112,7 @@ func (c *calls) close() {
 func (c *calls) tasks() []func(context.Context) error {
 	tasks := []func(context.Context) error{c.store.Start, c.hints.Start}
 	if c.watchCA {
-		tasks = append(tasks, program.CAWatch{Reload: c.relay.ReloadCA, Log: c.log}.Start)
+		tasks = append(tasks, program.CAWatch{Flag: "--wechat-ca-file", Reload: c.relay.ReloadCA, Log: c.log}.Start)
 	}
 	return tasks
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -91,34 +92,79 @@ func (s clientsStart) Start(ctx context.Context) error {
 // NeedLeaderElection returns false, so that a standby fills its cache.
 func (clientsStart) NeedLeaderElection() bool { return false }
 
-// parseGateway returns how clients reach the gateway, by --gateway-url and --gateway-ca-file.
-func parseGateway(address, caFile string) (appclient.Gateway, error) {
-	g := appclient.Gateway{}
+// gateway knows how clients reach the gateway, by --gateway-url and --gateway-ca-file.
+type gateway struct {
+	url, caFile string
+	current     atomic.Pointer[appclient.Gateway]
+}
+
+// parseGateway returns the gateway that the flags name. A file that cannot be read is no error: cert-manager may be about to make it, and
+// tokens need no gateway.
+func parseGateway(address, caFile string) (*gateway, error) {
+	g := &gateway{caFile: caFile}
+	g.current.Store(&appclient.Gateway{})
 	if address == "" {
 		if caFile != "" {
-			return g, errors.New("--gateway-ca-file: it needs --gateway-url")
+			return nil, errors.New("--gateway-ca-file: it needs --gateway-url")
 		}
 		return g, nil
 	}
 	u, err := url.Parse(address)
 	switch {
 	case err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "":
-		return g, errors.New("--gateway-url: it must be the URL of a host, such as https://wechat-gateway.wechat.svc")
+		return nil, errors.New("--gateway-url: it must be the URL of a host, such as https://wechat-gateway.wechat.svc")
 	case u.Scheme != "https" && u.Scheme != "http":
-		return g, errors.New("--gateway-url: it must begin with https://, or with http:// where the gateway serves no HTTPS")
+		return nil, errors.New("--gateway-url: it must begin with https://, or with http:// where the gateway serves no HTTPS")
 	}
-	g.URL = u.Scheme + "://" + u.Host
-	if caFile == "" {
-		return g, nil
-	}
-	content, err := file.Read(caFile)
-	if err != nil {
-		return g, fmt.Errorf("--gateway-ca-file: %w", err)
-	}
-	if g.CA = certificates(content); g.CA == "" {
-		return g, fmt.Errorf("--gateway-ca-file: %s has no certificate in PEM", caFile)
-	}
+	g.url = u.Scheme + "://" + u.Host
+	_, _ = g.reload() // clients tell of an error, and so does the log when the file is read again
 	return g, nil
+}
+
+// Current returns how clients reach the gateway now.
+func (g *gateway) Current() appclient.Gateway { return *g.current.Load() }
+
+// reload reads the file and reports whether Current has changed. What a file held stays in use while it cannot be read.
+func (g *gateway) reload() (changed bool, err error) {
+	before, next := g.Current(), appclient.Gateway{URL: g.url}
+	if g.caFile != "" {
+		next.CA, err = readCertificates(g.caFile)
+	}
+	switch {
+	case err == nil:
+	case before.URL != "":
+		return false, err
+	default:
+		next = appclient.Gateway{Problem: "the operator does not know the gateway's certificate authority: --gateway-ca-file: " + err.Error() +
+			". Programs would not trust the gateway. Put it into ca.crt of the gateway's certificate Secret, " +
+			"or leave the flag out if a public authority signed the certificate (the chart's value gateway.tls.privateCA: false)"}
+	}
+	g.current.Store(&next)
+	return next != before, err
+}
+
+// reloader returns reload for a CAWatch, with a call of changed after each change.
+func (g *gateway) reloader(changed func()) func() (bool, error) {
+	return func() (bool, error) {
+		isChanged, err := g.reload()
+		if isChanged {
+			changed()
+		}
+		return isChanged, err
+	}
+}
+
+// readCertificates returns the certificates of a PEM file.
+func readCertificates(name string) (string, error) {
+	content, err := file.Read(name)
+	if err != nil {
+		return "", err //nolint:wrapcheck // it has the name and what was tried
+	}
+	out := certificates(content)
+	if out == "" {
+		return "", fmt.Errorf("%s has no certificate in PEM", name)
+	}
+	return out, nil
 }
 
 // certificates returns the certificates of a PEM file and nothing else of it, such as a private key, because everybody gets them who may

@@ -83,9 +83,13 @@ func TestGatewayFlags(t *testing.T) {
 	} {
 		o := parse(t, strings.Fields(args)...)
 		err := o.complete()
-		g := o.gateway
-		if err != nil || g.URL != want {
-			t.Errorf("%s: %+v, %v", args, g, err)
+		if err != nil {
+			t.Errorf("%s: %v", args, err)
+			continue
+		}
+		g := o.gateway.Current()
+		if g.URL != want || g.Problem != "" {
+			t.Errorf("%s: %+v", args, g)
 		}
 		if wantCA := strings.Contains(args, "ca-file"); (g.CA == ca+ca) != wantCA || strings.Contains(g.CA, "PRIVATE") {
 			t.Errorf("%s: the certificates are %q", args, g.CA)
@@ -94,11 +98,44 @@ func TestGatewayFlags(t *testing.T) {
 	if err := parse(t, "--gateway-ca-file="+file).complete(); err == nil {
 		t.Error("a CA without a URL is accepted")
 	}
-	if err := os.WriteFile(file, []byte("nothing"), 0o600); err != nil {
-		t.Fatal(err)
+}
+
+// cert-manager makes the file of --gateway-ca-file when it likes, and replaces it. The operator serves tokens meanwhile.
+func TestGatewayCAFile(t *testing.T) {
+	const first = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n"
+	const second = "-----BEGIN CERTIFICATE-----\nMQ==\n-----END CERTIFICATE-----\n"
+	file := filepath.Join(t.TempDir(), "ca.crt")
+	o := parse(t, "--gateway-url=https://wechat-gateway.wechat.svc", "--gateway-ca-file="+file)
+	if err := o.complete(); err != nil {
+		t.Fatalf("the file is missing at the start: %v", err)
 	}
-	if err := parse(t, "--gateway-url=https://a", "--gateway-ca-file="+file).complete(); err == nil || !strings.Contains(err.Error(), "no certificate") {
-		t.Errorf("a file without certificates: %v", err)
+	changes := 0
+	reload := o.gateway.reloader(func() { changes++ })
+	for _, step := range []struct {
+		content, ca, problem string
+		changed, fails       bool
+	}{
+		{"", "", "no such file", false, true},
+		{"nothing", "", "has no certificate in PEM", true, true},
+		{first, first, "", true, false},
+		{first, first, "", false, false},
+		{"nothing", first, "", false, true},
+		{second, second, "", true, false},
+	} {
+		if step.content != "" {
+			if err := os.WriteFile(file, []byte(step.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		changes = 0
+		changed, err := reload()
+		g := o.gateway.Current()
+		if changed != step.changed || (err != nil) != step.fails || (changes == 1) != step.changed {
+			t.Errorf("%q: changed %t, %v, told %d times", step.content, changed, err, changes)
+		}
+		if g.CA != step.ca || !strings.Contains(g.Problem, step.problem) || (g.Problem == "") != (g.URL != "") {
+			t.Errorf("%q: %+v", step.content, g)
+		}
 	}
 }
 

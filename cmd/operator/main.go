@@ -126,17 +126,23 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry progra
 		return fmt.Errorf("setting up the controller: %w", err)
 	}
 	clients := appclient.New(appclient.Options{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Now: api.Now, Events: events, Gateway: opts.gateway, Hint: reconciler.Hint,
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Now: api.Now, Events: events, Gateway: opts.gateway.Current, Hint: reconciler.Hint,
 		MaxConcurrentReconciles: opts.maxConcurrentReconciles,
 	})
 	if err := addClients(mgr, opts, logger, clients); err != nil {
 		return err
 	}
+	if opts.gatewayCAFile != "" {
+		watch := program.CAWatch{Flag: "--gateway-ca-file", Reload: opts.gateway.reloader(clients.GatewayChanged), Log: logger}
+		if err := mgr.Add(watch); err != nil {
+			return fmt.Errorf("adding to the manager: %w", err)
+		}
+	}
 	if err := addServers(ctx, mgr, opts, registry, starting.Ready); err != nil {
 		return err
 	}
 	if opts.wechatCAFile != "" {
-		if err := mgr.Add(program.CAWatch{Reload: api.ReloadCA, Log: logger}); err != nil {
+		if err := mgr.Add(program.CAWatch{Flag: "--wechat-ca-file", Reload: api.ReloadCA, Log: logger}); err != nil {
 			return fmt.Errorf("adding to the manager: %w", err)
 		}
 	}

@@ -16,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
-	"github.com/wechat-token-operator/wechat-token-operator/internal/appclient"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/program"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
@@ -60,7 +59,7 @@ type options struct {
 	// complete sets selector, namespaceList and gateway.
 	selector      labels.Selector
 	namespaceList []string
-	gateway       appclient.Gateway
+	gateway       *gateway
 }
 
 func (o *options) bind(fs *flag.FlagSet) {
@@ -82,7 +81,8 @@ func (o *options) bind(fs *flag.FlagSet) {
 		"URL at which programs reach the gateway, such as https://wechat-gateway.wechat.svc. "+
 			"Empty: there is no gateway, and WeChatAppClients say so.")
 	fs.StringVar(&o.gatewayCAFile, "gateway-ca-file", "",
-		"PEM file with the certificate authorities of the gateway, for programs that would not trust it otherwise. It is read at the start.")
+		"PEM file with the certificate authorities of the gateway, for programs that would not trust it otherwise. "+
+			"It is read again when it changes.")
 	fs.BoolVar(&o.promptDelivery, "prompt-delivery", false,
 		"Tell pods of a new token at once where spec.target.delivery is Prompt. It needs the right to list and patch pods.")
 	fs.Float64Var(&o.kubeAPIQPS, "kube-api-qps", -1,

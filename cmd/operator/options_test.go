@@ -84,7 +84,7 @@ func TestWrongFlags(t *testing.T) {
 		"--gateway-url=https://u:pw@example.com":        "--gateway-url",
 		"--gateway-url=https://example.com/path":        "--gateway-url",
 		"--gateway-url=ftp://example.com":               "--gateway-url",
-		"--gateway-ca-file=/does/not/exist":             "--gateway-ca-file",
+		"--gateway-ca-file=/etc/gateway-ca/ca.crt":      "--gateway-ca-file",
 		"--pprof-bind-address=0.0.0.0:6060":             "--pprof-bind-address",
 		"--pprof-bind-address=localhost:6060":           "--pprof-bind-address",
 	} {

@@ -399,18 +399,36 @@ func TestTokenMissing(t *testing.T) {
 }
 
 func TestGatewayNotInstalled(t *testing.T) {
-	w := newWorld(t, func(w *world) { w.gateway = appclient.Gateway{} })
+	w := newWorld(t, func(w *world) { w.gateway.Store(&appclient.Gateway{}) })
 	w.createToken()
 	w.createClient("api")
 	ready := w.eventuallyReason("api", v1alpha1.ReasonGatewayNotInstalled)
-	if w.secret() != nil || !strings.Contains(ready.Message, "gateway.enabled=true") || w.condition("api", v1alpha1.ConditionStalled).Status != metav1.ConditionTrue {
+	if w.secret() != nil || !strings.Contains(ready.Message, "gateway.enabled") || w.condition("api", v1alpha1.ConditionStalled).Status != metav1.ConditionTrue {
 		t.Errorf("Ready says %q", ready.Message)
 	}
-	w.gateway = appclient.Gateway{URL: gatewayURL}
+	w.gateway.Store(&appclient.Gateway{URL: gatewayURL})
 	w.start()
 	w.eventuallyReady()
 	if _, found := w.secret().Data["ca.crt"]; found {
 		t.Error("there is a ca.crt without a CA")
+	}
+}
+
+// The gateway's certificate authority is not known yet, then it is, and then it is another one. No restart is needed.
+func TestGatewayChanges(t *testing.T) {
+	const problem = "the file does not exist"
+	w := newWorld(t, func(w *world) { w.gateway.Store(&appclient.Gateway{Problem: problem}) })
+	w.createToken()
+	w.createClient("api")
+	ready := w.eventuallyReason("api", v1alpha1.ReasonGatewayNotInstalled)
+	if w.secret() != nil || ready.Message != problem || w.condition("api", v1alpha1.ConditionStalled).Status != metav1.ConditionTrue {
+		t.Errorf("Ready says %q", ready.Message)
+	}
+	for _, ca := range []string{gatewayCA, "another"} {
+		w.gateway.Store(&appclient.Gateway{URL: gatewayURL, CA: ca})
+		w.operator.clients.GatewayChanged()
+		w.eventuallyReady()
+		w.Eventually(func() string { return string(w.secret().Data["ca.crt"]) }).Should(gomega.Equal(ca))
 	}
 }
 

@@ -146,9 +146,11 @@ func judge(o observation) verdict {
 		return verdict{reason: v1alpha1.ReasonSuspended, message: fmt.Sprintf(
 			"its calls are refused: kubectl patch wxclient -n %s %s --type merge -p '{\"spec\":{\"suspend\":false}}' lets them pass again",
 			namespace, o.client.Name)}
+	case o.gateway.Problem != "":
+		return verdict{reason: v1alpha1.ReasonGatewayNotInstalled, progress: stalled, message: o.gateway.Problem}
 	case o.gateway.URL == "":
 		return verdict{reason: v1alpha1.ReasonGatewayNotInstalled, progress: stalled, message: "this operator knows of no gateway: install it " +
-			"with helm upgrade --reuse-values --set gateway.enabled=true, or start the operator with --gateway-url"}
+			"with the chart's values gateway.enabled, gateway.namespaces and gateway.tls, or start the operator with --gateway-url"}
 	case o.token == nil:
 		return verdict{reason: v1alpha1.ReasonTokenNotFound, progress: reconciling, message: fmt.Sprintf(
 			"WeChatAppToken %q does not exist here, or this operator does not serve it: look with kubectl get wxtoken -n %s, and create it",

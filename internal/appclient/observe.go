@@ -46,7 +46,7 @@ type observation struct {
 // observe gathers what a decision depends on.
 func (p *pass) observe(ctx context.Context) (observation, error) {
 	o := observation{
-		now: p.now, client: p.client, gateway: p.Gateway, handled: p.state.handled, known: p.client.Status.Key,
+		now: p.now, client: p.client, gateway: p.Gateway(), handled: p.state.handled, known: p.client.Status.Key,
 		referencesRefused: p.state.refusedReferences == p.client.Generation,
 	}
 	if p.state.unsaved != nil {
@@ -58,7 +58,7 @@ func (p *pass) observe(ctx context.Context) (observation, error) {
 	if p.client.Spec.Key == nil || o.token == nil {
 		return o, nil
 	}
-	o.settings = settings{o.token.Spec.AppID, p.Gateway.URL, p.Gateway.CA}
+	o.settings = settings{o.token.Spec.AppID, o.gateway.URL, o.gateway.CA}
 	if err := p.observeSecret(ctx, &o); err != nil {
 		return o, err
 	}

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/gate"
@@ -47,6 +48,8 @@ type Gateway struct {
 	URL string
 	// CA has the certificate authorities of the gateway in PEM; empty where every program trusts them.
 	CA string
+	// Problem says why there is no URL although a gateway is installed; empty if there is one, or if none is installed.
+	Problem string
 }
 
 // Options configure a Reconciler.
@@ -58,8 +61,8 @@ type Options struct {
 	// Now tells the time.
 	Now    func() time.Time
 	Events events.EventRecorder
-	// Gateway is told to the clients.
-	Gateway Gateway
+	// Gateway returns how clients reach the gateway now. GatewayChanged has to be called when that changes.
+	Gateway func() Gateway
 	// Hint is told that a gateway saw WeChat refuse the token with this fingerprint of a WeChatAppToken.
 	Hint func(ctx context.Context, name types.NamespacedName, fingerprint string)
 	// MaxConcurrentReconciles is the number of passes at the same time.
@@ -72,6 +75,9 @@ type Reconciler struct {
 
 	store target.Store
 
+	// gatewayChanged wakes all clients.
+	gatewayChanged chan event.GenericEvent
+
 	mu     sync.Mutex
 	states map[types.NamespacedName]*state
 }
@@ -79,7 +85,18 @@ type Reconciler struct {
 // New returns a Reconciler.
 func New(opts Options) *Reconciler {
 	opts.Live = reads.Bounded(opts.Live)
-	return &Reconciler{Options: opts, store: target.Store{Client: opts.Client, Live: opts.Live}, states: map[types.NamespacedName]*state{}}
+	return &Reconciler{
+		Options: opts, store: target.Store{Client: opts.Client, Live: opts.Live},
+		gatewayChanged: make(chan event.GenericEvent, 1), states: map[types.NamespacedName]*state{},
+	}
+}
+
+// GatewayChanged says that Options.Gateway returns something else than before. It does not block.
+func (r *Reconciler) GatewayChanged() {
+	select {
+	case r.gatewayChanged <- event.GenericEvent{Object: &v1alpha1.WeChatAppClient{}}:
+	default: // they are about to be woken
+	}
 }
 
 // Reconcile makes one pass over one client.

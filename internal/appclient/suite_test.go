@@ -111,7 +111,7 @@ type world struct {
 	namespace string
 	wechat    *wechattest.Server
 	offset    atomic.Int64
-	gateway   appclient.Gateway
+	gateway   atomic.Pointer[appclient.Gateway]
 	logs      *logs
 	operator  *operator
 	// stale, if set, is what operators read in place of any WeChatAppClient.
@@ -122,8 +122,9 @@ type world struct {
 
 // operator is a running operator process, or nearly one.
 type operator struct {
-	name string
-	stop func()
+	name    string
+	stop    func()
+	clients *appclient.Reconciler
 	// crashed makes each write of a status fail, as if the process had ended before it.
 	crashed *atomic.Bool
 }
@@ -133,8 +134,8 @@ func newWorld(t *testing.T, configure ...func(*world)) *world {
 	t.Parallel()
 	w := &world{
 		T: t, Gomega: gomega.NewWithT(t), Client: admin, logs: &logs{}, keys: map[string]bool{},
-		gateway: appclient.Gateway{URL: gatewayURL, CA: gatewayCA},
 	}
+	w.gateway.Store(&appclient.Gateway{URL: gatewayURL, CA: gatewayCA})
 	w.SetDefaultEventuallyTimeout(patience)
 	w.SetDefaultEventuallyPollingInterval(50 * time.Millisecond)
 	w.SetDefaultConsistentlyDuration(time.Second)
@@ -208,9 +209,10 @@ func (w *world) start() {
 	w.must(tokens.SetupWithManager(ctx, mgr))
 	clients := appclient.New(appclient.Options{
 		Client: crashing{mgr.GetClient(), o.crashed, &w.stale}, Live: mgr.GetAPIReader(), Now: api.Now, Events: mgr.GetEventRecorder("test"),
-		Gateway: w.gateway, MaxConcurrentReconciles: 4, Hint: tokens.Hint,
+		Gateway: func() appclient.Gateway { return *w.gateway.Load() }, MaxConcurrentReconciles: 4, Hint: tokens.Hint,
 	})
 	w.must(clients.SetupWithManager(ctx, mgr))
+	o.clients = clients
 	done := make(chan error, 1)
 	go func() { done <- mgr.Start(ctx) }()
 	o.stop = sync.OnceFunc(func() {

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
@@ -80,6 +81,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager) err
 		Watches(&v1alpha1.WeChatAppClient{}, handler.Funcs{DeleteFunc: r.enqueueRivals}).
 		Watches(&v1alpha1.WeChatAppToken{}, handler.EnqueueRequestsFromMapFunc(r.ofToken), builder.WithPredicates(specChanged())).
 		WatchesMetadata(&corev1.Secret{}, kube.EnqueueConcerned(r.concernedBy), builder.WithPredicates(r.secretChanged(ctx))).
+		WatchesRawSource(source.Channel(r.gatewayChanged, handler.EnqueueRequestsFromMapFunc(r.all))).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: r.MaxConcurrentReconciles,
 			ReconciliationTimeout:   reconcileTimeout,
@@ -134,12 +136,20 @@ func (r *Reconciler) ofToken(ctx context.Context, o client.Object) []reconcile.R
 	return out
 }
 
-// indexed returns the clients of a namespace that an index has under a value. The cache was filled before the first event, so reading it
-// does not fail.
+// all returns every client.
+func (r *Reconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
+	return r.list(ctx)
+}
+
+// indexed returns the clients of a namespace that an index has under a value.
 func (r *Reconciler) indexed(ctx context.Context, namespace, index, value string) []reconcile.Request {
+	return r.list(ctx, client.InNamespace(namespace), client.MatchingFields{index: value})
+}
+
+// list returns the clients that the options select. The cache was filled before the first event, so reading it does not fail.
+func (r *Reconciler) list(ctx context.Context, options ...client.ListOption) []reconcile.Request {
 	list := &v1alpha1.WeChatAppClientList{}
-	err := r.Client.List(ctx, list, client.InNamespace(namespace), client.MatchingFields{index: value}, client.UnsafeDisableDeepCopy)
-	if err != nil {
+	if err := r.Client.List(ctx, list, append(options, client.UnsafeDisableDeepCopy)...); err != nil {
 		return nil
 	}
 	var out []reconcile.Request

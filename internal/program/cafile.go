@@ -9,11 +9,13 @@ import (
 	"github.com/go-logr/logr"
 )
 
-// caInterval is the time between two reads of --wechat-ca-file.
+// caInterval is the time between two reads of a file.
 const caInterval = 5 * time.Second
 
-// CAWatch reads --wechat-ca-file again and again. Certificate authorities are rotated, and a file that is mounted changes without notice.
+// CAWatch reads a file with certificate authorities again and again. They are rotated, and a file that is mounted changes without notice.
 type CAWatch struct {
+	// Flag names the file, for the log.
+	Flag string
 	// Reload reads the file and reports whether it has changed.
 	Reload func() (changed bool, err error)
 	Log    logr.Logger
@@ -32,14 +34,14 @@ func (w CAWatch) Start(ctx context.Context) error {
 		switch {
 		case err != nil && err.Error() != told:
 			told = err.Error()
-			w.Log.Error(err, "--wechat-ca-file cannot be read again, so the certificates that it held before stay in use")
+			w.Log.Error(err, "a file with certificate authorities cannot be read, so those that it held before, if any, stay in use", "flag", w.Flag)
 		case err != nil:
 		case changed:
 			told = ""
-			w.Log.Info("--wechat-ca-file has changed, and its new certificates are in use")
+			w.Log.Info("a file with certificate authorities has changed, and its new ones are in use", "flag", w.Flag)
 		case told != "":
 			told = ""
-			w.Log.Info("--wechat-ca-file can be read again, and has not changed")
+			w.Log.Info("a file with certificate authorities can be read again, and has not changed", "flag", w.Flag)
 		}
 	}
 }

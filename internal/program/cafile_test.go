@@ -39,7 +39,8 @@ func TestCAWatch(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(len(tt.answers))*caInterval+time.Second)
 				defer cancel()
 				w := CAWatch{
-					Log: funcr.New(func(_, args string) { lines = append(lines, args) }, funcr.Options{}),
+					Flag: "--some-ca-file",
+					Log:  funcr.New(func(_, args string) { lines = append(lines, args) }, funcr.Options{}),
 					Reload: func() (bool, error) {
 						reads++
 						return tt.answers[reads-1].changed, tt.answers[reads-1].err
@@ -52,7 +53,7 @@ func TestCAWatch(t *testing.T) {
 					t.Fatalf("logged %q, want %q", lines, tt.logged)
 				}
 				for i, line := range lines {
-					if !strings.Contains(line, tt.logged[i]) || !strings.Contains(line, "--wechat-ca-file") {
+					if !strings.Contains(line, tt.logged[i]) || !strings.Contains(line, "--some-ca-file") {
 						t.Errorf("logged %q, want %q", line, tt.logged[i])
 					}
 				}
