@@ -40,7 +40,7 @@ func (p *pass) act(ctx context.Context, o report.Observation, d refresh.Decision
 	}
 	e, err := p.call(ctx, step)
 	if refused, ok := errors.AsType[*issue.WriteError](err); ok {
-		return p.refused(o, e, refused.Err)
+		return p.refused(o, e, refused.Err, false)
 	}
 	return e, err
 }

@@ -65,10 +65,10 @@ func (p *pass) apply(ctx context.Context, o report.Observation, d refresh.Decisi
 	p.applyTickets(e.Tickets)
 }
 
-// isOver reports whether a step ended the last failure, nil for none.
+// isOver reports whether a step ended the last failure, nil for none. WeChat's answer says nothing about labels that the API server refuses.
 func isOver(last *report.Failure, d refresh.Decision, e report.Effect) bool {
 	written := d.Action == refresh.Write && e.Wrote != nil && e.Failed == nil
-	return last != nil && (e.Accepted || e.FailureOver || written && last.OfWrite)
+	return last != nil && ((e.Accepted || e.FailureOver) && !last.OfMetadata || written && last.OfWrite)
 }
 
 // applyProgress records how far requests have come.
@@ -106,7 +106,7 @@ func (p *pass) applyFailure(ctx context.Context, o report.Observation, d refresh
 	}
 	f.Failure = refresh.Next(previous, f.Failure, p.WeChat.Now(), string(p.resource.UID))
 	f.Generation, f.CredentialsVersion, f.Account = p.resource.Generation, version, s.credentials.Secret.Account()
-	s.failure = &f
+	s.setFailure(&f)
 	p.Recorder.RefreshFailed(d.Reason)
 	if f.Attempts > 1 {
 		logger = logger.V(1) // an outage is told once for each resource

@@ -5,6 +5,7 @@ package controller
 import (
 	"time"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
@@ -12,7 +13,7 @@ import (
 )
 
 const (
-	// previousLives is how long WeChat accepts the token before the newest one of a Legacy account.
+	// previousLives is how long WeChat accepts the token before the newest one of an account.
 	previousLives = 5 * time.Minute
 	// replaceUnattestedAfter is how long a Legacy token may stay in the place of the operator's own that nobody saw WeChat issue. A
 	// check cannot tell which appid it belongs to. After two minutes every volume has it, so that its replacement ends no token that a
@@ -53,12 +54,19 @@ func (p *observer) observeStored(o *report.Observation) {
 		p.observeEnd(o, unattested)
 	} else if c := p.state.confirmation(); c.Fingerprint == s.Fingerprint {
 		o.Token.ExpiresAt = c.ExpiresAt // a probe of a Legacy token tells no expiry
+	} else if t, _ := p.state.shared.pendingNow(); t != nil && replaces(*t, s) {
+		o.Token.ExpiresAt = refresh.Earlier(s.ExpiresAt, t.IssuedAt.Add(previousLives))
 	}
 	o.Credentials.Changed = p.credentialsChanged(o)
 	o.Target.MintStarted = o.Unanswered.StartedAt
 	if p.state.intent.MintAgain() {
 		o.Target.MintStarted = o.Now.Add(time.Second) // no failure so far is its answer, and marks are compared by whole seconds
 	}
+}
+
+// replaces reports whether WeChat has issued a token of the same appid and mode after the stored one.
+func replaces(t report.Pending, stored target.Token) bool {
+	return t.AppID == stored.AppID && t.Mode == stored.Mode && t.Value.Fingerprint() != stored.Fingerprint && t.IssuedAt.After(stored.IssuedAt)
 }
 
 // observeAnswers describes what WeChat said about the stored token since it was written.
@@ -137,12 +145,24 @@ func (p *observer) outdated(o *report.Observation, k target.Knowledge) bool {
 	return want.Outdated(o.Secret) || want.ReferenceOutdated(o.Secret) && p.state.refusedReferences != p.resource.Generation
 }
 
+// accountAnsweredSince reports whether WeChat has given another member of a Stable account its token since the call that failed. This
+// resource would get the same answer, and its own next call may be far away, because that answer counts as its check too.
+func (p *observer) accountAnsweredSince(f *report.Failure) bool {
+	c, id := p.state.confirmation(), p.state.membership.id
+	return id.Mode == v1alpha1.ModeStable && !f.OfWrite && f.Account == id.Key && !c.Doubted && c.At.After(f.Time)
+}
+
 // observeFailure describes the last failure, and whether its back-off holds for the present spec and credentials.
 func (p *observer) observeFailure(o *report.Observation) {
+	p.state.nameAccount(p.resource.Generation, o.CredentialsSecret.Version)
 	f := p.state.failure
 	restored := o.CredentialsSecret.Version != "" && o.CredentialsSecret.Version == o.CredentialsSecret.Accepted
 	if f != nil && f.Class == token.Action && !f.OfWrite && restored && f.CredentialsVersion != o.CredentialsSecret.Version {
 		p.state.failureEnds() // the credentials that failed were replaced by those that the token was issued with
+		f = nil
+	}
+	if f != nil && p.accountAnsweredSince(f) {
+		p.state.failureEnds()
 		f = nil
 	}
 	if f != nil {

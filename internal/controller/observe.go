@@ -53,7 +53,7 @@ func (p *observer) observe(ctx context.Context, known report.KnownTarget) (repor
 	p.observeStored(&o)
 	p.observeTickets(&o)
 	unwritten := o.Target.Outdated || o.Target.Tampered || o.Token.Unwritten || o.TicketUnwritten
-	if f := o.Failure; f != nil && f.OfWrite && !f.Binds && o.Target.Exists && !unwritten {
+	if f := o.Failure; f != nil && f.OfWrite && (!f.Binds || f.OfMetadata) && o.Target.Exists && !unwritten {
 		p.state.failureEnds() // nobody wants that write any more
 		o.Failed, o.Failure = nil, nil
 	}
@@ -62,7 +62,6 @@ func (p *observer) observe(ctx context.Context, known report.KnownTarget) (repor
 	}
 	p.observeAccount(&o)
 	p.observeDelivery(&o)
-	p.state.unreadSince = time.Time{}
 	return o, nil
 }
 

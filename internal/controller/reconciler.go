@@ -136,6 +136,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil {
 		return ctrl.Result{}, errors.Join(err, p.reportUnread(ctx, err))
 	}
+	p.state.unreadSince = time.Time{}
 	return result, nil
 }
 

@@ -45,8 +45,9 @@ type simulation struct {
 	due     map[types.NamespacedName]time.Time
 	retries map[types.NamespacedName]int
 
-	// refusal is the answer to every write of the target; nil for none.
+	// refusal is the answer to every write of the target, or to those that refuses selects by their patch; nil for none.
 	refusal error
+	refuses func(patch string) bool
 	// writes counts the attempts to write the target, rehearsals included. passes counts the passes.
 	writes, passes int
 }
@@ -91,7 +92,11 @@ func (s *simulation) create(ctx context.Context, c client.WithWatch, o client.Ob
 func (s *simulation) patch(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
 	if o.GetObjectKind().GroupVersionKind().Kind == "Secret" {
 		s.writes++
-		if s.refusal != nil {
+		body, err := p.Data(o)
+		if err != nil {
+			return fmt.Errorf("reading a patch: %w", err)
+		}
+		if s.refusal != nil && (s.refuses == nil || s.refuses(string(body))) {
 			return s.refusal
 		}
 	}
@@ -265,9 +270,9 @@ func actions() map[string]action {
 	idle := func(*simulation) {}
 	return map[string]action{
 		"issue":                    {nil, (*simulation).removeTarget, "", 6, 1},
-		"rotation":                 {untilDue, idle, "", 150, 2}, // each 10 s in the handover window; a check may come just before the overlap
-		"labels":                   {nil, editing(label), "", 4, 0},
-		"owner reference":          {nil, editing(retain), "", 4, 0},
+		"rotation":                 {untilDue, idle, "", 150, 2},    // each 10 s in the handover window; a check may come just before the overlap
+		"labels":                   {nil, editing(label), "", 4, 6}, // which keep no check waiting
+		"owner reference":          {nil, editing(retain), "", 4, 6},
 		"check without a target":   {nil, without(refresh.RequestCheck), refresh.RequestCheck, 6, 1},
 		"refresh":                  {nil, asking(refresh.RequestRefresh), refresh.RequestRefresh, 6, 2},
 		"refresh without a target": {nil, without(refresh.RequestRefresh), refresh.RequestRefresh, 6, 2},
@@ -306,6 +311,9 @@ func TestRefusedActions(t *testing.T) {
 				t.Run(fmt.Sprintf("%s/%s/%s", mode, name, kind), func(t *testing.T) {
 					t.Parallel()
 					a := action
+					if mode == v1alpha1.ModeStable && (a.request == refresh.RequestRefresh || a.request == refresh.RequestRevoke) {
+						a.writes += 30 // each 10 s while the token ends that WeChat has replaced
+					}
 					if transient {
 						a.writes = max(a.writes, 80) // full jitter makes some 30 attempts, and after a conflict another one follows at once
 					}

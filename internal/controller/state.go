@@ -211,7 +211,21 @@ func (s *resourceState) confirmation() account.Confirmation {
 }
 
 // failureEnds forgets the last failure.
-func (s *resourceState) failureEnds() { s.failure = nil }
+func (s *resourceState) failureEnds() { s.setFailure(nil) }
+
+func (s *resourceState) setFailure(f *report.Failure) { s.failure = f }
+
+// nameAccount completes a failure that the status kept over a restart by the account that failed, if spec and credentials are still
+// those: the status does not tell it.
+func (s *resourceState) nameAccount(generation int64, credentialsVersion string) {
+	f := s.failure
+	if f == nil || f.Account != "" || f.Generation != generation || f.CredentialsVersion != credentialsVersion || s.membership.account == nil {
+		return
+	}
+	named := *f
+	named.Account = s.membership.id.Key
+	s.setFailure(&named)
+}
 
 // failureBinds reports whether the back-off of the last failure holds. A change of spec or credentials ends it, except for a wait that
 // WeChat named: that is the account's, however often the credentials Secret is touched.

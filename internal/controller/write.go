@@ -52,12 +52,15 @@ func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decisi
 // put writes the token, nil for none, and the tickets that wait to be written.
 func (p *pass) put(ctx context.Context, o report.Observation, d refresh.Decision, t *report.Pending) (report.Effect, error) {
 	tickets := p.state.tickets
+	if d.Reason == refresh.TicketUnwritten {
+		o = o.KeepingMetadata() // its own write has been refused, or is held back
+	}
 	record, want := o.Wanted(t, tickets)
 	failpoint.Hit("before-secret")
 	written, err := p.send(ctx, o, want, o.Content(t, tickets...))
 	failpoint.Hit("after-secret")
-	if t != nil && len(tickets) > 0 && target.IsRefusal(err) { // perhaps of the tickets: a token does not wait for them
-		tickets = nil
+	if t != nil && (len(tickets) > 0 && target.IsRefusal(err) || o.Target.Outdated && err != nil && !apierrors.IsConflict(err)) {
+		tickets, o = nil, o.KeepingMetadata() // perhaps these are what failed, and a token does not wait for them
 		record, want = o.Wanted(t, tickets)
 		written, err = p.send(ctx, o, want, o.Content(t))
 	}
@@ -69,7 +72,7 @@ func (p *pass) put(ctx context.Context, o report.Observation, d refresh.Decision
 		if failpoint.Off(failpoint.KeptToken) {
 			e.Dropped = t
 		}
-		return p.refused(o, e, err)
+		return p.refused(o, e, err, d.Reason == refresh.TargetOutdated)
 	}
 	e := report.Effect{
 		Wrote: written, DataKept: t == nil, Landed: t, Target: report.KnownTarget{Secret: written, Reverted: want.Outdated(written)},
@@ -134,7 +137,7 @@ func (p *pass) writeReference(ctx context.Context, o report.Observation, want ta
 		e.ReferencesRefused = true
 		return e, nil
 	case err != nil:
-		return p.refused(o, e, err)
+		return p.refused(o, e, err, true)
 	}
 	e.Wrote, e.Target.Secret = written, written
 	e.Target.Reverted = e.Target.Reverted || want.ReferenceOutdated(written)
@@ -142,8 +145,9 @@ func (p *pass) writeReference(ctx context.Context, o report.Observation, want ta
 }
 
 // refused adds to the effect what follows from a write that the API server did not take. A conflict is settled by another look, unless
-// it is the second one in a pass or follows a failure; anything else is a failure, so that every write follows a back-off.
-func (p *pass) refused(o report.Observation, e report.Effect, err error) (report.Effect, error) {
+// it is the second one in a pass or follows a failure; anything else is a failure, so that every write follows a back-off. ofMetadata says
+// that the write was of labels, annotations or the owner reference alone.
+func (p *pass) refused(o report.Observation, e report.Effect, err error, ofMetadata bool) (report.Effect, error) {
 	name := p.resource.TargetName()
 	missing := apierrors.IsNotFound(err) && o.Secret == nil // the namespace is gone
 	again := p.conflicts == 0 && (p.state.failure == nil || !p.state.failure.OfWrite)
@@ -159,14 +163,14 @@ func (p *pass) refused(o report.Observation, e report.Effect, err error) (report
 		return e, nil
 	case missing, target.IsRefusal(err):
 		e.Failed = &report.Failure{
-			Failure: refresh.Failure{Class: token.Action, Reason: v1alpha1.ReasonTargetWriteFailed, OfWrite: true},
+			Failure: refresh.Failure{Class: token.Action, Reason: v1alpha1.ReasonTargetWriteFailed, OfWrite: true, OfMetadata: ofMetadata},
 			Message: fmt.Sprintf("the API server refuses to write Secret %q: %s", name, target.RefusalMessage(err)),
 		}
 	case errors.Is(err, context.Canceled):
 		return e, err // the process ends
 	default:
 		e.Failed = &report.Failure{
-			Failure: refresh.Failure{Class: token.Transient, Reason: v1alpha1.ReasonTargetWriteFailed, OfWrite: true},
+			Failure: refresh.Failure{Class: token.Transient, Reason: v1alpha1.ReasonTargetWriteFailed, OfWrite: true, OfMetadata: ofMetadata},
 			Message: fmt.Sprintf("the API server does not write Secret %q: %s; the operator tries again by itself", name, target.DelayMessage(err)),
 		}
 	}

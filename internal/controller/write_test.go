@@ -105,7 +105,7 @@ func TestRefused(t *testing.T) {
 			if err == nil {
 				t.Fatalf("there is no refusal %q", name)
 			}
-			e, err := p.refused(o, report.Effect{Times: report.Times{Called: unitNow}}, err)
+			e, err := p.refused(o, report.Effect{Times: report.Times{Called: unitNow}}, err, false)
 			if err != nil || !e.Times.Called.Equal(unitNow) {
 				t.Errorf("%s, %s: %v, %+v", name, situation, err, e)
 			}
@@ -129,12 +129,12 @@ func TestRefused(t *testing.T) {
 	p := unitPass(t, v1alpha1.ModeStable)
 	o := report.Observation{Secret: secretAt("shop", "s", "10")}
 	for i, failed := range []bool{false, true, true} {
-		if e, _ := p.refused(o, report.Effect{}, refusals()["conflict"]); (e.Failed != nil) != failed {
+		if e, _ := p.refused(o, report.Effect{}, refusals()["conflict"], false); (e.Failed != nil) != failed {
 			t.Errorf("conflict %d: %+v", i+1, e.Failed)
 		}
 	}
 	// When the process ends, nothing failed.
-	if e, err := p.refused(o, report.Effect{}, fmt.Errorf("patching: %w", context.Canceled)); !errors.Is(err, context.Canceled) || e.Failed != nil {
+	if e, err := p.refused(o, report.Effect{}, fmt.Errorf("patching: %w", context.Canceled), false); !errors.Is(err, context.Canceled) || e.Failed != nil {
 		t.Errorf("the process ends: %v, %+v", err, e.Failed)
 	}
 }

@@ -260,7 +260,7 @@ func (i legacy) worksAgain(ctx context.Context, s Step) (bool, error) {
 	since, dead := s.Account.DeadSince(s.Stored.Fingerprint)
 	f := s.Failed
 	if !dead || s.Secret == nil || s.Holding != target.HoldsKnown || i.WeChat.Now().Sub(since) < time.Second ||
-		f != nil && (f.Code == 0 || f.OfWrite) {
+		f != nil && !f.OfMetadata && (f.Code == 0 || f.OfWrite) {
 		return false, nil
 	}
 	value, found, err := i.stored(ctx, s)

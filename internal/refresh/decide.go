@@ -100,8 +100,9 @@ type plan struct {
 	in      Inputs
 	dueAt   time.Time
 	checkAt time.Time
-	// retryAt is the end of a back-off that binds; zero without one.
-	retryAt time.Time
+	// retryAt is the end of a back-off that binds; zero without one. metadataRetryAt is that of a back-off that holds no call and no
+	// token, because labels, annotations or the owner reference alone were refused.
+	retryAt, metadataRetryAt time.Time
 	// heldUntil is the earliest time at which a rule that matched may be carried out, and that keeps the token from being checked.
 	// besideHeldUntil is the same for rules that do not: what other members wait for, and labels, annotations and owner reference.
 	heldUntil, besideHeldUntil time.Time
@@ -109,8 +110,12 @@ type plan struct {
 
 func newPlan(now time.Time, in Inputs) *plan {
 	p := &plan{now: now, in: in, dueAt: DueAt(in), checkAt: CheckAt(in)}
-	if in.Failure != nil && in.Failure.Binds && !IsInFuture(in.Failure.Time, now) {
-		p.retryAt = retryAt(in)
+	if f := in.Failure; f != nil && f.Binds && !IsInFuture(f.Time, now) {
+		if f.OfMetadata && f.turns == 0 { // after a failed call, that one's back-off is not known any more
+			p.metadataRetryAt = f.RetryAt
+		} else {
+			p.retryAt = retryAt(in)
+		}
 	}
 	return p
 }
@@ -118,6 +123,9 @@ func newPlan(now time.Time, in Inputs) *plan {
 // retryAt returns when the attempt that failed is made again. A refusal may have been WeChat's mistake, so a refused token keeps the
 // handover window that it had before.
 func retryAt(in Inputs) time.Time {
+	if in.Failure.OfMetadata {
+		return in.Failure.RetryAt
+	}
 	if at := in.Token.RefusedUntil; !at.IsZero() {
 		in.Token.ExpiresAt = at
 	}
@@ -183,6 +191,9 @@ func (p *plan) allows(reason Reason, action Action) bool {
 	case Write:
 		if p.in.Failure != nil && p.in.Failure.OfWrite {
 			notBefore = p.retryAt
+		}
+		if reason == TargetOutdated {
+			notBefore = Later(notBefore, p.metadataRetryAt)
 		}
 	case FetchTickets:
 		if !p.in.Traits.EndsOlder {

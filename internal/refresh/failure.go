@@ -32,6 +32,8 @@ type Failure struct {
 	Code int
 	// OfWrite reports that the write of the target Secret failed. No call to WeChat did.
 	OfWrite bool
+	// OfMetadata reports that this write was of labels, annotations or the owner reference alone. No token waits for it.
+	OfMetadata bool
 	// Binds reports that the back-off holds, because spec and credentials are those that failed, or the wait is the account's.
 	Binds bool
 	// Named is the wait that WeChat itself set before the next attempt; 0 for none.
@@ -55,7 +57,7 @@ func Next(previous *Failure, this Failure, now time.Time, seed string) Failure {
 	this.First, this.Time, this.Attempts, this.Binds = now, now, 1, true
 	if previous != nil {
 		this.First = earliest(previous.First, now)
-		if previous.Reason == this.Reason {
+		if previous.Reason == this.Reason && previous.OfMetadata == this.OfMetadata {
 			this.Attempts = previous.Attempts + 1
 		}
 	}
@@ -116,8 +118,14 @@ func actionBackoff(f Failure) time.Duration {
 	case v1alpha1.ReasonIPNotAllowed, v1alpha1.ReasonAdminConfirmationRequired:
 		return min(10*time.Minute, 2*time.Minute<<n)
 	default:
-		return min(time.Hour, 10*time.Minute<<n)
+		return min(time.Hour, 10*time.Minute<<n, longestWait(f.Time.Sub(f.First)))
 	}
+}
+
+// longestWait bounds the wait after a failure that lasts this long. Requests and the handover window make attempts before their time, and
+// many of them in a few minutes are no reason to wait for an hour. Attempts at their time never come near the bound.
+func longestWait(lasts time.Duration) time.Duration {
+	return max(10*time.Minute, 2*min(lasts, time.Hour))
 }
 
 // patient reports whether the wait before the next attempt is WeChat's and not ours.

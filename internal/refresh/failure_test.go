@@ -34,6 +34,15 @@ func row(seed string, at time.Time, n int, reasons ...Failure) Failure {
 	return *last
 }
 
+// inTime fails n times in a row, each time when an attempt is due, and gives the last failure.
+func inTime(n int, reason Failure) Failure {
+	last := Next(nil, reason, now, "uid")
+	for range n - 1 {
+		last = Next(&last, reason, last.RetryAt, "uid")
+	}
+	return last
+}
+
 func TestActionBackOff(t *testing.T) {
 	const s, m = time.Second, time.Minute
 	slow := []time.Duration{5 * s, 15 * s, 10 * m, 20 * m, 40 * m, 60 * m, 60 * m}
@@ -50,12 +59,35 @@ func TestActionBackOff(t *testing.T) {
 	}
 	for reason, want := range tests {
 		for i, delay := range want {
-			if f := row("uid", now, i+1, failure(token.Action, reason)); f.RetryAt.Sub(now) != delay {
-				t.Errorf("%s, attempt %d: again after %s, want %s", reason, i+1, f.RetryAt.Sub(now), delay)
+			if f := inTime(i+1, failure(token.Action, reason)); f.RetryAt.Sub(f.Time) != delay {
+				t.Errorf("%s, attempt %d: again after %s, want %s", reason, i+1, f.RetryAt.Sub(f.Time), delay)
 			}
 		}
-		if f := row("uid", now, 100, failure(token.Action, reason)); f.RetryAt.Sub(now) != want[len(want)-1] {
-			t.Errorf("%s, attempt 100: again after %s", reason, f.RetryAt.Sub(now))
+		if f := inTime(100, failure(token.Action, reason)); f.RetryAt.Sub(f.Time) != want[len(want)-1] {
+			t.Errorf("%s, attempt 100: again after %s", reason, f.RetryAt.Sub(f.Time))
+		}
+	}
+}
+
+// The handover window and requests make attempts before their time. Many in a few minutes are no reason to wait for an hour.
+func TestEarlyAttempts(t *testing.T) {
+	const m = time.Minute
+	for name, test := range map[string]struct {
+		attempts    int
+		every, want time.Duration
+	}{
+		"requests":          {6, 10 * time.Second, 10 * m},
+		"handover window":   {30, HandoverRetry, 10 * m},
+		"for a quarter":     {30, 30 * time.Second, 29 * m},
+		"for half a day":    {120, 6 * m, 60 * m},
+		"all at one moment": {100, 0, 10 * m},
+	} {
+		last := Next(nil, frozen, now, "uid")
+		for i := range test.attempts - 1 {
+			last = Next(&last, frozen, now.Add(time.Duration(i+1)*test.every), "uid")
+		}
+		if wait := last.RetryAt.Sub(last.Time); wait != test.want {
+			t.Errorf("%s: again after %s, want %s", name, wait, test.want)
 		}
 	}
 }
@@ -135,8 +167,8 @@ func TestNextFailure(t *testing.T) {
 		t.Errorf("unknown errcode: %v, want %v", classes, want)
 	}
 	for i, delay := range []time.Duration{5 * time.Second, 15 * time.Second, 10 * time.Minute, 20 * time.Minute} {
-		if f := row("uid", now, RejectionsUntilAction+i, rejected); !f.RetryAt.Equal(after(delay)) {
-			t.Errorf("unknown errcode, time %d: again at %s, want %s", RejectionsUntilAction+i, f.RetryAt, after(delay))
+		if f := inTime(RejectionsUntilAction+i, rejected); f.RetryAt.Sub(f.Time) != delay {
+			t.Errorf("unknown errcode, time %d: again after %s, want %s", RejectionsUntilAction+i, f.RetryAt.Sub(f.Time), delay)
 		}
 	}
 	if f := row("uid", now, 4, rejected, unreachable); f.Class != token.Transient {

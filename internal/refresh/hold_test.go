@@ -142,6 +142,37 @@ func TestBackOffAndWrites(t *testing.T) {
 	}
 }
 
+// Labels that the API server refuses hold nothing but the write of labels. If a call has failed before, its back-off is not known any
+// more, so then they hold everything.
+func TestBackOffOfMetadata(t *testing.T) {
+	retry := after(40 * time.Second)
+	labels := func(in *Inputs) {
+		refused(retry)(in)
+		in.Failure.OfMetadata = true
+		in.Target.Outdated = true
+	}
+	for name, test := range map[string]struct {
+		match  edit
+		reason Reason
+	}{
+		"check": {checkDue, CheckDue}, "rotation": {due, RefreshDue}, "a token at hand": {unwritten, TokenUnwritten}, "data": {tampered, TargetTampered},
+	} {
+		if d := Decide(now, healthy(labels, test.match)); d.Action == Wait || d.Reason != test.reason {
+			t.Errorf("%s: %s %s, want %s", name, d.Action, d.Reason, test.reason)
+		}
+		mixed := func(in *Inputs) { in.Failure.turns = 1 }
+		if d := Decide(now, healthy(labels, mixed, test.match)); d.Action != Wait || d.Reason != BackingOff {
+			t.Errorf("%s, after a failed call: %s %s, want to wait", name, d.Action, d.Reason)
+		}
+	}
+	if d := Decide(now, healthy(labels)); d.Action != Wait || d.Reason != UpToDate || !d.At.Equal(retry) || !d.RetryAt.Equal(retry) {
+		t.Errorf("labels: %s %s at %s, want to wait until %s", d.Action, d.Reason, d.At, retry)
+	}
+	if d := Decide(retry, healthy(labels)); d.Reason != TargetOutdated {
+		t.Errorf("labels, after the back-off: %s %s", d.Action, d.Reason)
+	}
+}
+
 func TestPacing(t *testing.T) {
 	at := after(25 * time.Second)
 	held := map[string]struct {

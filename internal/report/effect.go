@@ -229,6 +229,15 @@ func (o Observation) Wanted(t *Pending, tickets []PendingTicket) (target.Record,
 	return target.Want(o.Resource, o.Ownership.Claim, record, target.Types(o.TicketsAfterWrite(tickets))...)
 }
 
+// KeepingMetadata returns the observation of a resource that wants the labels and annotations that the operator has set on the Secret
+// before in place of those that its spec names.
+func (o Observation) KeepingMetadata() Observation {
+	if o.Secret != nil {
+		o.Resource = target.KeepMetadata(o.Resource, o.Secret, o.Record.Applied)
+	}
+	return o
+}
+
 // Content returns the data of the target for a token, nil for none, and for tickets. It returns nil if there is nothing to write.
 func (o Observation) Content(t *Pending, tickets ...PendingTicket) *target.Content {
 	if t == nil && len(tickets) == 0 {

@@ -62,6 +62,27 @@ func Want(owner *v1alpha1.WeChatAppToken, claim Claim, record Record, tickets ..
 	return record, d
 }
 
+// KeepMetadata returns a copy of the resource whose spec names the labels and annotations that the operator has set on the Secret before,
+// with the values that they have.
+func KeepMetadata(owner *v1alpha1.WeChatAppToken, secret *metav1.PartialObjectMetadata, applied Applied) *v1alpha1.WeChatAppToken {
+	kept := *owner
+	kept.Spec.Target.Labels = present[v1alpha1.LabelValue](applied.Labels, secret.Labels)
+	kept.Spec.Target.Annotations = present[v1alpha1.AnnotationValue](applied.Annotations, secret.Annotations)
+	return &kept
+}
+
+// present returns those of the keys that there are, with their values. The list is read from an annotation that others may edit: the
+// operator's own keys are none of them.
+func present[V ~string](list []string, have map[string]string) map[string]V {
+	out := make(map[string]V, len(list))
+	for _, key := range list {
+		if value, found := have[key]; found && !strings.HasPrefix(key, v1alpha1.AnnotationPrefix) {
+			out[key] = V(value)
+		}
+	}
+	return out
+}
+
 // Outdated tells whether labels or annotations of the Secret differ from what is wanted.
 func (d Desired) Outdated(existing *metav1.PartialObjectMetadata) bool {
 	return d.labels.differ(existing.Labels) || d.annotations.differ(existing.Annotations)

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
+)
+
+// valid fails the test unless the target holds a token and a ticket that WeChat accepts, at each half minute of a span.
+func (s *simulation) valid(span time.Duration, what string) {
+	s.Helper()
+	for passed := time.Duration(0); passed < span; passed += 30 * time.Second {
+		s.run(30 * time.Second)
+		data := s.target()
+		if !s.wechat.Valid(string(data["access_token"])) || !s.wechat.TicketValid(string(data["jsapi_ticket"])) {
+			s.Fatalf("%s: after %s the target holds a token or a ticket that WeChat refuses: %+v", what, passed, s.resource().Status)
+		}
+	}
+}
+
+// A label that a policy of the cluster refuses is told, and costs no token: it is checked, replaced when it is due, and followed when
+// somebody else replaces it. So are tickets.
+func TestRefusedLabelCostsNoToken(t *testing.T) {
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		for _, name := range []string{"forbidden", "server error"} {
+			s := newSimulation(t, mode)
+			s.edit(func(r *v1alpha1.WeChatAppToken) { r.Spec.Tickets = []v1alpha1.TicketSpec{{Type: v1alpha1.TicketJSAPI}} })
+			s.run(10 * time.Minute)
+			s.refusal = refusals()[name]
+			s.refuses = func(patch string) bool { return strings.Contains(patch, `"team"`) }
+			label := func(labels map[string]v1alpha1.LabelValue) {
+				s.edit(func(r *v1alpha1.WeChatAppToken) { r.Spec.Target.Labels = labels })
+			}
+			writes := s.writes
+			label(map[string]v1alpha1.LabelValue{"team": "shop"})
+			what := string(mode) + ", " + name
+			s.valid(3*time.Minute, what)
+			if e := s.resource().Status.LastError; e == nil || e.Reason != v1alpha1.ReasonTargetWriteFailed {
+				t.Errorf("%s: the status tells %+v", what, e)
+			}
+			if mode == v1alpha1.ModeStable {
+				s.wechat.RivalForceRefresh(unitAppID)
+				s.valid(7*time.Minute, what+", after somebody else's refresh")
+			}
+			s.valid(4*time.Hour, what+", over two rotations")
+			if failing := apimeta.FindStatusCondition(s.resource().Status.Conditions, v1alpha1.ConditionRefreshFailing); !s.isReady() || failing == nil {
+				t.Errorf("%s: the status says %+v", what, s.resource().Status)
+			}
+			if n := s.writes - writes; name == "forbidden" && n > 60 {
+				t.Errorf("%s: %d writes in four hours", what, n)
+			}
+			label(nil)
+			s.run(3 * time.Minute)
+			if e := s.resource().Status.LastError; e != nil {
+				t.Errorf("%s: without the label the status tells %+v", what, e)
+			}
+		}
+	}
+}
+
+// A token that WeChat has replaced ends within five minutes, whatever its expiry was: while the next one cannot be written, Ready does
+// not call it valid for longer, and the write is tried each ten seconds.
+func TestTokenThatWasReplacedAndCannotBeWritten(t *testing.T) {
+	for _, held := range []time.Duration{3 * time.Minute, 8 * time.Minute} {
+		s := newSimulation(t, v1alpha1.ModeStable)
+		s.run(20 * time.Minute)
+		s.wechat.RivalForceRefresh(unitAppID)
+		s.refusal = refusals()["forbidden"]
+		s.run(held)
+		token := string(s.target()["access_token"])
+		if ready := apimeta.IsStatusConditionTrue(s.resource().Status.Conditions, v1alpha1.ConditionReady); ready != s.wechat.Valid(token) {
+			t.Errorf("after %s Ready is %t, and that WeChat accepts the token %t", held, ready, s.wechat.Valid(token))
+		}
+		s.refusal = nil
+		if held > previousLives {
+			s.run(10 * time.Minute)
+		} else {
+			s.run(15 * time.Second)
+		}
+		if !s.isReady() {
+			t.Errorf("after %s and the end of the refusal: %+v", held, s.resource().Status)
+		}
+	}
+}
+
+// WeChat refuses for a few minutes around the rotation. The attempts of the handover window are no reason to wait for an hour after it.
+func TestShortRefusalAroundTheRotation(t *testing.T) {
+	s := newSimulation(t, v1alpha1.ModeStable)
+	s.run(10 * time.Minute)
+	expiry := s.resource().Status.Token.ExpirationTime.Time
+	s.run(expiry.Sub(s.now()) - 6*time.Minute)
+	s.wechat.Inject(wechattest.Fault{Errcode: 40243})
+	s.run(6*time.Minute + 20*time.Second)
+	if s.isReady() {
+		t.Fatal("WeChat did not refuse")
+	}
+	s.wechat.ClearFaults()
+	if s.run(12 * time.Minute); !s.isReady() {
+		t.Errorf("twelve minutes after WeChat's refusal: %+v", s.resource().Status)
+	}
+}
+
+// Two Stable resources of one account meet an outage. What WeChat answers to one of them when it is over ends the failure of the other
+// one too, whose own next call may be as far away as its rotation.
+func TestFailureEndsWithTheAccount(t *testing.T) {
+	s := newSimulation(t, v1alpha1.ModeStable)
+	for _, name := range []string{"other", "third"} {
+		if err := s.Create(s.Context(), resourceNamed(name, v1alpha1.ModeStable)); err != nil {
+			t.Fatal(err)
+		}
+		s.wake(name)
+	}
+	s.run(10 * time.Minute)
+	s.wechat.Inject(wechattest.Fault{Errcode: 40164})
+	s.run(8 * time.Minute)
+	lastError := func(name string) *v1alpha1.RefreshError {
+		r := &v1alpha1.WeChatAppToken{}
+		if err := s.Get(s.Context(), named(name), r); err != nil {
+			t.Fatal(err)
+		}
+		return r.Status.LastError
+	}
+	names := []string{"shop", "other", "third"}
+	for _, name := range names {
+		if lastError(name) == nil {
+			t.Fatalf("%s has no failure", name)
+		}
+	}
+	s.wechat.ClearFaults()
+	s.run(12 * time.Minute) // one retry of each
+	for _, name := range names {
+		if e := lastError(name); e != nil {
+			t.Errorf("%s still tells %+v", name, e)
+		}
+	}
+}
+
+// The AppSecret of a healthy resource cannot be read any more. Only its checks need it, and the status tells after a minute.
+func TestCredentialsThatCannotBeReadForAStep(t *testing.T) {
+	s := newSimulation(t, v1alpha1.ModeStable)
+	s.run(10 * time.Minute)
+	s.reconciler = New(Options{
+		Client: s, Live: unreadable{s}, WeChat: s.reconciler.WeChat, Events: s.events, MaxConcurrentReconciles: 1,
+	})
+	s.wake("shop")
+	s.run(5 * time.Minute)
+	failing := apimeta.FindStatusCondition(s.resource().Status.Conditions, v1alpha1.ConditionRefreshFailing)
+	if failing == nil || failing.Reason != v1alpha1.ReasonKubernetesAPIError || !s.isReady() {
+		t.Errorf("the status says %+v", s.resource().Status.Conditions)
+	}
+}
+
+// unreadable is a client that may not read credentials.
+type unreadable struct{ client.Reader }
+
+func (u unreadable) Get(ctx context.Context, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+	if key.Name == "credentials" {
+		return apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, key.Name, errors.New("the role was cut"))
+	}
+	return u.Reader.Get(ctx, key, o, opts...) //nolint:wrapcheck // a client
+}
+
+// WeChat named a wait for an account. After a restart that still binds the account alone, and no other one.
+func TestNamedWaitBindsOneAccount(t *testing.T) {
+	s := newSimulation(t, v1alpha1.ModeStable)
+	const other = "wxfedcba9876543210"
+	s.wechat.SetApp(wechattest.App{ID: other, Secret: unitAppSecret})
+	s.wechat.Inject(wechattest.Fault{AppID: unitAppID, Errcode: 89506})
+	s.run(time.Minute)
+	s.reconciler = New(Options{Client: s, Live: s, WeChat: s.reconciler.WeChat, Events: s.events, MaxConcurrentReconciles: 1})
+	s.wake("shop")
+	s.run(time.Minute)
+	if n := s.calls(); n != 1 {
+		t.Fatalf("%d calls before the appid was corrected, want 1", n)
+	}
+	s.edit(func(r *v1alpha1.WeChatAppToken) { r.Spec.AppID, r.Generation = other, r.Generation+1 })
+	if s.run(time.Minute); !s.isReady() {
+		t.Errorf("with another appid: %+v", s.resource().Status)
+	}
+}
