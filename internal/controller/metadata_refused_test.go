@@ -174,19 +174,27 @@ func (u unreadable) Get(ctx context.Context, key client.ObjectKey, o client.Obje
 
 // WeChat named a wait for an account. After a restart that still binds the account alone, and no other one.
 func TestNamedWaitBindsOneAccount(t *testing.T) {
-	s := newSimulation(t, v1alpha1.ModeStable)
 	const other = "wxfedcba9876543210"
-	s.wechat.SetApp(wechattest.App{ID: other, Secret: unitAppSecret})
-	s.wechat.Inject(wechattest.Fault{AppID: unitAppID, Errcode: 89506})
-	s.run(time.Minute)
-	s.reconciler = New(Options{Client: s, Live: s, WeChat: s.reconciler.WeChat, Events: s.events, MaxConcurrentReconciles: 1})
-	s.wake("shop")
-	s.run(time.Minute)
-	if n := s.calls(); n != 1 {
-		t.Fatalf("%d calls before the appid was corrected, want 1", n)
-	}
-	s.edit(func(r *v1alpha1.WeChatAppToken) { r.Spec.AppID, r.Generation = other, r.Generation+1 })
-	if s.run(time.Minute); !s.isReady() {
-		t.Errorf("with another appid: %+v", s.resource().Status)
+	for name, before := range map[string]time.Duration{"without a token": 0, "with a token": 10 * time.Minute} {
+		s := newSimulation(t, v1alpha1.ModeStable)
+		s.wechat.SetApp(wechattest.App{ID: other, Secret: unitAppSecret})
+		if before > 0 {
+			s.run(before)
+		}
+		s.wechat.Inject(wechattest.Fault{AppID: unitAppID, Errcode: 89506})
+		s.run(3 * time.Minute)
+		if e := s.resource().Status.LastError; e == nil || e.Reason != v1alpha1.ReasonIPBlocked {
+			t.Fatalf("%s: the status tells %+v", name, e)
+		}
+		s.reconciler = New(Options{Client: s, Live: s, WeChat: s.reconciler.WeChat, Events: s.events, MaxConcurrentReconciles: 1})
+		calls := s.calls()
+		s.wake("shop")
+		if s.run(time.Minute); s.calls() != calls {
+			t.Errorf("%s: %d calls in the wait", name, s.calls()-calls)
+		}
+		s.edit(func(r *v1alpha1.WeChatAppToken) { r.Spec.AppID, r.Generation = other, r.Generation+1 })
+		if s.run(time.Minute); !s.isReady() {
+			t.Errorf("%s, with another appid: %+v", name, s.resource().Status)
+		}
 	}
 }
