@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -208,8 +209,14 @@ Flags:
 Use "{{.CommandPath}} [command] --help" for more about a command.{{end}}
 `
 
-// joinErrors returns one error for all, or nil if there are none. It has the exit code of the first.
+// joinErrors returns one error for all, or nil if there are none. It has the exit code of the first. That the user pressed Ctrl-C is said
+// of none, and is the error only if there is no other.
 func joinErrors(errs []error) error {
+	told := slices.DeleteFunc(slices.Clone(errs), bareInterrupt)
+	if len(told) == 0 && len(errs) > 0 {
+		return errs[0]
+	}
+	errs = told
 	texts := make([]string, 0, len(errs))
 	code := exitFailed
 	for i, err := range errs {

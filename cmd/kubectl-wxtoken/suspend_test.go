@@ -3,11 +3,14 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -38,6 +41,49 @@ func TestWaitInVain(t *testing.T) {
 	w.wants(w.wxtoken("wait", "paused"), exitBad, "kubectl wxtoken resume paused")
 	w.wants(w.wxtoken("wait", "nobody"), exitFailed, "kubectl wxtoken list")
 	w.wants(w.wxtoken("wait", "shop", "wrong-secret"), exitBad, "shop: Secret shop-token holds")
+}
+
+// TestWaitInterrupted checks that Ctrl-C ends a wait with the exit code of shells, and that nothing is said about it; what was found before
+// that is.
+func TestWaitInterrupted(t *testing.T) {
+	w := newBareWorld(t, "interrupted")
+	w.createTokenOnly("shop")
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"wait", "shop"}, exitInterrupted, ""},
+		{[]string{"wait", "shop", "shop"}, exitInterrupted, ""},
+		{[]string{"wait", "nobody", "shop"}, exitFailed, "nobody"},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var errOut bytes.Buffer
+		out := &interrupting{cancel: cancel}
+		code := run(ctx, terminal{
+			IOStreams: genericiooptions.IOStreams{In: strings.NewReader(""), Out: out, ErrOut: &errOut},
+			now:       w.now, getenv: func(string) string { return "" },
+		}, append([]string{"--kubeconfig", kubeconfig, "--namespace", w.namespace}, c.args...))
+		said := errOut.String()
+		if code != c.code || (said == "") != (c.says == "") || !strings.Contains(said, c.says) || strings.Contains(said, "canceled") {
+			t.Errorf("%q ended with %d and said %q", c.args, code, said)
+		}
+		if !out.written {
+			t.Errorf("%q ended before it was interrupted", c.args)
+		}
+	}
+}
+
+// interrupting is an output at whose first line the user presses Ctrl-C.
+type interrupting struct {
+	cancel  context.CancelFunc
+	written bool
+}
+
+func (i *interrupting) Write(p []byte) (int, error) {
+	i.written = true
+	i.cancel()
+	return len(p), nil
 }
 
 func TestReveal(t *testing.T) {
