@@ -166,6 +166,17 @@ func TestDoctor(t *testing.T) {
 	w.viewerSees()
 }
 
+// TestDoctorMayNotLook checks that doctor does not say that there is no operator if it was not allowed to look for one.
+func TestDoctorMayNotLook(t *testing.T) {
+	w := newBareWorld(t, "doctor-may-not")
+	w.grant("doctor-may-not", "view-wxtoken", rule(v1alpha1.GroupName, "wechatapptokens", "get", "list"))
+	r := w.wxtoken("doctor", "--as", "doctor-may-not")
+	w.wants(r, exitOK, "not looked at: could not list Deployments of all namespaces", "not looked at: could not list Leases of all namespaces")
+	if strings.Contains(r.out, "was found") {
+		t.Errorf("doctor did not look, and says:\n%s", r.out)
+	}
+}
+
 // TestDeliveryDegraded checks that doctor and status report prompt delivery that does not work, and what it lacks, while the token is
 // in order.
 func TestDeliveryDegraded(t *testing.T) {
@@ -210,7 +221,11 @@ func (w *world) makeIll() {
 func (w *world) viewerSees() {
 	w.Helper()
 	w.grant("doctor-viewer", "view-wxtoken", rule(v1alpha1.GroupName, "wechatapptokens", "get", "list"))
-	w.wants(w.wxtoken("doctor", "--as", "doctor-viewer"), exitBad,
+	r := w.wxtoken("doctor", "--as", "doctor-viewer")
+	w.wants(r, exitBad,
 		"not looked at: could not list Deployments of all namespaces", "not looked at: could not list Leases of all namespaces",
 		"not looked at: could not read credentials Secret "+w.namespace+"/shop-wechat", "not looked at: could not list pods of namespace")
+	if strings.Contains(r.out, "was found") {
+		w.Errorf("doctor did not look for an operator, and says:\n%s", r.out)
+	}
 }
