@@ -120,7 +120,7 @@ func (x *examination) checkLeases(ctx context.Context, r *report) (found int, er
 
 // logsOf returns the command that shows the logs of the operator in a namespace.
 func logsOf(namespace string) string {
-	return fmt.Sprintf("kubectl logs -n %s -l %s=%s --prefix", namespace, nameLabel, operatorName)
+	return fmt.Sprintf("kubectl logs -n %s -l %s=%s --prefix --tail=100", namespace, nameLabel, operatorName)
 }
 
 func lastRenewed(spec coordinationv1.LeaseSpec, now time.Time) string {

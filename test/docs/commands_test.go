@@ -4,9 +4,11 @@ package docs_test
 
 import (
 	"context"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -67,6 +69,42 @@ func TestCommands(t *testing.T) {
 		if err != nil || !strings.Contains(out, step.prints) || step.check != nil && !step.check() {
 			t.Errorf("%s: the command with %q did not do what the page says: %v: %s", step.page, step.says, err, out)
 		}
+	}
+}
+
+// logsOfPods is a command for the logs of all pods with some labels. Unless told otherwise, kubectl prints the last 10 lines of each.
+var logsOfPods = regexp.MustCompile("kubectl [^\n`|]*\\blogs [^\n`|]*(-l|--selector)[ =][^\n`|]*")
+
+// TestLogs: every command for the logs of pods that labels select says how many lines are wanted.
+func TestLogs(t *testing.T) {
+	found := 0
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && slices.Contains([]string{".git", "bin", "dist", "node_modules"}, d.Name()) {
+			return filepath.SkipDir
+		}
+		if strings.HasSuffix(path, "_test.go") || !slices.Contains([]string{".md", ".go", ".txt", ".yaml", ".sh"}, filepath.Ext(path)) {
+			return nil
+		}
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, command := range logsOfPods.FindAllString(string(raw), -1) {
+			found++
+			if !strings.Contains(command, "--tail") {
+				t.Errorf("%s: %s", path, command)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if found < 10 {
+		t.Errorf("only %d commands were found: does the test still read them?", found)
 	}
 }
 
