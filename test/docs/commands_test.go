@@ -4,6 +4,7 @@ package docs_test
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -12,8 +13,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
@@ -69,6 +72,78 @@ func TestCommands(t *testing.T) {
 		if err != nil || !strings.Contains(out, step.prints) || step.check != nil && !step.check() {
 			t.Errorf("%s: the command with %q did not do what the page says: %v: %s", step.page, step.says, err, out)
 		}
+	}
+}
+
+var (
+	// ourResources are the plural names of our kinds.
+	ourResources = regexp.MustCompile(`(?m)^    plural: (\S+)$`)
+	// saving is a command that writes resources to a file.
+	saving = regexp.MustCompile(`(?m)^kubectl get \S+ -A .* > \S+$`)
+)
+
+// TestBackup: what saves resources saves those of all our kinds, and the commands for the time after an older CRD give every resource
+// the spec that it had.
+func TestBackup(t *testing.T) {
+	crds, err := filepath.Glob(filepath.Join(root, "config/crd/bases/*.yaml"))
+	if err != nil || len(crds) < 2 {
+		t.Fatalf("found %q: %v", crds, err)
+	}
+	for _, path := range []string{"docs/recovery.md", "docs/upgrade.md"} {
+		commands := saving.FindAllString(strings.ReplaceAll(text(t, path), "\\\n", ""), -1)
+		if len(commands) == 0 {
+			t.Errorf("%s saves nothing", path)
+		}
+		for _, command := range commands {
+			for _, crd := range crds {
+				plural := ourResources.FindStringSubmatch(text(t, strings.TrimPrefix(crd, root)))
+				if plural == nil || !strings.Contains(command, plural[1]) {
+					t.Errorf("%s: %q does not save %q of %s", path, command, plural, crd)
+				}
+			}
+		}
+	}
+
+	meta := metav1.ObjectMeta{Namespace: "backup", Name: "shop"}
+	token := &v1alpha1.WeChatAppToken{ObjectMeta: meta, Spec: v1alpha1.WeChatAppTokenSpec{
+		AppID: "wx0123456789abcdef", CheckInterval: metav1.Duration{Duration: time.Minute},
+		CredentialsSecretRef: v1alpha1.CredentialsSecretReference{Name: "shop-wechat"},
+	}}
+	program := &v1alpha1.WeChatAppClient{ObjectMeta: meta, Spec: v1alpha1.WeChatAppClientSpec{
+		TokenRef: v1alpha1.TokenReference{Name: "shop"}, Paths: []v1alpha1.ClientPath{"/wxa/*"},
+		Key: &v1alpha1.ClientKeySpec{SecretName: "shop-key"},
+	}}
+	for _, o := range []client.Object{&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "backup"}}, token, program} {
+		if err := api.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		if err := errors.Join(api.Delete(ctx, token), api.Delete(ctx, program)); err != nil {
+			t.Error(err)
+		}
+	})
+	dir := t.TempDir()
+	run := func(says string) {
+		t.Helper()
+		if out, err := kubectl(t.Context(), "cd "+dir+"\n"+blockOf(t, "docs/upgrade.md", says), ""); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	run("> specs.txt")
+	// An older CRD drops fields.
+	token.Spec.CheckInterval, program.Spec.Paths = metav1.Duration{Duration: 2 * time.Minute}, []v1alpha1.ClientPath{"/cgi-bin/*"}
+	if err := errors.Join(api.Update(t.Context(), token), api.Update(t.Context(), program)); err != nil {
+		t.Fatal(err)
+	}
+	run("< specs.txt")
+	if err := errors.Join(api.Get(t.Context(), client.ObjectKeyFromObject(token), token),
+		api.Get(t.Context(), client.ObjectKeyFromObject(program), program)); err != nil {
+		t.Fatal(err)
+	}
+	if token.Spec.CheckInterval.Duration != time.Minute || !slices.Equal(program.Spec.Paths, []v1alpha1.ClientPath{"/wxa/*"}) {
+		t.Errorf("they came back with the interval %v and the paths %q", token.Spec.CheckInterval, program.Spec.Paths)
 	}
 }
 

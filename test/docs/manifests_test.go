@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/yaml"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
 )
 
@@ -43,8 +44,8 @@ func TestMain(m *testing.M) {
 		api, clientErr = client.New(env.Config, client.Options{Scheme: scheme})
 		dir, dirErr := os.MkdirTemp("", "wechat-token-operator-docs-")
 		kubeconfig = filepath.Join(dir, "kubeconfig")
-		return func() error { return os.RemoveAll(dir) }, errors.Join(clientgoscheme.AddToScheme(scheme), crdErr, clientErr, dirErr,
-			os.WriteFile(kubeconfig, env.KubeConfig, 0o600))
+		return func() error { return os.RemoveAll(dir) }, errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme), crdErr,
+			clientErr, dirErr, os.WriteFile(kubeconfig, env.KubeConfig, 0o600))
 	})
 }
 
