@@ -44,9 +44,10 @@ kustomize=$(hack/tools/build.sh kustomize)
 for dir in config/default config/samples config/prometheus config/grafana config/network-policy config/network-policy-egress config/admission-policy; do
 	"$kustomize" build "$dir" >/dev/null || fail "$dir does not build"
 done
-# The gateway is a component of config/default, so it builds only in an overlay of it.
-mkdir "$copy/config/verify-gateway"
-printf 'resources: [../default]\ncomponents: [../gateway]\n' >"$copy/config/verify-gateway/kustomization.yaml"
-"$kustomize" build "$copy/config/verify-gateway" >/dev/null || fail "config/gateway does not build as a component of config/default"
+# Components change what is in config/default, so they are built in an overlay of it.
+mkdir "$copy/config/verify-components"
+printf 'resources: [../default]\ncomponents: [../gateway, ../metrics-certificate, ../prompt-delivery]\n' \
+	>"$copy/config/verify-components/kustomization.yaml"
+"$kustomize" build "$copy/config/verify-components" >/dev/null || fail "the components of config do not build in an overlay of config/default"
 
 exit "$failed"

@@ -3,9 +3,9 @@
 package chart
 
 import (
+	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -177,22 +177,37 @@ func TestPromptDeliveryManifests(t *testing.T) {
 	sameAsChart(t, "kustomize", want, got)
 }
 
-// kustomizeWith builds an overlay with a component.
-func kustomizeWith(t *testing.T, component string) map[string][]byte {
+// kustomizeWith builds an overlay of config/default with components, in this order.
+func kustomizeWith(t *testing.T, components ...string) map[string][]byte {
 	t.Helper()
-	dir := t.TempDir()
-	if err := os.CopyFS(filepath.Join(dir, "config"), os.DirFS("../../config")); err != nil {
+	return buildOverlay(t, []string{"default"}, components)
+}
+
+// buildOverlay builds an overlay of folders of config: resources and components.
+func buildOverlay(t *testing.T, resources, components []string) map[string][]byte {
+	t.Helper()
+	folders := func(names []string) string {
+		var out strings.Builder
+		for _, name := range names {
+			out.WriteString("\n- ../config/" + name)
+		}
+		return out.String()
+	}
+	text := "resources:" + folders(resources)
+	if len(components) > 0 {
+		text += "\ncomponents:" + folders(components)
+	}
+	return buildBesideConfig(t, text+fmt.Sprintf("\nimages: [{name: controller, newName: %s, newTag: %s}]\n", image, version))
+}
+
+// buildBesideConfig builds a kustomization in a folder beside config.
+func buildBesideConfig(t *testing.T, text string) map[string][]byte {
+	t.Helper()
+	root := t.TempDir()
+	dir := filepath.Join(root, "overlay")
+	if err := errors.Join(os.CopyFS(filepath.Join(root, "config"), os.DirFS("../../config")), os.Mkdir(dir, 0o700),
+		os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(text), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	overlay := fmt.Sprintf("resources: [config/default]\ncomponents: [config/%s]\n"+
-		"images: [{name: controller, newName: %s, newTag: %s}]\n", component, image, version)
-	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(overlay), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	//nolint:gosec // our own
-	out, err := exec.CommandContext(t.Context(), filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl"), "kustomize", dir).Output()
-	if err != nil {
-		t.Fatalf("kubectl kustomize: %v", err)
-	}
-	return split(t, out)
+	return buildKustomization(t, dir)
 }
