@@ -11,6 +11,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -32,6 +33,73 @@ func TestSeveralComponents(t *testing.T) {
 			sortLists(t, built)
 			sameAsChart(t, "the overlay", built, chart)
 		})
+	}
+}
+
+// What is optional can be put into an overlay of config/default as docs/install.md prints it: it comes under the names and into the
+// namespace of the operator.
+func TestOptionalFolders(t *testing.T) {
+	base := buildOverlay(t, []string{"default"}, nil)
+	for _, c := range []struct {
+		folders []string
+		added   []string
+	}{
+		{[]string{"network-policy-egress"}, []string{"NetworkPolicy " + deployment + "-egress"}},
+		{[]string{"prometheus"}, []string{"PrometheusRule " + release + "-rules", "ServiceMonitor " + deployment + "-metrics-monitor"}},
+		{[]string{"gateway-monitor"}, []string{"ServiceMonitor " + release + "-gateway"}},
+		{[]string{"admission-policy"}, []string{"ValidatingAdmissionPolicy " + release + "-secrets",
+			"ValidatingAdmissionPolicyBinding " + release + "-secrets"}},
+	} {
+		t.Run(strings.Join(c.folders, ","), func(t *testing.T) {
+			got := buildOverlay(t, append([]string{"default"}, c.folders...), nil)
+			maps.DeleteFunc(got, func(key string, _ []byte) bool { return base[key] != nil })
+			if names := slices.Sorted(maps.Keys(got)); !slices.Equal(names, c.added) {
+				t.Errorf("it adds %q, want %q", names, c.added)
+			}
+			for key, doc := range got {
+				var o metav1.PartialObjectMetadata
+				if err := yaml.Unmarshal(doc, &o); err != nil {
+					t.Fatal(err)
+				}
+				if !strings.HasPrefix(key, "Validating") && o.Namespace != releaseSystem {
+					t.Errorf("%s is in the namespace %q", key, o.Namespace)
+				}
+				if o.Labels["app.kubernetes.io/name"] != release || o.Labels["app.kubernetes.io/part-of"] != release {
+					t.Errorf("%s has the labels %v", key, o.Labels)
+				}
+			}
+		})
+	}
+}
+
+// The overlay that docs/install.md prints builds, and everything in it is in the operator's namespace.
+func TestDocumentedOverlay(t *testing.T) {
+	found := documented(t, "install.md", "## With kubectl", "yaml")
+	if len(found) != 1 {
+		t.Fatalf("found %q", found)
+	}
+	got := buildBesideConfig(t, found[0])
+	mountsAreThere(t, got)
+	for _, key := range []string{
+		"Deployment " + deployment, "NetworkPolicy " + deployment + "-egress", "PrometheusRule " + release + "-rules",
+		"ServiceMonitor " + deployment + "-metrics-monitor", "Certificate " + release + "-metrics",
+	} {
+		if got[key] == nil {
+			t.Errorf("there is no %s", key)
+		}
+	}
+	for key, doc := range got {
+		var o metav1.PartialObjectMetadata
+		if err := yaml.Unmarshal(doc, &o); err != nil {
+			t.Fatal(err)
+		}
+		if o.Namespace != "" && o.Namespace != releaseSystem {
+			t.Errorf("%s is in the namespace %q", key, o.Namespace)
+		}
+	}
+	pod := deployments(t, got)["Deployment "+deployment].Spec.Template.Spec
+	if image := pod.Containers[0].Image; !strings.HasPrefix(image, "registry.example.com/") {
+		t.Errorf("the overlay runs the image %q", image)
 	}
 }
 

@@ -135,11 +135,12 @@ func TestSameAsOptionalParts(t *testing.T) {
 admissionPolicy: {enabled: true}
 networkPolicy: {egress: {enabled: true}}
 metrics: {certificate: {secretName: metrics-server-cert}, serviceMonitor: {enabled: true}, prometheusRule: {enabled: true}}
-`)
+`+gatewayValues)
 	for file, name := range map[string]string{
 		"admission-policy/policy.yaml":      "ValidatingAdmissionPolicy " + release + "-secrets",
 		"admission-policy/binding.yaml":     "ValidatingAdmissionPolicyBinding " + release + "-secrets",
 		"prometheus/monitor.yaml":           "ServiceMonitor " + release + "-controller-manager-metrics-monitor",
+		"gateway-monitor/monitor.yaml":      "ServiceMonitor " + release + "-gateway",
 		"prometheus/rules.yaml":             "PrometheusRule " + release + "-rules",
 		"network-policy/ingress.yaml":       "NetworkPolicy " + deployment,
 		"network-policy-egress/egress.yaml": "NetworkPolicy " + deployment + "-egress",

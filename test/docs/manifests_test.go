@@ -95,7 +95,7 @@ func TestManifests(t *testing.T) {
 // TestExampleManifests: the manifests in examples, and those of config for other projects' operators, are accepted as they
 // are.
 func TestExampleManifests(t *testing.T) {
-	for _, dir := range []string{"examples", "config/prometheus", "config/metrics-certificate"} {
+	for _, dir := range []string{"examples", "config/prometheus", "config/gateway-monitor", "config/metrics-certificate"} {
 		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, entry fs.DirEntry, err error) error {
 			if err != nil || filepath.Ext(path) != ".yaml" || entry.Name() == "kustomization.yaml" && dir != "examples" {
 				return err
