@@ -132,24 +132,35 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry progra
 	if err := addClients(mgr, opts, logger, clients); err != nil {
 		return err
 	}
-	if opts.gatewayCAFile != "" {
-		watch := program.CAWatch{Flag: "--gateway-ca-file", Reload: opts.gateway.reloader(clients.GatewayChanged), Log: logger}
-		if err := mgr.Add(watch); err != nil {
-			return fmt.Errorf("adding to the manager: %w", err)
-		}
-	}
 	if err := addServers(ctx, mgr, opts, registry, starting.Ready); err != nil {
 		return err
 	}
-	if opts.wechatCAFile != "" {
-		if err := mgr.Add(program.CAWatch{Flag: "--wechat-ca-file", Reload: api.ReloadCA, Log: logger}); err != nil {
-			return fmt.Errorf("adding to the manager: %w", err)
-		}
+	if err := addCAWatches(mgr, opts, logger, api.ReloadCA, opts.gateway.reloader(clients.GatewayChanged)); err != nil {
+		return err
 	}
 	logger.Info("starting", "version", version, "namespaces", opts.namespaceList, "selector", opts.selector.String(),
 		"leaderElection", opts.leaderElect, "leaderElectionID", opts.leaderElectionID)
 	if err := serve(ctx, mgr, logger); err != nil {
 		return fmt.Errorf("running the manager: %w", err)
+	}
+	return nil
+}
+
+// addCAWatches adds what reads the files of --wechat-ca-file and --gateway-ca-file again.
+func addCAWatches(mgr ctrl.Manager, opts *options, log logr.Logger, reloadWeChat, reloadGateway func() (bool, error)) error {
+	for _, watch := range [...]struct {
+		file  string
+		watch program.CAWatch
+	}{
+		{opts.wechatCAFile, program.CAWatch{Flag: "--wechat-ca-file", Reload: reloadWeChat, Log: log}},
+		{opts.gatewayCAFile, program.CAWatch{Flag: "--gateway-ca-file", Reload: reloadGateway, Log: log}},
+	} {
+		if watch.file == "" {
+			continue
+		}
+		if err := mgr.Add(watch.watch); err != nil {
+			return fmt.Errorf("adding to the manager: %w", err)
+		}
 	}
 	return nil
 }

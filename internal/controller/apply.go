@@ -65,7 +65,8 @@ func (p *pass) apply(ctx context.Context, o report.Observation, d refresh.Decisi
 	p.applyTickets(e.Tickets)
 }
 
-// isOver reports whether a step ended the last failure, nil for none. WeChat's answer says nothing about labels that the API server refuses.
+// isOver reports whether a step ended the last failure, nil for none. WeChat's answer says nothing about labels that the API server
+// refuses.
 func isOver(last *report.Failure, d refresh.Decision, e report.Effect) bool {
 	written := d.Action == refresh.Write && e.Wrote != nil && e.Failed == nil
 	return last != nil && ((e.Accepted || e.FailureOver) && !last.OfMetadata || written && last.OfWrite)

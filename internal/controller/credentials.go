@@ -60,9 +60,10 @@ func (p *observer) observeCredentials(ctx context.Context, o *report.Observation
 // acceptedBefore reports whether another process had a token issued with this version of the credentials, for this generation of the spec.
 // It returns false if WeChat named a wait then, because the account that has to wait has to be known.
 func (p *observer) acceptedBefore(version string) bool {
-	f := p.state.failure
-	waits := f != nil && f.Named > 0
-	return p.state.credentials.Version == "" && version == p.state.accepted && p.resource.Status.ObservedGeneration == p.resource.Generation && !waits
+	if f := p.state.failure; f != nil && f.Named > 0 {
+		return false
+	}
+	return p.state.credentials.Version == "" && version == p.state.accepted && p.resource.Status.ObservedGeneration == p.resource.Generation
 }
 
 // accountIsKnown reports whether another resource of the same Legacy appid has joined an account. Then this one has to find out
