@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -196,5 +197,30 @@ func TestNamedWaitBindsOneAccount(t *testing.T) {
 		if s.run(time.Minute); !s.isReady() {
 			t.Errorf("%s, with another appid: %+v", name, s.resource().Status)
 		}
+	}
+}
+
+// A write of a label whose answer was lost has been made all the same: there is nothing left to tell.
+func TestLabelThatIsThereAfterAll(t *testing.T) {
+	s := newSimulation(t, v1alpha1.ModeStable)
+	s.run(10 * time.Minute)
+	s.refusal = refusals()["no answer"]
+	s.edit(func(r *v1alpha1.WeChatAppToken) {
+		r.Spec.Target.Labels = map[string]v1alpha1.LabelValue{"team": "shop"}
+	})
+	if s.run(3 * time.Minute); s.resource().Status.LastError == nil {
+		t.Fatal("nothing failed")
+	}
+	secret := &corev1.Secret{}
+	if err := s.Get(s.Context(), named("shop"), secret); err != nil {
+		t.Fatal(err)
+	}
+	secret.Labels["team"], secret.Annotations[v1alpha1.AnnotationAppliedMetadata] = "shop", `{"labels":["team"]}`
+	if err := s.Update(s.Context(), secret); err != nil {
+		t.Fatal(err)
+	}
+	s.wake("shop")
+	if s.run(time.Minute); s.resource().Status.LastError != nil {
+		t.Errorf("the status tells %+v", s.resource().Status.LastError)
 	}
 }
