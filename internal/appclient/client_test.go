@@ -421,7 +421,7 @@ func TestGatewayChanges(t *testing.T) {
 	w.createToken()
 	w.createClient("api")
 	ready := w.eventuallyReason("api", v1alpha1.ReasonGatewayNotInstalled)
-	if w.secret() != nil || ready.Message != problem || w.condition("api", v1alpha1.ConditionStalled).Status != metav1.ConditionTrue {
+	if w.secret() != nil || ready.Message != problem || w.condition("api", v1alpha1.ConditionReconciling).Status != metav1.ConditionTrue {
 		t.Errorf("Ready says %q", ready.Message)
 	}
 	for _, ca := range []string{gatewayCA, "another"} {

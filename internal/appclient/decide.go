@@ -147,7 +147,7 @@ func judge(o observation) verdict {
 			"its calls are refused: kubectl patch wxclient -n %s %s --type merge -p '{\"spec\":{\"suspend\":false}}' lets them pass again",
 			namespace, o.client.Name)}
 	case o.gateway.Problem != "":
-		return verdict{reason: v1alpha1.ReasonGatewayNotInstalled, progress: stalled, message: o.gateway.Problem}
+		return verdict{reason: v1alpha1.ReasonGatewayNotInstalled, progress: reconciling, message: o.gateway.Problem}
 	case o.gateway.URL == "":
 		return verdict{reason: v1alpha1.ReasonGatewayNotInstalled, progress: stalled, message: "this operator knows of no gateway: install it " +
 			"with the chart's values gateway.enabled, gateway.namespaces and gateway.tls, or start the operator with --gateway-url"}

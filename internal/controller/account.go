@@ -69,7 +69,7 @@ func member(o *report.Observation) account.Member {
 	}
 	m.Fetches = m.Receives
 	if f := o.Failure; f != nil && f.Binds {
-		unable := f.OfWrite && !f.OfMetadata || f.Reason == v1alpha1.ReasonAppSecretInvalid || f.Reason == v1alpha1.ReasonAppIDInvalid
+		unable := f.OfWrite || f.Reason == v1alpha1.ReasonAppSecretInvalid || f.Reason == v1alpha1.ReasonAppIDInvalid
 		m.Fetches = m.Fetches && !unable
 	}
 	if o.Requests.Refresh {

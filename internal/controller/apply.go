@@ -40,7 +40,7 @@ func (p *pass) apply(ctx context.Context, o report.Observation, d refresh.Decisi
 		s.shared.setRefused("")
 	}
 	if e.ReferencesRefused {
-		s.refusedReferences = p.resource.Generation
+		s.setMetadata(s.metadata.WithRefusedReferences(p.resource.Generation))
 	}
 	if e.Accepted {
 		s.accepted = s.credentials.Version
@@ -65,11 +65,10 @@ func (p *pass) apply(ctx context.Context, o report.Observation, d refresh.Decisi
 	p.applyTickets(e.Tickets)
 }
 
-// isOver reports whether a step ended the last failure, nil for none. WeChat's answer says nothing about labels that the API server
-// refuses.
+// isOver reports whether a step ended the last failure, nil for none.
 func isOver(last *report.Failure, d refresh.Decision, e report.Effect) bool {
 	written := d.Action == refresh.Write && e.Wrote != nil && e.Failed == nil
-	return last != nil && ((e.Accepted || e.FailureOver) && !last.OfMetadata || written && last.OfWrite)
+	return last != nil && (e.Accepted || e.FailureOver || written && last.OfWrite)
 }
 
 // applyProgress records how far requests have come.
@@ -101,13 +100,19 @@ func (p *pass) applyFailure(ctx context.Context, o report.Observation, d refresh
 		version = o.CredentialsSecret.Version
 	}
 	var previous *refresh.Failure
-	if s.failureBinds(p.resource.Generation, version) {
-		last := s.failure.Failure
-		previous = &last
+	switch last := s.metadata.Failed; {
+	case f.OfMetadata && last != nil && last.Generation == p.resource.Generation:
+		previous = &last.Failure
+	case !f.OfMetadata && s.failureBinds(p.resource.Generation, version):
+		previous = &s.failure.Failure
 	}
 	f.Failure = refresh.Next(previous, f.Failure, p.WeChat.Now(), string(p.resource.UID))
 	f.Generation, f.CredentialsVersion, f.Account = p.resource.Generation, version, s.credentials.Secret.Account()
-	s.setFailure(&f)
+	if f.OfMetadata {
+		s.setMetadata(s.metadata.WithFailure(&f))
+	} else {
+		s.setFailure(&f)
+	}
 	p.Recorder.RefreshFailed(d.Reason)
 	if f.Attempts > 1 {
 		logger = logger.V(1) // an outage is told once for each resource

@@ -93,8 +93,8 @@ func TestApplyRest(t *testing.T) {
 		ForeignDeaths: 2,
 	})
 	s := p.state
-	if !s.intent.Own(mark) || s.progress.Revocation != revocation || s.refusedReferences != 7 || s.accepted != "c/1" {
-		t.Errorf("intent %+v, revoke %+v, references %d, accepted %s", s.intent, s.progress.Revocation, s.refusedReferences, s.accepted)
+	if !s.intent.Own(mark) || s.progress.Revocation != revocation || s.metadata.RefusedReferences != 7 || s.accepted != "c/1" {
+		t.Errorf("intent %+v, revoke %+v, references %d, accepted %s", s.intent, s.progress.Revocation, s.metadata.RefusedReferences, s.accepted)
 	}
 	if want := (report.Times{Asked: unitNow, Called: unitNow}); s.last != want {
 		t.Errorf("times %+v, want %+v", s.last, want)
@@ -109,7 +109,7 @@ func TestApplyRest(t *testing.T) {
 	}
 	// A step that came to nothing changes nothing.
 	p.apply(t.Context(), report.Observation{}, refresh.Decision{}, report.Effect{})
-	if p.state.last.Called != unitNow || len(p.state.progress.Forced) != 1 || p.state.refusedReferences != 7 || !p.state.intent.Own(mark) {
+	if p.state.last.Called != unitNow || len(p.state.progress.Forced) != 1 || p.state.metadata.RefusedReferences != 7 || !p.state.intent.Own(mark) {
 		t.Errorf("%+v", p.state.last)
 	}
 }

@@ -32,7 +32,6 @@ func (p *observer) observeStored(o *report.Observation) {
 	o.Target.Terminating = o.Ownership.Claim == target.Terminating
 	repairs := p.state.target.Repairs
 	o.Target.RepairNotBefore, o.Target.Contested = repairs.NotBefore(o.Now), repairs.Contested(o.Now)
-	o.ReferencesRefused = p.state.refusedReferences == p.resource.Generation
 	o.Token.Had = p.resource.Status.Token != nil
 	p.observePending(o)
 	if o.Secret == nil || !o.Ownership.Writable() || o.Ownership.Claim == target.Adopt {
@@ -142,13 +141,16 @@ func (p *observer) observePending(o *report.Observation) {
 // outdated reports whether labels, annotations or owner reference of the target differ from what is wanted.
 func (p *observer) outdated(o *report.Observation, k target.Knowledge) bool {
 	_, want := target.Want(p.resource, o.Ownership.Claim, o.WantedRecord(nil), target.Types(o.HeldTickets(k))...)
-	return want.Outdated(o.Secret) || want.ReferenceOutdated(o.Secret) && p.state.refusedReferences != p.resource.Generation
+	return want.Outdated(o.Secret) || want.ReferenceOutdated(o.Secret) && p.state.metadata.RefusedReferences != p.resource.Generation
 }
 
 // accountAnsweredSince reports whether WeChat has given another member of a Stable account its token since the call that failed. This
 // resource would get the same answer, and its own next call may be far away, because that answer counts as its check too.
 func (p *observer) accountAnsweredSince(f *report.Failure) bool {
-	c, id := p.state.confirmation(), p.state.membership.id
+	c, id, revocation := p.state.confirmation(), p.state.membership.id, p.state.progress.Revocation
+	if revocation != nil && revocation.FirstForcedTime != nil {
+		return false // the call that failed has to be made again by this resource
+	}
 	return id.Mode == v1alpha1.ModeStable && !f.OfWrite && f.Account == id.Key && !c.Doubted && c.At.After(f.Time)
 }
 
@@ -169,11 +171,5 @@ func (p *observer) observeFailure(o *report.Observation) {
 		inputs := f.Failure
 		inputs.Binds = p.state.failureBinds(p.resource.Generation, o.CredentialsSecret.Version)
 		o.Failed, o.Failure = f, &inputs
-	}
-	if told := p.resource.Status.LastError; told != nil {
-		if o.Told.Class = p.state.told; o.Told.Class == "" {
-			o.Told.Class = report.ClassOf(told) // another process wrote it
-		}
-		o.Told.SameCause = f != nil && told.Generation == f.Generation && told.CredentialsVersion == f.CredentialsVersion
 	}
 }

@@ -5,6 +5,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
@@ -29,6 +31,12 @@ func (s *simulation) valid(span time.Duration, what string) {
 			s.Fatalf("%s: after %s the target holds a token or a ticket that WeChat refuses: %+v", what, passed, s.resource().Status)
 		}
 	}
+}
+
+// restart starts another process.
+func (s *simulation) restart() {
+	s.reconciler = New(Options{Client: s, Live: s, WeChat: s.reconciler.WeChat, Events: s.events, MaxConcurrentReconciles: 1})
+	s.wake("shop")
 }
 
 // A label that a policy of the cluster refuses is told, and costs no token: it is checked, replaced when it is due, and followed when
@@ -56,11 +64,19 @@ func TestRefusedLabelCostsNoToken(t *testing.T) {
 				s.valid(7*time.Minute, what+", after somebody else's refresh")
 			}
 			s.valid(4*time.Hour, what+", over two rotations")
+			s.wechat.Inject(wechattest.Fault{Errcode: -1, Times: 1})
+			s.valid(4*time.Hour, what+", after a failed call")
+			s.restart()
+			s.valid(5*time.Minute, what+", after a restart")
+			if mode == v1alpha1.ModeStable {
+				s.wechat.RivalForceRefresh(unitAppID)
+				s.valid(7*time.Minute, what+", after somebody else's refresh after a restart")
+			}
 			if failing := apimeta.FindStatusCondition(s.resource().Status.Conditions, v1alpha1.ConditionRefreshFailing); !s.isReady() || failing == nil {
 				t.Errorf("%s: the status says %+v", what, s.resource().Status)
 			}
 			if n := s.writes - writes; name == "forbidden" && n > 60 {
-				t.Errorf("%s: %d writes in four hours", what, n)
+				t.Errorf("%s: %d writes in eight hours", what, n)
 			}
 			label(nil)
 			s.run(3 * time.Minute)
@@ -187,9 +203,8 @@ func TestNamedWaitBindsOneAccount(t *testing.T) {
 		if e := s.resource().Status.LastError; e == nil || e.Reason != v1alpha1.ReasonIPBlocked {
 			t.Fatalf("%s: the status tells %+v", name, e)
 		}
-		s.reconciler = New(Options{Client: s, Live: s, WeChat: s.reconciler.WeChat, Events: s.events, MaxConcurrentReconciles: 1})
 		calls := s.calls()
-		s.wake("shop")
+		s.restart()
 		if s.run(time.Minute); s.calls() != calls {
 			t.Errorf("%s: %d calls in the wait", name, s.calls()-calls)
 		}
@@ -222,5 +237,126 @@ func TestLabelThatIsThereAfterAll(t *testing.T) {
 	s.wake("shop")
 	if s.run(time.Minute); s.resource().Status.LastError != nil {
 		t.Errorf("the status tells %+v", s.resource().Status.LastError)
+	}
+}
+
+// All writes are refused, labels and marks of mints alike, until long after the token has expired. Each follows its own back-off.
+func TestLabelAndEverythingRefused(t *testing.T) {
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		s := newSimulation(t, mode)
+		s.run(10 * time.Minute)
+		expiry := s.resource().Status.Token.ExpirationTime.Time
+		s.refusal = refusals()["forbidden"]
+		s.edit(func(r *v1alpha1.WeChatAppToken) {
+			r.Spec.Target.Labels = map[string]v1alpha1.LabelValue{"team": "shop"}
+		})
+		s.run(expiry.Sub(s.now()) + time.Minute)
+		writes, calls := s.writes, s.wechat.Count(wechattest.Filter{})
+		s.run(time.Hour)
+		if w, c := s.writes-writes, s.wechat.Count(wechattest.Filter{})-calls; w > 20 || c > 20 {
+			t.Errorf("%s: %d writes and %d calls in the hour after the expiry", mode, w, c)
+		}
+		s.refusal = nil
+		if s.run(65 * time.Minute); !s.isReady() {
+			t.Errorf("%s: the writes are taken again, but %+v", mode, s.resource().Status)
+		}
+	}
+}
+
+// A policy refuses the label, and a webhook is down that all Secrets with a ticket need.
+func TestLabelRefusedWhileTicketsFail(t *testing.T) {
+	s := newSimulation(t, v1alpha1.ModeStable)
+	s.edit(func(r *v1alpha1.WeChatAppToken) { r.Spec.Tickets = []v1alpha1.TicketSpec{{Type: v1alpha1.TicketJSAPI}} })
+	s.run(10 * time.Minute)
+	s.refusal = refusals()["server error"]
+	s.edit(func(r *v1alpha1.WeChatAppToken) {
+		r.Spec.Target.Labels = map[string]v1alpha1.LabelValue{"team": "shop"}
+	})
+	s.wechat.RivalTicket(unitAppID, v1alpha1.TicketJSAPI, 0)
+	s.run(20 * time.Minute)
+	writes := s.writes
+	if s.run(10 * time.Minute); s.writes-writes > 80 {
+		t.Errorf("%d writes in ten minutes", s.writes-writes)
+	}
+}
+
+// The older of two Legacy resources of an account wants a label that is refused, and its mint fails once. The younger one depends on it.
+func TestRefusedLabelOfTheFetcher(t *testing.T) {
+	s := newSimulation(t, v1alpha1.ModeLegacy)
+	younger := resourceNamed("younger", v1alpha1.ModeLegacy)
+	younger.CreationTimestamp.Time = younger.CreationTimestamp.Add(time.Minute)
+	if err := s.Create(s.Context(), younger); err != nil {
+		t.Fatal(err)
+	}
+	s.wake("younger")
+	s.run(10 * time.Minute)
+	s.refusal = refusals()["forbidden"]
+	s.refuses = func(patch string) bool { return strings.Contains(patch, `"team"`) }
+	s.edit(func(r *v1alpha1.WeChatAppToken) {
+		r.Spec.Target.Labels = map[string]v1alpha1.LabelValue{"team": "shop"}
+	})
+	due := s.resource().Status.NextRefreshTime.Time
+	s.run(due.Sub(s.now()) - time.Minute)
+	s.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Errcode: -1, Times: 1})
+	for range 8 * 60 {
+		s.run(30 * time.Second)
+		secret := &corev1.Secret{}
+		if err := s.Get(s.Context(), named("younger"), secret); err != nil {
+			t.Fatal(err)
+		}
+		if !s.wechat.Valid(string(secret.Data["access_token"])) {
+			t.Fatalf("%s: the younger one holds a token that WeChat refuses", s.now())
+		}
+	}
+}
+
+// A resource is made anew with a label that is refused, and takes the Secret of the one before it.
+func TestTakeOverWithARefusedLabel(t *testing.T) {
+	for _, mode := range []v1alpha1.Mode{v1alpha1.ModeStable, v1alpha1.ModeLegacy} {
+		s := newSimulation(t, mode)
+		s.edit(func(r *v1alpha1.WeChatAppToken) { r.Spec.Target.DeletionPolicy = v1alpha1.DeletionRetain })
+		s.run(10 * time.Minute)
+		if err := s.Delete(s.Context(), s.resource()); err != nil {
+			t.Fatal(err)
+		}
+		s.wake("shop")
+		s.run(time.Minute)
+		again := resourceNamed("shop", mode)
+		again.UID, again.Spec.Target.DeletionPolicy = "again", v1alpha1.DeletionRetain
+		again.Spec.Target.Labels = map[string]v1alpha1.LabelValue{"team": "shop"}
+		s.refusal = refusals()["forbidden"]
+		s.refuses = func(patch string) bool { return strings.Contains(patch, `"team"`) }
+		if err := s.Create(s.Context(), again); err != nil {
+			t.Fatal(err)
+		}
+		s.wake("shop")
+		for range 8 * 60 {
+			if s.run(30 * time.Second); !s.wechat.Valid(string(s.target()["access_token"])) {
+				t.Fatalf("%s: %s: the target holds a token that WeChat refuses: %+v", mode, s.now(), s.resource().Status)
+			}
+		}
+	}
+}
+
+// The second forced call of a revoke fails. What another member's check says does not end its back-off.
+func TestFailedRevokeBesideAMember(t *testing.T) {
+	s := newSimulation(t, v1alpha1.ModeStable)
+	if err := s.Create(s.Context(), resourceNamed("other", v1alpha1.ModeStable)); err != nil {
+		t.Fatal(err)
+	}
+	s.wake("other")
+	s.run(10 * time.Minute)
+	s.ask(refresh.RequestRevoke)
+	s.run(20 * time.Second)
+	forced := func() int {
+		return len(slices.DeleteFunc(s.wechat.Calls(wechattest.Filter{Endpoint: wechattest.EndpointStable}), func(c wechattest.Call) bool { return !c.Forced }))
+	}
+	if n := forced(); n != 1 {
+		t.Fatalf("%d forced calls at first", n)
+	}
+	s.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointStable, Errcode: 45009, Times: 1})
+	s.run(25 * time.Minute)
+	if n := forced(); n > 2 {
+		t.Errorf("%d forced calls within 25 minutes of a quota that is used up", n)
 	}
 }

@@ -52,8 +52,10 @@ func (p *observer) observe(ctx context.Context, known report.KnownTarget) (repor
 	o.Deleting, o.Suspended = p.gone, p.resource.Spec.Suspend
 	p.observeStored(&o)
 	p.observeTickets(&o)
+	p.state.observeMetadata(&o)
+	o.NoteTold(p.state.told)
 	unwritten := o.Target.Outdated || o.Target.Tampered || o.Token.Unwritten || o.TicketUnwritten
-	if f := o.Failure; f != nil && f.OfWrite && (!f.Binds || f.OfMetadata) && o.Target.Exists && !unwritten {
+	if f := o.Failure; f != nil && f.OfWrite && !f.Binds && o.Target.Exists && !unwritten {
 		p.state.failureEnds() // nobody wants that write any more
 		o.Failed, o.Failure = nil, nil
 	}

@@ -50,8 +50,8 @@ type resourceState struct {
 	check checkRequest
 	// unreadSince is when observations began to fail; zero while they work. Losing it delays what the status tells by a minute.
 	unreadSince time.Time
-	// refusedReferences is the generation whose change of the owner reference the API server refused. Losing it costs a request.
-	refusedReferences int64
+	// metadata is what became of the writes of labels, annotations and owner reference alone. Losing it costs a request.
+	metadata report.Metadata
 }
 
 // shared is the part of a resourceState that the passes of other resources and the deliverer touch.
@@ -215,16 +215,37 @@ func (s *resourceState) failureEnds() { s.setFailure(nil) }
 
 func (s *resourceState) setFailure(f *report.Failure) { s.failure = f }
 
-// nameAccount completes a failure that the status kept over a restart by the account that failed, if spec and credentials are still
-// those: the status does not tell it.
+func (s *resourceState) setMetadata(m report.Metadata) { s.metadata = m }
+
+// observeMetadata describes what became of the writes of metadata alone, once it is known whether the target's is as wanted.
+func (s *resourceState) observeMetadata(o *report.Observation) {
+	m := s.metadata
+	// The status does not tell what a failed write was of. A new process takes it for one of metadata if there is nothing else to write.
+	f := s.failure
+	if f != nil && f.OfWrite && f.Account == "" && o.Target.Outdated && !o.Token.Unwritten && o.Target.MintStarted.IsZero() {
+		m = m.WithFailure(f)
+		s.failureEnds()
+		o.Failed, o.Failure = nil, nil
+	}
+	if !o.Target.Outdated && (o.Secret == nil || !target.Incomplete(o.Secret)) {
+		m = m.WithFailure(nil) // nobody wants that write any more
+	}
+	s.setMetadata(m)
+	o.NoteMetadata(m)
+}
+
+// nameAccount completes a wait that WeChat named, and that the status kept over a restart, by the account that has to wait, if spec and
+// credentials are still those: the status does not tell it.
 func (s *resourceState) nameAccount(generation int64, credentialsVersion string) {
 	f := s.failure
-	if f == nil || f.Account != "" || f.Generation != generation || f.CredentialsVersion != credentialsVersion || s.membership.account == nil {
+	if f == nil || f.Named == 0 || f.Account != "" || s.membership.account == nil {
 		return
 	}
-	named := *f
-	named.Account = s.membership.id.Key
-	s.setFailure(&named)
+	if f.Generation == generation && f.CredentialsVersion == credentialsVersion {
+		named := *f
+		named.Account = s.membership.id.Key
+		s.setFailure(&named)
+	}
 }
 
 // failureBinds reports whether the back-off of the last failure holds. A change of spec or credentials ends it, except for a wait that

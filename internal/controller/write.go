@@ -52,15 +52,16 @@ func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decisi
 // put writes the token, nil for none, and the tickets that wait to be written.
 func (p *pass) put(ctx context.Context, o report.Observation, d refresh.Decision, t *report.Pending) (report.Effect, error) {
 	tickets := p.state.tickets
-	if d.Reason == refresh.TicketUnwritten {
-		o = o.KeepingMetadata() // its own write has been refused, or is held back
+	kept, changed := o.KeepingMetadata()
+	if d.Reason != refresh.TargetOutdated && (t == nil || o.MetadataFailure != nil) {
+		o, changed = kept, false // its own write has failed, or is held back
 	}
 	record, want := o.Wanted(t, tickets)
 	failpoint.Hit("before-secret")
 	written, err := p.send(ctx, o, want, o.Content(t, tickets...))
 	failpoint.Hit("after-secret")
-	if t != nil && (len(tickets) > 0 && target.IsRefusal(err) || o.Target.Outdated && err != nil && !apierrors.IsConflict(err)) {
-		tickets, o = nil, o.KeepingMetadata() // perhaps these are what failed, and a token does not wait for them
+	if t != nil && mayBeOfExtras(err, tickets, changed) {
+		tickets, o = nil, kept
 		record, want = o.Wanted(t, tickets)
 		written, err = p.send(ctx, o, want, o.Content(t))
 	}
@@ -89,6 +90,12 @@ func (p *pass) put(ctx context.Context, o report.Observation, d refresh.Decision
 	log.FromContext(ctx).Info("wrote the target Secret", "secret", written.Name, "reason", reason, "newToken", t != nil,
 		"tickets", len(tickets), "fingerprint", record.TokenFingerprint, "expiresAt", record.ExpiresAt)
 	return p.writeReference(ctx, o, want, e)
+}
+
+// mayBeOfExtras reports whether the write of a token may have failed because of what goes with it: tickets, or metadata that is new. The
+// token does not wait for them.
+func mayBeOfExtras(err error, tickets []report.PendingTicket, metadata bool) bool {
+	return len(tickets) > 0 && target.IsRefusal(err) || metadata && err != nil && !apierrors.IsConflict(err)
 }
 
 // landed adds to the effect what follows from a token that is now in the Secret.
@@ -126,7 +133,7 @@ func (p *pass) send(
 // writeReference sets or removes the owner reference. It is a request of its own, because clusters with the admission plugin
 // OwnerReferencesPermissionEnforcement refuse it to accounts that may not delete Secrets.
 func (p *pass) writeReference(ctx context.Context, o report.Observation, want target.Desired, e report.Effect) (report.Effect, error) {
-	if !want.ReferenceOutdated(e.Wrote) || p.state.refusedReferences == p.resource.Generation {
+	if !want.ReferenceOutdated(e.Wrote) || p.state.metadata.RefusedReferences == p.resource.Generation {
 		return e, nil
 	}
 	written, err := p.store.UpdateReferences(ctx, e.Wrote, want)
@@ -150,7 +157,11 @@ func (p *pass) writeReference(ctx context.Context, o report.Observation, want ta
 func (p *pass) refused(o report.Observation, e report.Effect, err error, ofMetadata bool) (report.Effect, error) {
 	name := p.resource.TargetName()
 	missing := apierrors.IsNotFound(err) && o.Secret == nil // the namespace is gone
-	again := p.conflicts == 0 && (p.state.failure == nil || !p.state.failure.OfWrite)
+	last := p.state.failure
+	if ofMetadata {
+		last = p.state.metadata.Failed
+	}
+	again := p.conflicts == 0 && (last == nil || !last.OfWrite)
 	conflict := apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) && !missing
 	switch {
 	case conflict && again:
@@ -164,7 +175,7 @@ func (p *pass) refused(o report.Observation, e report.Effect, err error, ofMetad
 	case missing, target.IsRefusal(err):
 		e.Failed = &report.Failure{
 			Failure: refresh.Failure{Class: token.Action, Reason: v1alpha1.ReasonTargetWriteFailed, OfWrite: true, OfMetadata: ofMetadata},
-			Message: fmt.Sprintf("the API server refuses to write Secret %q: %s", name, target.RefusalMessage(err)),
+			Message: target.Refusal(name, err, ofMetadata),
 		}
 	case errors.Is(err, context.Canceled):
 		return e, err // the process ends

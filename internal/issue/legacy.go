@@ -10,7 +10,6 @@ import (
 	"slices"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -137,27 +136,6 @@ func (i legacy) call(ctx context.Context, s Step, e report.Effect, m mint) (repo
 	return e, nil
 }
 
-// rehearse tries the first write of this resource without its effects, so that a Secret that cannot be written costs no mint. A write
-// that cannot be rehearsed, because a webhook supports no dry run, is made without.
-func (i legacy) rehearse(ctx context.Context, s Step) error {
-	if s.Secret != nil && s.Ownership.Claim == target.Own {
-		return nil
-	}
-	now := i.WeChat.Now()
-	probe := s.pending(token.Token{Value: token.NewValue("rehearsal"), IssuedAt: now, ExpiresAt: now})
-	_, want := target.Want(s.Resource, s.Ownership.Claim, s.WantedRecord(&probe))
-	var err error
-	if s.Secret == nil {
-		_, err = i.Store.Create(ctx, s.Resource, want, *s.Content(&probe), client.DryRunAll)
-	} else {
-		_, err = i.Store.Update(ctx, s.Secret, want, s.Content(&probe), client.DryRunAll)
-	}
-	if apierrors.IsBadRequest(err) {
-		return nil
-	}
-	return err
-}
-
 // Check asks WeChat about the stored token, after making sure that it is the one that was written.
 func (i legacy) Check(ctx context.Context, s Step) (report.Effect, error) {
 	if !i.beginCheck(s) {
@@ -260,7 +238,7 @@ func (i legacy) worksAgain(ctx context.Context, s Step) (bool, error) {
 	since, dead := s.Account.DeadSince(s.Stored.Fingerprint)
 	f := s.Failed
 	if !dead || s.Secret == nil || s.Holding != target.HoldsKnown || i.WeChat.Now().Sub(since) < time.Second ||
-		f != nil && !f.OfMetadata && (f.Code == 0 || f.OfWrite) {
+		f != nil && (f.Code == 0 || f.OfWrite) {
 		return false, nil
 	}
 	value, found, err := i.stored(ctx, s)

@@ -201,3 +201,28 @@ func Superseded(o report.Observation, t *report.Pending, readSince bool, acct *a
 	}
 	return t.Unmarked || o.Token.IssuedAt.After(t.IssuedAt)
 }
+
+// rehearse tries the first write of this resource without its effects, so that a Secret that cannot be written costs no mint. A write
+// that cannot be rehearsed, because a webhook supports no dry run, is made without.
+func (i legacy) rehearse(ctx context.Context, s Step) error {
+	if s.Secret != nil && s.Ownership.Claim == target.Own {
+		return nil
+	}
+	now := i.WeChat.Now()
+	probe := s.pending(token.Token{Value: token.NewValue("rehearsal"), IssuedAt: now, ExpiresAt: now})
+	_, want := target.Want(s.Resource, s.Ownership.Claim, s.WantedRecord(&probe))
+	var err error
+	if s.Secret == nil {
+		_, err = i.Store.Create(ctx, s.Resource, want, *s.Content(&probe), client.DryRunAll)
+	} else {
+		_, err = i.Store.Update(ctx, s.Secret, want, s.Content(&probe), client.DryRunAll)
+	}
+	if apierrors.IsBadRequest(err) {
+		return nil
+	}
+	if kept, changed := s.KeepingMetadata(); err != nil && changed { // a token does not wait for labels that are refused
+		s.Observation = kept
+		return i.rehearse(ctx, s)
+	}
+	return err
+}

@@ -34,8 +34,11 @@ func Decide(now time.Time, in Inputs) Decision {
 	p := newPlan(now, in)
 	d := p.decide()
 	d.DueAt, d.Verdict, d.Tickets = p.dueAt, p.verdict(), p.ticketsFor(d)
-	if in.Failure != nil {
+	switch {
+	case in.Failure != nil:
 		d.RetryAt = retryAt(in)
+	case in.MetadataFailure != nil:
+		d.RetryAt = in.MetadataFailure.RetryAt
 	}
 	if d.Action == Wait {
 		d.At = p.wakeFor(d.Reason)
@@ -100,8 +103,8 @@ type plan struct {
 	in      Inputs
 	dueAt   time.Time
 	checkAt time.Time
-	// retryAt is the end of a back-off that binds; zero without one. metadataRetryAt is that of a back-off that holds no call and no
-	// token, because labels, annotations or the owner reference alone were refused.
+	// retryAt is the end of a back-off that binds; zero without one. metadataRetryAt is that of the back-off which holds the write of
+	// labels, annotations and owner reference alone.
 	retryAt, metadataRetryAt time.Time
 	// heldUntil is the earliest time at which a rule that matched may be carried out, and that keeps the token from being checked.
 	// besideHeldUntil is the same for rules that do not: what other members wait for, and labels, annotations and owner reference.
@@ -110,12 +113,11 @@ type plan struct {
 
 func newPlan(now time.Time, in Inputs) *plan {
 	p := &plan{now: now, in: in, dueAt: DueAt(in), checkAt: CheckAt(in)}
-	if f := in.Failure; f != nil && f.Binds && !IsInFuture(f.Time, now) {
-		if f.OfMetadata && f.turns == 0 { // after a failed call, that one's back-off is not known any more
-			p.metadataRetryAt = f.RetryAt
-		} else {
-			p.retryAt = retryAt(in)
-		}
+	if in.Failure.binds(now) {
+		p.retryAt = retryAt(in)
+	}
+	if in.MetadataFailure.binds(now) {
+		p.metadataRetryAt = in.MetadataFailure.RetryAt
 	}
 	return p
 }
@@ -123,9 +125,6 @@ func newPlan(now time.Time, in Inputs) *plan {
 // retryAt returns when the attempt that failed is made again. A refusal may have been WeChat's mistake, so a refused token keeps the
 // handover window that it had before.
 func retryAt(in Inputs) time.Time {
-	if in.Failure.OfMetadata {
-		return in.Failure.RetryAt
-	}
 	if at := in.Token.RefusedUntil; !at.IsZero() {
 		in.Token.ExpiresAt = at
 	}

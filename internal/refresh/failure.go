@@ -32,7 +32,8 @@ type Failure struct {
 	Code int
 	// OfWrite reports that the write of the target Secret failed. No call to WeChat did.
 	OfWrite bool
-	// OfMetadata reports that this write was of labels, annotations or the owner reference alone. No token waits for it.
+	// OfMetadata reports that this write was of labels, annotations or the owner reference alone. No token waits for it, so it has a
+	// back-off of its own.
 	OfMetadata bool
 	// Binds reports that the back-off holds, because spec and credentials are those that failed, or the wait is the account's.
 	Binds bool
@@ -57,7 +58,7 @@ func Next(previous *Failure, this Failure, now time.Time, seed string) Failure {
 	this.First, this.Time, this.Attempts, this.Binds = now, now, 1, true
 	if previous != nil {
 		this.First = earliest(previous.First, now)
-		if previous.Reason == this.Reason && previous.OfMetadata == this.OfMetadata {
+		if previous.Reason == this.Reason {
 			this.Attempts = previous.Attempts + 1
 		}
 	}
@@ -127,6 +128,9 @@ func actionBackoff(f Failure) time.Duration {
 func longestWait(lasts time.Duration) time.Duration {
 	return max(10*time.Minute, 2*min(lasts, time.Hour))
 }
+
+// binds reports whether the back-off holds now. It may be called on nil.
+func (f *Failure) binds(now time.Time) bool { return f != nil && f.Binds && !IsInFuture(f.Time, now) }
 
 // patient reports whether the wait before the next attempt is WeChat's and not ours.
 func (f *Failure) patient() bool { return f.Named > 0 || f.Class == token.Limited }

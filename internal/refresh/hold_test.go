@@ -142,13 +142,13 @@ func TestBackOffAndWrites(t *testing.T) {
 	}
 }
 
-// Labels that the API server refuses hold nothing but the write of labels. If a call has failed before, its back-off is not known any
-// more, so then they hold everything.
+// Labels that the API server refuses hold nothing but the write of labels, and a failed call holds no labels.
 func TestBackOffOfMetadata(t *testing.T) {
 	retry := after(40 * time.Second)
 	labels := func(in *Inputs) {
 		refused(retry)(in)
 		in.Failure.OfMetadata = true
+		in.Failure, in.MetadataFailure = nil, in.Failure
 		in.Target.Outdated = true
 	}
 	for name, test := range map[string]struct {
@@ -160,16 +160,30 @@ func TestBackOffOfMetadata(t *testing.T) {
 		if d := Decide(now, healthy(labels, test.match)); d.Action == Wait || d.Reason != test.reason {
 			t.Errorf("%s: %s %s, want %s", name, d.Action, d.Reason, test.reason)
 		}
-		mixed := func(in *Inputs) { in.Failure.turns = 1 }
-		if d := Decide(now, healthy(labels, mixed, test.match)); d.Action != Wait || d.Reason != BackingOff {
-			t.Errorf("%s, after a failed call: %s %s, want to wait", name, d.Action, d.Reason)
+		soon := after(10 * time.Second)
+		if d := Decide(now, healthy(labels, limited(soon), test.match)); test.reason != TokenUnwritten && (d.Reason != BackingOff || !d.At.Equal(soon)) {
+			t.Errorf("%s, after a failed call: %s %s at %s, want to wait until %s", name, d.Action, d.Reason, d.At, soon)
 		}
 	}
 	if d := Decide(now, healthy(labels)); d.Action != Wait || d.Reason != UpToDate || !d.At.Equal(retry) || !d.RetryAt.Equal(retry) {
 		t.Errorf("labels: %s %s at %s, want to wait until %s", d.Action, d.Reason, d.At, retry)
 	}
-	if d := Decide(retry, healthy(labels)); d.Reason != TargetOutdated {
-		t.Errorf("labels, after the back-off: %s %s", d.Action, d.Reason)
+	for name, e := range map[string]edit{"after the back-off": limited(after(time.Hour)), "of another spec": func(in *Inputs) { in.MetadataFailure.Binds = false }} {
+		at := now
+		if name == "after the back-off" {
+			at = retry
+		}
+		if d := Decide(at, healthy(labels, e)); d.Reason != TargetOutdated {
+			t.Errorf("labels, %s: %s %s", name, d.Action, d.Reason)
+		}
+	}
+	v := Decide(now, healthy(labels, expired)).Verdict
+	if v.Problem == ProblemFailure || v.Failing != FailingAttempt || v.Tell != TellCurrent {
+		t.Errorf("labels, and no token: %+v", v)
+	}
+	v = Decide(now, healthy(labels, expired, limited(retry))).Verdict
+	if v.Problem != ProblemFailure || v.Class != token.Limited {
+		t.Errorf("labels, and a failed call: %+v", v)
 	}
 }
 

@@ -30,10 +30,19 @@ type Inputs struct {
 	// TicketUnwritten reports that a ticket was fetched and is kept until the Secret holds it.
 	TicketUnwritten bool
 
-	// Failure is what the last attempt ended with; nil when it worked.
-	Failure *Failure
+	// Failure is what the last attempt ended with; nil when it worked. MetadataFailure is the same for writes of labels, annotations and
+	// owner reference alone, which hold up nothing else.
+	Failure, MetadataFailure *Failure
 	// Told is the failure that the status speaks of; the zero value for none.
 	Told Told
+}
+
+// failureToTell returns the failure that the status tells; nil for none. One of metadata costs no token, so it comes last.
+func (in Inputs) failureToTell() *Failure {
+	if in.Failure != nil {
+		return in.Failure
+	}
+	return in.MetadataFailure
 }
 
 // Credentials describes the credentials Secret.

@@ -106,7 +106,7 @@ func (p *plan) problem(class token.Class) Problem {
 		return ProblemCredentialsMalformed
 	case in.Credentials.Missing:
 		return ProblemCredentialsMissing
-	case class != "":
+	case class != "" && in.Failure != nil:
 		return ProblemFailure
 	case in.Target.Contested:
 		return ProblemContested
@@ -119,7 +119,7 @@ func (p *plan) problem(class token.Class) Problem {
 // tell decides which failure the status tells. A transient one is told late, and its first reason stands, so that an outage costs
 // one write of a status, and its end another.
 func (p *plan) tell() (Tell, token.Class) {
-	f, told := p.in.Failure, p.in.Told
+	f, told := p.in.failureToTell(), p.in.Told
 	switch {
 	case f == nil:
 		return TellNothing, ""
@@ -135,7 +135,7 @@ func (p *plan) tell() (Tell, token.Class) {
 // up to a minute later.
 func (p *plan) tellAt() time.Time {
 	var at time.Time
-	if f := p.in.Failure; f != nil && !f.reportable(p.now, p.dueAt) {
+	if f := p.in.failureToTell(); f != nil && !f.reportable(p.now, p.dueAt) {
 		at = f.First.Add(ReportAfter)
 	}
 	for _, t := range p.in.Tickets {

@@ -51,8 +51,8 @@ func summarize(o Observation, v refresh.Verdict, told *v1alpha1.RefreshError) su
 	case v.Valid:
 		s.ready, s.reason, s.progress = true, v1alpha1.ReasonTokenValid, ""
 		s.message = fmt.Sprintf("Secret %q holds a token that is valid until %s",
-			o.Resource.TargetName(), target.FormatTime(o.Stored.ExpiresAt)) + validTickets(o)
-		if v.Failing == refresh.FailingCredentials || v.Class == token.Action {
+			o.Resource.TargetName(), target.FormatTime(validUntil(o))) + validTickets(o)
+		if cannotBeRefreshed(o, v) {
 			s.message += ", but it cannot be refreshed: " + s.failingMessage
 		}
 		if o.Target.Contested && !v.Suspended {
@@ -66,6 +66,20 @@ func summarize(o Observation, v refresh.Verdict, told *v1alpha1.RefreshError) su
 		s.message += "; " + note
 	}
 	return s
+}
+
+// cannotBeRefreshed reports whether a valid token will not be replaced before somebody acts. Metadata that cannot be written is no
+// obstacle.
+func cannotBeRefreshed(o Observation, v refresh.Verdict) bool {
+	return v.Failing == refresh.FailingCredentials || v.Class == token.Action && o.Failed != nil
+}
+
+// validUntil returns when the stored token ends. One that WeChat has replaced ends before its expiry.
+func validUntil(o Observation) time.Time {
+	if o.Token.Unwritten {
+		return refresh.Earlier(o.Stored.ExpiresAt, o.Token.ExpiresAt)
+	}
+	return o.Stored.ExpiresAt
 }
 
 // unready finds the words for a resource without a valid token.
@@ -116,7 +130,7 @@ func noToken(secret string) string { return fmt.Sprintf("Secret %q holds no vali
 // note returns one more thing that people should know; "" for nothing.
 func note(o Observation) string {
 	switch {
-	case o.ReferencesRefused:
+	case o.Metadata.RefusedReferences == o.Resource.Generation:
 		return "spec.target.deletionPolicy has no effect, because the API server refuses to change the owner reference: this cluster lets " +
 			"only accounts that may delete Secrets do it, or the Secret has another controller. Edit its metadata.ownerReferences by hand"
 	case longRequest(o.Resource):

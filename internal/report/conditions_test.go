@@ -30,7 +30,7 @@ func condition(s v1alpha1.WeChatAppTokenStatus, kind string) metav1.Condition {
 
 // What people should know beside the state of the token stands at the end of Ready's message.
 func TestNotes(t *testing.T) {
-	refused := func(o *Observation) { o.ReferencesRefused = true }
+	refused := func(o *Observation) { o.Metadata.RefusedReferences = o.Resource.Generation }
 	long := func(o *Observation) {
 		metav1.SetMetaDataAnnotation(&o.Resource.ObjectMeta, v1alpha1.AnnotationRefreshRequestedAt, strings.Repeat("1", v1alpha1.RequestValueMaxLength+1))
 	}

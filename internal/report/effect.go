@@ -3,6 +3,7 @@
 package report
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -230,12 +231,15 @@ func (o Observation) Wanted(t *Pending, tickets []PendingTicket) (target.Record,
 }
 
 // KeepingMetadata returns the observation of a resource that wants the labels and annotations that the operator has set on the Secret
-// before in place of those that its spec names.
-func (o Observation) KeepingMetadata() Observation {
-	if o.Secret != nil {
-		o.Resource = target.KeepMetadata(o.Resource, o.Secret, o.Record.Applied)
+// before in place of those that its spec names, and whether these are others.
+func (o Observation) KeepingMetadata() (kept Observation, changed bool) {
+	if o.Secret == nil {
+		return o, false
 	}
-	return o
+	kept = o
+	kept.Resource = target.KeepMetadata(o.Resource, o.Secret, o.Record.Applied)
+	is, was := kept.Resource.Spec.Target, o.Resource.Spec.Target
+	return kept, !maps.Equal(is.Labels, was.Labels) || !maps.Equal(is.Annotations, was.Annotations)
 }
 
 // Content returns the data of the target for a token, nil for none, and for tickets. It returns nil if there is nothing to write.

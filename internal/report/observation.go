@@ -43,8 +43,7 @@ type Observation struct {
 	Stored target.Token
 	// WrittenVersion is the target's resourceVersion after the last write of this process; empty if it wrote none.
 	WrittenVersion string
-	// ReferencesRefused reports that the API server refuses to change the target's owner references.
-	ReferencesRefused bool
+	Metadata       Metadata
 
 	// Failed is what the last attempt ended with; nil when it worked.
 	Failed *Failure

@@ -106,7 +106,7 @@ func lastError(o Observation, d refresh.Decision) *v1alpha1.RefreshError {
 		return o.Resource.Status.LastError
 	case refresh.TellCurrent:
 	}
-	f := o.Failed
+	f := o.FailureToTell()
 	retryTime := wholeSeconds(d.RetryAt)
 	attempted := f.Time
 	if mark := o.Record.Mint.StartedAt; f.Code != 0 && o.Target.MintStarted.IsZero() {

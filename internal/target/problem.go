@@ -26,6 +26,16 @@ func IsRefusal(err error) bool {
 	return false
 }
 
+// Refusal returns what a status says of a write of a Secret that the API server refuses: of labels, annotations or the owner reference
+// alone, or of more.
+func Refusal(secret string, err error, ofMetadata bool) string {
+	if ofMetadata {
+		return fmt.Sprintf("the API server refuses to set labels, annotations or the owner reference of Secret %q as spec.target wants them: "+
+			"%s; tokens are written without them", secret, RefusalMessage(err))
+	}
+	return fmt.Sprintf("the API server refuses to write Secret %q: %s", secret, RefusalMessage(err))
+}
+
 // RefusalMessage returns why the API server refuses a write, without the data that its answer may quote.
 func RefusalMessage(err error) string {
 	switch {
