@@ -9,13 +9,16 @@ import (
 
 	"github.com/go-logr/logr"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 )
 
 const (
 	// shutdownTimeout is how long the manager waits for the passes that are under way. It leaves room for a Legacy mint, which may
-	// take 10 s and must not be lost, and for the write of its token.
-	shutdownTimeout = 20 * time.Second
-	// shutdownMargin is the time that the manager may take after that, for example to release its Lease.
+	// take 10 s and must not be lost, and for the write of its token, which may take kube.AnswerWithin.
+	shutdownTimeout = 10*time.Second + kube.AnswerWithin
+	// shutdownMargin is the time that the manager may take after that, for example to release its Lease. Together they leave some of the
+	// 30 s that a pod has by default.
 	shutdownMargin = 2 * time.Second
 	// idleShutdownTimeout is how long a process that has not begun any pass may take to end.
 	idleShutdownTimeout = 3 * time.Second

@@ -8,6 +8,9 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"regexp"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,6 +19,7 @@ import (
 	"github.com/onsi/gomega"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
 )
 
@@ -78,6 +82,25 @@ func TestServe(t *testing.T) {
 				time.Sleep(time.Hour) // the stub must end before the bubble
 			})
 		})
+	}
+}
+
+// TestGracePeriod checks that a mint and the write of its token have time to end before the kubelet kills the pod.
+func TestGracePeriod(t *testing.T) {
+	manifest, err := os.ReadFile("../../config/manager/manager.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`terminationGracePeriodSeconds: (\d+)`).FindSubmatch(manifest)
+	if found == nil {
+		t.Fatal("config/manager/manager.yaml names no grace period")
+	}
+	grace, _ := strconv.Atoi(string(found[1]))
+	if takes := shutdownTimeout + shutdownMargin; takes+2*time.Second > time.Duration(grace)*time.Second {
+		t.Errorf("the operator may take %s to end, which is too much for %d s", takes, grace)
+	}
+	if least := 10*time.Second + kube.AnswerWithin; shutdownTimeout < least {
+		t.Errorf("a mint and the write of its token may take %s, but the operator waits for %s", least, shutdownTimeout)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/gate"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/issue"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/reads"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
@@ -202,7 +203,7 @@ func (p *pass) run(ctx context.Context) (ctrl.Result, error) {
 		if e.Landed != nil {
 			// If the process is told to end now, the status is still written, or the next one would carry out a request again.
 			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), writeTakes)
+			ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), kube.AnswerWithin)
 			defer cancel()
 		}
 		if e.StatusFirst {

@@ -34,6 +34,7 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/controller"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/quiet"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
@@ -201,6 +202,7 @@ func (w *world) startOperator(namespaces ...string) *operator {
 	if err != nil {
 		w.Fatal(err)
 	}
+	restConfig.Wrap(kube.WithDeadline)
 	unchecked := true
 	mgr, err := ctrl.NewManager(restConfig, ctrl.Options{
 		Scheme:         scheme(),

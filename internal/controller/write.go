@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,14 +14,15 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/issue"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
-// writeTakes is the longest time that the write of a token may go on when the process is told to end.
-const writeTakes = 10 * time.Second
+// writeTakes is the longest time that the write of a token may go on when the process is told to end. It may be sent twice.
+const writeTakes = 2 * kube.AnswerWithin
 
 // write stores the token that waits to be written, if any, with the metadata that goes with it.
 func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decision) (report.Effect, error) {

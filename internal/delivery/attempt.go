@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,14 +17,13 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/fence"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
 const (
 	// pageSize is the number of pods in one answer to a list. A pod may have more than a megabyte of metadata, whoever made it.
 	pageSize = 16
-	// requestTimeout is the time that one request may take.
-	requestTimeout = 10 * time.Second
 	// giveUpAfter is the number of failures in a row after which an attempt ends, because all pods probably fail for the same reason.
 	giveUpAfter = 10
 )
@@ -152,7 +150,7 @@ func (d *Deliverer) tell(ctx context.Context, job Job, name string) error {
 }
 
 func within(ctx context.Context, request func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, kube.AnswerWithin)
 	defer cancel()
 	return request(ctx)
 }

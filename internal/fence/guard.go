@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
@@ -26,8 +27,6 @@ const (
 	later = time.Minute
 	// askAgain is how long a verdict other than "bound" is kept, so that many deliveries do not cause as many dry runs.
 	askAgain = time.Second
-	// answerWithin is the time that one request may take.
-	answerWithin = 10 * time.Second
 )
 
 var errNoPod = errors.New("there is no pod to try it on")
@@ -66,7 +65,7 @@ func (g *Guard) CheckPod(ctx context.Context, pod types.NamespacedName) error {
 	if !g.asked.IsZero() && (g.verdict == nil || time.Since(g.asked) < askAgain) {
 		return g.verdict
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, kube.AnswerWithin)
 	defer cancel()
 	g.verdict, g.asked = Probe{g.Client}.Pod(ctx, pod), time.Now()
 	return g.verdict
@@ -100,7 +99,7 @@ func (g *Guard) secrets(ctx context.Context) {
 }
 
 func (g *Guard) trySecret(ctx context.Context, namespace string) error {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, kube.AnswerWithin)
 	defer cancel()
 	return Probe{g.Client}.Secret(ctx, namespace)
 }
@@ -144,7 +143,7 @@ func (g *Guard) bound() bool {
 
 // anyPod returns a pod of a namespace that is served.
 func (g *Guard) anyPod(ctx context.Context) (types.NamespacedName, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(ctx, kube.AnswerWithin)
 	defer cancel()
 	namespaces := g.Namespaces
 	if len(namespaces) == 0 {

@@ -5,21 +5,23 @@ package kube
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"time"
 )
 
 // AnswerWithin is how long an API request may wait for the beginning of its answer. Otherwise a pass could wait in a network that
-// drops everything until its own deadline of minutes, although 30 s of reachability must be enough to rotate a token.
-const AnswerWithin = 10 * time.Second
+// drops everything until its own deadline of minutes, although 30 s of reachability must be enough to rotate a token. It is longer than
+// the 10 s that an API server waits for a webhook by default: only then the write goes on, or the answer names the webhook.
+const AnswerWithin = 15 * time.Second
 
 // informedWithin is the same for an informer's list, and for the first byte of a watch, which an API server sends at once. It is twice as
 // long as an API server works on a list by default. Without it a request that something on the way swallowed would leave a cache as it is
 // for ever.
 const informedWithin = 2 * time.Minute
 
-var errNoAnswer = errors.New("the API server did not answer in time")
+var errNoAnswer = fmt.Errorf("the API server did not answer in time: %w", context.DeadlineExceeded)
 
 // deadline is a transport that gives up requests without an answer, watches and informers' lists later than others.
 type deadline struct {

@@ -56,6 +56,9 @@ func TestDeadline(t *testing.T) {
 				t.Fatalf("error %v", err)
 			}
 			if err != nil {
+				if !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("%v does not say that it is about time", err)
+				}
 				return
 			}
 			defer res.Body.Close() //nolint:errcheck // it is read
