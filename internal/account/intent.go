@@ -11,9 +11,11 @@ import (
 const (
 	// mintWithin is the time from the write of the mark to the start of its mint.
 	mintWithin = 2 * time.Second
+	// markWithin is the longest time that the write of a mark may take: kube.AnswerWithin, which this package must not import.
+	markWithin = 15 * time.Second
 	// startAfterMark is the longest time from the moment that a mark names to the start of its mint. It includes the write of the
 	// mark, and a process that was stopped meanwhile finds that it is too late.
-	startAfterMark = mintWithin + 3*time.Second
+	startAfterMark = mintWithin + markWithin
 	// MintTakes is the longest time from the moment that a mark names to the end of its mint: its start, and the call's deadline.
 	MintTakes = startAfterMark + 10*time.Second
 	// waitAgainAfter is how long after a mark of another process the next one is waited for. It is long enough that forged marks

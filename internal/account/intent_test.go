@@ -5,6 +5,8 @@ package account
 import (
 	"testing"
 	"time"
+
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 )
 
 // mark returns one that was written so much after now.
@@ -142,7 +144,9 @@ func TestStartBy(t *testing.T) {
 		"no mark":                 {"", time.Minute, mintWithin},
 		"at once":                 {"own", 0, mintWithin},
 		"the mark took 3 s":       {"own", 3 * time.Second, mintWithin},
-		"the mark took 4 s":       {"own", 4 * time.Second, time.Second},
+		"the mark took 8 s":       {"own", 8 * time.Second, mintWithin},
+		"the mark took 15 s":      {"own", kube.AnswerWithin, mintWithin},
+		"the mark took 16 s":      {"own", kube.AnswerWithin + time.Second, mintWithin - time.Second},
 		"stopped after the mark":  {"own", time.Minute, startAfterMark - time.Minute},
 		"another process's mark":  {"other", time.Minute, mintWithin},
 		"a clock that was ahead":  {"own", -time.Hour, mintWithin},

@@ -176,7 +176,7 @@ func TestMintLostInACrash(t *testing.T) {
 	})
 	w.wechat.RivalMint(appID) // the mint whose answer was lost
 	w.startOperator()
-	w.advance(20 * time.Second) // another process's mint would be over
+	w.advance(30 * time.Second) // another process's mint would be over
 	w.eventuallyAnother("shop", value)
 	w.eventuallyReady("shop")
 	w.Consistently(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(2))
@@ -196,7 +196,7 @@ func TestForgedMarks(t *testing.T) {
 	}
 	forge()
 	w.Consistently(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(1))
-	w.advance(20 * time.Second) // another process's mint would be over
+	w.advance(30 * time.Second) // another process's mint would be over
 	forge()
 	w.Consistently(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(1))
 	w.jump(2 * time.Minute)

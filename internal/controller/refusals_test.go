@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/kube"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/request"
@@ -48,6 +50,8 @@ type simulation struct {
 	// refusal is the answer to every write of the target, or to those that refuses selects by their patch; nil for none.
 	refusal error
 	refuses func(patch string) bool
+	// slow is how long each write of the target takes.
+	slow time.Duration
 	// writes counts the attempts to write the target, rehearsals included. passes counts the passes.
 	writes, passes int
 }
@@ -96,6 +100,7 @@ func (s *simulation) patch(ctx context.Context, c client.WithWatch, o client.Obj
 		if err != nil {
 			return fmt.Errorf("reading a patch: %w", err)
 		}
+		s.offset.Add(int64(s.slow))
 		if s.refusal != nil && (s.refuses == nil || s.refuses(string(body))) {
 			return s.refusal
 		}
@@ -372,6 +377,33 @@ func TestRefreshAfterARefusedMint(t *testing.T) {
 	s.edit(func(r *v1alpha1.WeChatAppToken) { r.Annotations[v1alpha1.AnnotationRefreshRequestedAt] = "again" })
 	if s.run(30 * time.Second); string(s.target()["access_token"]) == before {
 		t.Errorf("the second request waits: %+v", s.resource().Status)
+	}
+}
+
+// The mark of a mint may take as long to write as the API server may take to answer. If it takes longer, or the process was stopped, the
+// mint is not made, and the status says why.
+func TestSlowMark(t *testing.T) {
+	s := newSimulation(t, v1alpha1.ModeLegacy)
+	s.run(10 * time.Minute)
+	before := string(s.target()["access_token"])
+	s.slow = kube.AnswerWithin
+	s.ask(refresh.RequestRefresh)
+	if s.run(time.Minute); string(s.target()["access_token"]) == before || s.resource().Status.LastError != nil {
+		t.Errorf("no mint: %+v", s.resource().Status)
+	}
+	s.run(10 * time.Minute)
+	before, s.slow = string(s.target()["access_token"]), kube.AnswerWithin+3*time.Second
+	s.edit(func(r *v1alpha1.WeChatAppToken) { r.Annotations[v1alpha1.AnnotationRefreshRequestedAt] = "again" })
+	s.run(time.Minute)
+	if string(s.target()["access_token"]) != before {
+		t.Error("a mint that was too late was made")
+	}
+	told := ""
+	for len(s.events.Events) > 0 {
+		told += <-s.events.Events + "\n"
+	}
+	if !strings.Contains(told, "writing its mark") {
+		t.Errorf("the events do not say why: %s", told)
 	}
 }
 

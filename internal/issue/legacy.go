@@ -113,7 +113,7 @@ func (i legacy) call(ctx context.Context, s Step, e report.Effect, m mint) (repo
 		if errors.Is(err, wechat.ErrStartedTooLate) && !answered {
 			e.Failed = &report.Failure{
 				Failure: refresh.Failure{Class: token.Transient, Reason: v1alpha1.ReasonUnreachable},
-				Message: "The mint could not be started in time, because too many other calls are in flight.",
+				Message: "The mint could not be started in time: writing its mark or waiting for other calls took too long.",
 			}
 			return e, nil
 		}
