@@ -152,7 +152,7 @@ func (r *Reconciler) load(ctx context.Context, name types.NamespacedName) (*pass
 		return nil, fmt.Errorf("reading WeChatAppToken %s: %w", name, err)
 	}
 	state, discarded := r.states.of(resource)
-	r.leaveAccount(discarded)
+	r.discard(discarded)
 	switch state.gate.Status(resource, r.WeChat.Now()) {
 	case gate.Current:
 	case gate.Behind:
@@ -232,7 +232,15 @@ func (r *Reconciler) forget(name types.NamespacedName) {
 	if r.deliverer != nil {
 		r.deliverer.Cancel(name)
 	}
-	r.leaveAccount(r.states.drop(name))
+	r.discard(r.states.drop(name))
+}
+
+// discard ends what others keep of a resource that is gone. state may be nil.
+func (r *Reconciler) discard(state *resourceState) {
+	if state != nil {
+		r.leaveAccount(state)
+		r.Recorder.Gone(state.uid)
+	}
 }
 
 // Hint lets the next pass check the stored token of a resource, if it has this fingerprint, because a gateway saw WeChat refuse it.

@@ -28,6 +28,8 @@ type Recorder interface {
 	ForeignFetch(uid types.UID)
 	// Checked records when WeChat last confirmed the token of the resource.
 	Checked(uid types.UID, at time.Time)
+	// Gone records that the resource does not exist any more.
+	Gone(uid types.UID)
 }
 
 // unrecorded is a Recorder that does nothing.
@@ -39,6 +41,7 @@ func (unrecorded) Rotated(time.Duration)        {}
 func (unrecorded) Delivered(time.Duration)      {}
 func (unrecorded) ForeignFetch(types.UID)       {}
 func (unrecorded) Checked(types.UID, time.Time) {}
+func (unrecorded) Gone(types.UID)               {}
 func (unrecorded) PodReached()                  {}
 func (unrecorded) PodDeliveryFailed()           {}
 func (unrecorded) PodsDelivered(time.Duration)  {}

@@ -45,6 +45,7 @@ func (r *recorder) Checked(uid types.UID, at time.Time) {
 	r.checked[uid] = at
 }
 
+func (r *recorder) Gone(uid types.UID) { r.add("gone " + string(uid)) }
 func (r *recorder) PodReached()        { r.add("pod reached") }
 func (r *recorder) PodDeliveryFailed() { r.add("pod failed") }
 

@@ -66,11 +66,7 @@ func (c *Collector) Collect(out chan<- prometheus.Metric) {
 	if err != nil {
 		return // nameScrapeSuccess is 0, on which the alert WeChatTokenOperatorAbsent depends
 	}
-	exists := make(map[types.UID]bool, len(tokens))
-	for i := range tokens {
-		exists[tokens[i].UID] = true
-	}
-	foreign, checked := c.Recorder.ofResources(exists)
+	foreign, checked := c.Recorder.ofResources()
 	now := c.Now()
 	forced := forcedRefreshes(tokens, now)
 	for i := range tokens {

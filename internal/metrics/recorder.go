@@ -32,8 +32,7 @@ type Recorder struct {
 	podFailures  prometheus.Counter
 	podsDelivery prometheus.Histogram
 
-	// foreign counts by the UID of a resource, and checked is the Unix time of its last check. The collector drops those of resources
-	// that no longer exist.
+	// foreign counts by the UID of a resource, and checked is the Unix time of its last check.
 	mu      sync.Mutex
 	foreign map[types.UID]int
 	checked map[types.UID]int64
@@ -102,12 +101,18 @@ func (r *Recorder) Checked(uid types.UID, at time.Time) {
 	r.checked[uid] = at.Unix()
 }
 
-// ofResources returns copies of what is known of the resources that exist, and forgets all others.
-func (r *Recorder) ofResources(exists map[types.UID]bool) (foreign map[types.UID]int, checked map[types.UID]int64) {
+// Gone forgets a resource that does not exist any more.
+func (r *Recorder) Gone(uid types.UID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	maps.DeleteFunc(r.foreign, func(uid types.UID, _ int) bool { return !exists[uid] })
-	maps.DeleteFunc(r.checked, func(uid types.UID, _ int64) bool { return !exists[uid] })
+	delete(r.foreign, uid)
+	delete(r.checked, uid)
+}
+
+// ofResources returns copies of what is known of the resources.
+func (r *Recorder) ofResources() (foreign map[types.UID]int, checked map[types.UID]int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	return maps.Clone(r.foreign), maps.Clone(r.checked)
 }
 
