@@ -109,6 +109,12 @@ func (o *options) complete() error {
 	if o.namespaceList, err = program.Namespaces(o.namespaces); err != nil {
 		return err
 	}
+	if o.wechatTimeout <= 0 {
+		return fmt.Errorf("--wechat-timeout: %s is not positive", o.wechatTimeout)
+	}
+	if o.wechatMaxInFlight < 1 {
+		return fmt.Errorf("--wechat-max-in-flight: %d is less than 1", o.wechatMaxInFlight)
+	}
 	if o.maxConcurrentReconciles < 1 {
 		return fmt.Errorf("--max-concurrent-reconciles: %d is less than 1", o.maxConcurrentReconciles)
 	}
