@@ -53,7 +53,7 @@ func (p *observer) observeStored(o *report.Observation) {
 		p.observeEnd(o, unattested)
 	} else if c := p.state.confirmation(); c.Fingerprint == s.Fingerprint {
 		o.Token.ExpiresAt = c.ExpiresAt // a probe of a Legacy token tells no expiry
-	} else if t, _ := p.state.shared.pendingNow(); t != nil && replaces(*t, s) {
+	} else if t, _ := p.state.shared.pendingNow(); t != nil && t.Succeeds(s) {
 		o.Token.ExpiresAt = refresh.Earlier(s.ExpiresAt, t.IssuedAt.Add(previousLives))
 	}
 	o.Credentials.Changed = p.credentialsChanged(o)
@@ -61,11 +61,6 @@ func (p *observer) observeStored(o *report.Observation) {
 	if p.state.intent.MintAgain() {
 		o.Target.MintStarted = o.Now.Add(time.Second) // no failure so far is its answer, and marks are compared by whole seconds
 	}
-}
-
-// replaces reports whether WeChat has issued a token of the same appid and mode after the stored one.
-func replaces(t report.Pending, stored target.Token) bool {
-	return t.AppID == stored.AppID && t.Mode == stored.Mode && t.Value.Fingerprint() != stored.Fingerprint && t.IssuedAt.After(stored.IssuedAt)
 }
 
 // observeAnswers describes what WeChat said about the stored token since it was written.

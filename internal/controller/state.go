@@ -221,8 +221,7 @@ func (s *resourceState) setMetadata(m report.Metadata) { s.metadata = m }
 func (s *resourceState) observeMetadata(o *report.Observation) {
 	m := s.metadata
 	// The status does not tell what a failed write was of. A new process takes it for one of metadata if there is nothing else to write.
-	f := s.failure
-	if f != nil && f.OfWrite && f.Account == "" && o.Target.Outdated && !o.Token.Unwritten && o.Target.MintStarted.IsZero() {
+	if f := s.failure; f != nil && f.OfWrite && f.Account == "" && o.Target.Outdated && !o.Token.Unwritten && o.Target.MintStarted.IsZero() {
 		m = m.WithFailure(f)
 		s.failureEnds()
 		o.Failed, o.Failure = nil, nil
@@ -242,9 +241,7 @@ func (s *resourceState) nameAccount(generation int64, credentialsVersion string)
 		return
 	}
 	if f.Generation == generation && f.CredentialsVersion == credentialsVersion {
-		named := *f
-		named.Account = s.membership.id.Key
-		s.setFailure(&named)
+		s.setFailure(f.WithAccount(s.membership.id.Key))
 	}
 }
 

@@ -174,6 +174,11 @@ func NewPending(o Observation, d refresh.Decision, t token.Token, c token.Creden
 	}
 }
 
+// Succeeds reports whether WeChat has issued t after the stored token, for the same appid and in the same mode.
+func (t *Pending) Succeeds(stored target.Token) bool {
+	return t.AppID == stored.AppID && t.Mode == stored.Mode && t.Value.Fingerprint() != stored.Fingerprint && t.IssuedAt.After(stored.IssuedAt)
+}
+
 // Outcome is how a request ended.
 type Outcome struct {
 	Kind  refresh.RequestKind

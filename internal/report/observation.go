@@ -75,6 +75,13 @@ type Failure struct {
 	Account            string
 }
 
+// WithAccount returns a copy of f with the account that failed.
+func (f *Failure) WithAccount(key string) *Failure {
+	named := *f
+	named.Account = key
+	return &named
+}
+
 // Progress is how far requests have come. A status keeps it.
 type Progress struct {
 	Handled    v1alpha1.HandledRequests
