@@ -13,6 +13,8 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // decided returns the status of an observation and the decision that belongs to it.
@@ -178,5 +180,40 @@ func TestDelivered(t *testing.T) {
 		if got := Delivered(test.status, "f"); got != test.want {
 			t.Errorf("%s: %t", name, got)
 		}
+	}
+}
+
+// Labels that the API server refuses are told, and are no reason why a token could not be refreshed, or why there is none.
+func TestRefusedMetadata(t *testing.T) {
+	const says = "the API server refuses to set labels"
+	o := observation()
+	holding(&o)
+	fail(&o, token.Action, v1alpha1.ReasonTargetWriteFailed, says)
+	labels := o.Failed
+	o.Failed, o.Failure = nil, nil
+	o.NoteMetadata(Metadata{}.WithFailure(labels))
+	s := decided(o)
+	ready, failing := condition(s, v1alpha1.ConditionReady), condition(s, v1alpha1.ConditionRefreshFailing)
+	if ready.Status != metav1.ConditionTrue || strings.Contains(ready.Message, "cannot be refreshed") || failing.Message != says || s.LastError.Message != says {
+		t.Errorf("with a token: %q, %q, %+v", ready.Message, failing.Message, s.LastError)
+	}
+	fail(&o, token.Action, v1alpha1.ReasonIPNotAllowed, "the address")
+	if s := decided(o); s.LastError.Message != "the address" || !strings.HasSuffix(condition(s, v1alpha1.ConditionReady).Message, "cannot be refreshed: the address") {
+		t.Errorf("with a failed call: %+v", s)
+	}
+	o = observation()
+	o.NoteMetadata(Metadata{}.WithFailure(labels))
+	if c := condition(decided(o), v1alpha1.ConditionReady); c.Reason == v1alpha1.ReasonTargetWriteFailed {
+		t.Errorf("without a token: %+v", c)
+	}
+}
+
+// A token that WeChat has replaced ends before its expiry, and Ready says when.
+func TestReplacedTokenIsValidUntil(t *testing.T) {
+	o := observation()
+	holding(&o)
+	o.Token.Unwritten, o.Token.ExpiresAt = true, after(3*time.Minute)
+	if m := condition(decided(o), v1alpha1.ConditionReady).Message; !strings.HasSuffix(m, target.FormatTime(after(3*time.Minute))) {
+		t.Errorf("Ready says %q", m)
 	}
 }
