@@ -52,16 +52,16 @@ func (p *pass) write(ctx context.Context, o report.Observation, d refresh.Decisi
 // put writes the token, nil for none, and the tickets that wait to be written.
 func (p *pass) put(ctx context.Context, o report.Observation, d refresh.Decision, t *report.Pending) (report.Effect, error) {
 	tickets := p.state.tickets
-	kept, changed := o.KeepingMetadata()
 	if d.Reason != refresh.TargetOutdated && (t == nil || o.MetadataFailure != nil) {
-		o, changed = kept, false // its own write has failed, or is held back
+		o, _ = o.KeepingMetadata() // its own write has failed, or is held back
 	}
 	record, want := o.Wanted(t, tickets)
 	failpoint.Hit("before-secret")
 	written, err := p.send(ctx, o, want, o.Content(t, tickets...))
 	failpoint.Hit("after-secret")
-	if t != nil && mayBeOfExtras(err, tickets, changed) {
-		tickets, o = nil, kept
+	if t != nil && err != nil && mayBeOfExtras(o, err, tickets) {
+		tickets = nil
+		o, _ = o.KeepingMetadata()
 		record, want = o.Wanted(t, tickets)
 		written, err = p.send(ctx, o, want, o.Content(t))
 	}
@@ -92,10 +92,10 @@ func (p *pass) put(ctx context.Context, o report.Observation, d refresh.Decision
 	return p.writeReference(ctx, o, want, e)
 }
 
-// mayBeOfExtras reports whether the write of a token may have failed because of what goes with it: tickets, or metadata that is new. The
-// token does not wait for them.
-func mayBeOfExtras(err error, tickets []report.PendingTicket, metadata bool) bool {
-	return len(tickets) > 0 && target.IsRefusal(err) || metadata && err != nil && !apierrors.IsConflict(err)
+// mayBeOfExtras reports whether the write of a token may have failed because of tickets or new metadata, for which it does not wait.
+func mayBeOfExtras(o report.Observation, err error, tickets []report.PendingTicket) bool {
+	_, metadata := o.KeepingMetadata()
+	return len(tickets) > 0 && target.IsRefusal(err) || metadata && !apierrors.IsConflict(err)
 }
 
 // landed adds to the effect what follows from a token that is now in the Secret.

@@ -107,7 +107,7 @@ func ticketDueAt(t Ticket, in Inputs, now time.Time) time.Time {
 
 // bound reports whether the last call for the ticket failed, and its back-off holds.
 func (t Ticket) bound(now time.Time) bool {
-	return t.Failure != nil && t.Failure.Binds && !IsInFuture(t.Failure.Time, now)
+	return t.Failure.binds(now)
 }
 
 // ticketsFor returns the tickets that a step fetches.
