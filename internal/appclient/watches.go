@@ -115,9 +115,10 @@ func (r *Reconciler) passHint(ctx context.Context, was, is *v1alpha1.WeChatAppCl
 	r.Hint(ctx, types.NamespacedName{Namespace: is.Namespace, Name: is.Spec.TokenRef.Name}, hint.RefusedFingerprint)
 }
 
-// specChanged drops events about the status of a WeChatAppToken.
+// specChanged drops events about the status of a WeChatAppToken, and its first list, because the clients have one of their own.
 func specChanged() predicate.Predicate {
 	return predicate.Funcs{
+		CreateFunc: func(e event.CreateEvent) bool { return !e.IsInInitialList },
 		UpdateFunc: func(e event.UpdateEvent) bool {
 			return e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || e.ObjectOld.GetUID() != e.ObjectNew.GetUID() ||
 				(e.ObjectOld.GetDeletionTimestamp() == nil) != (e.ObjectNew.GetDeletionTimestamp() == nil)

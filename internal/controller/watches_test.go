@@ -101,6 +101,11 @@ func TestConcernedBySecrets(t *testing.T) {
 				t.Errorf("%s: its %s does not start passes of %v", name, kind, test.want)
 			}
 		}
+		queue := newQueue(t)
+		handler.Create(t.Context(), event.CreateEvent{Object: test.secret, IsInInitialList: true}, queue)
+		if got := woken(queue); len(got) != 0 {
+			t.Errorf("%s: in the first list it starts passes of %v, which start by themselves", name, got)
+		}
 	}
 }
 

@@ -19,7 +19,8 @@ import (
 )
 
 // EnqueueConcerned returns a handler that enqueues what an object concerns. It looks only at the object as an update left it: the map
-// function of controller-runtime would be asked about the old object as well, and no own write would be recognized.
+// function of controller-runtime would be asked about the old object as well, and no own write would be recognized. The objects of the
+// first list concern nobody, because each resource is in the first list of its own kind, and no pass begins before all lists are read.
 func EnqueueConcerned(concernedBy func(context.Context, client.Object) []reconcile.Request) handler.EventHandler {
 	enqueue := func(ctx context.Context, object client.Object, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
 		for _, request := range concernedBy(ctx, object) {
@@ -28,7 +29,9 @@ func EnqueueConcerned(concernedBy func(context.Context, client.Object) []reconci
 	}
 	return handler.WithLowPriorityWhenUnchanged(handler.Funcs{
 		CreateFunc: func(ctx context.Context, e event.CreateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
-			enqueue(ctx, e.Object, queue)
+			if !e.IsInInitialList {
+				enqueue(ctx, e.Object, queue)
+			}
 		},
 		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
 			enqueue(ctx, e.ObjectNew, queue)
