@@ -27,6 +27,8 @@ const (
 	drainTime = 10 * time.Second
 	// shutdownTimeout is how long it waits after that for the calls under way.
 	shutdownTimeout = 40 * time.Second
+	// brokenWithin is how long calls that are broken off have to get their line in the audit log.
+	brokenWithin = time.Second
 )
 
 var errDraining = errors.New("the gateway is stopping")
@@ -40,13 +42,18 @@ type service struct {
 	drainTime, shutdownTimeout time.Duration
 
 	draining atomic.Bool
+	// underWay is the number of calls, and breakOff ends their contexts.
+	underWay atomic.Int64
+	breakOff context.CancelFunc
 	main     *http.Server
 	servers  []*http.Server
 	failed   chan error
 }
 
 func newService(log logr.Logger, ready healthz.Checker) *service {
-	return &service{log: log, ready: ready, drainTime: drainTime, shutdownTimeout: shutdownTimeout, failed: make(chan error, 1)}
+	return &service{
+		log: log, ready: ready, drainTime: drainTime, shutdownTimeout: shutdownTimeout, breakOff: func() {}, failed: make(chan error, 1),
+	}
 }
 
 // listenAll starts all servers.
@@ -82,8 +89,13 @@ func (s *service) listen(ctx context.Context, address string, config *tls.Config
 			// The caller opens its next connection to another gateway. A connection that is closed while a request is on its way loses it.
 			w.Header().Set("Connection", "close")
 		}
+		s.underWay.Add(1)
+		defer s.underWay.Add(-1)
 		handler.ServeHTTP(w, r)
 	}), gateway.Stall)
+	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.breakOff = cancel
+	s.main.BaseContext = func(net.Listener) context.Context { return base }
 	s.start(s.main, listener)
 	return nil
 }
@@ -125,8 +137,12 @@ func (s *service) readiness(req *http.Request) error {
 // broken off.
 func (s *service) run(ctx context.Context) (err error) {
 	defer func() {
+		s.breakOff() // a call whose caller is not read from does not notice that its connection is closed
 		for _, server := range s.servers {
 			_ = server.Close() // what is left is broken off
+		}
+		for end := time.Now().Add(brokenWithin); s.underWay.Load() > 0 && time.Now().Before(end); {
+			time.Sleep(10 * time.Millisecond)
 		}
 	}()
 	select {

@@ -29,8 +29,9 @@ type drained struct {
 	address, probes string
 	stop            context.CancelFunc
 	ended           chan error
-	// release lets the calls of /slow end.
+	// release lets the calls of /slow end, and onStuck serves those of /stuck.
 	release chan struct{}
+	onStuck func(*http.Request)
 }
 
 func startService(t *testing.T, ready func(*http.Request) error) *drained {
@@ -46,8 +47,11 @@ func startService(t *testing.T, ready func(*http.Request) error) *drained {
 	ctx, stop := context.WithCancel(t.Context())
 	d.stop = stop
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/slow" {
+		switch r.URL.Path {
+		case "/slow":
 			<-d.release
+		case "/stuck":
+			d.onStuck(r)
 		}
 		_, _ = io.WriteString(w, "done")
 	})
@@ -139,6 +143,29 @@ func TestDrainInTime(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Fatal("a replica that was never ready drains")
+	}
+}
+
+// A call that is broken off ends, and so has its line in the audit log, before the service does.
+func TestBrokenOff(t *testing.T) {
+	d := startService(t, func(*http.Request) error { return nil })
+	var ended atomic.Bool
+	d.onStuck = func(r *http.Request) {
+		<-r.Context().Done()
+		time.Sleep(100 * time.Millisecond)
+		ended.Store(true)
+	}
+	// Nobody reads the rest of the body, so nobody notices that the connection is closed.
+	c, err := net.Dial("tcp", d.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_, _ = io.WriteString(c, "POST /stuck HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nx")
+	time.Sleep(50 * time.Millisecond) // until it is under way
+	d.stop()
+	if err := <-d.ended; err == nil || !ended.Load() {
+		t.Errorf("%v; the call has ended: %t", err, ended.Load())
 	}
 }
 

@@ -54,7 +54,7 @@ func (s *story) requestState(kind refresh.RequestKind, wanted string) string {
 		return "half done: the second forced call is due " + relative(s.secondForcedCall(wanted), s.now)
 	}
 	if at := s.allowedAt(kind); at.After(s.now) {
-		return "waits for WeChat's limits until " + stamp(at)
+		return "waits until " + stamp(at) + ": " + s.limits()
 	}
 	return "waits for the operator"
 }
@@ -68,14 +68,30 @@ func (l look) secondForcedCall(value string) time.Time {
 	return r.FirstForcedTime.Add(refresh.RevokeSpacing)
 }
 
-// allowedAt returns when WeChat's limits on forced calls allow a request. It counts the calls of this resource only, although the
-// limits hold for the account, which may have others.
+// allowedAt returns when the limits on forced calls, or on mints of Legacy mode, allow a request. It counts the calls of this resource
+// only, although the limits hold for the account, which may have others.
 func (l look) allowedAt(kind refresh.RequestKind) time.Time {
 	calls := map[refresh.RequestKind]int{refresh.RequestRefresh: 1, refresh.RequestRevoke: 2}[kind]
-	if calls == 0 || l.Spec.Mode != v1alpha1.ModeStable {
+	if calls == 0 {
 		return time.Time{}
 	}
-	return refresh.ForcedAt(l.now, l.forced(), calls, refresh.ForcedSpacing)
+	if l.Spec.Mode == v1alpha1.ModeStable {
+		return refresh.ForcedAt(l.now, l.forced(), calls, refresh.ForcedSpacing)
+	}
+	at := refresh.ForcedAt(l.now, l.forced(), calls, 0)
+	if k := l.Status.Token; k != nil && kind == refresh.RequestRefresh {
+		at = refresh.Later(at, k.IssueTime.Add(refresh.RefreshAfterMint))
+	}
+	return at
+}
+
+// limits says what allowedAt follows from.
+func (l look) limits() string {
+	if l.Spec.Mode == v1alpha1.ModeStable {
+		return fmt.Sprintf("WeChat's limits (%s between forced calls, %d in 24 hours)", short(refresh.ForcedSpacing), refresh.ForcedPerDay)
+	}
+	return fmt.Sprintf("the limits of Legacy mode (%s after the last mint, %d on request in 24 hours)",
+		short(refresh.RefreshAfterMint), refresh.ForcedPerDay)
 }
 
 // advice returns what a person should do, the most urgent first. See paste.go for its form.

@@ -84,18 +84,26 @@ func (x *examination) labelRequired(t look) bool {
 // address matches the IP address that WeChat saw, in the operator's message about it.
 var address = regexp.MustCompile(`\b\d{1,3}(?:\.\d{1,3}){3}\b|\b(?:[0-9a-fA-F]{1,4}:){2,7}[0-9a-fA-F:]*[0-9a-fA-F]\b`)
 
+// lastRefusal returns reason and message of the last call that failed, for the token or, without one, for a ticket.
+func (l look) lastRefusal() (reason, message string) {
+	if e := l.Status.LastError; e != nil {
+		return e.Reason, e.Message
+	}
+	if kind := ticketOf(l.failing); kind != "" {
+		return l.failing.Reason, strings.TrimPrefix(l.failing.Message, v1alpha1.TicketPrefix(kind))
+	}
+	return "", ""
+}
+
 // checkAddresses reports the addresses that are missing from an IP allowlist.
 func (x *examination) checkAddresses(_ context.Context, r *report) error {
 	apps, checks := map[string][]string{}, map[string][]look{}
 	for _, t := range x.tokens {
-		e := t.Status.LastError
-		if e == nil {
-			continue
-		}
-		switch e.Reason {
+		reason, message := t.lastRefusal()
+		switch reason {
 		case v1alpha1.ReasonIPNotAllowed, v1alpha1.ReasonIPBlocked, v1alpha1.ReasonAdminConfirmationRequired:
 			x.told[t.fullName()] = true
-			ip := address.FindString(e.Message)
+			ip := address.FindString(message)
 			if ip == "" {
 				ip = "the operator's address, which WeChat did not name,"
 			}

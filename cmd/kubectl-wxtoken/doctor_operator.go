@@ -91,31 +91,54 @@ func (x *examination) checkDeployment(d *appsv1.Deployment, r *report) {
 	}
 }
 
-// checkLeases checks that each Lease of an operator has a live holder, and returns the number of Leases.
+// checkLeases checks that each Lease of an operator has a live holder, and returns the number of Leases. The name of a Lease follows from
+// the namespaces and the selector of its operator, so one without a holder is left over from other flags if each operator has another one.
 func (x *examination) checkLeases(ctx context.Context, r *report) (found int, err error) {
 	l := &coordinationv1.LeaseList{}
 	if err := x.cluster.List(ctx, l); err != nil {
 		return 0, explain(err, "list Leases of all namespaces")
 	}
+	l.Items = slices.DeleteFunc(l.Items, func(lease coordinationv1.Lease) bool { return !strings.HasPrefix(lease.Name, operatorName) })
 	for i := range l.Items {
 		lease := &l.Items[i]
-		if !strings.HasPrefix(lease.Name, operatorName) {
-			continue
-		}
-		found++
 		name, spec := lease.Namespace+"/"+lease.Name, lease.Spec
-		logs := "Look at the operator's logs:\n" + logsOf(lease.Namespace)
+		level, next := levelError, "Look at the operator's logs:\n"+logsOf(lease.Namespace)
+		if x.allLead(lease.Namespace, l.Items) {
+			level = levelNote
+			next = fmt.Sprintf("It is left over from other flags:\nkubectl delete lease %s -n %s", lease.Name, lease.Namespace)
+		}
 		switch {
-		case spec.HolderIdentity == nil || *spec.HolderIdentity == "":
-			r.add(levelError, logs, "Lease %s: nobody leads", name)
-		case spec.RenewTime == nil || x.now().Sub(spec.RenewTime.Time) > leaseGrace:
-			r.add(levelError, logs, "Lease %s: %s no longer leads, it last renewed the Lease %s", name, *spec.HolderIdentity,
-				lastRenewed(spec, x.now()))
-		default:
+		case x.leads(spec):
 			r.add(levelOK, "", "Lease %s: %s leads", name, *spec.HolderIdentity)
+		case spec.HolderIdentity == nil || *spec.HolderIdentity == "":
+			r.add(level, next, "Lease %s: nobody leads", name)
+		default:
+			r.add(level, next, "Lease %s: %s no longer leads, it last renewed the Lease %s", name, *spec.HolderIdentity,
+				lastRenewed(spec, x.now()))
 		}
 	}
-	return found, nil
+	return len(l.Items), nil
+}
+
+// leads reports whether a Lease has a live holder.
+func (x *examination) leads(spec coordinationv1.LeaseSpec) bool {
+	return spec.HolderIdentity != nil && *spec.HolderIdentity != "" && spec.RenewTime != nil && x.now().Sub(spec.RenewTime.Time) <= leaseGrace
+}
+
+// allLead reports whether as many Leases of a namespace have a live holder as there are operators in it that should run.
+func (x *examination) allLead(namespace string, leases []coordinationv1.Lease) bool {
+	running, leading := 0, 0
+	for i := range x.operators {
+		if d := &x.operators[i]; d.Namespace == namespace && (d.Spec.Replicas == nil || *d.Spec.Replicas > 0) {
+			running++
+		}
+	}
+	for i := range leases {
+		if leases[i].Namespace == namespace && x.leads(leases[i].Spec) {
+			leading++
+		}
+	}
+	return leading > 0 && leading >= running
 }
 
 // logsOf returns the command that shows the logs of the operator in a namespace.

@@ -142,6 +142,13 @@ func TestDoctor(t *testing.T) {
 	w.must(w.Update(w.Context(), gateway))
 	w.golden("doctor-well.txt", w.ok("doctor"))
 
+	// A Lease of other flags is left over, with the holder that it had or without.
+	for name, holder := range map[string]string{"-88888888": "", "-99999999": "operator-a"} {
+		w.createLease(operatorName+name, holder, time.Now().Add(-time.Hour))
+		w.wants(w.wxtoken("doctor"), exitOK, "It is left over from other flags:", "kubectl delete lease "+operatorName+name+" -n "+w.namespace)
+		w.must(w.Delete(w.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: operatorName + name}}))
+	}
+
 	w.makeIll()
 	r := w.wxtoken("doctor")
 	w.wants(r, exitBad, "error: doctor found")
@@ -164,6 +171,25 @@ func TestDoctor(t *testing.T) {
 		w.namespace+"/unseen: no operator has seen it since")
 
 	w.viewerSees()
+}
+
+// TestLastRefusal checks that doctor learns of an address that WeChat refuses for a ticket alone.
+func TestLastRefusal(t *testing.T) {
+	r := &v1alpha1.WeChatAppToken{}
+	r.Status.Conditions = []metav1.Condition{{
+		Type: v1alpha1.ConditionRefreshFailing, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonIPNotAllowed,
+		Message: v1alpha1.TicketPrefix(v1alpha1.TicketJSAPI) + "WeChat does not allow calls from 203.0.113.9",
+	}}
+	x := &examination{tokens: []look{lookAt(r, time.Now())}, told: map[string]bool{}}
+	found := &report{}
+	if err := x.checkAddresses(t.Context(), found); err != nil || len(found.findings) != 1 ||
+		found.findings[0].level != levelError || !strings.Contains(found.findings[0].text, "203.0.113.9") {
+		t.Errorf("%v, %+v", err, found.findings)
+	}
+	r.Status.Conditions[0].Message = "WeChat does not allow calls from 203.0.113.9" // of the token, which lastError tells
+	if reason, _ := lookAt(r, time.Now()).lastRefusal(); reason != "" {
+		t.Errorf("without lastError: %s", reason)
+	}
 }
 
 // TestDoctorMayNotLook checks that doctor does not say that there is no operator if it was not allowed to look for one.

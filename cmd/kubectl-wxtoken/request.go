@@ -26,6 +26,8 @@ const (
 	outcomeWithin = 3 * time.Second
 	// silentAfter is how long a command waits before it says what it is waiting for.
 	silentAfter = 5 * time.Second
+	// lastLook is how long a read may take of a resource for which no time is left.
+	lastLook = 5 * time.Second
 )
 
 type waitOptions struct {
@@ -163,12 +165,28 @@ func requestable(l look, kind refresh.RequestKind) error {
 	return nil
 }
 
+// reading returns the context for a read by a command that waits for several resources. When the time of all is over, because one has
+// used it up, the others are still judged by what they are.
+func reading(ctx context.Context) (context.Context, context.CancelFunc) {
+	if ctx.Err() == context.DeadlineExceeded {
+		return context.WithTimeout(context.WithoutCancel(ctx), lastLook)
+	}
+	return context.WithCancel(ctx)
+}
+
+// getWaiting is get for a command that waits.
+func (c *cluster) getWaiting(ctx context.Context, name string) (*v1alpha1.WeChatAppToken, error) {
+	ctx, cancel := reading(ctx)
+	defer cancel()
+	return c.get(ctx, name)
+}
+
 // await waits until a request was handled, and returns its outcome.
 func (a *app) await(ctx context.Context, c *cluster, p *pending, timeout time.Duration) (string, error) {
 	var last look
 	started, told := time.Now(), false
 	for {
-		t, err := c.get(ctx, p.before.Name)
+		t, err := c.getWaiting(ctx, p.before.Name)
 		if err != nil && ctx.Err() == nil {
 			return "", err
 		}
@@ -210,8 +228,7 @@ func (l look) whyNot(kind refresh.RequestKind) string {
 	case l.Spec.Suspend:
 		return "the resource was suspended"
 	case at.After(l.now):
-		return fmt.Sprintf("WeChat's limits (%s between forced calls, %d in 24 hours) allow it in %s",
-			short(refresh.ForcedSpacing), refresh.ForcedPerDay, countdown(at.Sub(l.now)))
+		return fmt.Sprintf("%s allow it in %s", l.limits(), countdown(at.Sub(l.now)))
 	case !l.tokenValid():
 		return l.reason() + ": " + clean(l.message())
 	case l.tokenFailing() != nil:
@@ -222,6 +239,8 @@ func (l look) whyNot(kind refresh.RequestKind) string {
 
 // outcome returns the outcome of a request that was handled, as a new token, an event or the status shows it.
 func (a *app) outcome(ctx context.Context, c *cluster, p *pending) (string, error) {
+	ctx, end := reading(ctx)
+	defer end()
 	ctx, cancel := context.WithTimeout(ctx, outcomeWithin)
 	defer cancel()
 	var last look

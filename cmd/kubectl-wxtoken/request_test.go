@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
@@ -61,7 +62,7 @@ func TestRefreshWaitsForTheLimits(t *testing.T) {
 	w.ok("refresh", "shop")
 	r := w.wxtoken("refresh", "shop", "--timeout=6s")
 	w.wants(r, exitTimeout, "shop: waiting: WeChat's limits (31s between forced calls, 20 in 24 hours) allow it in 2", "shop: no refresh within 6s")
-	w.wants(w.wxtoken("status", "shop"), exitOK, "waits for WeChat's limits until")
+	w.wants(w.wxtoken("status", "shop"), exitOK, "WeChat's limits")
 	w.wants(w.wxtoken("revoke", "shop", "--wait=false", "--yes"), exitOK, "1 of 20 of the last 24 hours are used, this takes 2", "begins         in 2")
 }
 
@@ -110,6 +111,38 @@ func TestSeveralRequests(t *testing.T) {
 	w.createToken("shop")
 	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
 	w.wants(w.wxtoken("check", "nobody", "shop"), exitFailed, "shop: the token in Secret shop-token is the right one", "nobody")
+	// Nor does one that takes all the time.
+	w.createTokenOnly("empty")
+	w.eventuallyState("empty", stateReconciling, v1alpha1.ReasonCredentialsNotFound)
+	w.wants(w.wxtoken("check", "empty", "shop", "--timeout=15s"), exitTimeout, "empty: no check within 15s",
+		"shop: the token in Secret shop-token is the right one")
+	w.wants(w.wxtoken("wait", "empty", "shop", "--timeout=1s"), exitTimeout, "empty: no valid token within 1s",
+		"shop: Secret shop-token holds a token")
+}
+
+// TestLimitsOfLegacyMode checks that a request which waits for a limit of Legacy mode says so.
+func TestLimitsOfLegacyMode(t *testing.T) {
+	now := time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
+	r := &v1alpha1.WeChatAppToken{}
+	r.Spec.Mode = v1alpha1.ModeLegacy
+	r.Status.Token = &v1alpha1.TokenStatus{IssueTime: metav1.NewTime(now.Add(-time.Minute))}
+	l := lookAt(r, now)
+	if got := l.whyNot(refresh.RequestRefresh); !strings.Contains(got, "the limits of Legacy mode (5m30s after the last mint, 20 on request in 24 hours) allow it in 4m30s") {
+		t.Error(got)
+	}
+	for kind, wait := range map[refresh.RequestKind]time.Duration{
+		refresh.RequestRefresh: 270 * time.Second, refresh.RequestRevoke: 0, refresh.RequestCheck: 0,
+	} {
+		if at := l.allowedAt(kind); max(0, at.Sub(now)) != wait {
+			t.Errorf("%s is allowed at %s", kind, at)
+		}
+	}
+	for range refresh.ForcedPerDay {
+		r.Status.ForcedRefreshes = append(r.Status.ForcedRefreshes, metav1.NewTime(now.Add(-time.Hour-time.Duration(len(r.Status.ForcedRefreshes))*time.Minute)))
+	}
+	if at := lookAt(r, now).allowedAt(refresh.RequestRevoke); at.Before(now.Add(time.Hour)) {
+		t.Errorf("without a budget, a revoke is allowed at %s", at)
+	}
 }
 
 // TestBudget checks that the forced calls of all Stable resources with the appid count, those of Legacy resources and of yesterday do

@@ -60,7 +60,7 @@ func (a *app) revoke(ctx context.Context, arg string, yes bool, o *waitOptions) 
 		return err
 	}
 	if !yes {
-		if err := a.confirm(fmt.Sprintf("End this token of %s/%s?", t.Namespace, t.Name)); err != nil {
+		if err := a.confirm(ctx, fmt.Sprintf("End this token of %s/%s?", t.Namespace, t.Name)); err != nil {
 			return err
 		}
 	}
@@ -138,13 +138,26 @@ func (c *cluster) budget(ctx context.Context, l look) (used int, at time.Time) {
 	return len(forced), refresh.ForcedAt(l.now, forced, forcedByRevoke, refresh.ForcedSpacing)
 }
 
-// confirm asks a question on the terminal and returns an error unless the answer is yes.
-func (a *app) confirm(question string) error {
+// confirm asks a question on the terminal and returns an error unless the answer is yes. Ctrl-C ends ctx, but not the reading of a
+// terminal, which goes on until the process ends.
+func (a *app) confirm(ctx context.Context, question string) error {
 	fmt.Fprintf(a.Out, "%s [y/N] ", question)
 	if !printers.IsTerminal(a.In) {
 		defer fmt.Fprintln(a.Out) // there is no terminal that echoes the end of the answer
 	}
-	line, err := bufio.NewReader(a.In).ReadString('\n')
+	var line string
+	var err error
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		line, err = bufio.NewReader(a.In).ReadString('\n')
+	}()
+	select {
+	case <-read:
+	case <-ctx.Done():
+		fmt.Fprintln(a.Out)
+		return ctx.Err()
+	}
 	if err != nil && line == "" {
 		return usage("nobody answered, so nothing was done; a script must pass --yes")
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // textWidth is the width at which long texts are wrapped.
@@ -226,13 +227,22 @@ func (s *story) facts() *table {
 	return t
 }
 
+// storedFingerprint identifies the token and the tickets that the status says are in the Secret.
+func (l look) storedFingerprint() string {
+	tickets := make([]string, 0, len(l.Status.Tickets))
+	for _, t := range l.Status.Tickets {
+		tickets = append(tickets, t.Fingerprint)
+	}
+	return token.CombinedFingerprint(l.Status.Token.Fingerprint, tickets)
+}
+
 // delivery says how many pods were told of the token. It returns an empty string if spec.target.delivery is not Prompt.
 func (l look) delivery() string {
 	if l.Spec.Target.Delivery != v1alpha1.DeliveryPrompt {
 		return ""
 	}
 	d, text := l.Status.Delivery, "prompt"
-	switch current := d != nil && l.Status.Token != nil && d.Fingerprint == l.Status.Token.Fingerprint; {
+	switch current := d != nil && l.Status.Token != nil && d.Fingerprint == l.storedFingerprint(); {
 	case current && d.Pods == 0:
 		text += ": no pod mounts the Secret"
 	case current:

@@ -24,6 +24,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 func TestStatus(t *testing.T) {
@@ -55,8 +56,8 @@ func TestNoCommandReadsData(t *testing.T) {
 		{"suspend", "shop"}, {"resume", "shop"}, {"revoke", "shop", "--yes", "--wait=false"},
 	} {
 		answers := spied(command...)
-		for _, token := range w.wechat.Tokens("") {
-			if holds(answers, token.Token) {
+		for _, issued := range w.wechat.Tokens("") {
+			if holds(answers, issued.Token) {
 				t.Errorf("%v asked for the token", command)
 			}
 		}
@@ -129,10 +130,14 @@ func TestDelivery(t *testing.T) {
 		t.Status.Delivery = d
 		return lookAt(t, at.Time)
 	}
+	// With tickets, the operator writes what identifies the token and them.
+	tickets := shop(&v1alpha1.DeliveryStatus{Fingerprint: token.CombinedFingerprint("new", []string{"a", "b"}), Pods: 2, Reached: 2, Time: at})
+	tickets.Status.Tickets = []v1alpha1.TicketStatus{{Type: v1alpha1.TicketJSAPI, Fingerprint: "a"}, {Type: "wx_card", Fingerprint: "b"}}
 	degraded := shop(&v1alpha1.DeliveryStatus{Fingerprint: "new", Pods: 3, Reached: 2, Time: at})
 	degraded.degraded = &metav1.Condition{Reason: v1alpha1.ReasonPodsForbidden}
 	for want, l := range map[string]look{
 		"": lookAt(&v1alpha1.WeChatAppToken{}, at.Time),
+		"prompt: 2 of 2 pods told of this token, at 2026-01-02 15:04:05 UTC":                          tickets,
 		"prompt: 3 of 3 pods told of this token, at 2026-01-02 15:04:05 UTC":                          shop(&v1alpha1.DeliveryStatus{Fingerprint: "new", Pods: 3, Reached: 3, Time: at}),
 		"prompt: no pod mounts the Secret":                                                            shop(&v1alpha1.DeliveryStatus{Fingerprint: "new", Time: at}),
 		"prompt: pods were not told of this token yet":                                                shop(&v1alpha1.DeliveryStatus{Fingerprint: "old", Pods: 3, Reached: 3, Time: at}),

@@ -5,8 +5,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -78,12 +80,45 @@ func TestWaitInterrupted(t *testing.T) {
 type interrupting struct {
 	cancel  context.CancelFunc
 	written bool
+	// at is in the text at which he does; empty for any.
+	at string
 }
 
 func (i *interrupting) Write(p []byte) (int, error) {
-	i.written = true
-	i.cancel()
+	if strings.Contains(string(p), i.at) {
+		i.written = true
+		i.cancel()
+	}
 	return len(p), nil
+}
+
+// TestRevokeInterrupted checks that Ctrl-C ends the question of revoke, which waits for a terminal.
+func TestRevokeInterrupted(t *testing.T) {
+	w := newWorld(t, "revoke-interrupted")
+	w.createToken("shop")
+	w.eventuallyState("shop", stateReady, v1alpha1.ReasonTokenValid)
+	silent, end := io.Pipe()
+	t.Cleanup(func() { _ = end.Close() })
+	ctx, cancel := context.WithCancel(t.Context())
+	out := &interrupting{cancel: cancel, at: "[y/N]"}
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, terminal{
+			IOStreams: genericiooptions.IOStreams{In: silent, Out: out, ErrOut: io.Discard},
+			now:       w.now, getenv: func(string) string { return "" },
+		}, []string{"--kubeconfig", kubeconfig, "--namespace", w.namespace, "revoke", "shop"})
+	}()
+	select {
+	case code := <-ended:
+		if code != exitInterrupted || !out.written {
+			t.Errorf("ended with %d; it asked: %t", code, out.written)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("it waits for an answer")
+	}
+	if a := w.token("shop").Annotations; len(a) != 0 {
+		t.Errorf("annotations: %v", a)
+	}
 }
 
 func TestReveal(t *testing.T) {

@@ -76,7 +76,7 @@ func TestStateWithTickets(t *testing.T) {
 				set(w, "Ready", metav1.ConditionFalse, v1alpha1.ReasonTicketExpired, "ticket wx_card: it expired")
 				set(w, "RefreshFailing", metav1.ConditionTrue, v1alpha1.ReasonIPNotAllowed, "WeChat does not allow calls from here")
 			},
-			state: stateReconciling, reason: v1alpha1.ReasonTicketExpired,
+			state: stateReconciling, reason: v1alpha1.ReasonTicketExpired, // in Legacy mode, where the call for a ticket needs no other
 			advice: []string{
 				dead + " Ticket wx_card: it expired.", "The operator goes on trying by itself.",
 				"The token works for another 2h00m00s, but cannot be replaced: WeChat does not allow calls from here.", "Once that is done",

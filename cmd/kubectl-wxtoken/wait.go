@@ -50,7 +50,7 @@ func (a *app) waitFor(ctx context.Context, c *cluster, arg string, timeout time.
 	told := ""
 	var last look
 	for {
-		t, err := c.get(ctx, name)
+		t, err := c.getWaiting(ctx, name)
 		if err != nil && ctx.Err() == nil {
 			return err
 		}

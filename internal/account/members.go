@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 )
 
@@ -103,6 +104,7 @@ func (a *Account) leave(uid types.UID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.members = slices.DeleteFunc(a.members, func(m Member) bool { return m.UID == uid })
+	a.Tickets.Written(v1alpha1.TicketTypes(), uid) // its Secret is nobody's concern any more
 }
 
 // index returns the place of a member, or -1. The caller holds the mutex.

@@ -3,6 +3,7 @@
 package account
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -16,8 +17,36 @@ import (
 // Ticket is what this process knows of one of the account's tickets. It has no value of a ticket.
 type Ticket struct {
 	Sight refresh.TicketSight
-	// Failure is what the last call ended with; nil when it worked.
-	Failure *TicketFailure
+	// failures has what the last call ended with under the empty UID, and under that of a member what the last write of its Secret ended
+	// with. Those that worked are not in it. The map is not changed any more.
+	failures map[types.UID]*TicketFailure
+}
+
+// FailureFor returns what keeps the ticket from a member, nil for nothing: the failure of the account's last call, or the refusal of the
+// member's own Secret, if that one waits for longer.
+func (t Ticket) FailureFor(member types.UID) *TicketFailure {
+	call, write := t.failures[""], t.failures[member]
+	if write == nil || call != nil && call.RetryAt.After(write.RetryAt) {
+		return call
+	}
+	return write
+}
+
+// with returns the ticket with another failure of a call, which has the empty UID, or of a member's write; nil for none.
+func (t Ticket) with(of types.UID, f *TicketFailure) Ticket {
+	if f == nil && t.failures[of] == nil {
+		return t
+	}
+	t.failures = maps.Clone(t.failures)
+	if f == nil {
+		delete(t.failures, of)
+		return t
+	}
+	if t.failures == nil {
+		t.failures = map[types.UID]*TicketFailure{}
+	}
+	t.failures[of] = f
+	return t
 }
 
 // TicketFailure is a call for a ticket that failed, with what a status says about it.
@@ -80,11 +109,8 @@ func (t *Tickets) Saw(kind v1alpha1.TicketType, returned token.Ticket, now time.
 			return known
 		}
 		changed = last.Fingerprint != fingerprint
-		next := Ticket{Sight: last.Next(fingerprint, at, returned.ExpiresIn)}
-		if f := known.Failure; f != nil && f.OfWrite {
-			next.Failure = f // only a write ends it
-		}
-		return next
+		known.Sight = last.Next(fingerprint, at, returned.ExpiresIn)
+		return known.with("", nil)
 	})
 	return next.Sight, changed
 }
@@ -92,22 +118,18 @@ func (t *Tickets) Saw(kind v1alpha1.TicketType, returned token.Ticket, now time.
 // Written records that a resource wrote its tickets of these types.
 func (t *Tickets) Written(kinds []v1alpha1.TicketType, by types.UID) {
 	for _, kind := range kinds {
-		t.change(kind, func(known Ticket) Ticket {
-			if f := known.Failure; f != nil && f.OfWrite && f.UID == by {
-				known.Failure = nil
-			}
-			return known
-		})
+		t.change(kind, func(known Ticket) Ticket { return known.with(by, nil) })
 	}
 }
 
-// Failed records a call that failed, and returns it with its place in a row of failures.
+// Failed records a call or a member's write that failed, and returns it with its place in a row of failures.
 func (t *Tickets) Failed(kind v1alpha1.TicketType, f TicketFailure, now time.Time) TicketFailure {
-	next := t.change(kind, func(ticket Ticket) Ticket {
-		ticket.Failure = f.after(ticket.Failure, now)
-		return ticket
-	})
-	return *next.Failure
+	of := types.UID("")
+	if f.OfWrite {
+		of = f.UID
+	}
+	next := t.change(kind, func(known Ticket) Ticket { return known.with(of, f.after(known.failures[of], now)) })
+	return *next.failures[of]
 }
 
 // Doubt records that the account's token was replaced on request. WeChat does not say whether that ends the tickets too.

@@ -46,7 +46,7 @@ func TestTicketsSeen(t *testing.T) {
 			t.Errorf("step %d: %+v is kept", i, got)
 		}
 	}
-	if other := tickets.Get("sdk"); other != (Ticket{}) {
+	if other := tickets.Get("sdk"); other.Sight != (refresh.TicketSight{}) || other.FailureFor("shop") != nil {
 		t.Errorf("of another type: %+v", other)
 	}
 	tickets.Doubt()
@@ -98,12 +98,12 @@ func TestTicketFailures(t *testing.T) {
 	if third.Message != "no tickets" || third.Attempts != 1 || third.RetryAt.Sub(third.Time) != 5*time.Second {
 		t.Errorf("then %+v", third)
 	}
-	if got := tickets.Get(jsapi); got.Failure == nil || *got.Failure != third || got.Sight.Fingerprint == "" {
-		t.Errorf("kept: %+v", got)
+	if f := tickets.Get(jsapi).FailureFor("other"); f == nil || *f != third || tickets.Get(jsapi).Sight.Fingerprint == "" {
+		t.Errorf("kept: %+v", f)
 	}
 	tickets.Saw(jsapi, returned("a", time.Minute), after(time.Minute))
-	if got := tickets.Get(jsapi); got.Failure != nil {
-		t.Errorf("after a good answer: %+v", got.Failure)
+	if f := tickets.Get(jsapi).FailureFor("shop"); f != nil {
+		t.Errorf("after a good answer: %+v", f)
 	}
 	// A write that was refused backs off until a write works, whatever WeChat answers meanwhile.
 	refused := func(by string) TicketFailure {
@@ -115,12 +115,30 @@ func TestTicketFailures(t *testing.T) {
 		t.Errorf("the second refusal is number %d", f.Attempts)
 	}
 	tickets.Written([]v1alpha1.TicketType{jsapi}, "other")
-	if got := tickets.Get(jsapi); got.Failure == nil {
+	if tickets.Get(jsapi).FailureFor("shop") == nil {
 		t.Error("another resource's write ended it")
 	}
+	// Nor does that of another member, whose own refusals are counted by themselves, and a call that fails.
+	if f := refused("other"); f.Attempts != 1 {
+		t.Errorf("the first refusal of another member is number %d", f.Attempts)
+	}
+	fail(token.Action, "UnsupportedAccount", "no tickets", 90*time.Second)
+	if f := refused("shop"); f.Attempts != 3 || !f.RetryAt.After(after(5*time.Minute)) {
+		t.Errorf("the third refusal is number %d, until %s", f.Attempts, f.RetryAt)
+	}
+	if f := tickets.Get(jsapi).FailureFor("shop"); !f.OfWrite {
+		t.Errorf("the shorter wait is told: %+v", f)
+	}
+	if f := tickets.Get(jsapi).FailureFor("third"); f == nil || f.OfWrite {
+		t.Errorf("a third member suffers from another's Secret: %+v", f)
+	}
+	tickets.Saw(jsapi, returned("a", 3*time.Minute), after(3*time.Minute))
 	tickets.Written([]v1alpha1.TicketType{"sdk", jsapi}, "shop")
-	if got := tickets.Get(jsapi); got.Failure != nil {
-		t.Errorf("after a write: %+v", got.Failure)
+	if f := tickets.Get(jsapi).FailureFor("shop"); f != nil {
+		t.Errorf("after a write: %+v", f)
+	}
+	if tickets.Get(jsapi).FailureFor("other") == nil {
+		t.Error("one member's write ended the refusal of another's Secret")
 	}
 	// An unknown errcode is not taken for the outage before it: from the third time it needs somebody.
 	fail(token.Transient, "Unreachable", "no answer", time.Minute)

@@ -104,13 +104,7 @@ func TestTicketThatDoesNotFit(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			w, first := readyWorld(t, mode)
 			w.settle()
-			w.updateSecret("shop", func(s *corev1.Secret) {
-				size := 0
-				for _, v := range s.Data {
-					size += len(v)
-				}
-				s.Data["full"] = []byte(strings.Repeat("x", corev1.MaxSecretSize-size-50))
-			})
+			w.fill("shop")
 			w.settle()
 			w.update("shop", withTickets(jsapi))
 			failing := w.eventuallyReason("shop", v1alpha1.ReasonTargetWriteFailed)
@@ -137,6 +131,81 @@ func TestTicketThatDoesNotFit(t *testing.T) {
 			w.lapse(time.Hour, func() bool { return w.intact("shop", jsapi) })
 			w.eventuallyReady("shop")
 		})
+	}
+}
+
+// fill leaves no room for a ticket in a Secret.
+func (w *world) fill(secret string) {
+	w.Helper()
+	w.updateSecret(secret, func(s *corev1.Secret) {
+		size := 0
+		for _, v := range s.Data {
+			size += len(v)
+		}
+		s.Data["full"] = []byte(strings.Repeat("x", corev1.MaxSecretSize-size-50))
+	})
+}
+
+// Members whose Secrets refuse a ticket back off each by itself, and end no back-off of each other.
+func TestTicketsThatDoNotFit(t *testing.T) {
+	for _, mode := range v1alpha1.Modes() {
+		t.Run(string(mode), func(t *testing.T) {
+			w, _ := readyWorld(t, mode)
+			names := []string{"shop", "other"}
+			w.createToken("other", func(t *v1alpha1.WeChatAppToken) { t.Spec.Mode = mode })
+			w.eventuallyReady("other")
+			for _, name := range names {
+				w.settle()
+				w.fill(name)
+			}
+			w.settle()
+			for _, name := range names {
+				w.update(name, withTickets(jsapi))
+			}
+			for _, name := range names {
+				w.eventuallyReason(name, v1alpha1.ReasonTargetWriteFailed)
+			}
+			w.advance(100 * time.Minute)
+			if n := w.calls(wechattest.EndpointTicket); n > 16 {
+				t.Errorf("%d calls for tickets that cannot be written", n)
+			}
+			// Room in one Secret is none in the other.
+			w.updateSecret("shop", func(s *corev1.Secret) { delete(s.Data, "full") })
+			w.lapse(time.Hour, func() bool { return w.intact("shop", jsapi) })
+			w.eventuallyReady("shop")
+			if ready := w.condition("other", v1alpha1.ConditionReady); ready.Reason != v1alpha1.ReasonTargetWriteFailed {
+				t.Errorf("the other one: %+v", ready)
+			}
+		})
+	}
+}
+
+// A check that another member's answer settles asks for the resource's own tickets all the same.
+func TestCheckAsksForOwnTickets(t *testing.T) {
+	w := newWorld(t)
+	w.setTickets(wechattest.TicketRules{Without: []v1alpha1.TicketType{jsapi}})
+	w.startOperator()
+	w.createCredentials(appSecret)
+	names := []string{"a", "b", "shop", "c"}
+	for _, name := range [...]string{"a", "b", "c"} {
+		w.createToken(name, hourly)
+		w.eventuallyReady(name)
+	}
+	w.createToken("shop", hourly, withTickets(jsapi))
+	w.eventuallyReason("shop", v1alpha1.ReasonUnsupportedAccount)
+	w.advance(20 * time.Minute) // its back-off is ten minutes and more by now
+	w.setTickets(wechattest.TicketRules{})
+	for _, name := range names {
+		w.ask(name, v1alpha1.AnnotationCheckRequestedAt, "1")
+	}
+	w.advance(time.Minute)
+	for _, name := range names {
+		if got := w.handled(name).Check; got != "1" {
+			t.Errorf("the check of %s is at %q", name, got)
+		}
+	}
+	if w.ticket("shop", jsapi) == "" || w.ticket("shop", jsapi) != w.newest(jsapi) {
+		t.Error("the check is done, and the Secret does not hold the ticket")
 	}
 }
 

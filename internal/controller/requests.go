@@ -68,7 +68,7 @@ func (p *observer) observeBudget(ctx context.Context, o *report.Observation) err
 }
 
 // observeCheck finds out whether a check request was answered already: WeChat confirmed the stored token to a member of the account after
-// the request was first seen.
+// the request was first seen, and no ticket waits for a call of its own.
 func (p *observer) observeCheck(o *report.Observation) {
 	check := &p.state.check
 	value := request.Value(p.resource, refresh.RequestCheck)
@@ -76,7 +76,7 @@ func (p *observer) observeCheck(o *report.Observation) {
 	case !p.state.progress.Wants(p.resource, refresh.RequestCheck):
 	case check.value != value || refresh.IsInFuture(check.seen, o.Now):
 		*check = checkRequest{value: value, seen: o.Now}
-	case o.Target.Exists && !o.Token.Doubtful && o.Token.CheckedAt.After(check.seen):
+	case o.Target.Exists && !o.Token.Doubtful && o.Token.CheckedAt.After(check.seen) && !o.TicketFailedBefore(check.seen):
 		o.Ended = append(o.Ended, report.Outcome{Kind: refresh.RequestCheck, Value: value})
 	}
 }

@@ -21,7 +21,7 @@ func (p *observer) observeTickets(o *report.Observation) {
 		if acct != nil {
 			known := acct.Tickets.Recall(spec.Type, t.Fingerprint, t.FirstAt)
 			t.Sight = known.Sight
-			if f := known.Failure; f != nil && (!f.OfWrite || f.UID == p.resource.UID) {
+			if f := known.FailureFor(p.resource.UID); f != nil {
 				failure := f.Failure
 				failure.Binds = f.UID != p.resource.UID || f.Generation == p.resource.Generation
 				t.Failure, t.Message = &failure, f.Message

@@ -79,8 +79,8 @@ func (a *Audit) Dropped() uint64 { return a.dropped.Load() }
 // Record writes a line about a call that has ended.
 func (a *Audit) Record(c *Call) {
 	suppressed := 0
-	// Callers who are not known must not fill the log, whatever became of their calls.
-	if c.Outcome == OutcomeDenied || c.Outcome == OutcomeLimited || c.Client == nil && c.Outcome != OutcomeRelayed {
+	// Callers who are not known must not fill the log, whatever became of their calls, nor anybody with what spec.rate does not limit.
+	if c.Outcome != OutcomeRelayed && (c.Client == nil || c.Outcome != OutcomeUnavailable && c.Outcome != OutcomeGone) {
 		var shown bool
 		if shown, suppressed = a.denials.admit(a.now(), c.Peer, a.summarize); !shown {
 			return

@@ -30,8 +30,6 @@ type Inputs struct {
 	Tokens  map[types.NamespacedName]*v1alpha1.WeChatAppToken
 	// Managed are the Secrets that the operator writes: targets and the keys of clients. Credentials are those with the label for it.
 	Managed, Credentials map[types.NamespacedName]*corev1.Secret
-	// Now is used to tell times that cannot be. What a time means for a call is decided when that comes.
-	Now time.Time
 }
 
 // builder builds one Policy. The next one takes over what follows from objects that are still the same: most changes are about one of
@@ -200,12 +198,12 @@ func (b *builder) account(name types.NamespacedName, last foundAccount) foundAcc
 	for _, spec := range t.Spec.Tickets {
 		found.account.TicketTypes = append(found.account.TicketTypes, spec.Type)
 	}
-	b.readTarget(found.account, t, found.target)
+	readTarget(found.account, t, found.target)
 	return found
 }
 
 // readTarget adds what the target Secret of a WeChatAppToken holds, if it is the target of this one and for its appid.
-func (b *builder) readTarget(a *Account, t *v1alpha1.WeChatAppToken, secret *corev1.Secret) {
+func readTarget(a *Account, t *v1alpha1.WeChatAppToken, secret *corev1.Secret) {
 	if !isOwned(secret, t.UID, v1alpha1.Kind) || string(secret.Data[v1alpha1.AppIDKey]) != t.Spec.AppID {
 		return
 	}
@@ -213,9 +211,9 @@ func (b *builder) readTarget(a *Account, t *v1alpha1.WeChatAppToken, secret *cor
 	if key == "" {
 		key = v1alpha1.DefaultAccessTokenKey
 	}
-	a.Token, a.ExpiresAt = b.valueOf(secret, key, v1alpha1.ExpiresAtKey)
+	a.Token, a.ExpiresAt = valueOf(secret, key, v1alpha1.ExpiresAtKey)
 	for _, spec := range t.Spec.Tickets {
-		if value, until := b.valueOf(secret, spec.KeyName(), spec.ExpiresAtKeyName()); !value.IsZero() {
+		if value, until := valueOf(secret, spec.KeyName(), spec.ExpiresAtKeyName()); !value.IsZero() {
 			if a.Tickets == nil {
 				a.Tickets = map[v1alpha1.TicketType]Ticket{}
 			}
@@ -224,10 +222,11 @@ func (b *builder) readTarget(a *Account, t *v1alpha1.WeChatAppToken, secret *cor
 	}
 }
 
-// valueOf returns a value and its expiry; zero unless the operator can have written both.
-func (b *builder) valueOf(secret *corev1.Secret, key, expiresAtKey string) (token.Value, time.Time) {
+// valueOf returns a value and its expiry; zero unless the operator can have written both. What the time means for a call is decided when
+// that comes.
+func valueOf(secret *corev1.Secret, key, expiresAtKey string) (token.Value, time.Time) {
 	until, err := time.Parse(time.RFC3339, string(secret.Data[expiresAtKey]))
-	if err != nil || until.After(b.Now.Add(longestLife)) || !isPlain(secret.Data[key]) {
+	if err != nil || !isPlain(secret.Data[key]) {
 		return token.Value{}, time.Time{}
 	}
 	return token.NewValue(string(secret.Data[key])), until.UTC()

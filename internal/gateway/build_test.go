@@ -97,7 +97,6 @@ func (w *world) inputs(t *testing.T) Inputs {
 		Tokens:      map[types.NamespacedName]*v1alpha1.WeChatAppToken{},
 		Managed:     map[types.NamespacedName]*corev1.Secret{},
 		Credentials: map[types.NamespacedName]*corev1.Secret{},
-		Now:         now,
 	}
 	for _, c := range append(w.others, w.client) {
 		put(t, in.Clients, stripClient, c)
@@ -224,7 +223,7 @@ func TestBuild(t *testing.T) {
 		"a target that says its kind": {func(w *world) { w.target.Annotations[v1alpha1.AnnotationOwnerKind] = v1alpha1.Kind }, keys + store + login},
 		"no expiry":                   {func(w *world) { delete(w.target.Data, "expires_at") }, keys + "token , jsapi to 13:30" + login},
 		"an odd expiry":               {func(w *world) { w.target.Data["expires_at"] = []byte("1772370000") }, keys + "token , jsapi to 13:30" + login},
-		"a far expiry":                {func(w *world) { w.target.Data["expires_at"] = []byte("2026-03-01T17:00:00Z") }, keys + "token , jsapi to 13:30" + login},
+		"a far expiry":                {func(w *world) { w.target.Data["expires_at"] = []byte("2026-03-01T17:00:00Z") }, keys + "token " + realToken + ", to 17:00, jsapi to 13:30" + login},
 		"a past expiry":               {func(w *world) { w.target.Data["expires_at"] = []byte("2026-03-01T11:00:00Z") }, keys + "token " + realToken + ", to 11:00, jsapi to 13:30" + login},
 		"a token with a space":        {func(w *world) { w.target.Data["token"] = []byte("a b") }, keys + "token , jsapi to 13:30" + login},
 		"a token that is too long":    {func(w *world) { w.target.Data["token"] = []byte(strings.Repeat("a", maxValue+1)) }, keys + "token , jsapi to 13:30" + login},
@@ -289,6 +288,22 @@ func TestBuildClient(t *testing.T) {
 	w.client.Spec.Rate = v1alpha1.ClientRate{}
 	if c = build(w.inputs(t), nil).policy().ByUID("uid-of-client"); c.Rate != (v1alpha1.RateLimit{RequestsPerSecond: 50, Burst: 100}) {
 		t.Errorf("the default is %+v", c.Rate)
+	}
+}
+
+// Whether a token or ticket is valid is decided for each call, so a clock that is wrong for a moment hides none.
+func TestAlive(t *testing.T) {
+	a := &Account{Token: token.NewValue(realToken), ExpiresAt: now.Add(2 * time.Hour)}
+	ticket := Ticket{Value: token.NewValue("ticket"), ExpiresAt: a.ExpiresAt}
+	for at, want := range map[time.Duration]bool{
+		-3 * time.Hour: false, // it would live for five hours
+		-time.Hour:     true,
+		0:              true,
+		2 * time.Hour:  false,
+	} {
+		if a.Valid(now.Add(at)) != want || ticket.valid(now.Add(at)) != want {
+			t.Errorf("after %s: want %t", at, want)
+		}
 	}
 }
 

@@ -45,8 +45,12 @@ func (x *exchange) run(ctx context.Context) {
 		x.refuseBody(*refused)
 		return
 	}
-	if !x.allowedStill() {
-		x.refuse(OutcomeDenied, refusalEnded)
+	if f, ok := x.allowedStill(); !ok {
+		outcome := OutcomeDenied
+		if f.code == codeBusy {
+			outcome = OutcomeUnavailable
+		}
+		x.refuse(outcome, f)
 		return
 	}
 	res, ok := x.send(ctx, x.token)
@@ -66,16 +70,16 @@ func (x *exchange) run(ctx context.Context) {
 
 // allowedStill reports whether the call is still allowed after its body was held, and takes the account's present token. So nobody can keep
 // calls at hand for the time after a revocation by not ending their bodies.
-func (x *exchange) allowedStill() bool {
+func (x *exchange) allowedStill() (refusal, bool) {
 	if !x.body.isHeld || x.still == nil {
-		return true
+		return refusal{}, true
 	}
 	policy, _ := x.relay.source.Policy()
-	present, allowed := x.still(policy)
+	present, f, allowed := x.still(policy)
 	if allowed {
 		x.token = present
 	}
-	return allowed
+	return f, allowed
 }
 
 // release gives back what the call used. It runs while a panic ends a call that broke off, too.

@@ -19,9 +19,9 @@ type forward struct {
 	token token.Value
 	// hidden is what the query carries instead of a token and what must not come back either, as the AppSecret of a login; zero for none.
 	hidden token.Value
-	// still returns the account's token if a policy allows the call as well. It is asked after the body of the caller was waited for, in
-	// which time the key may have been revoked. It is nil for calls whose bodies are not waited for.
-	still func(*Policy) (token.Value, bool)
+	// still returns the account's token if a policy allows the call as well, and the refusal if not. It is asked after the body of the
+	// caller was waited for, in which time the key may have been revoked. It is nil for calls whose bodies are not waited for.
+	still func(*Policy) (token.Value, refusal, bool)
 	// once says that the call must not be sent a second time once a byte of it may have been sent, because what it carries works once.
 	once bool
 }

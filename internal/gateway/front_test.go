@@ -639,21 +639,26 @@ func TestTickets(t *testing.T) {
 	}
 }
 
-// The zero policy, which is there before the caches are full, allows nothing.
+// The zero policy, which is there before the caches are full, allows nothing, and says that this passes by itself: SDKs would throw a good
+// token away.
 func TestEmptyPolicy(t *testing.T) {
 	f := newFront(t, &Policy{})
-	for line, want := range map[string]int{
-		"GET /cgi-bin/token?appid=" + appID + "&secret=" + theKey:                codeUnknownApp,
-		"GET /wxa/x?access_token=" + bought("shop-api", theKey, now):             codeTokenInvalid,
-		"GET /sns/userinfo?access_token=u&openid=o":                              codeNotAllowed,
-		"GET /sns/jscode2session?js_code=c&appid=" + appID + "&secret=" + theKey: codeUnknownApp,
+	for _, line := range [...]string{
+		"GET /cgi-bin/token?appid=" + appID + "&secret=" + theKey,
+		"GET /wxa/x?access_token=" + bought("shop-api", theKey, now),
+		"GET /sns/userinfo?access_token=u&openid=o",
+		"GET /sns/jscode2session?js_code=c&appid=" + appID + "&secret=" + theKey,
+		"GET /cgi-bin/ticket/getticket?type=jsapi",
 	} {
-		if got := f.send(t, request(line)); got.errcode != want || got.relayed != nil {
+		if got := f.send(t, request(line, bearerHeader(aJWT))); got.errcode != codeBusy || got.call.Reason != "starting" ||
+			got.call.Outcome != OutcomeUnavailable || got.relayed != nil {
 			t.Errorf("%.30s: %s", line, got.raw)
 		}
 	}
-	if got := f.send(t, request("GET /wxa/x", bearerHeader(aJWT))); got.errcode != codeNotAllowed || got.relayed != nil {
-		t.Errorf("a ServiceAccount: %s", got.raw)
+	// One that follows from no object is known.
+	f = newFront(t, NewPolicy(nil))
+	if got := f.send(t, request("GET /wxa/x?access_token="+bought("shop-api", theKey, now))); got.errcode != codeTokenInvalid {
+		t.Errorf("without any client: %s", got.raw)
 	}
 }
 

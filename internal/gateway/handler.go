@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/access"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
@@ -100,6 +99,10 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, c *Call) {
 		d.deny(f)
 		return
 	}
+	if !policy.isKnown() {
+		d.refuse(refusalStarting)
+		return
+	}
 	c.Kind = KindOf(c.Target.Path)
 	switch c.Kind {
 	case KindToken:
@@ -184,28 +187,6 @@ func (d decision) other() {
 		token: client.Account.Token,
 		still: d.still,
 	})
-}
-
-// still returns the account's token if a policy allows the call, too.
-func (d decision) still(p *Policy) (token.Value, bool) {
-	before := d.call.Client
-	c := p.ByUID(before.UID)
-	if c == before {
-		return c.Account.Token, c.Account.Valid(d.Now())
-	}
-	if c == nil || c.Account.AppID != before.Account.AppID || !c.allows(d.call.Target.Path) || !c.Account.Valid(d.Now()) {
-		return token.Value{}, false
-	}
-	known := false
-	if d.call.By == ByServiceAccount {
-		namespace, name, _ := strings.Cut(d.call.ServiceAccount, "/")
-		known = c.ServiceAccounts[types.NamespacedName{Namespace: namespace, Name: name}]
-	} else {
-		d.policy = p
-		_, err := d.verify(d.gatewayToken())
-		known = err == nil
-	}
-	return c.Account.Token, known
 }
 
 // gatewayToken returns the token of the gateway that the caller sent, in the place of WeChat's or as a Bearer token.

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/wechat-token-operator/wechat-token-operator/internal/access"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 )
 
 // Reviewer tells which ServiceAccount a Bearer token is of.
@@ -152,4 +153,30 @@ func (d decision) clientOf(account types.NamespacedName) (*Client, refusal, bool
 	}
 	d.call.Client = found
 	return found, refusal{}, true
+}
+
+// still returns the account's token if a policy allows the call, too.
+func (d decision) still(p *Policy) (token.Value, refusal, bool) {
+	c := p.ByUID(d.call.Client.UID)
+	switch {
+	case c == nil || c != d.call.Client && !d.allowedBy(p, c):
+		return token.Value{}, refusalEnded, false
+	case !c.Account.Valid(d.Now()):
+		return token.Value{}, noTokenRefusal(c.Account), false
+	}
+	return c.Account.Token, refusal{}, true
+}
+
+// allowedBy reports whether a policy allows the call, in which its client has become this one.
+func (d decision) allowedBy(p *Policy, c *Client) bool {
+	if c.Account.AppID != d.call.Client.Account.AppID || !c.allows(d.call.Target.Path) {
+		return false
+	}
+	if d.call.By == ByServiceAccount {
+		namespace, name, _ := strings.Cut(d.call.ServiceAccount, "/")
+		return c.ServiceAccounts[types.NamespacedName{Namespace: namespace, Name: name}]
+	}
+	d.policy = p
+	_, err := d.verify(d.gatewayToken())
+	return err == nil
 }

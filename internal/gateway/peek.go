@@ -38,8 +38,19 @@ func (x *exchange) peek(res *http.Response) error {
 	if x.ended == io.EOF { //nolint:errorlint // a reader returns it as it is
 		return nil
 	}
-	return x.ended
+	if x.ended != nil {
+		return &answerError{x.ended}
+	}
+	return nil
 }
+
+// answerError says that the beginning of an answer could not be read. Its text does not say why: net/http quotes what it cannot parse, and
+// WeChat's bytes may hold the token.
+type answerError struct{ cause error }
+
+func (*answerError) Error() string { return "the answer broke off, or is no HTTP" }
+
+func (e *answerError) Unwrap() error { return e.cause }
 
 // errcodeOf looks for a member errcode of a JSON object that begins with b, and only for one of the object itself, not of what is in it.
 // more reports that nothing can be said yet, which is never the case if b is the whole answer.

@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"sync"
 	"time"
-
-	"github.com/wechat-token-operator/wechat-token-operator/internal/httpserver"
 )
 
 const (
@@ -46,7 +44,7 @@ func newPeerBudgets(perSecond, burst int) *peerBudgets {
 func (b *peerBudgets) take(peer netip.Addr, now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	budget := b.of(httpserver.NetworkOf(peer), now)
+	budget := b.of(peer, now)
 	b.fill(budget, now)
 	if budget.left < 1 {
 		return false
@@ -59,7 +57,7 @@ func (b *peerBudgets) take(peer netip.Addr, now time.Time) bool {
 func (b *peerBudgets) giveBack(peer netip.Addr, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	budget := b.of(httpserver.NetworkOf(peer), now)
+	budget := b.of(peer, now)
 	b.fill(budget, now)
 	budget.left = min(b.burst, budget.left+1)
 }

@@ -93,7 +93,12 @@ type Ticket struct {
 }
 
 // Valid reports whether the account has a token that WeChat accepts, as far as its expiry tells.
-func (a *Account) Valid(now time.Time) bool { return !a.Token.IsZero() && now.Before(a.ExpiresAt) }
+func (a *Account) Valid(now time.Time) bool { return !a.Token.IsZero() && isAlive(a.ExpiresAt, now) }
+
+// isAlive reports whether a token or ticket with this expiry is valid. What claims to live longer than any was not written by the operator.
+func isAlive(until, now time.Time) bool {
+	return now.Before(until) && !until.After(now.Add(longestLife))
+}
 
 // NewPolicy returns a policy of these clients, which must not be changed afterwards.
 func NewPolicy(clients []*Client) *Policy {
@@ -124,6 +129,9 @@ func NewPolicy(clients []*Client) *Policy {
 
 // digest hides how much of a key a caller guessed from whoever measures how long a look-up takes.
 func digest(key string) [sha256.Size]byte { return sha256.Sum256([]byte(key)) }
+
+// isKnown reports whether the policy follows from objects that were read. The zero value does not.
+func (p *Policy) isKnown() bool { return p.byUID != nil }
 
 // ByUID returns a client; nil for none.
 func (p *Policy) ByUID(uid types.UID) *Client { return p.byUID[uid] }

@@ -33,5 +33,7 @@ var (
 			"Whoever runs the gateway should look for what answers in WeChat's place."}
 	refusalEnded = refusal{codeTokenInvalid, "ended",
 		"the WeChatAppClient was suspended, deleted or changed, or its key was revoked, while the body of the request was on its way."}
+	refusalStarting = refusal{codeBusy, "starting",
+		"the gateway has just started and has not read its objects from the API server yet. Try again soon."}
 	refusalGone = refusal{code: 0, reason: "gone"} // never sent
 )

@@ -63,7 +63,7 @@ func holding(tok string) *Client {
 		Rate: v1alpha1.RateLimit{RequestsPerSecond: 10000, Burst: 10000},
 		Account: &Account{
 			Name: types.NamespacedName{Namespace: "shop", Name: "shop"}, AppID: testApp,
-			Token: token.NewValue(tok), ExpiresAt: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
+			Token: token.NewValue(tok), ExpiresAt: time.Now().Add(2 * time.Hour),
 		},
 	}
 }

@@ -130,6 +130,10 @@ func TestRelayAnswer(t *testing.T) {
 			reason: "unanswered", code: -1,
 		},
 		"no HTTP": {say: says("SSH-2.0-evil\r\n\r\n"), reason: "unanswered", absent: "SSH", code: -1},
+		"a trailer that is none": {
+			say:    says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nGET /x?access_token=" + staleToken + " HTTP/1.1\r\n\r\n"),
+			reason: "unanswered", code: -1,
+		},
 		"a stall after the headers": {
 			say: says("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"), reason: "unanswered", code: -1,
 		},

@@ -32,8 +32,6 @@ const (
 type StoreOptions struct {
 	// Objects has the informers that ObjectCache describes, and Credentials those of CredentialsCache.
 	Objects, Credentials cache.Informers
-	// Now is the clock, by default time.Now.
-	Now func() time.Time
 }
 
 // Store keeps the policy that follows from the API server's objects. It goes on with the last one while that is away. It is a Source, and
@@ -59,9 +57,6 @@ type snapshot struct {
 
 // NewStore returns a Store that allows nothing until Start has seen all objects.
 func NewStore(o StoreOptions) *Store {
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 	s := &Store{
 		StoreOptions: o,
 		in: Inputs{
@@ -83,7 +78,7 @@ func (s *Store) Policy() (current *Policy, replaced <-chan struct{}) {
 }
 
 // Ready reports whether the caches were filled and the policy that follows is in force.
-func (s *Store) Ready() bool { return s.current.Load().policy.byUID != nil }
+func (s *Store) Ready() bool { return s.current.Load().policy.isKnown() }
 
 // NeedLeaderElection implements manager.LeaderElectionRunnable: every replica serves.
 func (*Store) NeedLeaderElection() bool { return false }
@@ -120,7 +115,6 @@ func (s *Store) publish() time.Duration {
 	default:
 	}
 	s.mu.Lock()
-	s.in.Now = s.Now()
 	s.last = build(s.in, s.last)
 	policy := s.last.policy()
 	s.mu.Unlock()

@@ -48,7 +48,6 @@ func newStoreUnderTest(t *testing.T) *storeUnderTest {
 		Credentials: &informertest.FakeInformers{Scheme: scheme, InformersByGVK: map[schema.GroupVersionKind]toolscache.SharedIndexInformer{
 			secrets: s.credentials,
 		}},
-		Now: func() time.Time { return now },
 	})
 	go func() {
 		if err := s.Start(t.Context()); err != nil {
@@ -235,7 +234,6 @@ func BenchmarkBuild(b *testing.B) {
 		Tokens:      map[types.NamespacedName]*v1alpha1.WeChatAppToken{},
 		Managed:     map[types.NamespacedName]*corev1.Secret{},
 		Credentials: map[types.NamespacedName]*corev1.Secret{},
-		Now:         now,
 	}
 	for i := range 10_000 {
 		w, name := newWorld(), fmt.Sprintf("n%d", i)

@@ -45,4 +45,4 @@ func (d decision) ticket() {
 }
 
 // valid reports whether the ticket is taken to be valid.
-func (t Ticket) valid(now time.Time) bool { return !t.Value.IsZero() && now.Before(t.ExpiresAt) }
+func (t Ticket) valid(now time.Time) bool { return !t.Value.IsZero() && isAlive(t.ExpiresAt, now) }

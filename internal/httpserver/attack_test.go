@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -103,6 +104,34 @@ func TestHeadersOfManyConnections(t *testing.T) {
 	defer b.mu.Unlock()
 	if b.headers > limit {
 		t.Errorf("%d bytes are held, more than %d", b.headers, limit)
+	}
+}
+
+// A body that a handler refused is no header, although net/http reads it after the handler.
+func TestRefusedBodiesAreNoHeaders(t *testing.T) {
+	const connections, length = 64, 200 << 10 // net/http reads up to 256 KiB, and the headers of all may have 128
+	l, err := Listen(t.Context(), "127.0.0.1:0", nil, connections)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := NewStreaming(http.HandlerFunc(refuses), time.Minute)
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close() })
+	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	in := bufio.NewReader(c)
+	for range 3 {
+		_, _ = fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", length, strings.Repeat("x", length))
+		res, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatalf("the connection was closed: %v", err)
+		}
+		_, _ = io.Copy(io.Discard, res.Body)
+		_ = res.Body.Close()
 	}
 }
 

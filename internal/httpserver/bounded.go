@@ -189,22 +189,12 @@ func (c *connection) Close() error {
 	return c.Conn.Close()
 }
 
-// addressOf returns what a connection is counted by.
+// addressOf returns what a connection is counted by: the whole address, also of IPv6, because the pods of a node share a network of 64
+// bits.
 func addressOf(c net.Conn) netip.Addr {
 	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}
 	}
-	return NetworkOf(tcp.AddrPort().Addr().Unmap())
-}
-
-// NetworkOf returns what a client with this address is counted by. An IPv6 address counts as its network of 64 bits, of which one client
-// may have all addresses.
-func NetworkOf(client netip.Addr) netip.Addr {
-	if client.Is6() {
-		if p, err := client.WithZone("").Prefix(64); err == nil {
-			return p.Addr()
-		}
-	}
-	return client
+	return tcp.AddrPort().Addr().Unmap().WithZone("")
 }

@@ -37,6 +37,7 @@ func New(handler http.Handler) *http.Server {
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connectionKey{}, connectionOf(c))
 		},
+		ConnState:         served,
 		MaxHeaderBytes:    maxHeader,
 		ReadHeaderTimeout: readTimeout,
 		ReadTimeout:       readTimeout,
@@ -51,15 +52,25 @@ func New(handler http.Handler) *http.Server {
 // connectionKey is the key of the connection in the context of a request.
 type connectionKey struct{}
 
-// counted tells the listener when a request's header has been read, and when it is needed no more.
+// counted tells the listener when a request's header has been read, and when it is needed no more. For a request with a body served does
+// that, because net/http reads what the handler left of it, which is no header.
 func counted(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c, _ := r.Context().Value(connectionKey{}).(*connection); c != nil {
 			c.listener.serve(c, true)
-			defer c.listener.serve(c, false)
+			if r.Body == http.NoBody {
+				defer c.listener.serve(c, false)
+			}
 		}
 		handler.ServeHTTP(w, r)
 	})
+}
+
+// served tells the listener that a request is over, its body included.
+func served(c net.Conn, state http.ConnState) {
+	if own := connectionOf(c); own != nil && state == http.StateIdle {
+		own.listener.serve(own, false)
+	}
 }
 
 // Listen listens on a TCP address, over TLS unless config is nil. It holds at most so many connections open at the same time.

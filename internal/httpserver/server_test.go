@@ -163,7 +163,7 @@ func (c fakeConn) Close() error {
 	return nil
 }
 
-// With too many connections the oldest one of the address with the most gives way. An IPv6 network counts as one address.
+// With too many connections the oldest one of the address with the most gives way. Each IPv6 address counts by itself.
 func TestBounded(t *testing.T) {
 	var closed []string
 	b := newBounded(nil, 4)
@@ -171,12 +171,13 @@ func TestBounded(t *testing.T) {
 		{"10.0.0.1:1", ""},
 		{"10.0.0.1:2", ""},
 		{"10.0.0.2:1", ""},
-		{"[2001:db8::1]:1", ""},
+		{"[fd00::1]:1", ""},
 		{"10.0.0.3:1", "10.0.0.1:1"},
-		{"10.0.0.4:1", "10.0.0.1:2"}, // all have one
-		{"[2001:db8::ffff]:2", "10.0.0.2:1"},
-		{"10.0.0.4:2", "[2001:db8::1]:1"},
-		{"[::ffff:10.0.0.4]:3", "10.0.0.4:1"},
+		{"10.0.0.4:1", "10.0.0.1:2"},  // all have one
+		{"[fd00::2]:1", "10.0.0.2:1"}, // another pod of the node
+		{"[fd00::1%eth0]:2", "[fd00::1]:1"},
+		{"[::ffff:10.0.0.4]:3", "10.0.0.3:1"},
+		{"10.0.0.4:2", "10.0.0.4:1"},
 	} {
 		closed = nil
 		if _, evicted := b.add(fakeConn{from: step.from, closed: &closed}); evicted != nil {

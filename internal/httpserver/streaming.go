@@ -56,8 +56,8 @@ type progress struct {
 // read gives the caller time to send more of the body.
 func (p *progress) read() { p.readWithin(p.stall) }
 
-// unread limits the time in which net/http reads what the handler left of the body.
-func (p *progress) unread() { p.readWithin(min(p.stall, unreadWithin)) }
+// unread limits the time in which net/http reads what the handler left of the body. It is shorter than that of the write which follows.
+func (p *progress) unread() { p.readWithin(min(p.stall/2, unreadWithin)) }
 
 func (p *progress) readWithin(limit time.Duration) {
 	p.mu.Lock()
@@ -94,7 +94,7 @@ type movingBody struct {
 func (b *movingBody) Read(p []byte) (int, error) {
 	b.progress.read()
 	n, err := b.ReadCloser.Read(p)
-	if err != nil {
+	if err == io.EOF {
 		b.progress.end()
 	}
 	return n, err //nolint:wrapcheck // io.EOF must stay what it is

@@ -63,19 +63,32 @@ func TestBodyThatMoves(t *testing.T) {
 }
 
 func TestBodyThatStalls(t *testing.T) {
-	got := make(chan error, 1)
-	c := streaming(t, func(_ http.ResponseWriter, r *http.Request) {
-		_, err := io.ReadAll(r.Body)
-		got <- err
-	})
-	_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nx")
-	select {
-	case err := <-got:
-		if err == nil {
-			t.Error("half a body was taken for a whole one")
-		}
-	case <-time.After(20 * time.Second):
-		t.Fatal("the server waits for the body for ever")
+	for name, own := range map[string]time.Duration{"moving": 0, "deadline of the handler": stall / 2} {
+		t.Run(name, func(t *testing.T) {
+			got := make(chan error, 1)
+			c := streaming(t, func(w http.ResponseWriter, r *http.Request) {
+				if own > 0 {
+					_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(own))
+				}
+				_, err := io.ReadAll(r.Body)
+				_, _ = io.WriteString(w, "no")
+				got <- err
+			})
+			_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n\r\nx")
+			select {
+			case err := <-got:
+				if err == nil {
+					t.Error("half a body was taken for a whole one")
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatal("the server waits for the body for ever")
+			}
+			// net/http wants to read the rest before it answers.
+			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if answer, err := io.ReadAll(c); err != nil || !strings.HasSuffix(string(answer), "no") {
+				t.Errorf("the connection does not end: %q, %v", answer, err)
+			}
+		})
 	}
 }
 

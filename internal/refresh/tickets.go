@@ -125,7 +125,7 @@ func (p *plan) ticketsFor(d Decision) []v1alpha1.TicketType {
 	}
 	var due []v1alpha1.TicketType
 	for _, t := range p.in.Tickets {
-		asked := d.Request == RequestCheck && (!t.bound(p.now) || !t.Failure.patient())
+		asked := d.Request == RequestCheck && (!t.bound(p.now) || t.Failure.Named == 0)
 		if asked || !ticketDueAt(t, p.in, p.now).After(by) {
 			due = append(due, t.Type)
 		}
@@ -179,6 +179,11 @@ func (p *plan) ticketVerdict() (invalid, failing TicketProblem) {
 		}
 	}
 	return invalid, failing
+}
+
+// TicketFailedBefore reports whether a ticket that the spec asks for was last asked for in vain, before a time.
+func (in Inputs) TicketFailedBefore(at time.Time) bool {
+	return slices.ContainsFunc(in.Tickets, func(t Ticket) bool { return t.Failure != nil && t.Failure.Time.Before(at) })
 }
 
 // ticketReportable reports whether a status may tell the failure of a ticket.

@@ -126,6 +126,7 @@ func TestTicketDecisions(t *testing.T) {
 	soon := withTicket(ticket(seen("a", 20*minute, 14*minute)))
 	refused := Ticket{Type: jsapi, Failure: &Failure{Class: token.Action, Binds: true, RetryAt: after(time.Hour)}}
 	limited := Ticket{Type: jsapi, Failure: &Failure{Class: token.Limited, Binds: true, RetryAt: after(time.Hour)}}
+	named := Ticket{Type: jsapi, Failure: &Failure{Class: token.Limited, Binds: true, Named: time.Hour, RetryAt: after(time.Hour)}}
 	contested := func(in *Inputs) { in.Target.RepairNotBefore = after(minute) }
 	fetched := func(in *Inputs) { in.TicketUnwritten = true }
 	backingOff := func(in *Inputs) {
@@ -150,7 +151,8 @@ func TestTicketDecisions(t *testing.T) {
 		"without a valid token, Legacy":    {[]edit{legacy, absent, expires(after(-minute)), backingOff}, Wait, BackingOff, 0},
 		"refused":                          {[]edit{withTicket(refused)}, Wait, UpToDate, 0},
 		"refused, and a check is asked":    {[]edit{withTicket(refused), askCheck}, Check, RequestExecutable, 1},
-		"limited, and a check is asked":    {[]edit{withTicket(limited), askCheck}, Check, RequestExecutable, 0},
+		"limited, and a check is asked":    {[]edit{withTicket(limited), askCheck}, Check, RequestExecutable, 1},
+		"WeChat named when":                {[]edit{withTicket(named), askCheck}, Check, RequestExecutable, 0},
 		"removed again and again":          {[]edit{absent, contested}, Wait, UpToDate, 0},
 		"fetched, and the token is due":    {[]edit{absent, fetched, expires(after(minute))}, Issue, RefreshDue, 1},
 		"the token backs off":              {[]edit{absent, backingOff}, Wait, BackingOff, 0},

@@ -68,16 +68,11 @@ func TicketRefused(resource *v1alpha1.WeChatAppToken, refusal string) account.Ti
 
 // DeliveredFingerprint identifies what the target holds for the pods that are told of it: the token and the tickets.
 func (o Observation) DeliveredFingerprint() string {
-	all := o.Stored.Fingerprint
+	tickets := make([]string, 0, len(o.Tickets))
 	for _, t := range o.Tickets {
-		if t.Fingerprint != "" && all != "" {
-			all += "/" + t.Fingerprint
-		}
+		tickets = append(tickets, t.Fingerprint)
 	}
-	if all == o.Stored.Fingerprint {
-		return all
-	}
-	return token.NewValue(all).Fingerprint()
+	return token.CombinedFingerprint(o.Stored.Fingerprint, tickets)
 }
 
 // validTickets says until when the tickets are valid; "" without any.
@@ -110,6 +105,12 @@ func (s summary) withTicket(o Observation, v refresh.Verdict) summary {
 		if p.Class == token.Action {
 			s.progress = v1alpha1.ConditionStalled
 		}
+	case v.Failing == refresh.FailingCredentials, v.Failing == refresh.FailingAttempt && !o.Traits.EndsOlder:
+		// Each call for a ticket comes after one for the token.
+		s.reason, s.message = s.failing, v1alpha1.TicketPrefix(p.Type)+"it is asked for after the token: "+s.failingMessage
+		if needsSomebody(o, v) {
+			s.progress = v1alpha1.ConditionStalled
+		}
 	case o.Target.Contested:
 		s.reason, s.message = v1alpha1.ReasonTargetContested, v1alpha1.TicketPrefix(p.Type)+contested(o.Resource.TargetName())
 	case p.Expired:
@@ -121,6 +122,14 @@ func (s summary) withTicket(o Observation, v refresh.Verdict) summary {
 	}
 	s.message += "; the token is valid until " + target.FormatTime(o.Stored.ExpiresAt)
 	return s
+}
+
+// needsSomebody reports whether what keeps the token from being fetched does not pass by itself.
+func needsSomebody(o Observation, v refresh.Verdict) bool {
+	if v.Failing == refresh.FailingCredentials {
+		return o.Credentials.Malformed
+	}
+	return v.Class == token.Action
 }
 
 // ticketFailing returns reason and message of the condition RefreshFailing for a ticket; "" for none.

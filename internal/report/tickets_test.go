@@ -65,6 +65,13 @@ func TestTicketConditions(t *testing.T) {
 		o.Failure = &refresh.Failure{Class: token.Action, Reason: v1alpha1.ReasonIPNotAllowed, Binds: true}
 		o.Failed = &Failure{Failure: *o.Failure, Message: "the token's failure"}
 	}
+	lacksCredentials := func(problem string, malformed bool) func(*Observation, *refresh.Ticket) {
+		return func(o *Observation, _ *refresh.Ticket) {
+			o.CredentialsSecret.Problem, o.CredentialsSecret.Message = problem, "what to do"
+			o.Credentials.Missing, o.Credentials.Malformed = true, malformed
+		}
+	}
+	legacy := func(o *Observation, _ *refresh.Ticket) { o.Traits.EndsOlder = true }
 	type edits []func(*Observation, *refresh.Ticket)
 	for name, test := range map[string]struct {
 		edits    edits
@@ -83,6 +90,10 @@ func TestTicketConditions(t *testing.T) {
 		"no tickets":                    {edits{absent, ticketFails(token.Action, v1alpha1.ReasonUnsupportedAccount, 0)}, v1alpha1.ReasonUnsupportedAccount, "ticket jsapi: what to do", stalled, "UnsupportedAccount: ticket jsapi: what to do"},
 		"valid, but not renewed":        {edits{ticketFails(token.Limited, v1alpha1.ReasonDailyQuotaExhausted, 0)}, v1alpha1.ReasonTokenValid, "a jsapi ticket that is valid until", "", "DailyQuotaExhausted: ticket jsapi: what to do"},
 		"the token fails too":           {edits{absent, ticketFails(token.Action, v1alpha1.ReasonUnsupportedAccount, 0), tokenFails}, v1alpha1.ReasonUnsupportedAccount, "ticket jsapi: ", stalled, "IPNotAllowed: the token's failure"},
+		"the token alone fails":         {edits{expired, tokenFails}, v1alpha1.ReasonIPNotAllowed, "ticket jsapi: it is asked for after the token: the token's failure; the token is valid", stalled, "IPNotAllowed: the token's failure"},
+		"the token alone fails, Legacy": {edits{expired, tokenFails, legacy}, v1alpha1.ReasonTicketExpired, "ticket jsapi: ", reconciling, "IPNotAllowed: the token's failure"},
+		"no credentials":                {edits{absent, lacksCredentials(v1alpha1.ReasonCredentialsNotFound, false), legacy}, v1alpha1.ReasonCredentialsNotFound, "ticket jsapi: it is asked for after the token: what to do", reconciling, "CredentialsNotFound: what to do"},
+		"credentials that are none":     {edits{absent, lacksCredentials(v1alpha1.ReasonCredentialsMalformed, true)}, v1alpha1.ReasonCredentialsMalformed, "ticket jsapi: it is asked for after the token: what to do", stalled, "CredentialsMalformed: what to do"},
 		"suspended":                     {edits{expired, suspend}, v1alpha1.ReasonTicketExpired, "; suspended: ", "", ""},
 		"the Secret is somebody else's": {edits{absent, conflict}, v1alpha1.ReasonTargetConflict, "somebody else's", stalled, ""},
 		"told before, fails since":      {edits{toldBefore, ticketFails(token.Transient, v1alpha1.ReasonUnreachable, time.Second)}, v1alpha1.ReasonUnsupportedAccount, "ticket jsapi: no tickets", stalled, "UnsupportedAccount: ticket jsapi: no tickets"},

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 	"unique"
 )
 
@@ -54,6 +55,21 @@ func (v Value) Fingerprint() string {
 	}
 	sum := sha256.Sum256([]byte(v.Reveal()))
 	return hex.EncodeToString(sum[:])[:fingerprintLen]
+}
+
+// CombinedFingerprint returns what identifies a token together with the tickets that are kept beside it, given their fingerprints. It is
+// the token's own if there is no token, or no ticket that is not empty.
+func CombinedFingerprint(token string, tickets []string) string {
+	all := []string{token}
+	for _, ticket := range tickets {
+		if ticket != "" {
+			all = append(all, ticket)
+		}
+	}
+	if token == "" || len(all) == 1 {
+		return token
+	}
+	return NewValue(strings.Join(all, "/")).Fingerprint()
 }
 
 // String implements fmt.Stringer.
