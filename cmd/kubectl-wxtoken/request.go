@@ -26,7 +26,7 @@ const (
 	outcomeWithin = 3 * time.Second
 	// silentAfter is how long a command waits before it says what it is waiting for.
 	silentAfter = 5 * time.Second
-	// lastLook is how long a read may take of a resource for which no time is left.
+	// lastLook is how long a command reads the resources for which no time is left.
 	lastLook = 5 * time.Second
 )
 
@@ -125,10 +125,10 @@ func (a *app) request(ctx context.Context, kind refresh.RequestKind, args []stri
 	if !o.wait {
 		return joinErrors(errs)
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.timeout)
-	defer cancel()
+	ctx, late, end := withPatience(ctx, o.timeout)
+	defer end()
 	for _, p := range made {
-		text, err := a.await(ctx, c.in(p.before.Namespace), p, o.timeout)
+		text, err := a.await(ctx, late, c.in(p.before.Namespace), p, o.timeout)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -165,35 +165,38 @@ func requestable(l look, kind refresh.RequestKind) error {
 	return nil
 }
 
-// reading returns the context for a read by a command that waits for several resources. When the time of all is over, because one has
-// used it up, the others are still judged by what they are.
-func reading(ctx context.Context) (context.Context, context.CancelFunc) {
-	if ctx.Err() == context.DeadlineExceeded {
-		return context.WithTimeout(context.WithoutCancel(ctx), lastLook)
+// withPatience returns the context for waiting for several resources, and the one that it was made from, which ends a little later: when
+// the time of all is over, because one has used it up, the others are still judged by what they are.
+func withPatience(parent context.Context, timeout time.Duration) (ctx, late context.Context, end context.CancelFunc) {
+	late, endLate := context.WithTimeout(parent, timeout+lastLook)
+	ctx, cancel := context.WithTimeout(late, timeout)
+	return ctx, late, func() {
+		cancel()
+		endLate()
 	}
-	return context.WithCancel(ctx)
 }
 
-// getWaiting is get for a command that waits.
-func (c *cluster) getWaiting(ctx context.Context, name string) (*v1alpha1.WeChatAppToken, error) {
-	ctx, cancel := reading(ctx)
-	defer cancel()
-	return c.get(ctx, name)
+// reading returns the context for a read.
+func reading(ctx, late context.Context) context.Context {
+	if ctx.Err() == context.DeadlineExceeded {
+		return late
+	}
+	return ctx
 }
 
 // await waits until a request was handled, and returns its outcome.
-func (a *app) await(ctx context.Context, c *cluster, p *pending, timeout time.Duration) (string, error) {
+func (a *app) await(ctx, late context.Context, c *cluster, p *pending, timeout time.Duration) (string, error) {
 	var last look
 	started, told := time.Now(), false
 	for {
-		t, err := c.getWaiting(ctx, p.before.Name)
+		t, err := c.get(reading(ctx, late), p.before.Name)
 		if err != nil && ctx.Err() == nil {
 			return "", err
 		}
 		if err == nil {
 			last = lookAt(t, a.now())
 			if last.handled(p.kind) == p.value {
-				return a.outcome(ctx, c, p)
+				return a.outcome(reading(ctx, late), c, p)
 			}
 		}
 		if !told && time.Since(started) > silentAfter && err == nil {
@@ -239,8 +242,6 @@ func (l look) whyNot(kind refresh.RequestKind) string {
 
 // outcome returns the outcome of a request that was handled, as a new token, an event or the status shows it.
 func (a *app) outcome(ctx context.Context, c *cluster, p *pending) (string, error) {
-	ctx, end := reading(ctx)
-	defer end()
 	ctx, cancel := context.WithTimeout(ctx, outcomeWithin)
 	defer cancel()
 	var last look

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"regexp"
 	"strings"
 	"testing"
@@ -118,6 +119,24 @@ func TestSeveralRequests(t *testing.T) {
 		"shop: the token in Secret shop-token is the right one")
 	w.wants(w.wxtoken("wait", "empty", "shop", "--timeout=1s"), exitTimeout, "empty: no valid token within 1s",
 		"shop: Secret shop-token holds a token")
+}
+
+// TestPatience checks that what is read after the time of a command is over ends with Ctrl-C, and soon.
+func TestPatience(t *testing.T) {
+	parent, interrupt := context.WithCancel(t.Context())
+	ctx, late, end := withPatience(parent, time.Millisecond)
+	defer end()
+	if reading(ctx, late) != ctx && ctx.Err() == nil {
+		t.Error("there is time left")
+	}
+	<-ctx.Done()
+	last := reading(ctx, late)
+	if until, limited := last.Deadline(); last.Err() != nil || !limited || time.Until(until) > lastLook {
+		t.Errorf("a last look: %v, until %s", last.Err(), until)
+	}
+	if interrupt(); last.Err() != context.Canceled {
+		t.Errorf("after Ctrl-C: %v", last.Err())
+	}
 }
 
 // TestLimitsOfLegacyMode checks that a request which waits for a limit of Legacy mode says so.

@@ -31,18 +31,18 @@ func (a *app) wait(ctx context.Context, args []string, timeout time.Duration) er
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
+	ctx, late, end := withPatience(ctx, timeout)
+	defer end()
 	var errs []error
 	for _, arg := range args {
-		if err := a.waitFor(ctx, c, arg, timeout); err != nil {
+		if err := a.waitFor(ctx, late, c, arg, timeout); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	return joinErrors(errs)
 }
 
-func (a *app) waitFor(ctx context.Context, c *cluster, arg string, timeout time.Duration) error {
+func (a *app) waitFor(ctx, late context.Context, c *cluster, arg string, timeout time.Duration) error {
 	name, err := bareName(arg)
 	if err != nil {
 		return err
@@ -50,7 +50,7 @@ func (a *app) waitFor(ctx context.Context, c *cluster, arg string, timeout time.
 	told := ""
 	var last look
 	for {
-		t, err := c.getWaiting(ctx, name)
+		t, err := c.get(reading(ctx, late), name)
 		if err != nil && ctx.Err() == nil {
 			return err
 		}

@@ -3,6 +3,7 @@
 package account
 
 import (
+	"cmp"
 	"maps"
 	"sync"
 	"time"
@@ -22,14 +23,24 @@ type Ticket struct {
 	failures map[types.UID]*TicketFailure
 }
 
-// FailureFor returns what keeps the ticket from a member, nil for nothing: the failure of the account's last call, or the refusal of the
-// member's own Secret, if that one waits for longer.
-func (t Ticket) FailureFor(member types.UID) *TicketFailure {
+// FailureFor returns what keeps the ticket from a member with a spec of this generation, nil for nothing: the failure of the account's last
+// call, or the refusal of the member's own Secret. Of two it is the one whose back-off holds, or holds for longer.
+func (t Ticket) FailureFor(member types.UID, generation int64, now time.Time) *TicketFailure {
 	call, write := t.failures[""], t.failures[member]
-	if write == nil || call != nil && call.RetryAt.After(write.RetryAt) {
+	if call == nil || write == nil {
+		return cmp.Or(call, write)
+	}
+	holds := func(f *TicketFailure) bool { return f.BindsFor(member, generation) && !refresh.IsInFuture(f.Time, now) }
+	if holds(call) != holds(write) && holds(call) || holds(call) == holds(write) && call.RetryAt.After(write.RetryAt) {
 		return call
 	}
 	return write
+}
+
+// BindsFor reports whether the back-off is one for a member with a spec of this generation: a change of the spec ends those that the
+// member itself began.
+func (f TicketFailure) BindsFor(member types.UID, generation int64) bool {
+	return f.UID != member || f.Generation == generation
 }
 
 // with returns the ticket with another failure of a call, which has the empty UID, or of a member's write; nil for none.

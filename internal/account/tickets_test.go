@@ -46,7 +46,7 @@ func TestTicketsSeen(t *testing.T) {
 			t.Errorf("step %d: %+v is kept", i, got)
 		}
 	}
-	if other := tickets.Get("sdk"); other.Sight != (refresh.TicketSight{}) || other.FailureFor("shop") != nil {
+	if other := tickets.Get("sdk"); other.Sight != (refresh.TicketSight{}) || other.FailureFor("shop", 1, after(10*time.Minute)) != nil {
 		t.Errorf("of another type: %+v", other)
 	}
 	tickets.Doubt()
@@ -98,16 +98,16 @@ func TestTicketFailures(t *testing.T) {
 	if third.Message != "no tickets" || third.Attempts != 1 || third.RetryAt.Sub(third.Time) != 5*time.Second {
 		t.Errorf("then %+v", third)
 	}
-	if f := tickets.Get(jsapi).FailureFor("other"); f == nil || *f != third || tickets.Get(jsapi).Sight.Fingerprint == "" {
+	if f := tickets.Get(jsapi).FailureFor("other", 1, after(10*time.Minute)); f == nil || *f != third || tickets.Get(jsapi).Sight.Fingerprint == "" {
 		t.Errorf("kept: %+v", f)
 	}
 	tickets.Saw(jsapi, returned("a", time.Minute), after(time.Minute))
-	if f := tickets.Get(jsapi).FailureFor("shop"); f != nil {
+	if f := tickets.Get(jsapi).FailureFor("shop", 1, after(10*time.Minute)); f != nil {
 		t.Errorf("after a good answer: %+v", f)
 	}
 	// A write that was refused backs off until a write works, whatever WeChat answers meanwhile.
 	refused := func(by string) TicketFailure {
-		return tickets.Failed(jsapi, TicketFailure{Failure: refresh.Failure{Class: token.Action, Reason: v1alpha1.ReasonTargetWriteFailed, OfWrite: true}, UID: types.UID(by)}, after(time.Minute))
+		return tickets.Failed(jsapi, TicketFailure{Failure: refresh.Failure{Class: token.Action, Reason: v1alpha1.ReasonTargetWriteFailed, OfWrite: true}, UID: types.UID(by), Generation: 1}, after(time.Minute))
 	}
 	refused("shop")
 	tickets.Saw(jsapi, returned("a", 2*time.Minute), after(2*time.Minute))
@@ -115,29 +115,38 @@ func TestTicketFailures(t *testing.T) {
 		t.Errorf("the second refusal is number %d", f.Attempts)
 	}
 	tickets.Written([]v1alpha1.TicketType{jsapi}, "other")
-	if tickets.Get(jsapi).FailureFor("shop") == nil {
+	if tickets.Get(jsapi).FailureFor("shop", 1, after(10*time.Minute)) == nil {
 		t.Error("another resource's write ended it")
 	}
 	// Nor does that of another member, whose own refusals are counted by themselves, and a call that fails.
 	if f := refused("other"); f.Attempts != 1 {
 		t.Errorf("the first refusal of another member is number %d", f.Attempts)
 	}
-	fail(token.Action, "UnsupportedAccount", "no tickets", 90*time.Second)
+	tickets.Failed(jsapi, TicketFailure{
+		Failure: refresh.Failure{Class: token.Action, Reason: "UnsupportedAccount"}, Message: "no tickets", UID: "other", Generation: 7,
+	}, after(90*time.Second))
 	if f := refused("shop"); f.Attempts != 3 || !f.RetryAt.After(after(5*time.Minute)) {
 		t.Errorf("the third refusal is number %d, until %s", f.Attempts, f.RetryAt)
 	}
-	if f := tickets.Get(jsapi).FailureFor("shop"); !f.OfWrite {
+	if f := tickets.Get(jsapi).FailureFor("shop", 1, after(10*time.Minute)); !f.OfWrite {
 		t.Errorf("the shorter wait is told: %+v", f)
 	}
-	if f := tickets.Get(jsapi).FailureFor("third"); f == nil || f.OfWrite {
+	if f := tickets.Get(jsapi).FailureFor("third", 1, after(10*time.Minute)); f == nil || f.OfWrite {
 		t.Errorf("a third member suffers from another's Secret: %+v", f)
+	}
+	// A change of the spec ends the wait after the refusal, but hides no wait of the account's calls.
+	if f := tickets.Get(jsapi).FailureFor("shop", 2, after(2*time.Minute)); f.OfWrite {
+		t.Errorf("what does not hold any more hides what does: %+v", f)
+	}
+	if f := tickets.Get(jsapi).FailureFor("shop", 1, after(-time.Hour)); f == nil { // a clock that was ahead
+		t.Error("nothing is told")
 	}
 	tickets.Saw(jsapi, returned("a", 3*time.Minute), after(3*time.Minute))
 	tickets.Written([]v1alpha1.TicketType{"sdk", jsapi}, "shop")
-	if f := tickets.Get(jsapi).FailureFor("shop"); f != nil {
+	if f := tickets.Get(jsapi).FailureFor("shop", 1, after(10*time.Minute)); f != nil {
 		t.Errorf("after a write: %+v", f)
 	}
-	if tickets.Get(jsapi).FailureFor("other") == nil {
+	if tickets.Get(jsapi).FailureFor("other", 1, after(10*time.Minute)) == nil {
 		t.Error("one member's write ended the refusal of another's Secret")
 	}
 	// An unknown errcode is not taken for the outage before it: from the third time it needs somebody.

@@ -180,6 +180,28 @@ func TestTicketsThatDoNotFit(t *testing.T) {
 	}
 }
 
+// A refusal of the Secret that a change of the spec has made void does not hide the back-off of calls that fail.
+func TestRefusedTicketAndFailingCalls(t *testing.T) {
+	for _, mode := range v1alpha1.Modes() {
+		t.Run(string(mode), func(t *testing.T) {
+			w, _ := readyWorld(t, mode)
+			w.settle()
+			w.fill("shop")
+			w.settle()
+			w.update("shop", withTickets(jsapi))
+			w.eventuallyReason("shop", v1alpha1.ReasonTargetWriteFailed)
+			w.advance(time.Minute) // the third refusal waits for ten minutes
+			w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointTicket, Errcode: -1})
+			calls := w.calls(wechattest.EndpointTicket)
+			w.update("shop", hourly)
+			w.advance(3 * time.Minute)
+			if n := w.calls(wechattest.EndpointTicket) - calls; n == 0 || n > 12 {
+				t.Errorf("%d calls for a ticket in three minutes", n)
+			}
+		})
+	}
+}
+
 // A check that another member's answer settles asks for the resource's own tickets all the same.
 func TestCheckAsksForOwnTickets(t *testing.T) {
 	w := newWorld(t)

@@ -21,9 +21,9 @@ func (p *observer) observeTickets(o *report.Observation) {
 		if acct != nil {
 			known := acct.Tickets.Recall(spec.Type, t.Fingerprint, t.FirstAt)
 			t.Sight = known.Sight
-			if f := known.FailureFor(p.resource.UID); f != nil {
+			if f := known.FailureFor(p.resource.UID, p.resource.Generation, o.Now); f != nil {
 				failure := f.Failure
-				failure.Binds = f.UID != p.resource.UID || f.Generation == p.resource.Generation
+				failure.Binds = f.BindsFor(p.resource.UID, p.resource.Generation)
 				t.Failure, t.Message = &failure, f.Message
 			}
 		}

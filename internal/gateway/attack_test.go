@@ -275,7 +275,9 @@ func TestAuditOfStrangers(t *testing.T) {
 	for range 1000 {
 		a.Record(&Call{ID: "x", Outcome: OutcomeUnavailable, Reason: "no_review"})
 		a.Record(&Call{ID: "x", Outcome: OutcomeGone, Reason: reasonGone})
-		a.Record(&Call{ID: "x", Outcome: OutcomeAnswered, Client: &Client{}}) // nothing limits how often it may ask for a token
+		// Nothing limits how often a client may ask for a token, nor for what the gateway does not pass on.
+		a.Record(&Call{ID: "x", Outcome: OutcomeAnswered, Client: &Client{}})
+		a.Record(&Call{ID: "x", Outcome: OutcomeUnavailable, Reason: "no_token", Client: &Client{}})
 	}
 	a.Close()
 	if lines := strings.Count(sink.String(), "\n"); lines != denialBurst {

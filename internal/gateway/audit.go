@@ -80,7 +80,7 @@ func (a *Audit) Dropped() uint64 { return a.dropped.Load() }
 func (a *Audit) Record(c *Call) {
 	suppressed := 0
 	// Callers who are not known must not fill the log, whatever became of their calls, nor anybody with what spec.rate does not limit.
-	if c.Outcome != OutcomeRelayed && (c.Client == nil || c.Outcome != OutcomeUnavailable && c.Outcome != OutcomeGone) {
+	if c.Outcome != OutcomeRelayed && (c.Client == nil || !c.Admitted || c.Outcome == OutcomeDenied) {
 		var shown bool
 		if shown, suppressed = a.denials.admit(a.now(), c.Peer, a.summarize); !shown {
 			return

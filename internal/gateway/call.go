@@ -56,6 +56,8 @@ type Call struct {
 	Errcode int
 	// Status is the HTTP status of the answer. It is 499 if the caller went away.
 	Status int
+	// Admitted reports that the limits of the client, or of callers who are not known, counted the call as one to be passed on.
+	Admitted bool
 	// Attempts is how often the call was sent to WeChat.
 	Attempts int
 	// Sent and Received are the bytes of the request's and the answer's body.

@@ -122,5 +122,6 @@ func (r *Relay) relay(w http.ResponseWriter, req *http.Request, f forward) {
 		return
 	}
 	defer r.limits.leave(admitted)
+	f.call.Admitted = true
 	x.run(req.Context())
 }

@@ -110,7 +110,7 @@ func TestTicketRefused(t *testing.T) {
 		if err != nil || e.Issued == nil || e.Failed != nil || !e.Accepted || !e.Tickets.Failed || len(e.Tickets.Fetched) > 0 {
 			t.Errorf("%s: %v, %+v", name, err, e)
 		}
-		f := step.Account.Tickets.Get(jsapi).FailureFor("shop")
+		f := step.Account.Tickets.Get(jsapi).FailureFor("shop", 1, time.Now())
 		if f == nil || f.Class != test.class || f.Reason != test.reason || f.UID != "shop" || f.Generation != 1 || f.Message == "" {
 			t.Errorf("%s: %+v", name, f)
 		}
@@ -145,7 +145,7 @@ func TestMergedTicketFailsOnce(t *testing.T) {
 		})
 	}
 	members.Wait()
-	if f := step.Account.Tickets.Get(jsapi).FailureFor("shop"); f == nil || f.Attempts != 1 || s.ticketCalls() != 1 {
+	if f := step.Account.Tickets.Get(jsapi).FailureFor("shop", 1, time.Now()); f == nil || f.Attempts != 1 || s.ticketCalls() != 1 {
 		t.Errorf("%+v after %d calls", f, s.ticketCalls())
 	}
 }

@@ -181,9 +181,11 @@ func (p *plan) ticketVerdict() (invalid, failing TicketProblem) {
 	return invalid, failing
 }
 
-// TicketFailedBefore reports whether a ticket that the spec asks for was last asked for in vain, before a time.
+// TicketFailedBefore reports whether a ticket that a check asks for was last asked for in vain, before a time.
 func (in Inputs) TicketFailedBefore(at time.Time) bool {
-	return slices.ContainsFunc(in.Tickets, func(t Ticket) bool { return t.Failure != nil && t.Failure.Time.Before(at) })
+	return slices.ContainsFunc(in.Tickets, func(t Ticket) bool {
+		return t.Failure != nil && t.Failure.Named == 0 && t.Failure.Time.Before(at)
+	})
 }
 
 // ticketReportable reports whether a status may tell the failure of a ticket.

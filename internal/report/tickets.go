@@ -105,8 +105,8 @@ func (s summary) withTicket(o Observation, v refresh.Verdict) summary {
 		if p.Class == token.Action {
 			s.progress = v1alpha1.ConditionStalled
 		}
-	case v.Failing == refresh.FailingCredentials, v.Failing == refresh.FailingAttempt && !o.Traits.EndsOlder:
-		// Each call for a ticket comes after one for the token.
+	case v.Failing == refresh.FailingCredentials, v.Failing == refresh.FailingAttempt && o.Failed != nil && !o.Traits.EndsOlder:
+		// Each call for a ticket comes after one for the token. Metadata that is refused holds up neither.
 		s.reason, s.message = s.failing, v1alpha1.TicketPrefix(p.Type)+"it is asked for after the token: "+s.failingMessage
 		if needsSomebody(o, v) {
 			s.progress = v1alpha1.ConditionStalled

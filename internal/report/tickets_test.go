@@ -72,6 +72,10 @@ func TestTicketConditions(t *testing.T) {
 		}
 	}
 	legacy := func(o *Observation, _ *refresh.Ticket) { o.Traits.EndsOlder = true }
+	labelsFail := func(o *Observation, _ *refresh.Ticket) {
+		o.MetadataFailure = &refresh.Failure{Class: token.Action, Reason: v1alpha1.ReasonTargetWriteFailed, Binds: true}
+		o.Metadata.Failed = &Failure{Failure: *o.MetadataFailure, Message: "labels are refused"}
+	}
 	type edits []func(*Observation, *refresh.Ticket)
 	for name, test := range map[string]struct {
 		edits    edits
@@ -92,6 +96,7 @@ func TestTicketConditions(t *testing.T) {
 		"the token fails too":           {edits{absent, ticketFails(token.Action, v1alpha1.ReasonUnsupportedAccount, 0), tokenFails}, v1alpha1.ReasonUnsupportedAccount, "ticket jsapi: ", stalled, "IPNotAllowed: the token's failure"},
 		"the token alone fails":         {edits{expired, tokenFails}, v1alpha1.ReasonIPNotAllowed, "ticket jsapi: it is asked for after the token: the token's failure; the token is valid", stalled, "IPNotAllowed: the token's failure"},
 		"the token alone fails, Legacy": {edits{expired, tokenFails, legacy}, v1alpha1.ReasonTicketExpired, "ticket jsapi: ", reconciling, "IPNotAllowed: the token's failure"},
+		"labels are refused alone":      {edits{expired, labelsFail}, v1alpha1.ReasonTicketExpired, "ticket jsapi: ", reconciling, "TargetWriteFailed: labels are refused"},
 		"no credentials":                {edits{absent, lacksCredentials(v1alpha1.ReasonCredentialsNotFound, false), legacy}, v1alpha1.ReasonCredentialsNotFound, "ticket jsapi: it is asked for after the token: what to do", reconciling, "CredentialsNotFound: what to do"},
 		"credentials that are none":     {edits{absent, lacksCredentials(v1alpha1.ReasonCredentialsMalformed, true)}, v1alpha1.ReasonCredentialsMalformed, "ticket jsapi: it is asked for after the token: what to do", stalled, "CredentialsMalformed: what to do"},
 		"suspended":                     {edits{expired, suspend}, v1alpha1.ReasonTicketExpired, "; suspended: ", "", ""},
