@@ -195,7 +195,7 @@ func TestRefusedTicketAndFailingCalls(t *testing.T) {
 			calls := w.calls(wechattest.EndpointTicket)
 			w.update("shop", hourly)
 			w.advance(3 * time.Minute)
-			if n := w.calls(wechattest.EndpointTicket) - calls; n == 0 || n > 12 {
+			if n := w.calls(wechattest.EndpointTicket) - calls; n == 0 || n > 20 {
 				t.Errorf("%d calls for a ticket in three minutes", n)
 			}
 		})
