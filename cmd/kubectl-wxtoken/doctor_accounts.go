@@ -89,8 +89,8 @@ func (l look) lastRefusal() (reason, message string) {
 	if e := l.Status.LastError; e != nil {
 		return e.Reason, e.Message
 	}
-	if kind := ticketOf(l.failing); kind != "" {
-		return l.failing.Reason, strings.TrimPrefix(l.failing.Message, v1alpha1.TicketPrefix(kind))
+	if ticketOf(l.failing) != "" {
+		return l.failing.Reason, l.failing.Message
 	}
 	return "", ""
 }

@@ -74,10 +74,7 @@ func (x *examination) checkDeployment(d *appsv1.Deployment, r *report) {
 	name := d.Namespace + "/" + d.Name
 	pods := fmt.Sprintf("Look at the pods and their logs:\nkubectl get pods -n %s -l %s=%s\n%s",
 		d.Namespace, nameLabel, operatorName, logsOf(d.Namespace))
-	want := int32(1)
-	if d.Spec.Replicas != nil {
-		want = *d.Spec.Replicas
-	}
+	want := replicasOf(d)
 	switch ready := d.Status.ReadyReplicas; {
 	case want == 0:
 		r.add(levelError, fmt.Sprintf("kubectl scale deployment %s -n %s --replicas=2", d.Name, d.Namespace),
@@ -89,6 +86,14 @@ func (x *examination) checkDeployment(d *appsv1.Deployment, r *report) {
 	default:
 		r.add(levelOK, "", "Deployment %s has %d of %d replicas ready", name, ready, want)
 	}
+}
+
+// replicasOf returns how many replicas a Deployment should have.
+func replicasOf(d *appsv1.Deployment) int32 {
+	if d.Spec.Replicas == nil {
+		return 1
+	}
+	return *d.Spec.Replicas
 }
 
 // checkLeases checks that each Lease of an operator has a live holder, and returns the number of Leases. The name of a Lease follows from
@@ -129,7 +134,7 @@ func (x *examination) leads(spec coordinationv1.LeaseSpec) bool {
 func (x *examination) allLead(namespace string, leases []coordinationv1.Lease) bool {
 	running, leading := 0, 0
 	for i := range x.operators {
-		if d := &x.operators[i]; d.Namespace == namespace && (d.Spec.Replicas == nil || *d.Spec.Replicas > 0) {
+		if d := &x.operators[i]; d.Namespace == namespace && replicasOf(d) > 0 {
 			running++
 		}
 	}

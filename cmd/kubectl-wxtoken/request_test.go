@@ -63,7 +63,7 @@ func TestRefreshWaitsForTheLimits(t *testing.T) {
 	w.ok("refresh", "shop")
 	r := w.wxtoken("refresh", "shop", "--timeout=6s")
 	w.wants(r, exitTimeout, "shop: waiting: WeChat's limits (31s between forced calls, 20 in 24 hours) allow it in 2", "shop: no refresh within 6s")
-	w.wants(w.wxtoken("status", "shop"), exitOK, "WeChat's limits")
+	w.wants(w.wxtoken("status", "shop"), exitOK, "waits until ", "UTC: WeChat's limits (31s between forced calls, 20 in 24 hours)")
 	w.wants(w.wxtoken("revoke", "shop", "--wait=false", "--yes"), exitOK, "1 of 20 of the last 24 hours are used, this takes 2", "begins         in 2")
 }
 
@@ -126,9 +126,6 @@ func TestPatience(t *testing.T) {
 	parent, interrupt := context.WithCancel(t.Context())
 	ctx, late, end := withPatience(parent, time.Millisecond)
 	defer end()
-	if reading(ctx, late) != ctx && ctx.Err() == nil {
-		t.Error("there is time left")
-	}
 	<-ctx.Done()
 	last := reading(ctx, late)
 	if until, limited := last.Deadline(); last.Err() != nil || !limited || time.Until(until) > lastLook {

@@ -31,7 +31,8 @@ func (t Ticket) FailureFor(member types.UID, generation int64, now time.Time) *T
 		return cmp.Or(call, write)
 	}
 	holds := func(f *TicketFailure) bool { return f.BindsFor(member, generation) && !refresh.IsInFuture(f.Time, now) }
-	if holds(call) != holds(write) && holds(call) || holds(call) == holds(write) && call.RetryAt.After(write.RetryAt) {
+	callHolds, writeHolds := holds(call), holds(write)
+	if callHolds && !writeHolds || callHolds == writeHolds && call.RetryAt.After(write.RetryAt) {
 		return call
 	}
 	return write

@@ -102,12 +102,7 @@ func TestTicketOfAMemberThatNeverChecks(t *testing.T) {
 func TestTicketThatDoesNotFit(t *testing.T) {
 	for _, mode := range v1alpha1.Modes() {
 		t.Run(string(mode), func(t *testing.T) {
-			w, first := readyWorld(t, mode)
-			w.settle()
-			w.fill("shop")
-			w.settle()
-			w.update("shop", withTickets(jsapi))
-			failing := w.eventuallyReason("shop", v1alpha1.ReasonTargetWriteFailed)
+			w, first, failing := fullWorld(t, mode)
 			if !strings.HasPrefix(failing.Message, "ticket jsapi: ") || w.token("shop").Status.LastError != nil {
 				t.Errorf("Ready: %+v, last error %+v", failing, w.token("shop").Status.LastError)
 			}
@@ -132,6 +127,18 @@ func TestTicketThatDoesNotFit(t *testing.T) {
 			w.eventuallyReady("shop")
 		})
 	}
+}
+
+// fullWorld returns a world with a resource whose Secret has a token, and no room for the ticket that is asked for. It also returns the
+// token, and what Ready says.
+func fullWorld(t *testing.T, mode v1alpha1.Mode) (w *world, first string, failing metav1.Condition) {
+	t.Helper()
+	w, first = readyWorld(t, mode)
+	w.settle()
+	w.fill("shop")
+	w.settle()
+	w.update("shop", withTickets(jsapi))
+	return w, first, w.eventuallyReason("shop", v1alpha1.ReasonTargetWriteFailed)
 }
 
 // fill leaves no room for a ticket in a Secret.
@@ -184,12 +191,7 @@ func TestTicketsThatDoNotFit(t *testing.T) {
 func TestRefusedTicketAndFailingCalls(t *testing.T) {
 	for _, mode := range v1alpha1.Modes() {
 		t.Run(string(mode), func(t *testing.T) {
-			w, _ := readyWorld(t, mode)
-			w.settle()
-			w.fill("shop")
-			w.settle()
-			w.update("shop", withTickets(jsapi))
-			w.eventuallyReason("shop", v1alpha1.ReasonTargetWriteFailed)
+			w, _, _ := fullWorld(t, mode)
 			w.advance(time.Minute) // the third refusal waits for ten minutes
 			w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointTicket, Errcode: -1})
 			calls := w.calls(wechattest.EndpointTicket)

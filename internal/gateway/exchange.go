@@ -46,11 +46,7 @@ func (x *exchange) run(ctx context.Context) {
 		return
 	}
 	if f, ok := x.allowedStill(); !ok {
-		outcome := OutcomeDenied
-		if f.code == codeBusy {
-			outcome = OutcomeUnavailable
-		}
-		x.refuse(outcome, f)
+		x.refuse(f.outcome(), f)
 		return
 	}
 	res, ok := x.send(ctx, x.token)

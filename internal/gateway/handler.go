@@ -211,17 +211,11 @@ func (d decision) deny(f refusal) {
 
 // refuse refuses a call with the outcome that the errcode means.
 func (d decision) refuse(f refusal) {
-	switch {
-	case f.reason == reasonGone:
+	if f.reason == reasonGone {
 		d.call.Outcome, d.call.Reason, d.call.Status = OutcomeGone, f.reason, 499
 		return
-	case f.code == codeBusy:
-		d.call.refuse(OutcomeUnavailable, f)
-	case f.code == codeTooMany:
-		d.call.refuse(OutcomeLimited, f)
-	default:
-		d.call.refuse(OutcomeDenied, f)
 	}
+	d.call.refuse(f.outcome(), f)
 	f.write(d.w, d.call.ID)
 }
 

@@ -35,13 +35,10 @@ func (x *exchange) peek(res *http.Response) error {
 			x.filled, x.ended = x.filled+n, err
 		}
 	}
-	if x.ended == io.EOF { //nolint:errorlint // a reader returns it as it is
+	if x.ended == nil || x.ended == io.EOF { //nolint:errorlint // a reader returns it as it is
 		return nil
 	}
-	if x.ended != nil {
-		return &answerError{x.ended}
-	}
-	return nil
+	return &answerError{x.ended}
 }
 
 // answerError says that the beginning of an answer could not be read. Its text does not say why: net/http quotes what it cannot parse, and

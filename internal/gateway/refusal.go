@@ -37,6 +37,17 @@ type refusal struct {
 	text string
 }
 
+// outcome returns what became of a call that is refused with this errcode.
+func (f refusal) outcome() Outcome {
+	switch f.code {
+	case codeBusy:
+		return OutcomeUnavailable
+	case codeTooMany:
+		return OutcomeLimited
+	}
+	return OutcomeDenied
+}
+
 // status returns the HTTP status of the answer. It is 200, because SDKs look for an errcode in no other answer. After errcode -1 some of
 // them make the call again, which must not happen to one that WeChat may have carried out.
 func (f refusal) status() int {
