@@ -7,11 +7,16 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // mostHeaders is how many bytes of headers a listener's connections may hold for each of them, on average. Headers of few bytes each take
 // up to 16 times as much memory once they are parsed.
 const mostHeaders = 2 << 10
+
+// mostBuffered is how many bytes of the next request TLS and net/http may have read together with the one before: a record and a
+// bufio.Reader.
+const mostBuffered = 16<<10 + 4<<10
 
 // bounded is a listener with a limited number of open connections. A new connection is always accepted, and if there are too many, the
 // oldest one of the address with the most is closed. So a client that holds connections open keeps out only itself, and the kubelet's
@@ -79,7 +84,32 @@ func (b *bounded) oldestOfTheMost() *connection {
 func (b *bounded) read(c *connection, n int) (evicted *connection) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if c.serving || c.gone {
+	if c.phase == serving {
+		return nil
+	}
+	return b.count(c, n)
+}
+
+// deadline tells that net/http has set a deadline for reads: one when a connection becomes idle, and the next one when the first bytes
+// of a header are there. These may have been read together with the request before, and the rest of the header with them, so that no read
+// counts it. It returns what read returns.
+func (b *bounded) deadline(c *connection) (evicted *connection) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch c.phase {
+	case reading, serving:
+	case idle:
+		c.phase = waiting
+	case waiting:
+		c.phase = reading
+		return b.count(c, mostBuffered)
+	}
+	return nil
+}
+
+// count is read for callers that hold the mutex.
+func (b *bounded) count(c *connection, n int) (evicted *connection) {
+	if c.gone {
 		return nil
 	}
 	c.header += n
@@ -112,14 +142,15 @@ func (b *bounded) oldestOfTheLongest() *connection {
 	return oldest
 }
 
-// serve tells that the handler has the header of a connection's request, or that it needs it no more.
-func (b *bounded) serve(c *connection, serving bool) {
+// enter tells what a connection is about, and how many bytes the header takes that it holds.
+func (b *bounded) enter(c *connection, p phase, header int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if c.serving = serving; !serving {
-		b.headers -= c.header
-		c.header = 0
+	if c.gone {
+		return
 	}
+	b.headers += header - c.header
+	c.phase, c.header = p, header
 }
 
 // remove forgets a connection that was closed.
@@ -148,6 +179,16 @@ func (b *bounded) forget(c *connection) {
 	}
 }
 
+// phase is what a connection is about.
+type phase int
+
+const (
+	reading phase = iota // a header is being read
+	serving              // the handler is at work, or net/http reads the rest of the body
+	idle                 // the answer is out
+	waiting              // nothing of the next request has been seen
+)
+
 // connection tells its listener when it is closed.
 type connection struct {
 	net.Conn
@@ -157,10 +198,11 @@ type connection struct {
 	// number is the order in which connections were accepted.
 	number int
 
-	// These are guarded by the listener's mutex. header is how many bytes were read since the request before, but for the body; serving
-	// reports that the handler is at work, and gone that the connection was closed.
-	header        int
-	serving, gone bool
+	// These are guarded by the listener's mutex. header is how many bytes of a header the connection holds, or may hold, and gone reports
+	// that it was closed.
+	phase  phase
+	header int
+	gone   bool
 }
 
 // connectionOf returns the connection below TLS; nil if it is of another listener.
@@ -181,6 +223,14 @@ func (c *connection) Read(p []byte) (int, error) {
 		}
 	}
 	return n, err //nolint:wrapcheck // net/http looks at it
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *connection) SetReadDeadline(deadline time.Time) error {
+	if evicted := c.listener.deadline(c); evicted != nil {
+		_ = evicted.Close()
+	}
+	return c.Conn.SetReadDeadline(deadline) //nolint:wrapcheck // net/http looks at it
 }
 
 // Close implements net.Conn.

@@ -57,19 +57,30 @@ type connectionKey struct{}
 func counted(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c, _ := r.Context().Value(connectionKey{}).(*connection); c != nil {
-			c.listener.serve(c, true)
+			c.listener.enter(c, serving, size(r))
 			if r.Body == http.NoBody {
-				defer c.listener.serve(c, false)
+				defer c.listener.enter(c, reading, 0)
 			}
 		}
 		handler.ServeHTTP(w, r)
 	})
 }
 
+// size returns how many bytes the header of a request has, nearly.
+func size(r *http.Request) int {
+	n := len(r.Method) + len(r.RequestURI) + len(r.Host)
+	for name, values := range r.Header {
+		for _, value := range values {
+			n += len(name) + len(": \r\n") + len(value)
+		}
+	}
+	return n
+}
+
 // served tells the listener that a request is over, its body included.
 func served(c net.Conn, state http.ConnState) {
 	if own := connectionOf(c); own != nil && state == http.StateIdle {
-		own.listener.serve(own, false)
+		own.listener.enter(own, idle, 0)
 	}
 }
 
