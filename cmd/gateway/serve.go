@@ -47,7 +47,9 @@ type service struct {
 	breakOff context.CancelFunc
 	main     *http.Server
 	servers  []*http.Server
-	failed   chan error
+	// abort has a function for each server that closes its connections at once.
+	abort  []func()
+	failed chan error
 }
 
 func newService(log logr.Logger, ready healthz.Checker) *service {
@@ -96,7 +98,7 @@ func (s *service) listen(ctx context.Context, address string, config *tls.Config
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.breakOff = cancel
 	s.main.BaseContext = func(net.Listener) context.Context { return base }
-	s.start(s.main, listener)
+	s.start(s.main, listener, listener.Abort)
 	return nil
 }
 
@@ -109,12 +111,13 @@ func (s *service) listenBeside(ctx context.Context, name, address string, config
 	if err != nil {
 		return fmt.Errorf("serving %s: %w", name, err)
 	}
-	s.start(httpserver.New(handler), listener)
+	s.start(httpserver.New(handler), listener, listener.Abort)
 	return nil
 }
 
-func (s *service) start(server *http.Server, listener net.Listener) {
+func (s *service) start(server *http.Server, listener net.Listener, abort func()) {
 	s.servers = append(s.servers, server)
+	s.abort = append(s.abort, abort)
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			select {
@@ -136,15 +139,7 @@ func (s *service) readiness(req *http.Request) error {
 // run serves until ctx ends and then until the calls under way have ended. It returns an error if a server fails, or if calls had to be
 // broken off.
 func (s *service) run(ctx context.Context) (err error) {
-	defer func() {
-		s.breakOff() // a call whose caller is not read from does not notice that its connection is closed
-		for _, server := range s.servers {
-			_ = server.Close() // what is left is broken off
-		}
-		for end := time.Now().Add(brokenWithin); s.underWay.Load() > 0 && time.Now().Before(end); {
-			time.Sleep(10 * time.Millisecond)
-		}
-	}()
+	defer s.close()
 	select {
 	case err := <-s.failed:
 		return fmt.Errorf("a server has failed: %w", err)
@@ -158,10 +153,40 @@ func (s *service) run(ctx context.Context) (err error) {
 	s.draining.Store(true)
 	shutdown, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.shutdownTimeout)
 	defer cancel()
-	if err := s.main.Shutdown(shutdown); err != nil {
+	ended := make(chan error, 1)
+	go func() { ended <- s.main.Shutdown(shutdown) }()
+	select {
+	case err = <-ended:
+	case <-shutdown.Done(): // a client that does not read may hold Shutdown up for longer
+		err = shutdown.Err()
+	}
+	if err != nil {
 		return fmt.Errorf("calls did not end within %s and are broken off: %w", s.shutdownTimeout, err)
 	}
 	return nil
+}
+
+// close breaks off what is left.
+func (s *service) close() {
+	s.breakOff() // a call whose caller is not read from does not notice that its connection is closed
+	for _, abort := range s.abort {
+		abort()
+	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		for _, server := range s.servers {
+			_ = server.Close()
+		}
+	}()
+	end := time.Now().Add(brokenWithin)
+	select {
+	case <-closed:
+	case <-time.After(brokenWithin):
+	}
+	for s.underWay.Load() > 0 && time.Now().Before(end) {
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // isReady reports whether anybody may be calling.

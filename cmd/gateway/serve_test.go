@@ -146,6 +146,40 @@ func TestDrainInTime(t *testing.T) {
 	}
 }
 
+// A client that reads nothing, not even that its connection ends, does not hold up the end.
+func TestShutdownHeldUp(t *testing.T) {
+	d := startService(t, func(*http.Request) error { return nil })
+	held := make(chan struct{})
+	defer close(held)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.main = &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: time.Second}
+	d.start(d.main, stubborn{l, held}, func() {})
+	time.Sleep(50 * time.Millisecond) // until it listens
+	d.stop()
+	select {
+	case err := <-d.ended:
+		if err == nil || !strings.Contains(err.Error(), "broken off") {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it waits for ever")
+	}
+}
+
+// stubborn is a listener that does not close for as long as it is held.
+type stubborn struct {
+	net.Listener
+	held chan struct{}
+}
+
+func (s stubborn) Close() error {
+	<-s.held
+	return s.Listener.Close()
+}
+
 // A call that is broken off ends, and so has its line in the audit log, before the service does.
 func TestBrokenOff(t *testing.T) {
 	d := startService(t, func(*http.Request) error { return nil })

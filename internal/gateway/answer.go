@@ -45,7 +45,7 @@ func (x *exchange) answer(res *http.Response) {
 		}
 		x.broken(refusalBroken)
 	}
-	x.finishWrite()
+	_ = x.control.Flush()
 }
 
 // pass writes what has been read, but for an end that may be the beginning of the secret. It flushes what it wrote if more is to come.
@@ -81,13 +81,6 @@ func (x *exchange) endUnread() {
 func (x *exchange) broken(f refusal) {
 	x.call.Outcome, x.call.Reason, x.call.Errcode = OutcomeUnavailable, f.reason, f.code
 	panic(http.ErrAbortHandler)
-}
-
-// finishWrite sends the rest of an answer, and ends the server's deadline, which would otherwise stay for the next request on the
-// connection.
-func (x *exchange) finishWrite() {
-	_ = x.control.Flush()
-	_ = x.control.SetWriteDeadline(time.Time{})
 }
 
 // secret returns what the call was sent with and must not come back: the token or the AppSecret; empty for none. WeChat sends none back,

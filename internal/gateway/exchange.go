@@ -161,7 +161,7 @@ func (x *exchange) refuse(outcome Outcome, f refusal) {
 	x.call.Status = f.status()
 	x.endUnread()
 	f.write(x.w, x.call.ID)
-	x.finishWrite()
+	_ = x.control.Flush()
 }
 
 // refuseBody answers a call whose body could not be read or held.

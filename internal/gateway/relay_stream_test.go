@@ -162,6 +162,32 @@ func TestRelayStopsReading(t *testing.T) {
 	})
 }
 
+// TestRelayStopsReadingAtTheEnd: a caller who takes all of an answer but the mark of its end is given up.
+func TestRelayStopsReadingAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, front, _ := bubbleOf(t, nil, func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "x")
+			_ = http.NewResponseController(w).Flush()
+		})
+		conn, err := front.dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		_, _ = io.WriteString(conn, getHead)
+		in := bufio.NewReader(conn)
+		for line := ""; line != "x\r\n"; {
+			if line, err = in.ReadString('\n'); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(2 * Stall)
+		if rest, err := io.ReadAll(in); len(rest) != 0 {
+			t.Errorf("%q comes later, %v", rest, err)
+		}
+	})
+}
+
 // TestRelayEarlyAnswer: WeChat answers before it has the body, and the caller gets that answer.
 func TestRelayEarlyAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

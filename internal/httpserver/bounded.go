@@ -3,24 +3,17 @@
 package httpserver
 
 import (
-	"crypto/tls"
 	"net"
 	"net/netip"
 	"sync"
-	"time"
 )
 
-// mostHeaders is how many bytes of headers a listener's connections may hold for each of them, on average. Headers of few bytes each take
-// up to 16 times as much memory once they are parsed.
-const mostHeaders = 2 << 10
-
-// mostBuffered is how many bytes of the next request TLS and net/http may have read together with the one before: a record and a
-// bufio.Reader.
-const mostBuffered = 16<<10 + 4<<10
+// headersPerConnection is how many bytes of memory the headers of a listener's connections may take for each of them, on average.
+const headersPerConnection = 32 << 10
 
 // bounded is a listener with a limited number of open connections. A new connection is always accepted, and if there are too many, the
 // oldest one of the address with the most is closed. So a client that holds connections open keeps out only itself, and the kubelet's
-// probes get through. The bytes of the headers that are held are limited in the same way.
+// probes get through. The memory that headers take is limited in the same way.
 type bounded struct {
 	net.Listener
 
@@ -80,77 +73,46 @@ func (b *bounded) oldestOfTheMost() *connection {
 	return oldest
 }
 
-// read counts bytes of a header. It returns a connection that has to be closed because too many are held; nil for none.
-func (b *bounded) read(c *connection, n int) (evicted *connection) {
+// update calls change, which may change the connection's phase and header, and closes connections until the headers of all take no more
+// memory than they may.
+func (b *bounded) update(c *connection, change func(*connection)) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if c.phase == serving {
-		return nil
-	}
-	return b.count(c, n)
-}
-
-// deadline tells that net/http has set a deadline for reads: one when a connection becomes idle, and the next one when the first bytes
-// of a header are there. These may have been read together with the request before, and the rest of the header with them, so that no read
-// counts it. It returns what read returns.
-func (b *bounded) deadline(c *connection) (evicted *connection) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	switch c.phase {
-	case reading, serving:
-	case idle:
-		c.phase = waiting
-	case waiting:
-		c.phase = reading
-		return b.count(c, mostBuffered)
-	}
-	return nil
-}
-
-// count is read for callers that hold the mutex.
-func (b *bounded) count(c *connection, n int) (evicted *connection) {
 	if c.gone {
-		return nil
+		b.mu.Unlock()
+		return
 	}
-	c.header += n
-	b.headers += n
-	if b.headers <= b.most*mostHeaders {
-		return nil
+	before := c.header
+	change(c)
+	b.headers += c.header - before
+	var evicted []*connection
+	for b.headers > b.most*headersPerConnection {
+		longest := b.longestOfTheMost()
+		b.forget(longest)
+		evicted = append(evicted, longest)
 	}
-	evicted = b.oldestOfTheLongest()
-	b.forget(evicted)
-	return evicted
+	b.mu.Unlock()
+	for _, e := range evicted {
+		_ = e.Close()
+	}
 }
 
-// oldestOfTheLongest returns the oldest connection with a header of the address whose connections hold the most bytes of headers. The
-// caller holds the mutex.
-func (b *bounded) oldestOfTheLongest() *connection {
-	var oldest *connection
+// longestOfTheMost returns the connection with the longest header of the address whose headers take the most memory. The caller holds the
+// mutex.
+func (b *bounded) longestOfTheMost() *connection {
+	var longest *connection
 	most := 0
 	for _, open := range b.open {
-		var first *connection
-		sum := 0
+		first, sum := open[0], 0
 		for _, c := range open {
-			if sum += c.header; first == nil && c.header > 0 {
+			if sum += c.header; c.header > first.header {
 				first = c
 			}
 		}
 		if sum > most {
-			oldest, most = first, sum
+			longest, most = first, sum
 		}
 	}
-	return oldest
-}
-
-// enter tells what a connection is about, and how many bytes the header takes that it holds.
-func (b *bounded) enter(c *connection, p phase, header int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if c.gone {
-		return
-	}
-	b.headers += header - c.header
-	c.phase, c.header = p, header
+	return longest
 }
 
 // remove forgets a connection that was closed.
@@ -179,64 +141,15 @@ func (b *bounded) forget(c *connection) {
 	}
 }
 
-// phase is what a connection is about.
-type phase int
-
-const (
-	reading phase = iota // a header is being read
-	serving              // the handler is at work, or net/http reads the rest of the body
-	idle                 // the answer is out
-	waiting              // nothing of the next request has been seen
-)
-
-// connection tells its listener when it is closed.
-type connection struct {
-	net.Conn
-
-	listener *bounded
-	from     netip.Addr
-	// number is the order in which connections were accepted.
-	number int
-
-	// These are guarded by the listener's mutex. header is how many bytes of a header the connection holds, or may hold, and gone reports
-	// that it was closed.
-	phase  phase
-	header int
-	gone   bool
-}
-
-// connectionOf returns the connection below TLS; nil if it is of another listener.
-func connectionOf(c net.Conn) *connection {
-	if secure, ok := c.(*tls.Conn); ok {
-		c = secure.NetConn()
-	}
-	own, _ := c.(*connection)
-	return own
-}
-
-// Read implements net.Conn.
-func (c *connection) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if n > 0 {
-		if evicted := c.listener.read(c, n); evicted != nil {
-			_ = evicted.Close()
+// abort closes all connections below TLS, so that nobody waits for an alert to be sent.
+func (b *bounded) abort() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, open := range b.open {
+		for _, c := range open {
+			_ = c.Conn.Close()
 		}
 	}
-	return n, err //nolint:wrapcheck // net/http looks at it
-}
-
-// SetReadDeadline implements net.Conn.
-func (c *connection) SetReadDeadline(deadline time.Time) error {
-	if evicted := c.listener.deadline(c); evicted != nil {
-		_ = evicted.Close()
-	}
-	return c.Conn.SetReadDeadline(deadline) //nolint:wrapcheck // net/http looks at it
-}
-
-// Close implements net.Conn.
-func (c *connection) Close() error {
-	c.listener.remove(c)
-	return c.Conn.Close()
 }
 
 // addressOf returns what a connection is counted by: the whole address, also of IPv6, because the pods of a node share a network of 64

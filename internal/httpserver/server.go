@@ -20,6 +20,8 @@ const (
 	maxHeader = 28 << 10
 	// maxBody bounds the body of a request. None of the pages that New serves reads one.
 	maxBody = 64 << 10
+	// maxKept bounds the first line of a request after which the connection may be used again, in bytes.
+	maxKept = 2 << 10
 	// Connections is the number of connections that the listener of a server of New should hold open.
 	Connections = 128
 
@@ -52,50 +54,50 @@ func New(handler http.Handler) *http.Server {
 // connectionKey is the key of the connection in the context of a request.
 type connectionKey struct{}
 
-// counted tells the listener when a request's header has been read, and when it is needed no more. For a request with a body served does
-// that, because net/http reads what the handler left of it, which is no header.
+// counted tells the connection what the handler has. net/http keeps a request's first line for as long as the connection, so that a long
+// one ends it.
 func counted(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if c, _ := r.Context().Value(connectionKey{}).(*connection); c != nil {
-			c.listener.enter(c, serving, size(r))
-			if r.Body == http.NoBody {
-				defer c.listener.enter(c, reading, 0)
-			}
+			c.serve(r)
+		}
+		if len(r.RequestURI) > maxKept {
+			w.Header().Set("Connection", "close")
 		}
 		handler.ServeHTTP(w, r)
 	})
 }
 
-// size returns how many bytes the header of a request has, nearly.
-func size(r *http.Request) int {
-	n := len(r.Method) + len(r.RequestURI) + len(r.Host)
-	for name, values := range r.Header {
-		for _, value := range values {
-			n += len(name) + len(": \r\n") + len(value)
-		}
-	}
-	return n
-}
-
-// served tells the listener that a request is over, its body included.
+// served tells the connection that a request is over.
 func served(c net.Conn, state http.ConnState) {
 	if own := connectionOf(c); own != nil && state == http.StateIdle {
-		own.listener.enter(own, idle, 0)
+		own.rest()
 	}
+}
+
+// Listener is a TCP listener that a hostile client cannot exhaust.
+type Listener struct {
+	net.Listener
+	bounded *bounded
 }
 
 // Listen listens on a TCP address, over TLS unless config is nil. It holds at most so many connections open at the same time.
-func Listen(ctx context.Context, address string, config *tls.Config, connections int) (net.Listener, error) {
+func Listen(ctx context.Context, address string, config *tls.Config, connections int) (*Listener, error) {
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", address)
+	tcp, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listening on %q: %w", address, err)
 	}
-	l = newBounded(l, connections)
-	if config == nil {
-		return l, nil
+	b := newBounded(tcp, connections)
+	l := &Listener{Listener: b, bounded: b}
+	if config != nil {
+		config = config.Clone()
+		config.NextProtos = []string{"http/1.1"}
+		l.Listener = tls.NewListener(b, config)
 	}
-	config = config.Clone()
-	config.NextProtos = []string{"http/1.1"}
-	return tls.NewListener(l, config), nil
+	return l, nil
 }
+
+// Abort closes all connections at once. Close of a server sends an alert on each TLS connection, one after the other, and waits up to 5 s
+// for a client that does not read.
+func (l *Listener) Abort() { l.bounded.abort() }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -195,5 +196,22 @@ func TestBounded(t *testing.T) {
 	}
 	if b.total != 0 || len(b.open) != 0 {
 		t.Errorf("%d are open, of %d addresses", b.total, len(b.open))
+	}
+}
+
+// Connections are closed until the headers of the others fit, however little each of them takes.
+func TestHeadersFit(t *testing.T) {
+	var closed []string
+	b := newBounded(nil, 40)
+	for i := range 40 {
+		from, header := fmt.Sprintf("10.0.0.1:%d", i+1), headersPerConnection
+		if i == 39 {
+			from, header = "10.0.0.2:1", 10*headersPerConnection
+		}
+		c, _ := b.add(fakeConn{from: from, closed: &closed})
+		b.update(c, func(c *connection) { c.header = header })
+	}
+	if b.headers > 40*headersPerConnection || len(closed) != 9 {
+		t.Errorf("%d bytes are held, and closed were %v", b.headers, closed)
 	}
 }

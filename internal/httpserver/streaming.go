@@ -11,7 +11,7 @@ import (
 
 const (
 	// StreamingConnections is the number of connections that the listener of a server of NewStreaming should hold open.
-	StreamingConnections = 4096
+	StreamingConnections = 2048
 	// streamingIdle is longer than most clients keep a connection, so that it is they who close it: a request that meets a connection
 	// that is being closed is lost.
 	streamingIdle = 2 * time.Minute
