@@ -60,3 +60,10 @@ func TestMetricsCertificate(t *testing.T) {
 		return res.StatusCode
 	}).Should(gomega.Equal(http.StatusUnauthorized))
 }
+
+// Without the Secret of metrics.certificate the operator starts all the same and keeps tokens, because they are worth more than metrics.
+func TestMissingMetricsCertificate(t *testing.T) {
+	i := install(t, "metrics: {certificate: {secretName: not-there}}\n")
+	i.createToken(i.shop)
+	i.eventuallyReady(i.shop)
+}

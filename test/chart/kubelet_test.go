@@ -233,7 +233,11 @@ func (w *world) files(namespace string, v corev1.Volume) map[string][]byte {
 	w.Helper()
 	if v.Secret != nil {
 		secret := &corev1.Secret{}
-		w.must(w.Get(w.Context(), client.ObjectKey{Namespace: namespace, Name: v.Secret.SecretName}, secret))
+		err := w.Get(w.Context(), client.ObjectKey{Namespace: namespace, Name: v.Secret.SecretName}, secret)
+		if optional := v.Secret.Optional; optional != nil && *optional {
+			err = client.IgnoreNotFound(err)
+		}
+		w.must(err)
 		return secret.Data
 	}
 	config := &corev1.ConfigMap{}
