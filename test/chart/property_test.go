@@ -611,6 +611,8 @@ func TestCombinations(t *testing.T) {
 		"gateway: {tls: {certManager: {enabled: false}, secretName: '1', insecure: false}, tokenAudience: '1', auditLog: ''}",
 		"gateway: {networkPolicy: {enabled: false}, podDisruptionBudget: {maxUnavailable: 50%}, podLabels: {a: '1'}, podAnnotations: {a: '1'}}",
 		"gateway: {serviceAccount: {create: false, name: '2'}, extraArgs: ['--a=\"b\" #c'], url: 'https://a', resources: {}}",
+		"gateway: {extraEnv: [{name: HTTPS_PROXY, value: '1'}, {name: A, value: 'on'}]}\nnetworkPolicy: {egress: {wechatPorts: [1]}}",
+		"gateway: {extraVolumes: [{name: a, emptyDir: {}}], extraVolumeMounts: [{name: a, mountPath: /a}]}",
 		"log: {level: debug, format: console}", "log: {level: '3'}", "strategy: {type: Recreate}", "strategy: {rollingUpdate: {maxSurge: 50%}}",
 		"revisionHistoryLimit: 0", "livenessProbe: {terminationGracePeriodSeconds: 1}", "readinessProbe: {failureThreshold: 1}",
 		"dnsPolicy: None\ndnsConfig: {nameservers: ['10.0.0.10']}", "serviceAccount: {labels: {a: '1'}}",

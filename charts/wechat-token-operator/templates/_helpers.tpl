@@ -141,6 +141,18 @@ control-plane: controller-manager
 {{- end }}
 {{- end }}
 
+{{/* How operator and gateway log. */}}
+{{- define "wechat-token-operator.logArgs" -}}
+{{- $args := list }}
+{{- with .Values.log.level }}
+{{- $args = append $args (printf "--zap-log-level=%s" .) }}
+{{- end }}
+{{- with .Values.log.format }}
+{{- $args = append $args (printf "--zap-encoder=%s" .) }}
+{{- end }}
+{{- toJson $args }}
+{{- end }}
+
 {{- define "wechat-token-operator.args" -}}
 {{- $args := list "--leader-elect" (printf "--metrics-bind-address=%s" (ternary (printf ":%d" (int64 .Values.metrics.port)) "0" .Values.metrics.enabled))
   "--health-probe-bind-address=:8081" }}
@@ -152,12 +164,7 @@ control-plane: controller-manager
 {{- $args = append $args (printf "--metrics-cert-name=%s" .Values.metrics.certificate.certName) }}
 {{- $args = append $args (printf "--metrics-cert-key=%s" .Values.metrics.certificate.keyName) }}
 {{- end }}
-{{- with .Values.log.level }}
-{{- $args = append $args (printf "--zap-log-level=%s" .) }}
-{{- end }}
-{{- with .Values.log.format }}
-{{- $args = append $args (printf "--zap-encoder=%s" .) }}
-{{- end }}
+{{- $args = concat $args (include "wechat-token-operator.logArgs" . | fromJsonArray) }}
 {{- with .Values.watch.namespaces }}
 {{- $args = append $args (printf "--namespaces=%s" (join "," .)) }}
 {{- end }}
@@ -185,10 +192,14 @@ control-plane: controller-manager
 {{- toYaml (concat $args .Values.extraArgs) }}
 {{- end }}
 
-{{/* A proxy is for WeChat alone: the API server, whose address Kubernetes puts into the environment, is called directly. */}}
+{{/*
+The environment of a program: a list of the context and the variables that are given for it. A proxy is for WeChat alone: the API server,
+whose address Kubernetes puts into the environment, is called directly.
+*/}}
 {{- define "wechat-token-operator.env" -}}
+{{- $given := last . }}
 {{- $own := list }}
-{{- with .Values.proxy }}
+{{- with (first .).Values.proxy }}
 {{- if .secretName }}
 {{- $own = append $own (dict "name" "HTTPS_PROXY" "valueFrom" (dict "secretKeyRef" (dict "name" .secretName "key" .secretKey))) }}
 {{- else if .httpsProxy }}
@@ -198,21 +209,35 @@ control-plane: controller-manager
 {{- $own = append $own (dict "name" "NO_PROXY" "value" (prepend .noProxy "$(KUBERNETES_SERVICE_HOST)" | join ",")) }}
 {{- end }}
 {{- end }}
-{{- /* Server-side apply refuses a variable that comes twice. */}}
-{{- $env := list }}
-{{- range $own }}
-{{- $name := .name }}
-{{- $given := false }}
-{{- range $.Values.extraEnv }}
-{{- $given = or $given (eq .name $name) }}
-{{- end }}
-{{- if not $given }}
-{{- $env = append $env . }}
-{{- end }}
-{{- end }}
-{{- with concat $env .Values.extraEnv }}
+{{- with include "wechat-token-operator.variables" (list $own $given) | fromJsonArray }}
 {{- toYaml . }}
 {{- end }}
+{{- end }}
+
+{{/* Two lists of variables as one. Of a name that is in both the second counts: server-side apply refuses a variable that comes twice. */}}
+{{- define "wechat-token-operator.variables" -}}
+{{- $names := list }}
+{{- range last . }}
+{{- $names = append $names .name }}
+{{- end }}
+{{- $variables := list }}
+{{- range first . }}
+{{- if not (has .name $names) }}
+{{- $variables = append $variables . }}
+{{- end }}
+{{- end }}
+{{- toJson (concat $variables (last .)) }}
+{{- end }}
+
+{{/* The gateway calls WeChat as the operator does, so it has those of the operator's variables that name a proxy. */}}
+{{- define "wechat-token-operator.gatewayEnv" -}}
+{{- $proxy := list }}
+{{- range .Values.extraEnv }}
+{{- if has (upper .name) (list "HTTPS_PROXY" "NO_PROXY") }}
+{{- $proxy = append $proxy . }}
+{{- end }}
+{{- end }}
+{{- include "wechat-token-operator.env" (list . (include "wechat-token-operator.variables" (list $proxy .Values.gateway.extraEnv) | fromJsonArray)) }}
 {{- end }}
 
 {{/* The port of a URL. */}}
@@ -344,6 +369,7 @@ control-plane: gateway
 {{- if include "wechat-token-operator.caConfigMap" . }}
 {{- $args = append $args (printf "--wechat-ca-file=/etc/wechat-ca/%s" .Values.wechat.caBundle.key) }}
 {{- end }}
+{{- $args = concat $args (include "wechat-token-operator.logArgs" . | fromJsonArray) }}
 {{- toYaml (concat $args .Values.gateway.extraArgs) }}
 {{- end }}
 
