@@ -42,7 +42,7 @@ done < <(find . -name go.mod -not -path './hack/tools/prometheus/*' -not -path '
 # What a user applies must at least build.
 kustomize=$(hack/tools/build.sh kustomize)
 for dir in config/default config/samples config/prometheus config/gateway-monitor config/grafana config/network-policy \
-	config/network-policy-egress config/admission-policy; do
+	config/network-policy-egress config/gateway-network-policy-egress config/admission-policy; do
 	"$kustomize" build "$dir" >/dev/null || fail "$dir does not build"
 done
 # Components change what is in config/default, so they are built in an overlay of it.

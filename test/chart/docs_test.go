@@ -192,6 +192,15 @@ func TestDocumentedNamespaces(t *testing.T) {
 	if len(objects["ClusterRoleBinding "+release+"-manager-rolebinding"]) > 0 {
 		t.Error("the role is bound in the whole cluster")
 	}
+	// kubectl apply deletes nothing, so the page deletes the binding of a namespace that leaves the list.
+	binding := &rbacv1.RoleBinding{}
+	if err := yaml.UnmarshalStrict(split(t, []byte(blocks[1][2]))["RoleBinding "+release+"-manager-rolebinding in blog"], binding); err != nil {
+		t.Fatal(err)
+	}
+	commands := strings.Join(documented(t, "namespaces.md", "## Change the list", "sh"), "\n")
+	if want := "kubectl delete rolebinding -n " + binding.Namespace + " " + binding.Name + "\n"; !strings.Contains(commands, want) {
+		t.Errorf("%q is not among\n%s", want, commands)
+	}
 	role := &rbacv1.Role{}
 	if err := yaml.UnmarshalStrict(objects["Role "+release+"-leader-election-role"], role); err != nil {
 		t.Fatal(err)

@@ -46,6 +46,7 @@ func TestOptionalFolders(t *testing.T) {
 	}{
 		{[]string{"network-policy-egress"}, []string{"NetworkPolicy " + deployment + "-egress"}},
 		{[]string{"prometheus"}, []string{"PrometheusRule " + release + "-rules", "ServiceMonitor " + deployment + "-metrics-monitor"}},
+		{[]string{"gateway-network-policy-egress"}, []string{"NetworkPolicy " + release + "-gateway-egress"}},
 		{[]string{"gateway-monitor"}, []string{"ServiceMonitor " + release + "-gateway"}},
 		{[]string{"admission-policy"}, []string{"ValidatingAdmissionPolicy " + release + "-secrets",
 			"ValidatingAdmissionPolicyBinding " + release + "-secrets"}},

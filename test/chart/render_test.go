@@ -137,13 +137,14 @@ networkPolicy: {egress: {enabled: true}}
 metrics: {certificate: {secretName: metrics-server-cert}, serviceMonitor: {enabled: true}, prometheusRule: {enabled: true}}
 `+gatewayValues)
 	for file, name := range map[string]string{
-		"admission-policy/policy.yaml":      "ValidatingAdmissionPolicy " + release + "-secrets",
-		"admission-policy/binding.yaml":     "ValidatingAdmissionPolicyBinding " + release + "-secrets",
-		"prometheus/monitor.yaml":           "ServiceMonitor " + release + "-controller-manager-metrics-monitor",
-		"gateway-monitor/monitor.yaml":      "ServiceMonitor " + release + "-gateway",
-		"prometheus/rules.yaml":             "PrometheusRule " + release + "-rules",
-		"network-policy/ingress.yaml":       "NetworkPolicy " + deployment,
-		"network-policy-egress/egress.yaml": "NetworkPolicy " + deployment + "-egress",
+		"admission-policy/policy.yaml":              "ValidatingAdmissionPolicy " + release + "-secrets",
+		"admission-policy/binding.yaml":             "ValidatingAdmissionPolicyBinding " + release + "-secrets",
+		"prometheus/monitor.yaml":                   "ServiceMonitor " + release + "-controller-manager-metrics-monitor",
+		"gateway-monitor/monitor.yaml":              "ServiceMonitor " + release + "-gateway",
+		"prometheus/rules.yaml":                     "PrometheusRule " + release + "-rules",
+		"network-policy/ingress.yaml":               "NetworkPolicy " + deployment,
+		"network-policy-egress/egress.yaml":         "NetworkPolicy " + deployment + "-egress",
+		"gateway-network-policy-egress/egress.yaml": "NetworkPolicy " + release + "-gateway-egress",
 	} {
 		if want, got := specOf(t, read(t, "../../config/"+file)), specOf(t, chart[name]); !reflect.DeepEqual(want, got) {
 			t.Errorf("config/%s has\n%v\nand the chart's %s\n%v", file, want, name, got)
