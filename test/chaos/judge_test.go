@@ -132,8 +132,10 @@ func (s *subject) before(at time.Time) (out []string) {
 			by = "a rival"
 		}
 		told := fmt.Sprintf("  before it: %s got a %s at %s, which ended at %s", by, s.what(), clockTime(t.IssuedAt), clockTime(endOf(t)))
-		if s.ticket == "" && !s.landed[t.Token] {
+		if at, ok := s.landed[t.Token]; s.ticket == "" && !ok {
 			told += " and was in no target"
+		} else if ok {
+			told += " and was in a target at " + clockTime(at)
 		}
 		out = append(out, told)
 	}

@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"maps"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -40,6 +41,8 @@ func TestJudge(t *testing.T) {
 		mode    wechattest.Mode
 		facts   facts
 		until   int
+		// elsewhere is when another member of the account first held a token.
+		elsewhere map[string]time.Time
 		// invalid: there are invalid samples. excluded is the window that must exclude some; 0 for none.
 		invalid  bool
 		excluded byte
@@ -104,6 +107,18 @@ func TestJudge(t *testing.T) {
 			history: history{{at: at(0), token: "A"}, {at: at(110), token: "C"}},
 			tokens:  []wechattest.IssuedToken{dead(issuedAt("A", 0, 400), 109), issuedAt("B", 100, 500), issuedAt("C", 109, 509)},
 		},
+		"a Legacy mint that one member had when the process ended": {
+			mode: wechattest.Legacy, until: 300, facts: facts{crashes: []time.Time{at(101)}}, excluded: 'a',
+			history:   history{{at: at(0), token: "A"}, {at: at(110), token: "C"}},
+			elsewhere: map[string]time.Time{"B": at(100)},
+			tokens:    []wechattest.IssuedToken{dead(issuedAt("A", 0, 400), 109), issuedAt("B", 100, 500), issuedAt("C", 109, 509)},
+		},
+		"a Legacy mint that one member had long before the process ended": {
+			mode: wechattest.Legacy, until: 300, facts: facts{crashes: []time.Time{at(106)}}, invalid: true,
+			history:   history{{at: at(0), token: "A"}, {at: at(110), token: "C"}},
+			elsewhere: map[string]time.Time{"B": at(100)},
+			tokens:    []wechattest.IssuedToken{dead(issuedAt("A", 0, 400), 109), issuedAt("B", 100, 500), issuedAt("C", 109, 509)},
+		},
 		"a short Legacy token that is not replaced": {
 			mode: wechattest.Legacy, until: 90, invalid: true,
 			history: history{{at: at(0), token: "A"}}, tokens: []wechattest.IssuedToken{issuedAt("A", 0, 60)},
@@ -117,9 +132,12 @@ func TestJudge(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			s := &subject{history: tt.history, tokens: tt.tokens, mode: wechattest.Stable, interval: 30 * time.Second, lag: kubeletLag, facts: tt.facts}
-			s.landed = map[string]bool{}
+			s.landed = maps.Clone(tt.elsewhere)
+			if s.landed == nil {
+				s.landed = map[string]time.Time{}
+			}
 			for _, v := range s.history {
-				s.landed[v.token] = true
+				s.landed[v.token] = v.at
 			}
 			if tt.mode == wechattest.Legacy {
 				s.mode = tt.mode

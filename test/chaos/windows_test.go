@@ -17,6 +17,8 @@ const (
 	handoverEnds   = 120 * time.Second
 	// crashLoses is how long after a mint a crash can lose its answer: the mint's deadline and a slow write.
 	crashLoses = 15 * time.Second
+	// namedWithin is how long after the write of a token its status may take.
+	namedWithin = 2 * time.Second
 	// noticeWithin is added to the check interval: the promise of Legacy mode about a dead token.
 	noticeWithin = 30 * time.Second
 	// repairWithin is how long the operator may wait with the repair of a Secret that somebody keeps rewriting.
@@ -61,7 +63,7 @@ type subject struct {
 	ticket   v1alpha1.TicketType      // that is judged; "" for the token
 	tokens   []wechattest.IssuedToken // of the appid, in the order of issue
 	replaced map[string]time.Time     // when WeChat replaced a ticket; not there for the present one
-	landed   map[string]bool          // tokens that some target of the account held
+	landed   map[string]time.Time     // when a target of the account first held a token
 	interval time.Duration            // checkInterval
 	lag      time.Duration
 	facts    facts
@@ -127,7 +129,7 @@ func (s *subject) lostMints() []window {
 	}
 	return s.earlyDeaths('a', noticeWithin, func(x wechattest.IssuedToken) bool {
 		return slices.ContainsFunc(s.between(x), func(t wechattest.IssuedToken) bool {
-			return t.By != byRival && !s.landed[t.Token] && s.answerLost(t.IssuedAt)
+			return t.By != byRival && s.lost(t)
 		})
 	})
 }
@@ -155,6 +157,19 @@ func (s *subject) earlyDeaths(kind byte, limit time.Duration, cause func(wechatt
 		}
 	}
 	return out
+}
+
+// lost: no target has it, or one has it that is not this one, and the process ended before the status named it, so that the next process
+// gives it to nobody.
+func (s *subject) lost(t wechattest.IssuedToken) bool {
+	landed, ok := s.landed[t.Token]
+	if !ok {
+		return s.answerLost(t.IssuedAt)
+	}
+	held := slices.ContainsFunc(s.history, func(v version) bool { return v.token == t.Token })
+	return !held && slices.ContainsFunc(s.facts.crashes, func(at time.Time) bool {
+		return at.After(landed.Add(-time.Second)) && at.Before(landed.Add(namedWithin))
+	})
 }
 
 // answerLost: the process ended before it can have stored the answer, or the answer did not get through.

@@ -286,11 +286,11 @@ func (w *world) ready(refs ...*targetRef) bool {
 type evidence struct {
 	// crashes are the ends of operator processes, and lost the calls whose answer did not get through.
 	crashes, lost []time.Time
-	landed        map[string]bool
+	landed        map[string]time.Time
 }
 
 func (w *world) evidence(calls []wechattest.Call) evidence {
-	e := evidence{landed: map[string]bool{}}
+	e := evidence{landed: map[string]time.Time{}}
 	for _, c := range calls {
 		if c.Minted && !c.Finished {
 			e.lost = append(e.lost, c.At)
@@ -301,7 +301,9 @@ func (w *world) evidence(calls []wechattest.Call) evidence {
 	}
 	for _, ref := range w.known() {
 		for _, v := range watching.history(ref.name) {
-			e.landed[v.token] = true
+			if at, ok := e.landed[v.token]; !ok || v.at.Before(at) {
+				e.landed[v.token] = v.at
+			}
 		}
 	}
 	return e
