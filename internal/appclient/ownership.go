@@ -159,14 +159,20 @@ func (n *neighbours) older() string {
 	return oldest.Name
 }
 
-// live implements others. It asks the API server, because the client may belong to another shard.
+// live implements others. It asks the API server about a client that is not in the cache, because that may belong to another shard. One that
+// is there costs nothing, however many clients name its Secret.
 func (n *neighbours) live(uid types.UID, name string) bool {
 	if len(validation.IsDNS1123Subdomain(name)) > 0 {
 		return false // an annotation can say anything
 	}
+	key := types.NamespacedName{Namespace: n.owner.Namespace, Name: name}
+	cached := &v1alpha1.WeChatAppClient{}
+	if err := n.cached.Get(n.ctx, key, cached, client.UnsafeDisableDeepCopy); err == nil && cached.UID == uid {
+		return true
+	}
 	other := &metav1.PartialObjectMetadata{}
 	other.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(v1alpha1.ClientKind))
-	err := n.api.Get(n.ctx, types.NamespacedName{Namespace: n.owner.Namespace, Name: name}, other)
+	err := n.api.Get(n.ctx, key, other)
 	n.note(client.IgnoreNotFound(err))
 	return err == nil && other.UID == uid
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,9 +34,9 @@ type held struct {
 	// current and previous are the fingerprints of its keys; empty for none, or for a value that is no key.
 	current, previous string
 	settings          [sha256.Size]byte
-	// annotated reports that its label and annotations are as wanted, and wanted is for which owner and policy.
-	annotations map[string]string
+	// labelled reports that it has the operator's label, and annotations and references are the operator's own, cut to a bounded size.
 	labelled    bool
+	annotations map[string]string
 	references  []metav1.OwnerReference
 	// extra reports that there is a value in the place of the key before that is none.
 	extra bool
@@ -72,28 +73,43 @@ func (p *pass) readSnapshot(ctx context.Context) (*snapshot, error) {
 	current, previous := parseKey(secret.Data[v1alpha1.AppSecretKey]), parseKey(secret.Data[v1alpha1.PreviousAppSecretKey])
 	at := func(key string) string { return string(secret.Data[key]) }
 	_, hasPrevious := secret.Data[v1alpha1.PreviousAppSecretKey]
-	meta := target.MetadataOf(secret.ObjectMeta)
-	return &snapshot{
+	s := &snapshot{
 		held: held{
-			uid: secret.UID, version: secret.ResourceVersion,
 			current: current.Fingerprint(), previous: previous.Fingerprint(), extra: hasPrevious && previous.IsZero(),
-			settings:    settings{at(v1alpha1.AppIDKey), at(v1alpha1.HostKey), at(v1alpha1.CAKey)}.digest(),
-			annotations: ownAnnotations(meta), labelled: secret.Labels[v1alpha1.LabelManagedBy] == v1alpha1.ManagedByValue,
-			references: secret.OwnerReferences,
+			settings: settings{at(v1alpha1.AppIDKey), at(v1alpha1.HostKey), at(v1alpha1.CAKey)}.digest(),
 		},
-		meta: meta, secretType: secret.Type, keys: [2]token.Value{current, previous},
-	}, nil
+		meta: target.MetadataOf(secret.ObjectMeta), secretType: secret.Type, keys: [2]token.Value{current, previous},
+	}
+	s.held = s.with(s.meta)
+	return s, nil
 }
 
-// ownAnnotations returns the annotations of a Secret that the operator writes.
-func ownAnnotations(secret *metav1.PartialObjectMetadata) map[string]string {
-	out := map[string]string{}
+const (
+	// longestValue is the length of the longest annotation that the operator writes, the name of a WeChatAppClient, and longestUID that of
+	// a UID. Others can write more, of which nothing is kept but that it differs.
+	longestValue, longestUID = 253, 36
+	// maxReferences is the number of owner references that are kept: a second one is one too many, whatever follows.
+	maxReferences = 2
+)
+
+// with returns the same with the metadata of another version.
+func (h held) with(meta *metav1.PartialObjectMetadata) held {
+	h.uid, h.version = meta.UID, meta.ResourceVersion
+	h.labelled = meta.Labels[v1alpha1.LabelManagedBy] == v1alpha1.ManagedByValue
+	h.annotations, h.references = map[string]string{}, nil
 	for key := range annotations(target.Record{}) {
-		if v, found := secret.Annotations[key]; found {
-			out[key] = v
+		if v, found := meta.Annotations[key]; found {
+			h.annotations[key] = target.Clip(v, longestValue)
 		}
 	}
-	return out
+	for _, ref := range meta.OwnerReferences {
+		uid := types.UID(target.Clip(string(ref.UID), longestUID))
+		isKept := slices.ContainsFunc(h.references, func(kept metav1.OwnerReference) bool { return kept.UID == uid })
+		if target.IsReferenceTo(ref, v1alpha1.ClientKind) && !isKept && len(h.references) < maxReferences {
+			h.references = append(h.references, metav1.OwnerReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.ClientKind, UID: uid})
+		}
+	}
+	return h
 }
 
 // annotations returns those of a key Secret with this record. A key with an empty value is to be absent.

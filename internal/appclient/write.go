@@ -64,13 +64,12 @@ func (p *pass) isLatest(ctx context.Context) error {
 
 // wrote remembers what was written, until the caches and the status say so.
 func (p *pass) wrote(o observation, d decision, c content, meta *metav1.PartialObjectMetadata) {
-	h := o.held
-	h.uid, h.version, h.settings, h.extra = meta.UID, meta.ResourceVersion, c.settings.digest(), false
+	h := o.held.with(meta)
+	h.settings, h.extra = c.settings.digest(), false
 	if !c.current.IsZero() {
 		h.current = c.current.Fingerprint()
 	}
 	h.previous = d.plan.previous
-	h.labelled, h.annotations, h.references = true, ownAnnotations(meta), meta.OwnerReferences
 	p.state.held = h
 	p.state.gate.SawTarget(meta, true, p.now)
 	p.state.unsaved = d.plan.next(h.current)
@@ -112,7 +111,7 @@ func (p *pass) writeReferences(ctx context.Context, meta *metav1.PartialObjectMe
 	case target.IsRefusal(err):
 		p.state.refusedReferences = p.client.Generation
 	case err == nil: // otherwise a later pass tries again
-		p.state.held.version, p.state.held.references = after.ResourceVersion, after.OwnerReferences
+		p.state.held = p.state.held.with(after)
 		p.state.gate.SawTarget(after, true, p.now)
 	}
 }

@@ -158,8 +158,8 @@ func (s *Stripper) references(name string, in *metav1.PartialObjectMetadata) []m
 			continue
 		}
 		kept := metav1.OwnerReference{
-			APIVersion: s.one(name, clip(ref.APIVersion, maxVersion)), Kind: s.one(name, ref.Kind), Name: s.one(name, clip(ref.Name, maxName)),
-			UID: types.UID(clip(string(ref.UID), maxUID)), Controller: ref.Controller,
+			APIVersion: s.one(name, Clip(ref.APIVersion, maxVersion)), Kind: s.one(name, ref.Kind), Name: s.one(name, Clip(ref.Name, maxName)),
+			UID: types.UID(Clip(string(ref.UID), maxUID)), Controller: ref.Controller,
 		}
 		if string(ref.UID) == owner {
 			kept.UID = types.UID(s.one(name, owner))
@@ -174,8 +174,8 @@ func (s *Stripper) references(name string, in *metav1.PartialObjectMetadata) []m
 	return out
 }
 
-// clip shortens a text that is longer than any that is right, so that it still differs from all of those.
-func clip(text string, longest int) string {
+// Clip shortens a text that is longer than any that is right, so that it still differs from all of those.
+func Clip(text string, longest int) string {
 	if len(text) <= longest {
 		return text
 	}
