@@ -239,25 +239,36 @@ func TestDrift(t *testing.T) {
 	}
 }
 
-// The cache of a new leader does not know yet that the last leader has rotated the key. It must not take that for a crash.
+// The cache of a new leader does not know yet that the last leader has rotated or revoked the key. It must not take that for a crash, and
+// not do it once more when it knows.
 func TestNewLeaderWithAnOldCache(t *testing.T) {
-	w := newWorld(t)
-	first := w.ready()
-	before := w.appClient("api")
-	w.ask(rotateAt, "1")
-	second := w.eventuallyAnother(first)
-	w.eventuallyReady()
-	w.operator.stop()
-	w.stale.Store(before)
-	w.start()
-	time.Sleep(time.Second)
-	w.stale.Store(nil)
-	w.touch()
-	if now, previous := w.good(); now != second || previous != first {
-		t.Error("the key that the last leader made is no key any more")
-	}
-	if e := w.events(); !slices.Equal(e, []string{"KeyRotated"}) {
-		t.Errorf("events %v", e)
+	for _, c := range []struct{ request, event string }{{rotateAt, "KeyRotated"}, {revokeAt, "KeyRevoked"}} {
+		t.Run(c.event, func(t *testing.T) {
+			w := newWorld(t)
+			first := w.ready()
+			before := w.appClient("api")
+			metav1.SetMetaDataAnnotation(&before.ObjectMeta, c.request, "1")
+			w.ask(c.request, "1")
+			second := w.eventuallyAnother(first)
+			_, previous := w.good()
+			w.operator.stop()
+			w.stale.Store(before)
+			w.start()
+			time.Sleep(time.Second)
+			w.stale.Store(nil)
+			for range 2 {
+				w.touch()
+				if now, before := w.good(); now != second || before != previous {
+					t.Fatal("the key that the last leader made is no key any more")
+				}
+				if m := w.condition("api", v1alpha1.ConditionReady).Message; strings.Contains(m, "requested rotation") {
+					t.Errorf("what the last leader did is to be done again: %q", m)
+				}
+			}
+			if e := w.events(); !slices.Equal(e, []string{c.event}) {
+				t.Errorf("events %v", e)
+			}
+		})
 	}
 }
 

@@ -46,7 +46,7 @@ type observation struct {
 // observe gathers what a decision depends on.
 func (p *pass) observe(ctx context.Context) (observation, error) {
 	o := observation{
-		now: p.now, client: p.client, gateway: p.Gateway(), handled: p.state.handled, known: p.client.Status.Key,
+		now: p.now, client: p.client, gateway: p.Gateway(), handled: p.handled(), known: p.client.Status.Key,
 		referencesRefused: p.state.refusedReferences == p.client.Generation,
 	}
 	if p.state.unsaved != nil {

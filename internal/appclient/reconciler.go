@@ -147,6 +147,12 @@ func (p *pass) run(ctx context.Context) (again time.Time, err error) {
 	}
 	d := decide(o)
 	if d.write {
+		if d.plan.change != keep {
+			// If the process is told to end now, Secret and status are still written. Otherwise the next one would make another key.
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), reconcileTimeout)
+			defer cancel()
+		}
 		err = p.write(ctx, o, d)
 		if errors.Is(err, errCacheBehind) {
 			return time.Time{}, err
@@ -175,7 +181,9 @@ func (p *pass) run(ctx context.Context) (again time.Time, err error) {
 func (p *pass) afterWrite(o observation, d decision, err error) decision {
 	if err == nil {
 		p.state.failingSince = time.Time{}
-		d.key, p.state.handled = p.state.unsaved, d.handled
+		if d.plan.change != keep {
+			d.key = p.state.unsaved
+		}
 		d.verdict.message += referenceNote(p.state.held.references, o, p.state.refusedReferences == p.client.Generation)
 		p.tellKey(d.plan)
 		return d

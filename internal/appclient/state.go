@@ -22,7 +22,7 @@ type state struct {
 	held held
 	// unsaved is the key of a Secret that this process wrote, until the status names it; nil for none. Losing it costs a new key.
 	unsaved *v1alpha1.ClientKeyStatus
-	// handled are the requests that had their attempts. The status keeps them over a restart.
+	// handled are the requests that had their attempts when the client was first seen, or with unsaved, until the status names them.
 	handled v1alpha1.HandledClientRequests
 	// repairs paces the repair of a Secret that somebody keeps rewriting.
 	repairs target.Repairs
@@ -40,7 +40,7 @@ func (r *Reconciler) stateOf(c *v1alpha1.WeChatAppClient) *state {
 	if s := r.states[name]; s != nil && s.uid == c.UID {
 		return s
 	}
-	s := &state{uid: c.UID, handled: handledBefore(c)}
+	s := &state{uid: c.UID, handled: allHandled(c, v1alpha1.HandledClientRequests{})}
 	r.states[name] = s
 	return s
 }

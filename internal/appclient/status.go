@@ -25,17 +25,17 @@ func requestAnnotations() []string {
 	return []string{v1alpha1.AnnotationRotateKeyRequestedAt, v1alpha1.AnnotationRevokeKeyRequestedAt}
 }
 
-// handledBefore returns the requests that had their attempts before this process saw the client. Values that are there when it is first
-// seen are recorded as handled, because GitOps and backups replay annotations when they re-create a resource.
-func handledBefore(c *v1alpha1.WeChatAppClient) v1alpha1.HandledClientRequests {
-	var h v1alpha1.HandledClientRequests
-	if c.Status.HandledRequests != nil {
-		h = *c.Status.HandledRequests
+// handled returns the requests that had their attempts: what the status says, unless this process knows more. Values that are there when a
+// client is first seen are recorded as handled, because GitOps and backups replay annotations when they re-create a resource.
+func (p *pass) handled() v1alpha1.HandledClientRequests {
+	status := p.client.Status
+	switch {
+	case status.ObservedGeneration < 0, p.state.unsaved != nil:
+		return p.state.handled
+	case status.HandledRequests != nil:
+		return *status.HandledRequests
 	}
-	if c.Status.ObservedGeneration >= 0 {
-		return h
-	}
-	return allHandled(c, h)
+	return v1alpha1.HandledClientRequests{}
 }
 
 // wants reports whether a request was made that is not handled yet.
@@ -75,7 +75,7 @@ func (p *pass) report(ctx context.Context, o observation, d decision) error {
 		p.state.gate.WroteStatus(version, p.now)
 		failpoint.Hit("after-client-status")
 	}
-	p.state.unsaved, p.state.handled = nil, d.handled
+	p.state.unsaved = nil
 	was := apimeta.FindStatusCondition(last.Conditions, v1alpha1.ConditionReady)
 	if d.verdict.reason == v1alpha1.ReasonKeySecretConflict && (was == nil || was.Reason != d.verdict.reason) {
 		p.event(notice{corev1.EventTypeWarning, v1alpha1.EventKeySecretConflict, d.verdict.message})

@@ -116,6 +116,8 @@ type world struct {
 	operator  *operator
 	// stale, if set, is what operators read in place of any WeChatAppClient.
 	stale atomic.Pointer[v1alpha1.WeChatAppClient]
+	// patching, if set, is called in place of each patch of a Secret that operators send.
+	patching atomic.Pointer[patching]
 	// keys are all that were seen, none of which may be in a log.
 	keys map[string]bool
 }
@@ -124,6 +126,7 @@ type world struct {
 type operator struct {
 	name    string
 	stop    func()
+	cancel  func()
 	clients *appclient.Reconciler
 	// crashed makes each write of a status fail, as if the process had ended before it.
 	crashed *atomic.Bool
@@ -208,11 +211,11 @@ func (w *world) start() {
 	})
 	w.must(tokens.SetupWithManager(ctx, mgr))
 	clients := appclient.New(appclient.Options{
-		Client: crashing{mgr.GetClient(), o.crashed, &w.stale}, Live: mgr.GetAPIReader(), Now: api.Now, Events: mgr.GetEventRecorder("test"),
+		Client: crashing{mgr.GetClient(), o.crashed, &w.stale, &w.patching}, Live: mgr.GetAPIReader(), Now: api.Now, Events: mgr.GetEventRecorder("test"),
 		Gateway: func() appclient.Gateway { return *w.gateway.Load() }, MaxConcurrentReconciles: 4, Hint: tokens.Hint,
 	})
 	w.must(clients.SetupWithManager(ctx, mgr))
-	o.clients = clients
+	o.clients, o.cancel = clients, cancel
 	done := make(chan error, 1)
 	go func() { done <- mgr.Start(ctx) }()
 	o.stop = sync.OnceFunc(func() {
@@ -224,12 +227,25 @@ func (w *world) start() {
 	w.operator = o
 }
 
-// crashing is a client that writes no status once crashed, and whose cache has this WeChatAppClient, if any, in place of the newest.
+// crashing is a client that writes no status once crashed, whose cache has this WeChatAppClient, if any, in place of the newest, and whose
+// patches of Secrets pass through patching, if that is set.
 type crashing struct {
 	client.Client
 
-	crashed *atomic.Bool
-	stale   *atomic.Pointer[v1alpha1.WeChatAppClient]
+	crashed  *atomic.Bool
+	stale    *atomic.Pointer[v1alpha1.WeChatAppClient]
+	patching *atomic.Pointer[patching]
+}
+
+// patching sends the patch of a Secret, or does not.
+type patching func(ctx context.Context, body client.Patch, send func(client.Patch) error) error
+
+func (c crashing) Patch(ctx context.Context, o client.Object, body client.Patch, opts ...client.PatchOption) error {
+	send := func(body client.Patch) error { return c.Client.Patch(ctx, o, body, opts...) }
+	if f := c.patching.Load(); f != nil {
+		return (*f)(ctx, body, send)
+	}
+	return send(body)
 }
 
 func (c crashing) Get(ctx context.Context, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {

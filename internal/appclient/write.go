@@ -72,7 +72,9 @@ func (p *pass) wrote(o observation, d decision, c content, meta *metav1.PartialO
 	h.previous = d.plan.previous
 	p.state.held = h
 	p.state.gate.SawTarget(meta, true, p.now)
-	p.state.unsaved = d.plan.next(h.current)
+	if d.plan.change != keep {
+		p.state.unsaved, p.state.handled = d.plan.next(h.current), d.handled
+	}
 }
 
 // content returns what the Secret is to hold.
