@@ -70,16 +70,12 @@ func decide(o observation) decision {
 		now: o.now, spec: *o.client.Spec.Key, known: o.known, current: o.held.current, previous: o.held.previous,
 		rotate: wantsRotate, revoke: wantsRevoke,
 	})
-	if d.plan.change == repair && o.now.Before(o.repairNotBefore) {
-		d.at = o.repairNotBefore
-		d.verdict = verdict{
-			reason: v1alpha1.ReasonKeySecretConflict, progress: reconciling,
-			message: fmt.Sprintf("somebody keeps rewriting or deleting Secret %q; a new key is made in a while: find out who with "+
-				"kubectl get secret -n %s %[1]s -o yaml --show-managed-fields", o.client.Spec.Key.SecretName, o.client.Namespace),
-		}
+	d.write = d.plan.change != keep || o.held.previous != d.plan.previous || o.outdated()
+	if d.write && (d.plan.change == keep || d.plan.change == repair) && o.now.Before(o.repairNotBefore) {
+		d.write, d.at, d.verdict = false, o.repairNotBefore, contested(o, d.plan.change)
+		d.plan = keyPlan{}
 		return d
 	}
-	d.write = d.plan.change != keep || o.held.previous != d.plan.previous || o.outdated()
 	d.at = d.plan.at
 	if d.plan.change != keep {
 		d.handled = allHandled(o.client, o.handled)
@@ -119,6 +115,16 @@ func (d decision) refused(o observation, err error, lasts time.Duration) decisio
 			"Secret %q could not be written: %s; the operator tries again by itself", name, target.DelayMessage(err))}
 	}
 	return d
+}
+
+// contested says that somebody keeps changing the Secret, which is to be changed back.
+func contested(o observation, by change) verdict {
+	what := "somebody keeps rewriting Secret %q, or changes the labels or annotations that the operator gives it; it is put right in a while"
+	if by == repair {
+		what = "somebody keeps rewriting or deleting Secret %q; a new key is made in a while"
+	}
+	return verdict{reason: v1alpha1.ReasonKeySecretConflict, progress: reconciling, message: fmt.Sprintf(
+		what+": find out who with kubectl get secret -n %s %[1]s -o yaml --show-managed-fields", o.client.Spec.Key.SecretName, o.client.Namespace)}
 }
 
 // endsUnwritten reports whether the status ends a key without a write of the Secret, given the error of the write.

@@ -9,4 +9,6 @@ import (
 )
 
 // Kept returns about how many bytes are remembered of a client's Secret. The operator must have stopped.
-func (r *Reconciler) Kept(name types.NamespacedName) int { return len(fmt.Sprintf("%+v", r.find(name).held)) }
+func (r *Reconciler) Kept(name types.NamespacedName) int {
+	return len(fmt.Sprintf("%+v", r.find(name).held))
+}

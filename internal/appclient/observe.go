@@ -155,7 +155,7 @@ func (p *pass) noteChange(before held, o *observation) {
 	if before.version == "" || o.known == nil {
 		return
 	}
-	if o.secret == nil || p.state.held.current != o.known.Fingerprint {
+	if o.secret == nil || p.state.held.current != o.known.Fingerprint || !p.state.held.same(before) {
 		p.state.repairs = p.state.repairs.Noted(p.now)
 	}
 }
@@ -193,17 +193,18 @@ func (o observation) record() target.Record {
 
 // outdated reports whether the Secret differs from what is wanted in anything but its keys.
 func (o observation) outdated() bool {
-	if !o.held.labelled || o.held.extra || o.held.settings != o.settings.digest() {
-		return true
-	}
-	record := o.record()
-	for key, want := range annotations(record) {
+	_, changed := target.References(o.held.references, o.reference(), v1alpha1.ClientKind)
+	return o.held.extra || o.held.settings != o.settings.digest() || o.mislabelled() || changed && !o.referencesRefused
+}
+
+// mislabelled reports whether the Secret has other labels or annotations than are wanted.
+func (o observation) mislabelled() bool {
+	for key, want := range annotations(o.record()) {
 		if got, found := o.held.annotations[key]; got != want || found != (want != "") {
 			return true
 		}
 	}
-	_, changed := target.References(o.held.references, o.reference(), v1alpha1.ClientKind)
-	return changed && !o.referencesRefused
+	return !o.held.labelled
 }
 
 // reference returns the owner reference that the Secret is to have; nil for none.

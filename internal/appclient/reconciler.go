@@ -186,6 +186,10 @@ func (p *pass) afterWrite(o observation, d decision, err error) decision {
 		}
 		d.verdict.message += referenceNote(p.state.held.references, o, p.state.refusedReferences == p.client.Generation)
 		p.tellKey(d.plan)
+		if o.held = p.state.held; o.mislabelled() { // something changed what was written, and without its label the gateway has no key
+			p.state.repairs = p.state.repairs.Noted(p.now)
+			d.verdict, d.at = contested(o, keep), p.now.Add(refusedAgain)
+		}
 		return d
 	}
 	if p.state.failingSince.IsZero() || refresh.IsInFuture(p.state.failingSince, p.now) {

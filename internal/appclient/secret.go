@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -44,6 +45,12 @@ type held struct {
 
 func (h held) of(secret *metav1.PartialObjectMetadata) bool {
 	return h.uid == secret.UID && h.version == secret.ResourceVersion
+}
+
+// same reports whether another version holds the same, as far as that is known.
+func (h held) same(as held) bool {
+	h.uid, h.version = as.uid, as.version
+	return reflect.DeepEqual(h, as)
 }
 
 // snapshot is a Secret as the API server has it now, with its keys. It lives for one pass.
