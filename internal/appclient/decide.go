@@ -108,7 +108,8 @@ func (d decision) refused(o observation, err error, lasts time.Duration) decisio
 	case target.IsRefusal(err):
 		d.failed = true
 		d.verdict = verdict{reason: v1alpha1.ReasonKeySecretWriteFailed, progress: stalled, message: fmt.Sprintf(
-			"the API server refuses the write of Secret %q: %s", name, target.RefusalMessage(err))}
+			"the API server refuses the write of Secret %q: %s", name, target.RefusalMessage(err, fmt.Sprintf("if it is immutable or too large, "+
+				"delete it with kubectl delete secret -n %s %s, and it is made anew with another key", o.client.Namespace, name)))}
 	case lasts >= refresh.ReportAfter:
 		d.failed = true
 		d.verdict = verdict{reason: v1alpha1.ReasonKeySecretWriteFailed, progress: reconciling, message: fmt.Sprintf(

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
@@ -32,12 +33,16 @@ import (
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
-// errCacheBehind says that a cache has not seen the last write of this process. The pass ends and is repeated soon.
-var errCacheBehind = errors.New("the cache is behind the last write")
+// errCacheBehind says that a cache has not seen the last write of this process, or of another. The pass ends and is repeated soon. It is a
+// conflict like the API server's own.
+var errCacheBehind error = apierrors.NewConflict(corev1.Resource("secrets"), "", errors.New("the cache is behind the last write"))
 
 const (
-	// lookSoon is when a pass that found a cache behind is repeated.
-	lookSoon = 50 * time.Millisecond
+	// lookSoon is when a pass that found a cache behind is repeated, for so many times. After that it takes twice as long each time, up to
+	// lookLate, because it may be a webhook that answers so.
+	lookSoon, soonTimes, lookLate = 50 * time.Millisecond, 20, 30 * time.Second
+	// conflictsMax is the number of passes in a row that may end like that until a conflict counts as a failed write.
+	conflictsMax = 2
 	// refusedAgain is when a write that the API server refused is tried again.
 	refusedAgain = 30 * time.Second
 )
@@ -116,10 +121,13 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	again, err := p.run(ctx)
 	switch {
 	case errors.Is(err, errCacheBehind):
-		return ctrl.Result{RequeueAfter: lookSoon}, nil
+		p.state.behind++
+		return ctrl.Result{RequeueAfter: min(lookLate, lookSoon<<min(10, max(0, p.state.behind-soonTimes)))}, nil
 	case err != nil:
 		return ctrl.Result{}, err
-	case again.IsZero():
+	}
+	p.state.behind = 0
+	if again.IsZero() {
 		return ctrl.Result{}, nil
 	}
 	return ctrl.Result{RequeueAfter: max(again.Sub(p.now), time.Millisecond)}, nil
@@ -154,10 +162,12 @@ func (p *pass) run(ctx context.Context) (again time.Time, err error) {
 			defer cancel()
 		}
 		err = p.write(ctx, o, d)
-		if errors.Is(err, errCacheBehind) {
+		if errors.Is(err, errCacheBehind) && p.state.behind < conflictsMax {
 			return time.Time{}, err
 		}
 		d = p.afterWrite(o, d, err)
+	} else {
+		p.state.failingSince = time.Time{} // such as after a write whose answer got lost
 	}
 	if d.key == nil {
 		p.state.unsaved = nil

@@ -28,6 +28,8 @@ type state struct {
 	repairs target.Repairs
 	// refusedReferences is the generation whose change of the owner reference the API server refused. Losing it costs a request.
 	refusedReferences int64
+	// behind is the number of passes in a row that ended because a cache was behind, or a write met a conflict. Losing it costs a few of them.
+	behind int
 	// failingSince is when writes of the Secret began to fail; zero while they work. Losing it delays what the status tells by a minute.
 	failingSince time.Time
 }

@@ -51,7 +51,7 @@ func (p *pass) applyTickets(e report.TicketsEffect) {
 
 // refusedTickets records that the API server refuses to write the tickets. The token does not suffer from that.
 func (p *pass) refusedTickets(err error) report.TicketsEffect {
-	f := report.TicketRefused(p.resource, target.RefusalMessage(err))
+	f := report.TicketRefused(p.resource, target.RefusalMessage(err, target.AtTarget))
 	for _, t := range p.state.tickets {
 		if acct := p.state.membership.account; acct != nil {
 			acct.Tickets.Failed(t.Type, f, p.WeChat.Now())

@@ -140,7 +140,7 @@ func (p *pass) writeReference(ctx context.Context, o report.Observation, want ta
 	switch {
 	case target.IsRefusal(err): // of the reference alone: the token must not wait for it
 		log.FromContext(ctx).Info("the API server refuses to change the owner reference of the target Secret",
-			"refusal", target.RefusalMessage(err))
+			"refusal", target.RefusalMessage(err, target.AtTarget))
 		e.ReferencesRefused = true
 		return e, nil
 	case err != nil:

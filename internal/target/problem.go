@@ -31,13 +31,17 @@ func IsRefusal(err error) bool {
 func Refusal(secret string, err error, ofMetadata bool) string {
 	if ofMetadata {
 		return fmt.Sprintf("the API server refuses to set labels, annotations or the owner reference of Secret %q as spec.target wants them: "+
-			"%s; tokens are written without them", secret, RefusalMessage(err))
+			"%s; tokens are written without them", secret, RefusalMessage(err, AtTarget))
 	}
-	return fmt.Sprintf("the API server refuses to write Secret %q: %s", secret, RefusalMessage(err))
+	return fmt.Sprintf("the API server refuses to write Secret %q: %s", secret, RefusalMessage(err, AtTarget))
 }
 
-// RefusalMessage returns why the API server refuses a write, without the data that its answer may quote.
-func RefusalMessage(err error) string {
+// AtTarget is what to do about a target Secret that would be invalid.
+const AtTarget = "look at spec.target"
+
+// RefusalMessage returns why the API server refuses a write, without the data that its answer may quote. ifInvalid is what to do if the
+// Secret would be invalid.
+func RefusalMessage(err error, ifInvalid string) string {
 	switch {
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return "its namespace is being deleted"
@@ -45,7 +49,7 @@ func RefusalMessage(err error) string {
 		return "forbidden" + gatekeeper(err) +
 			"; look for a ResourceQuota, an admission policy, or missing permissions of the operator's ServiceAccount"
 	case apierrors.IsInvalid(err):
-		return "the result would be invalid" + gatekeeper(err) + "; look at spec.target"
+		return "the result would be invalid" + gatekeeper(err) + "; " + ifInvalid
 	case apierrors.IsNotFound(err):
 		return "its namespace does not exist any more"
 	default:

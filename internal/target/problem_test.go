@@ -79,18 +79,18 @@ func TestProblems(t *testing.T) {
 	} {
 		says := DelayMessage(test.err)
 		if test.refusal {
-			says = RefusalMessage(test.err)
+			says = RefusalMessage(test.err, AtTarget)
 		}
 		if got := IsRefusal(test.err); got != test.refusal || says != test.says {
 			t.Errorf("%s: refusal %t, %q, want %q", name, got, says, test.says)
 		}
-		for _, message := range []string{RefusalMessage(test.err), DelayMessage(test.err)} {
+		for _, message := range []string{RefusalMessage(test.err, AtTarget), DelayMessage(test.err)} {
 			if strings.Contains(message, tokenText) {
 				t.Errorf("%s: %q quotes the Secret", name, message)
 			}
 		}
 	}
-	if got, want := RefusalMessage(apierrors.NewNotFound(corev1.Resource("namespaces"), "shop")), "its namespace does not exist any more"; got != want {
+	if got, want := RefusalMessage(apierrors.NewNotFound(corev1.Resource("namespaces"), "shop"), AtTarget), "its namespace does not exist any more"; got != want {
 		t.Errorf("the namespace is gone: %q, want %q", got, want)
 	}
 	if IsRefusal(nil) {
