@@ -126,7 +126,7 @@ func run(ctx context.Context, opts *options, logger logr.Logger, registry progra
 		return fmt.Errorf("setting up the controller: %w", err)
 	}
 	clients := appclient.New(appclient.Options{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Now: api.Now, Events: events, Gateway: opts.gateway.Current, Hint: reconciler.Hint,
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Clock: api.Clock, Events: events, Gateway: opts.gateway.Current, Hint: reconciler.Hint,
 		MaxConcurrentReconciles: opts.maxConcurrentReconciles,
 	})
 	if err := addClients(mgr, opts, logger, clients); err != nil {

@@ -67,7 +67,7 @@ func decide(o observation) decision {
 		return d
 	}
 	d.plan = planKey(keyInputs{
-		now: o.now, spec: *o.client.Spec.Key, known: o.known, current: o.held.current, previous: o.held.previous,
+		now: o.now, synced: o.synced, spec: *o.client.Spec.Key, known: o.known, current: o.held.current, previous: o.held.previous,
 		rotate: wantsRotate, revoke: wantsRevoke,
 	})
 	d.write = d.plan.change != keep || o.held.previous != d.plan.previous || o.outdated()
@@ -193,7 +193,8 @@ func keyNotes(o observation, p keyPlan) string {
 			target.FormatTime(p.until.Time), target.FormatTime(p.createTime.Time))
 	}
 	if p.rotationWaits {
-		fmt.Fprintf(&out, "; the requested rotation waits until %s, when the last tokens of the key before have ended", target.FormatTime(p.at))
+		fmt.Fprintf(&out, "; the requested rotation waits until %s, when the last tokens of the key before have ended",
+			target.FormatTime(p.until.Add(tokensLive)))
 	}
 	for _, key := range requestAnnotations() {
 		if len(o.client.Annotations[key]) > v1alpha1.RequestValueMaxLength {

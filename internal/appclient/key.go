@@ -19,6 +19,9 @@ import (
 // stopped to buy tokens, because those that it bought are verified with it.
 const tokensLive = 4 * time.Hour
 
+// syncedLater is when a plan that depends on WeChat's time is made again while that is not known.
+const syncedLater = 30 * time.Second
+
 // wellFormedKey matches what a key looks like. Anything else in the Secret is no key.
 var wellFormedKey = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
@@ -55,8 +58,10 @@ const (
 
 // keyInputs is what the fate of a key depends on.
 type keyInputs struct {
-	now  time.Time
-	spec v1alpha1.ClientKeySpec
+	now time.Time
+	// synced reports that now is WeChat's time. Until then it may be wrong by any time, so nothing that ends a key happens by itself.
+	synced bool
+	spec   v1alpha1.ClientKeySpec
 	// known is the key by what only the operator can write; nil for none. The Secret is no proof of anything.
 	known *v1alpha1.ClientKeyStatus
 	// current and previous are the fingerprints of the keys that the Secret holds; empty for none.
@@ -90,7 +95,7 @@ type keyPlan struct {
 func planKey(in keyInputs) keyPlan {
 	known := settled(in)
 	p := keyPlan{change: keep, createTime: known.CreateTime}
-	if ends := endOf(known); in.now.Before(ends) {
+	if ends := endOf(known); in.now.Before(ends) || !in.synced && !ends.IsZero() {
 		p.lost = in.previous != known.PreviousFingerprint
 		if !p.lost {
 			p.previous, p.until = known.PreviousFingerprint, *known.PreviousUntilTime
@@ -123,12 +128,18 @@ func planKey(in keyInputs) keyPlan {
 }
 
 // settled returns what is known of the key, without times that lie further ahead than any that is written now: the clock that they were
-// noted by ran ahead, or the spec was changed since.
+// noted by ran ahead, or the spec was changed since. A clock that is not synced may be the one that is wrong.
 func settled(in keyInputs) v1alpha1.ClientKeyStatus {
 	if in.known == nil {
 		return v1alpha1.ClientKeyStatus{}
 	}
 	known := *in.known.DeepCopy()
+	if known.PreviousUntilTime == nil {
+		known.PreviousFingerprint = ""
+	}
+	if !in.synced {
+		return known
+	}
 	if refresh.IsInFuture(known.CreateTime.Time, in.now) {
 		known.CreateTime = seconds(in.now)
 	}
@@ -136,16 +147,13 @@ func settled(in keyInputs) v1alpha1.ClientKeyStatus {
 	if u := known.PreviousUntilTime; u != nil && u.After(latest) {
 		*u = seconds(latest)
 	}
-	if known.PreviousUntilTime == nil {
-		known.PreviousFingerprint = ""
-	}
 	return known
 }
 
 // rotationDue reports whether a rotation was requested or the interval is over.
 func rotationDue(in keyInputs, known v1alpha1.ClientKeyStatus) bool {
 	interval := in.spec.RotationInterval
-	return in.rotate || interval != nil && !in.now.Before(known.CreateTime.Add(interval.Duration))
+	return in.rotate || interval != nil && in.synced && !in.now.Before(known.CreateTime.Add(interval.Duration))
 }
 
 // endOf returns when the key before has to leave the Secret; zero without one.
@@ -158,6 +166,10 @@ func endOf(known v1alpha1.ClientKeyStatus) time.Time {
 
 // scheduled returns the plan with the moment at which time alone changes it.
 func (p keyPlan) scheduled(in keyInputs) keyPlan {
+	if !in.synced && (p.previous != "" || in.spec.RotationInterval != nil) {
+		p.at = in.now.Add(syncedLater)
+		return p
+	}
 	if p.previous != "" {
 		p.at = p.until.Add(tokensLive)
 		return p // a rotation waits for that

@@ -34,6 +34,7 @@ func TestPlanKey(t *testing.T) {
 		interval time.Duration
 		rotate   bool
 		revoke   bool
+		unsynced bool
 		want     change
 		previous string
 		until    time.Duration
@@ -73,11 +74,23 @@ func TestPlanKey(t *testing.T) {
 		{name: "a crash in a revoke", known: status(), holds: [2]string{"b"}, revoke: true, want: revoke},
 		{name: "a revoke without a key", revoke: true, want: revoke},
 		{name: "a clock that ran ahead", known: status(before(9000 * time.Hour)), holds: [2]string{"a", "z"}, previous: "z", until: day, at: day + 4*time.Hour},
+		{
+			name: "a clock that may be behind", known: status(before(9000 * time.Hour)), holds: [2]string{"a", "z"}, unsynced: true,
+			previous: "z", until: 9000 * time.Hour, at: syncedLater,
+		},
+		{
+			name: "a clock that may be ahead", known: status(before(-9000 * time.Hour)), holds: [2]string{"a", "z"}, unsynced: true, interval: time.Hour,
+			previous: "z", until: -9000 * time.Hour, at: syncedLater,
+		},
+		{name: "an interval by a clock that may be ahead", known: status(), holds: [2]string{"a"}, unsynced: true, interval: time.Hour, at: syncedLater},
+		{name: "a key alone by such a clock", known: status(), holds: [2]string{"a"}, unsynced: true},
+		{name: "a revoke by such a clock", known: status(before(time.Minute)), holds: [2]string{"a", "z"}, unsynced: true, revoke: true, want: revoke},
+		{name: "on request by such a clock", known: status(), holds: [2]string{"a"}, unsynced: true, rotate: true, want: rotate, previous: "a", until: day, at: syncedLater},
 		{name: "half of a status", known: status(func(s *v1alpha1.ClientKeyStatus) { s.PreviousFingerprint = "z" }), holds: [2]string{"a", "z"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in := keyInputs{
-				now: now, known: c.known, current: c.holds[0], previous: c.holds[1], rotate: c.rotate, revoke: c.revoke,
+				now: now, synced: !c.unsynced, known: c.known, current: c.holds[0], previous: c.holds[1], rotate: c.rotate, revoke: c.revoke,
 				spec: v1alpha1.ClientKeySpec{Overlap: metav1.Duration{Duration: day}},
 			}
 			if c.interval > 0 {

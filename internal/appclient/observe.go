@@ -22,6 +22,7 @@ import (
 // observation is everything that a pass knows of a client at one moment. It has no key.
 type observation struct {
 	now     time.Time
+	synced  bool
 	client  *v1alpha1.WeChatAppClient
 	gateway Gateway
 	// token is the WeChatAppToken; nil if it does not exist.
@@ -46,7 +47,7 @@ type observation struct {
 // observe gathers what a decision depends on.
 func (p *pass) observe(ctx context.Context) (observation, error) {
 	o := observation{
-		now: p.now, client: p.client, gateway: p.Gateway(), handled: p.handled(), known: p.client.Status.Key,
+		now: p.now, synced: p.synced, client: p.client, gateway: p.Gateway(), handled: p.handled(), known: p.client.Status.Key,
 		referencesRefused: p.state.refusedReferences == p.client.Generation,
 	}
 	if p.state.unsaved != nil {

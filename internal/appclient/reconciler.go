@@ -63,8 +63,8 @@ type Options struct {
 	Client client.Client
 	// Live reads from the API server.
 	Live client.Reader
-	// Now tells the time.
-	Now    func() time.Time
+	// Clock tells WeChat's time, and whether it is known; otherwise it is the local time, which may be wrong.
+	Clock  func() (now time.Time, synced bool)
 	Events events.EventRecorder
 	// Gateway returns how clients reach the gateway now. GatewayChanged has to be called when that changes.
 	Gateway func() Gateway
@@ -117,7 +117,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if c.DeletionTimestamp != nil {
 		return ctrl.Result{}, nil // its keys are dead, and the garbage collector does the rest
 	}
-	p := &pass{Reconciler: r, state: r.stateOf(c), client: c, now: r.Now()}
+	p := &pass{Reconciler: r, state: r.stateOf(c), client: c}
+	p.now, p.synced = r.Clock()
 	again, err := p.run(ctx)
 	switch {
 	case errors.Is(err, errCacheBehind):
@@ -140,6 +141,8 @@ type pass struct {
 	state  *state
 	client *v1alpha1.WeChatAppClient
 	now    time.Time
+	// synced reports that now is WeChat's time.
+	synced bool
 	// read is the Secret as the API server has it; nil if this pass did not read it.
 	read *snapshot
 }

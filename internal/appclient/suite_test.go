@@ -211,7 +211,7 @@ func (w *world) start() {
 	})
 	w.must(tokens.SetupWithManager(ctx, mgr))
 	clients := appclient.New(appclient.Options{
-		Client: crashing{mgr.GetClient(), o.crashed, &w.stale, &w.patching}, Live: mgr.GetAPIReader(), Now: api.Now, Events: mgr.GetEventRecorder("test"),
+		Client: crashing{mgr.GetClient(), o.crashed, &w.stale, &w.patching}, Live: mgr.GetAPIReader(), Clock: api.Clock, Events: mgr.GetEventRecorder("test"),
 		Gateway: func() appclient.Gateway { return *w.gateway.Load() }, MaxConcurrentReconciles: 4, Hint: tokens.Hint,
 	})
 	w.must(clients.SetupWithManager(ctx, mgr))

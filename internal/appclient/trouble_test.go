@@ -177,3 +177,24 @@ func TestLostAnswer(t *testing.T) {
 	w.patch(nil)
 	w.Eventually(w.host).Should(gomega.Equal("another"))
 }
+
+// A process that does not know WeChat's time ends no key by a clock that is wrong, and notes none of its times.
+func TestWrongClock(t *testing.T) {
+	w := newWorld(t)
+	first := w.ready(interval(30 * time.Hour))
+	w.ask(rotateAt, "1")
+	second := w.eventuallyAnother(first)
+	before := *w.appClient("api").Status.Key
+	w.wechat.Close()
+	for _, wrong := range []time.Duration{-2 * time.Hour, 1000 * time.Hour} {
+		w.offset.Store(int64(wrong))
+		w.start()
+		w.touch()
+		if now, previous := w.good(); now != second || previous != first {
+			t.Errorf("a clock that is off by %s ended a key", wrong)
+		}
+		if after := *w.appClient("api").Status.Key; !after.CreateTime.Equal(&before.CreateTime) || !after.PreviousUntilTime.Equal(before.PreviousUntilTime) {
+			t.Errorf("a clock that is off by %s changed %+v to %+v", wrong, before, after)
+		}
+	}
+}
