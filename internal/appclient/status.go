@@ -118,6 +118,9 @@ func conditions(last []metav1.Condition, o observation, v verdict) []metav1.Cond
 	return list
 }
 
+// maxNote is the longest note of an event, in bytes. The API server refuses more than 1024.
+const maxNote = 1000
+
 // notice is what people are told once.
 type notice struct{ kind, reason, note string }
 
@@ -148,5 +151,5 @@ func (p *pass) event(n notice) {
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.ClientKind},
 		ObjectMeta: p.client.ObjectMeta,
 	}
-	p.Events.Eventf(regarding, nil, n.kind, n.reason, "Reconcile", "%s", n.note)
+	p.Events.Eventf(regarding, nil, n.kind, n.reason, "Reconcile", "%s", n.note[:min(len(n.note), maxNote)])
 }
