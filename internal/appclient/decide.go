@@ -71,7 +71,7 @@ func decide(o observation) decision {
 		rotate: wantsRotate, revoke: wantsRevoke,
 	})
 	d.write = d.plan.change != keep || o.held.previous != d.plan.previous || o.outdated()
-	if d.write && (d.plan.change == keep || d.plan.change == repair) && o.now.Before(o.repairNotBefore) {
+	if d.write && o.tooSoonFor(d.plan.change) {
 		d.write, d.at, d.verdict = false, o.repairNotBefore, contested(o, d.plan.change)
 		d.plan = keyPlan{}
 		return d
@@ -87,6 +87,11 @@ func decide(o observation) decision {
 		d.verdict.message += referenceNote(o.held.references, o, o.referencesRefused)
 	}
 	return d
+}
+
+// tooSoonFor reports whether a repair has to wait. What people asked for, or time, does not wait for it.
+func (o observation) tooSoonFor(c change) bool {
+	return (c == keep || c == repair) && o.now.Before(o.repairNotBefore)
 }
 
 // refused returns the decision after the API server did not take a write of the Secret, which has failed for some time.
@@ -125,7 +130,8 @@ func contested(o observation, by change) verdict {
 		what = "somebody keeps rewriting or deleting Secret %q; a new key is made in a while"
 	}
 	return verdict{reason: v1alpha1.ReasonKeySecretConflict, progress: reconciling, message: fmt.Sprintf(
-		what+": find out who with kubectl get secret -n %s %[1]s -o yaml --show-managed-fields", o.client.Spec.Key.SecretName, o.client.Namespace)}
+		what+": find out who with kubectl get secret -n %s %[1]s -o yaml --show-managed-fields",
+		o.client.Spec.Key.SecretName, o.client.Namespace)}
 }
 
 // endsUnwritten reports whether the status ends a key without a write of the Secret, given the error of the write.

@@ -159,8 +159,8 @@ func (n *neighbours) older() string {
 	return oldest.Name
 }
 
-// live implements others. It asks the API server about a client that is not in the cache, because that may belong to another shard. One that
-// is there costs nothing, however many clients name its Secret.
+// live implements others. It asks the API server about a client that is not in the cache, because that may belong to another shard. One
+// that is there costs nothing, however many clients name its Secret.
 func (n *neighbours) live(uid types.UID, name string) bool {
 	if len(validation.IsDNS1123Subdomain(name)) > 0 {
 		return false // an annotation can say anything

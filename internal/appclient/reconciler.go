@@ -38,10 +38,11 @@ import (
 var errCacheBehind error = apierrors.NewConflict(corev1.Resource("secrets"), "", errors.New("the cache is behind the last write"))
 
 const (
-	// lookSoon is when a pass that found a cache behind is repeated, for so many times. After that it takes twice as long each time, up to
-	// lookLate, because it may be a webhook that answers so.
-	lookSoon, soonTimes, lookLate = 50 * time.Millisecond, 20, 30 * time.Second
-	// conflictsMax is the number of passes in a row that may end like that until a conflict counts as a failed write.
+	// lookSoon is when a pass that found a cache behind is repeated. After looksSoon of them in a row it takes twice as long each time, up to
+	// retryMax, because it may be a webhook that answers with conflicts.
+	lookSoon  = 50 * time.Millisecond
+	looksSoon = 20
+	// conflictsMax is the number of such passes in a row after which a conflict counts as a failed write.
 	conflictsMax = 2
 	// refusedAgain is when a write that the API server refused is tried again.
 	refusedAgain = 30 * time.Second
@@ -123,7 +124,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	switch {
 	case errors.Is(err, errCacheBehind):
 		p.state.behind++
-		return ctrl.Result{RequeueAfter: min(lookLate, lookSoon<<min(10, max(0, p.state.behind-soonTimes)))}, nil
+		return ctrl.Result{RequeueAfter: min(retryMax, lookSoon<<min(10, max(0, p.state.behind-looksSoon)))}, nil
 	case err != nil:
 		return ctrl.Result{}, err
 	}

@@ -113,7 +113,8 @@ func (h held) with(meta *metav1.PartialObjectMetadata) held {
 		uid := types.UID(target.Clip(string(ref.UID), longestUID))
 		isKept := slices.ContainsFunc(h.references, func(kept metav1.OwnerReference) bool { return kept.UID == uid })
 		if target.IsReferenceTo(ref, v1alpha1.ClientKind) && !isKept && len(h.references) < maxReferences {
-			h.references = append(h.references, metav1.OwnerReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.ClientKind, UID: uid})
+			h.references = append(h.references,
+				metav1.OwnerReference{APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.ClientKind, UID: uid})
 		}
 	}
 	return h
