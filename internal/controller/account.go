@@ -3,17 +3,19 @@
 package controller
 
 import (
+	"context"
 	"time"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/issue"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 )
 
 // observeAccount describes what the members of the account share, and tells the account about this member.
-func (p *observer) observeAccount(o *report.Observation) {
+func (p *observer) observeAccount(ctx context.Context, o *report.Observation) {
 	if o.Traits.EndsOlder {
 		o.Account.LastMint = refresh.Later(o.Account.LastMint, o.Stored.IssuedAt)
 	}
@@ -25,6 +27,7 @@ func (p *observer) observeAccount(o *report.Observation) {
 	if !o.Traits.EndsOlder {
 		return
 	}
+	p.noteIssued(ctx, o)
 	o.Account.MemberWaiting = acct.Wanted(o.Now)
 	o.Account.FetcherAsked = o.Now.Before(refresh.EarliestNext(p.state.last.Asked, 2*askAgainAfter, o.Now))
 	o.Account.MintAllowedAt = p.mintAllowedAt(o)
@@ -37,7 +40,7 @@ func (p *observer) observeAccount(o *report.Observation) {
 	if acct.AwaitMint(nameOf(p.resource)) {
 		o.Account.MintEndsBy = o.Now.Add(account.MintTakes)
 	}
-	acct.Update(member(o))
+	acct.Update(issue.Member(o))
 }
 
 // mintAllowedAt returns when this resource may cause a mint that nobody asked for: after the account's pace, the fetcher's answer, and a
@@ -60,22 +63,18 @@ func (p *observer) mintAllowedAt(o *report.Observation) time.Time {
 	return at
 }
 
-// member describes this resource to the other members of its account.
-func member(o *report.Observation) account.Member {
-	r := o.Resource
-	m := account.Member{
-		UID: r.UID, Name: nameOf(r), Created: r.CreationTimestamp.Time,
-		Receives: !o.Suspended && !o.Deleting && !o.Target.Conflict && !o.Target.Terminating && !o.Credentials.Missing,
+// noteIssued tells the account of the token in this Secret if a process before this one minted it, which the status proves. The other
+// members may hold one that it ends. Its expiry is left out, because only mints of this process have a bearing on the pace of mints.
+func (p *observer) noteIssued(ctx context.Context, o *report.Observation) {
+	acct, t := p.state.membership.account, o.Stored
+	proven := o.Target.Exists && o.Holding == target.HoldsKnown && !o.Target.AppIDChanged && !o.Target.ModeChanged && !o.Credentials.Changed
+	if m := acct.Minted(); !proven || m.Fingerprint == t.Fingerprint || !t.IssuedAt.After(m.At) || refresh.IsInFuture(t.IssuedAt, o.Now) {
+		return
 	}
-	m.Fetches = m.Receives
-	if f := o.Failure; f != nil && f.Binds {
-		unable := f.OfWrite || f.Reason == v1alpha1.ReasonAppSecretInvalid || f.Reason == v1alpha1.ReasonAppIDInvalid
-		m.Fetches = m.Fetches && !unable
+	acct.NoteMinted(account.Confirmation{Fingerprint: t.Fingerprint, At: t.IssuedAt})
+	for _, m := range acct.Others(p.resource.UID) {
+		p.wake.send(ctx, m.Name)
 	}
-	if o.Requests.Refresh {
-		m.Refresh = o.Requested(refresh.RequestRefresh)
-	}
-	return m
 }
 
 // noteOutcome tells the other members of a Legacy account whether the API server failed this pass: they may wait for this resource.

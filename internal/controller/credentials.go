@@ -17,6 +17,9 @@ import (
 // observeCredentials finds out, from metadata, whether the credentials are those of the last pass. They are read only when they are
 // new; otherwise a step reads them when it needs them.
 func (p *observer) observeCredentials(ctx context.Context, o *report.Observation) error {
+	if m := p.state.membership; m.id.Mode != p.resource.Spec.Mode || m.id.AppID != p.resource.Spec.AppID {
+		p.leaveAccount(p.state) // now, because the rest of this pass may not come to it, and the others would wait for this one's mint
+	}
 	c := p.state.credentials
 	if p.resource.Spec.Suspend {
 		o.CredentialsSecret.Version, o.CredentialsSecret.Accepted = c.Version, p.state.accepted
@@ -38,7 +41,7 @@ func (p *observer) observeCredentials(ctx context.Context, o *report.Observation
 		err = p.readCredentials(ctx) // the cache is behind, or does not know the Secret, because it holds Opaque ones alone
 	case c.Serves(cached, ref.Key, p.resource.Spec.AppID):
 		p.joinAccount() // the mode may be another one
-	case p.acceptedBefore(cached) && !p.accountIsKnown():
+	case p.acceptedBefore(cached):
 		o.CredentialsSecret.Version, o.CredentialsSecret.Accepted = cached, p.state.accepted
 		return nil
 	default:
@@ -58,19 +61,14 @@ func (p *observer) observeCredentials(ctx context.Context, o *report.Observation
 }
 
 // acceptedBefore reports whether another process had a token issued with this version of the credentials, for this generation of the spec.
-// It returns false if WeChat named a wait then, because the account that has to wait has to be known.
+// It returns false if the account has to be known all the same: WeChat named a wait then, which is the account's, or another resource of
+// the same Legacy appid has joined one, which may be this one's, and nobody may mint before that is known.
 func (p *observer) acceptedBefore(version string) bool {
-	if f := p.state.failure; f != nil && f.Named > 0 {
+	f, spec := p.state.failure, p.resource.Spec
+	if f != nil && f.Named > 0 || spec.Mode == v1alpha1.ModeLegacy && p.accounts.Knows(spec.Mode, spec.AppID) {
 		return false
 	}
 	return p.state.credentials.Version == "" && version == p.state.accepted && p.resource.Status.ObservedGeneration == p.resource.Generation
-}
-
-// accountIsKnown reports whether another resource of the same Legacy appid has joined an account. Then this one has to find out
-// whether the account is its own before anything is minted.
-func (p *observer) accountIsKnown() bool {
-	return p.resource.Spec.Mode == v1alpha1.ModeLegacy && p.state.membership.account == nil &&
-		p.accounts.Knows(v1alpha1.ModeLegacy, p.resource.Spec.AppID)
 }
 
 // haveAppSecret makes sure that the AppSecret is at hand, and reports whether there is one.

@@ -62,7 +62,7 @@ func (p *observer) observe(ctx context.Context, known report.KnownTarget) (repor
 	if err := p.observeRequests(ctx, &o); err != nil {
 		return o, err
 	}
-	p.observeAccount(&o)
+	p.observeAccount(ctx, &o)
 	p.observeDelivery(&o)
 	return o, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
@@ -25,9 +26,27 @@ import (
 // maxCopySources bounds the Secrets that one search for a copy reads: those of other namespaces may hold anything.
 const maxCopySources = 8
 
+// Member describes the observed resource to the other members of its account.
+func Member(o *report.Observation) account.Member {
+	r := o.Resource
+	m := account.Member{
+		UID: r.UID, Name: client.ObjectKeyFromObject(r), Created: r.CreationTimestamp.Time,
+		Receives: !o.Suspended && !o.Deleting && !o.Target.Conflict && !o.Target.Terminating && !o.Credentials.Missing,
+	}
+	m.Fetches = m.Receives
+	if f := o.Failure; f != nil && f.Binds {
+		unable := f.OfWrite || f.Reason == v1alpha1.ReasonAppSecretInvalid || f.Reason == v1alpha1.ReasonAppIDInvalid
+		m.Fetches = m.Fetches && !unable
+	}
+	if o.Requests.Refresh {
+		m.Refresh = o.Requested(refresh.RequestRefresh)
+	}
+	return m
+}
+
 // withoutMint gets a token in a way that costs no mint: it came between the decision and this member's turn, another member has it, the
-// stored one works again, or the account's fetcher is asked for it. While the account may not mint, nobody is asked. done reports that no
-// mint is to be made.
+// stored one works again, a resource that may have it has yet to join the account, or the account's fetcher is asked for it. While the
+// account may not mint, nobody is asked. done reports that no mint is to be made.
 func (i legacy) withoutMint(ctx context.Context, s Step) (e report.Effect, done bool, err error) {
 	if s.HasPending() {
 		return e, true, nil
@@ -49,6 +68,10 @@ func (i legacy) withoutMint(ctx context.Context, s Step) (e report.Effect, done 
 	if e.FailureOver, err = i.worksAgain(ctx, s); e.FailureOver || err != nil {
 		return e, true, err
 	}
+	if waits, err := i.wakeStrangers(ctx, s); waits || err != nil {
+		e.Times.Asked = now
+		return e, true, err
+	}
 	fetcher, another := s.Account.Fetcher(s.uid(), now)
 	if !another {
 		return e, false, nil
@@ -58,6 +81,28 @@ func (i legacy) withoutMint(ctx context.Context, s Step) (e report.Effect, done 
 	e.Outcomes = s.Checked() // of a check that was asked for without a token to check
 	i.Wake(ctx, fetcher)
 	return e, true, nil
+}
+
+// wakeStrangers wakes the resources of the appid that are no members of the account and whose statuses name a token that serves, and
+// reports whether there are any. After a restart a member may not have joined yet, and joins now. They are waited for once: another
+// AppSecret may keep them from joining.
+func (i legacy) wakeStrangers(ctx context.Context, s Step) (waits bool, err error) {
+	if s.Inputs.Account.FetcherAsked {
+		return false, nil
+	}
+	resources, err := i.resources(ctx, s)
+	members := s.Account.Others(s.uid())
+	for n := range resources {
+		r := &resources[n]
+		if r.UID == s.uid() || r.Spec.Suspend || r.DeletionTimestamp != nil || !i.serves(s, r.Status.Token) {
+			continue
+		}
+		if !slices.ContainsFunc(members, func(m account.Member) bool { return m.UID == r.UID }) {
+			i.Wake(ctx, types.NamespacedName{Namespace: r.Namespace, Name: r.Name})
+			waits = true
+		}
+	}
+	return waits, err
 }
 
 // copyFrom takes over a token that another member of the account holds, if it serves as well as a new one; nil if there is none. Its
@@ -189,7 +234,7 @@ func Superseded(o report.Observation, t *report.Pending, readSince bool, acct *a
 	if !o.Traits.EndsOlder {
 		return !t.Forced && readSince && (unattested || replaced)
 	}
-	if !unattested && !t.Unmarked && (t.Replaces == "" || !replaced) {
+	if !unattested && !t.Unmarked && (!replaced || notedAhead(o, t)) {
 		return false
 	}
 	dead := false
@@ -200,6 +245,12 @@ func Superseded(o report.Observation, t *report.Pending, readSince bool, acct *a
 		return false // nobody wrote a token since this mint began, or WeChat refuses what was written
 	}
 	return t.Unmarked || o.Token.IssuedAt.After(t.IssuedAt)
+}
+
+// notedAhead reports whether the Secret holds a token whose time was noted by a clock that ran ahead. One that another member's mint has
+// handed out does not give way to that.
+func notedAhead(o report.Observation, t *report.Pending) bool {
+	return t.Replaces == "" && refresh.IsInFuture(o.Token.IssuedAt, o.Now)
 }
 
 // rehearse tries the first write of this resource without its effects, so that a Secret that cannot be written costs no mint. A write

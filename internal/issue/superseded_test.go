@@ -29,6 +29,7 @@ func TestSuperseded(t *testing.T) {
 	later := func(s *scene) { s.t.IssuedAt = after(time.Minute) }
 	sameMoment := func(s *scene) { s.t.IssuedAt = now }
 	read := func(s *scene) { s.read = true }
+	ahead := func(s *scene) { s.o.Token.IssuedAt = after(time.Hour) }
 	known := func(s *scene) { s.o.Holding = target.HoldsKnown }
 	unmarked := func(s *scene) { s.t.Unmarked = true }
 	forced := func(s *scene) { s.t.Forced = true }
@@ -81,7 +82,9 @@ func TestSuperseded(t *testing.T) {
 		"Legacy, theirs is the one to replace":  {legacyMode, edits{earlier, known, notReplaced}, false},
 		"Legacy, another leader replaced it":    {legacyMode, edits{earlier, known}, true},
 		"Legacy, minted after another leader's": {legacyMode, edits{later, known}, false},
-		"Legacy, handed out, theirs is known":   {legacyMode, edits{earlier, known, handedOut}, false},
+		"Legacy, handed out, theirs is known":   {legacyMode, edits{earlier, known, handedOut}, true},
+		"Legacy, handed out, theirs is older":   {legacyMode, edits{later, known, handedOut}, false},
+		"Legacy, handed out, a clock was ahead": {legacyMode, edits{earlier, known, handedOut, ahead}, false},
 		"Legacy, handed out, nobody knows it":   {legacyMode, edits{earlier, handedOut}, true},
 		"Legacy, under this mark":               {legacyMode, edits{earlier, unmarked, marked("m")}, false},
 		"Legacy, under another mark":            {legacyMode, edits{earlier, marked("n")}, true},
@@ -91,8 +94,8 @@ func TestSuperseded(t *testing.T) {
 	} {
 		s := &scene{
 			o: report.Observation{
-				Secret:  &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop", UID: "s", ResourceVersion: "10"}},
-				Holding: target.HoldsUnattested, Stored: target.Token{Fingerprint: theirs.Fingerprint(), IssuedAt: now},
+				Secret: &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "shop", UID: "s", ResourceVersion: "10"}},
+				Now:    now, Holding: target.HoldsUnattested, Stored: target.Token{Fingerprint: theirs.Fingerprint(), IssuedAt: now},
 			},
 			t:    &report.Pending{Token: token.Token{Value: ours, IssuedAt: after(-time.Second)}, Replaces: "older"},
 			acct: &account.Account{},
