@@ -284,6 +284,39 @@ func TestRefusedForAMomentBeforeTheRotation(t *testing.T) {
 	}
 }
 
+// WeChat is known to refuse a token once, just after it was issued. That is no reason for another mint, which would end the token that
+// volumes still hold. It makes no difference whether the check was asked for.
+func TestRefusedJustAfterTheMint(t *testing.T) {
+	for name, interval := range map[string]time.Duration{"asked for": time.Hour, "due": 30 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			w, old := readyWorld(t, v1alpha1.ModeLegacy, func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = interval })
+			w.pass(2*time.Hour-5*time.Minute, "shop")
+			value := w.eventuallyAnother("shop", old)
+			w.settle()
+			w.advance(time.Second)
+			w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointProbe, Errcode: 40001, Times: 1})
+			if interval == time.Hour {
+				w.ask("shop", v1alpha1.AnnotationCheckRequestedAt, 1)
+				w.Eventually(func() string { return w.handled("shop").Check }).Should(gomega.Equal("1"))
+			}
+			w.advance(45 * time.Second)
+			if n := len(w.wechat.Tokens(appID)); n != 2 || w.value("shop") != value {
+				t.Errorf("%d tokens were minted, want 2", n)
+			}
+			if !w.wechat.ValidAt(old, w.clock.now().Add(volumeLag)) {
+				t.Error("a pod may still hold the old token, and WeChat does not accept it")
+			}
+			// A rival's mints end it just as soon after its issue, and the second refusal replaces it.
+			w.wechat.RivalMint(appID)
+			w.wechat.RivalMint(appID)
+			w.ask("shop", v1alpha1.AnnotationCheckRequestedAt, 2)
+			w.Eventually(func() string { return w.handled("shop").Check }).Should(gomega.Equal("2"))
+			w.advance(11 * time.Second)
+			w.eventuallyAnotherWithin(5*time.Second, "shop", value)
+		})
+	}
+}
+
 // A mint whose answer got lost is repeated, also when the first repetition is refused: that says nothing about the lost one.
 func TestMintLostAndThenRefused(t *testing.T) {
 	w, value := readyWorld(t, v1alpha1.ModeLegacy, func(t *v1alpha1.WeChatAppToken) { t.Spec.CheckInterval.Duration = time.Hour })

@@ -329,3 +329,38 @@ func TestCheckRequestThatFails(t *testing.T) {
 		})
 	}
 }
+
+// Who has repaired what kept the operator from minting asks for a check, as the runbooks say, and the token that has expired meanwhile, or is
+// about to, is replaced. An answer about the old one would help nobody. That holds after a restart too, which ends no back-off.
+func TestCheckRequestAfterARepair(t *testing.T) {
+	for name, test := range map[string]struct {
+		errcode int
+		lead    time.Duration // to the end of the token; negative after it
+		restart bool
+	}{
+		"quota, expired":           {45009, -3 * time.Minute, false},
+		"quota, about to expire":   {45009, 3 * time.Minute, false},
+		"frozen, expired":          {40243, -3 * time.Minute, false},
+		"frozen, expired, restart": {40243, -3 * time.Minute, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, old := readyWorld(t, v1alpha1.ModeLegacy, hourly)
+			end := w.token("shop").Status.Token.ExpirationTime.Time
+			w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Errcode: test.errcode})
+			w.advance(end.Add(-test.lead).Sub(w.clock.now()))
+			if test.restart {
+				w.operators.last.stop()
+				w.startOperator()
+				w.advance(time.Second)
+			}
+			w.wechat.ClearFaults()
+			w.ask("shop", v1alpha1.AnnotationCheckRequestedAt, 1)
+			w.eventuallyAnother("shop", old)
+			w.eventuallyReady("shop")
+			w.Eventually(func() string { return w.handled("shop").Check }).Should(gomega.Equal("1"))
+			if n := len(w.wechat.Tokens(appID)); n != 2 {
+				t.Errorf("%d tokens were minted, want 2", n)
+			}
+		})
+	}
+}

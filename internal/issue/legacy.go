@@ -180,7 +180,9 @@ func (i legacy) stored(ctx context.Context, s Step) (token.Value, bool, error) {
 // probed adds to the effect what WeChat said about the stored token.
 func (i legacy) probed(ctx context.Context, s Step, e report.Effect, err error) (report.Effect, error) {
 	// While a mint is due, only the time was asked for: it is the mint that has to work.
-	askedTheTime := slices.Contains([]refresh.Reason{refresh.MintUnfinished, refresh.Expired, refresh.RefreshDue}, s.Decision.Reason)
+	beforeMint := askedBeforeMint(s)
+	askedTheTime := beforeMint ||
+		slices.Contains([]refresh.Reason{refresh.MintUnfinished, refresh.Expired, refresh.RefreshDue}, s.Decision.Reason)
 	_, synced := i.WeChat.Clock()
 	refused, isRefused := errors.AsType[*token.Error](err)
 	switch {
@@ -199,8 +201,16 @@ func (i legacy) probed(ctx context.Context, s Step, e report.Effect, err error) 
 	default:
 		i.sight(s) // an inconclusive probe only updates the time of the check
 	}
-	e.Outcomes = s.Checked()
+	if !beforeMint {
+		e.Outcomes = s.Checked()
+	}
 	return e, nil
+}
+
+// askedBeforeMint reports whether a check on request comes before a mint that has failed and is due, because the time is not known. The
+// mint handles the request.
+func askedBeforeMint(s Step) bool {
+	return s.Decision.Request == refresh.RequestCheck && s.Failed != nil && !s.ClockSynced && !s.Now.Before(s.Decision.DueAt)
 }
 
 // sight records that the stored token was asked about.
@@ -212,10 +222,19 @@ func (i legacy) sight(s Step) {
 	s.Account.Confirm(account.Confirmation{Fingerprint: s.Stored.Fingerprint, At: now, ExpiresAt: s.Stored.ExpiresAt}, s.uid(), now)
 }
 
+// settlesWithin is how long after a mint WeChat may refuse the new token for a moment. One refusal then is no reason for another mint,
+// which would end the token before it while volumes still hold that.
+const settlesWithin = 2 * time.Minute
+
 // noteRejected records that WeChat refuses the stored token. If the operator wrote it, did not replace it, and it should still live,
 // something else fetches for this appid.
 func (i legacy) noteRejected(ctx context.Context, s Step, e *report.Effect) error {
 	now := i.WeChat.Now()
+	if m := s.Account.Minted(); m.Fingerprint == s.Stored.Fingerprint && now.Before(m.At.Add(settlesWithin)) && !s.Token.Doubtful {
+		i.sight(s)
+		s.Account.Doubt() // so the next check comes soon, and tells
+		return nil
+	}
 	early := now.Before(s.Stored.ExpiresAt.Add(-time.Minute)) && !s.Stored.Unattested
 	if early {
 		replaced, err := i.replaced(ctx, s)

@@ -53,9 +53,13 @@ func (p *plan) actionFor(kind RequestKind) Action {
 	return Wait
 }
 
-// checkNeedsMint reports whether a check on request needs a mint, because there is no token to ask about.
+// checkNeedsMint reports whether a check on request needs a mint: there is no token to ask about, or a mint that is due has failed.
+// Whoever has repaired what kept it from working asks for a check, and an answer about the old token would not help.
 func (p *plan) checkNeedsMint() bool {
-	return p.in.Traits.EndsOlder && (!p.in.Target.Exists || p.in.Target.Tampered)
+	t := p.in.Target
+	due := (p.mintUnfinished() || p.expired() || p.refreshDue()) && p.issueOrAsk() == Issue
+	failed := p.in.Failure != nil && (due || t.AppIDChanged)
+	return p.in.Traits.EndsOlder && (!t.Exists || t.Tampered || failed)
 }
 
 // Requests are those that were made and not handled yet.

@@ -280,3 +280,35 @@ func TestCheckOfATamperedTarget(t *testing.T) {
 		}
 	}
 }
+
+// Whoever has repaired what kept a mint from working asks for a check. An answer about the token that the mint replaces would not help.
+func TestCheckAfterAFailedMint(t *testing.T) {
+	soon, later := after(8*time.Second), after(20*time.Minute)
+	limits := func(in *Inputs) {
+		in.Traits = Legacy()
+		failed(45009, after(-time.Minute))(in)
+		in.Failure.Class, in.Failure.RetryAt = token.Limited, later
+	}
+	appIDChanged := func(in *Inputs) { in.Target.AppIDChanged = true }
+	for name, test := range map[string]struct {
+		edits  []edit
+		action Action
+		at     time.Time
+	}{
+		"nothing is due":           {[]edit{limits}, Check, time.Time{}},
+		"expired":                  {[]edit{limits, expires(now)}, Issue, time.Time{}},
+		"due":                      {[]edit{limits, expires(after(9 * time.Minute))}, Issue, time.Time{}},
+		"another appid":            {[]edit{limits, appIDChanged}, Issue, time.Time{}},
+		"another AppSecret":        {[]edit{limits, credentialsChanged}, Check, time.Time{}}, // the token is valid until it is due
+		"a mint was lost":          {[]edit{limits, marked}, Issue, time.Time{}},
+		"no failure":               {[]edit{legacy, expires(now)}, Check, time.Time{}},
+		"expired, clock unknown":   {[]edit{limits, expires(now), unsynced}, Check, time.Time{}},
+		"expired, mints are paced": {[]edit{limits, expires(now), mintAt(soon)}, Wait, soon},
+		"expired, another mints":   {[]edit{limits, expires(now), mintEndsBy(soon)}, Wait, soon},
+		"expired, Stable":          {[]edit{limits, expires(now), func(in *Inputs) { in.Traits = Stable() }}, Check, time.Time{}},
+	} {
+		if d := Decide(now, healthy(append(test.edits, askCheck)...)); d.Action != test.action || !d.At.Equal(test.at) {
+			t.Errorf("%s: %s %s at %s, want %s at %s", name, d.Action, d.Reason, d.At, test.action, test.at)
+		}
+	}
+}
