@@ -64,16 +64,11 @@ func (p *pass) call(ctx context.Context, s issue.Step) (report.Effect, error) {
 	return report.Effect{}, nil
 }
 
-// isSaved reports whether the status says how far a revoke has come.
-func isSaved(progress, saved *v1alpha1.RevocationStatus) bool {
-	return saved != nil && saved.Value == progress.Value && (saved.FirstForcedTime != nil) == (progress.FirstForcedTime != nil)
-}
-
 // revoke makes the next step of a revoke: it names the victim, makes the first forced call, or the second one. What the status says of
 // it is written before the step that relies on it, so that a new process continues where this one ended.
 func (p *pass) revoke(ctx context.Context, issuer issue.Issuer, s issue.Step) (report.Effect, error) {
 	now := p.WeChat.Now()
-	progress, saved := s.Progress.Revocation, p.resource.Status.Revocation
+	progress := s.Progress.Revocation
 	switch {
 	case progress == nil:
 		victim := s.Stored.Fingerprint
@@ -82,7 +77,7 @@ func (p *pass) revoke(ctx context.Context, issuer issue.Issuer, s issue.Step) (r
 		}
 		value := s.Requested(refresh.RequestRevoke)
 		return report.Effect{Revocation: &v1alpha1.RevocationStatus{Value: value, Victim: victim}, StatusFirst: true}, nil
-	case !isSaved(progress, saved):
+	case !s.Progress.IsSaved(p.resource.Status.Revocation):
 		return report.Effect{StatusFirst: true}, nil
 	case progress.FirstForcedTime == nil && s.Stored.Fingerprint != "" && s.Stored.Fingerprint != progress.Victim:
 		return report.Effect{Revocation: report.HalfRevoked(progress, now), StatusFirst: true}, nil // another process made the first call

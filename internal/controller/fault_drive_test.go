@@ -151,8 +151,9 @@ func (w *world) startOperatorThrough(wrap func(http.RoundTripper) http.RoundTrip
 	return o
 }
 
-// lag holds back what the watches of Secrets tell an operator, from begin to end.
+// lag holds back what the watches of Secrets, or of the other resources named, tell an operator, from begin to end.
 type lag struct {
+	of   string
 	mu   sync.Mutex
 	over chan struct{}
 }
@@ -188,7 +189,7 @@ func (l *lag) wait(ctx context.Context) {
 func (l *lag) wrap(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
 		response, err := next.RoundTrip(r)
-		if err == nil && strings.HasSuffix(r.URL.Path, "/secrets") && r.URL.Query().Has("watch") {
+		if err == nil && strings.HasSuffix(r.URL.Path, "/"+cmp.Or(l.of, "secrets")) && r.URL.Query().Has("watch") {
 			response.Body = &laggingBody{ReadCloser: response.Body, ctx: r.Context(), lag: l}
 		}
 		return response, err

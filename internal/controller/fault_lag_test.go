@@ -3,12 +3,14 @@
 package controller_test
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
 	"github.com/onsi/gomega"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
+	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat/wechattest"
 )
 
 // While the operator's cache still has a target that was deleted, the operator does not patch it again and again.
@@ -73,5 +75,31 @@ func TestRotationWhileTheCacheLags(t *testing.T) {
 				t.Errorf("%d calls for one rotation", n)
 			}
 		})
+	}
+}
+
+// A process that was thought to be gone learns of a refresh and of its outcome at the same time, and does not repeat it: two forced calls
+// more than 30 s apart are a revoke, and pods still hold the token before.
+func TestRefreshThatAnotherLeaderHandled(t *testing.T) {
+	w, old := readyWorld(t, v1alpha1.ModeStable, hourly)
+	behind := &lag{of: "wechatapptokens"}
+	w.startOperatorThrough(behind.wrap)
+	w.Eventually(func() int { return w.calls(wechattest.EndpointStable) }).Should(gomega.BeNumerically(">=", 1))
+	time.Sleep(2 * time.Second) // for the first passes of the second process
+	behind.begin()
+	defer behind.end()
+	w.ask("shop", v1alpha1.AnnotationRefreshRequestedAt, 1)
+	w.eventuallyAnother("shop", old)
+	w.Eventually(func() string { return w.handled("shop").Refresh }).Should(gomega.Equal("1"))
+	status := w.token("shop").Status
+	w.jump(40 * time.Second)
+	behind.end()
+	w.Consistently(func() int { return w.forcedCalls() }, 3*time.Second).Should(gomega.Equal(1))
+	if !w.wechat.Valid(old) {
+		t.Error("the token before is revoked")
+	}
+	now := w.token("shop").Status
+	if !reflect.DeepEqual(now.ForcedRefreshes, status.ForcedRefreshes) || !reflect.DeepEqual(now.HandledRequests, status.HandledRequests) {
+		t.Errorf("the status forgot the refresh: %v, %v", now.ForcedRefreshes, now.HandledRequests)
 	}
 }

@@ -18,8 +18,9 @@ import (
 
 // observeRequests finds the requests that are to be carried out.
 func (p *observer) observeRequests(ctx context.Context, o *report.Observation) error {
+	p.state.progress = p.state.progress.Current(p.resource, o.Now)
 	p.observeCheck(o)
-	progress := p.state.progress.Current(p.resource, o.Now).After(o.Ended)
+	progress := p.state.progress.After(o.Ended)
 	p.state.progress, o.Progress = progress, progress
 	wants := func(kind refresh.RequestKind) bool { return progress.Wants(p.resource, kind) }
 	o.Requests = refresh.Requests{

@@ -53,18 +53,14 @@ func ClassOf(e *v1alpha1.RefreshError) token.Class {
 	return token.Action
 }
 
-// RecallProgress returns how far requests have come by what the status says. Values that are there when the resource is first seen are
-// recorded as handled, because GitOps and backups replay annotations when they re-create a resource.
+// RecallProgress returns which requests were handled by what the status says; Current adds the rest. Values that are there when the
+// resource is first seen are recorded as handled, because GitOps and backups replay annotations when they re-create a resource.
 func RecallProgress(resource *v1alpha1.WeChatAppToken) Progress {
-	status := &resource.Status
-	p := Progress{Revocation: status.Revocation.DeepCopy()}
-	for _, t := range status.ForcedRefreshes {
-		p.Forced = append(p.Forced, t.UTC())
-	}
-	if h := status.HandledRequests; h != nil {
+	var p Progress
+	if h := resource.Status.HandledRequests; h != nil {
 		p.Handled = *h
 	}
-	if status.ObservedGeneration >= 0 {
+	if resource.Status.ObservedGeneration >= 0 {
 		return p
 	}
 	for _, kind := range refresh.RequestKinds() {
@@ -92,14 +88,37 @@ func (p Progress) After(outcomes []Outcome) Progress {
 	return p
 }
 
-// Current returns the progress without a revoke that is not asked for any more, and without forced calls that count no more.
+// Current returns the progress with what the status tells besides, because another process may have gone on with the requests: to carry one
+// out again, or to forget a forced call, could revoke a token that pods hold. It leaves out a revoke that is not asked for any more, and
+// forced calls that count no more.
 func (p Progress) Current(resource *v1alpha1.WeChatAppToken, now time.Time) Progress {
+	status := &resource.Status
+	for _, kind := range refresh.RequestKinds() {
+		if h, value := status.HandledRequests, request.Value(resource, kind); h != nil && value != "" && *request.Handled(h, kind) == value {
+			*request.Handled(&p.Handled, kind) = value
+		}
+	}
+	if p.Revocation == nil {
+		p.Revocation = status.Revocation.DeepCopy()
+	}
+	p.Forced = slices.Clone(p.Forced)
+	for _, t := range status.ForcedRefreshes {
+		same := func(own time.Time) bool { return own.Truncate(time.Second).Equal(t.Truncate(time.Second)) } // a status has whole seconds
+		if !slices.ContainsFunc(p.Forced, same) {
+			p.Forced = append(p.Forced, t.UTC())
+		}
+	}
 	wanted := p.Wants(resource, refresh.RequestRevoke)
 	if r := p.Revocation; r != nil && (!wanted || r.Value != request.Value(resource, refresh.RequestRevoke)) {
 		p.Revocation = nil
 	}
 	p.Forced = refresh.WithinDay(p.Forced, now)
 	return p
+}
+
+// IsSaved reports whether the revoke of a status, nil for none, says how far this one has come.
+func (p Progress) IsSaved(saved *v1alpha1.RevocationStatus) bool {
+	return saved != nil && saved.Value == p.Revocation.Value && (saved.FirstForcedTime != nil) == (p.Revocation.FirstForcedTime != nil)
 }
 
 // longRequest reports whether a request was made that is ignored, because its value fits no status.

@@ -126,7 +126,8 @@ func TestRecallProgress(t *testing.T) {
 	forced := metav1.NewTime(after(-time.Hour).In(time.FixedZone("CST", 8*3600)))
 	r.Status.ForcedRefreshes = []metav1.Time{forced}
 	r.Status.Revocation = &v1alpha1.RevocationStatus{Value: "k", Victim: "f", FirstForcedTime: &forced}
-	p := RecallProgress(r)
+	requesting(r)
+	p := RecallProgress(r).Current(r, now)
 	if got := p.Forced; len(got) != 1 || !got[0].Equal(forced.Time) || got[0].Location() != time.UTC {
 		t.Errorf("forced: %v", got)
 	}
@@ -165,5 +166,33 @@ func TestWantsAndAfter(t *testing.T) {
 	}
 	if r.Annotations[v1alpha1.AnnotationCheckRequestedAt] += "1"; p.Wants(r, refresh.RequestCheck) {
 		t.Error("a value too long for a status is carried out")
+	}
+}
+
+// Another process has gone on with the requests, and the status tells how far. What this process knows besides, with parts of a second, stays.
+func TestCurrent(t *testing.T) {
+	r := resource()
+	requesting(r)
+	forced := metav1.NewTime(after(-time.Hour))
+	own, second := after(-2*time.Hour).Add(300*time.Millisecond), metav1.NewTime(after(-2*time.Hour))
+	r.Status.HandledRequests = &v1alpha1.HandledRequests{Check: "before", Refresh: "r"}
+	r.Status.ForcedRefreshes = []metav1.Time{second, forced, metav1.NewTime(after(-25 * time.Hour))}
+	r.Status.Revocation = &v1alpha1.RevocationStatus{Value: "k", Victim: "f", FirstForcedTime: &forced}
+	p := Progress{Handled: v1alpha1.HandledRequests{Check: "later", Refresh: "before"}, Forced: []time.Time{own}}
+	for range 2 { // the second time changes nothing
+		p = p.Current(r, now)
+		if want := (v1alpha1.HandledRequests{Check: "later", Refresh: "r"}); p.Handled != want {
+			t.Errorf("handled: %+v, want %+v", p.Handled, want)
+		}
+		if want := []time.Time{own, forced.UTC()}; !reflect.DeepEqual(p.Forced, want) {
+			t.Errorf("forced calls at %v, want %v", p.Forced, want)
+		}
+		if !reflect.DeepEqual(p.Revocation, r.Status.Revocation) {
+			t.Errorf("the revoke: %+v", p.Revocation)
+		}
+	}
+	r.Status.HandledRequests.Revoke = "k"
+	if p = p.Current(r, now); p.Revocation != nil || p.Wants(r, refresh.RequestRevoke) || p.Wants(r, refresh.RequestRefresh) || !p.Wants(r, refresh.RequestCheck) {
+		t.Errorf("after the other process has ended the revoke: %+v", p)
 	}
 }
