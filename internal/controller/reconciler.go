@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
@@ -39,8 +40,9 @@ import (
 const stepsPerPass = 5
 
 // dueRotationPriority puts due rotations before events and checks, whose priority is 0. The first pass over a resource after a start
-// comes last: controller-runtime gives it -100 (docs/scaling.md).
-const dueRotationPriority = 10
+// comes last: controller-runtime gives it -100 (docs/scaling.md). Checks within dueSoon of a rotation are in between: while one waits in
+// the queue, the rotation that falls due waits with it, but many of them must not hold up rotations that are due.
+const dueRotationPriority, dueSoonPriority, dueSoon = 10, 5, 5 * time.Minute
 
 // errCacheBehind says that a cache has not seen the last write of this process. The pass ends and is repeated soon.
 var errCacheBehind = errors.New("the cache is behind the last write")
@@ -221,8 +223,12 @@ func requeue(now time.Time, d refresh.Decision) ctrl.Result {
 		return ctrl.Result{}
 	}
 	priority := 0
-	if !d.DueAt.IsZero() && !d.At.Before(d.DueAt) {
+	switch {
+	case d.DueAt.IsZero():
+	case !d.At.Before(d.DueAt):
 		priority = dueRotationPriority
+	case !d.At.Before(d.DueAt.Add(-dueSoon)):
+		priority = dueSoonPriority
 	}
 	return ctrl.Result{RequeueAfter: max(d.At.Sub(now), time.Millisecond), Priority: &priority}
 }
@@ -265,14 +271,13 @@ func (r *Reconciler) leaveAccount(state *resourceState) {
 func (p *pass) isGone(ctx context.Context) (bool, error) {
 	latest := &v1alpha1.WeChatAppToken{}
 	err := p.Client.Get(ctx, nameOf(p.resource), latest, client.UnsafeDisableDeepCopy)
-	switch {
-	case client.IgnoreNotFound(err) != nil:
-		return false, fmt.Errorf("reading WeChatAppToken %s: %w", nameOf(p.resource), err)
-	case err != nil:
-		p.gone = true
-	default:
-		p.gone = latest.UID != p.resource.UID || latest.DeletionTimestamp != nil
+	if apierrors.IsNotFound(err) { // it may have moved to another shard, and what WeChat issued meanwhile must not get lost by that
+		err = p.Live.Get(ctx, nameOf(p.resource), latest)
 	}
+	if client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("reading WeChatAppToken %s: %w", nameOf(p.resource), err)
+	}
+	p.gone = err != nil || latest.UID != p.resource.UID || latest.DeletionTimestamp != nil
 	return p.gone, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/testenv"
@@ -369,6 +370,32 @@ func TestToldToEndDuringAMint(t *testing.T) {
 	w.Eventually(func() string { return w.handled("shop").Refresh }).Should(gomega.Equal("1"))
 	if n := len(w.wechat.Tokens(appID)); n != 2 {
 		t.Errorf("%d tokens were minted, want 2", n)
+	}
+}
+
+// A resource that is moved to another shard while its operator mints is no deleted one: the token is written, so that the operator of the
+// other shard finds no lost mint, whose repetition would end at once the token that pods hold.
+func TestMovedToAnotherShardDuringAMint(t *testing.T) {
+	shard := func(name string) func(*v1alpha1.WeChatAppToken) {
+		return func(t *v1alpha1.WeChatAppToken) { metav1.SetMetaDataLabel(&t.ObjectMeta, "shard", name) }
+	}
+	w := newWorld(t)
+	w.selector = labels.SelectorFromSet(labels.Set{"shard": "a"})
+	value := w.ready(v1alpha1.ModeLegacy, shard("a"))
+	w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointLegacy, Delay: time.Second})
+	w.jump(6 * time.Minute)
+	w.update("shop", annotated(v1alpha1.AnnotationRefreshRequestedAt, "1"))
+	w.Eventually(func() int { return w.calls(wechattest.EndpointLegacy) }).Should(gomega.Equal(2))
+	w.update("shop", shard("b"))
+	now := w.eventuallyAnother("shop", value)
+	if mark := w.secret("shop").Annotations[v1alpha1.AnnotationMintStarted]; mark != "" {
+		t.Errorf("the mark %q was left", mark)
+	}
+	w.selector = labels.SelectorFromSet(labels.Set{"shard": "b"})
+	w.startOperator()
+	w.advance(volumeLag)
+	if w.value("shop") != now || !w.wechat.Valid(value) || !w.wechat.Valid(now) {
+		t.Error("a pod may still hold the old token, and WeChat does not accept it")
 	}
 }
 

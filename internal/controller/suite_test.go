@@ -90,6 +90,8 @@ type world struct {
 	// workers is --max-concurrent-reconciles of the operators that are started; 0 for 64.
 	workers  int
 	recorder *recorder
+	// selector is --watch-label-selector; nil for everything.
+	selector labels.Selector
 	// operators are those that were started, the last one of which is the operator.
 	operators *operators
 }
@@ -211,7 +213,7 @@ func (w *world) startOperator(namespaces ...string) *operator {
 		Metrics:        metricsserver.Options{BindAddress: "0"},
 		Controller:     config.Controller{SkipNameValidation: &unchecked},
 		Cache: cache.Options{
-			ByObject:                    controller.CacheOptions(labels.Everything()),
+			ByObject:                    controller.CacheOptions(cmp.Or(w.selector, labels.Everything())),
 			DefaultNamespaces:           watched,
 			ReaderFailOnMissingInformer: true,
 		},
