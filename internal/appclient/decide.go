@@ -89,7 +89,7 @@ func decide(o observation) decision {
 	return d
 }
 
-// tooSoonFor reports whether a repair has to wait. What people asked for, or time, does not wait for it.
+// tooSoonFor reports whether a repair has to wait. A rotation or a revoke does not wait.
 func (o observation) tooSoonFor(c change) bool {
 	return (c == keep || c == repair) && o.now.Before(o.repairNotBefore)
 }
@@ -201,6 +201,9 @@ func keyNotes(o observation, p keyPlan) string {
 	if p.rotationWaits {
 		fmt.Fprintf(&out, "; the requested rotation waits until %s, when the last tokens of the key before have ended",
 			target.FormatTime(p.until.Add(tokensLive)))
+		if !o.synced {
+			out.WriteString(", and for an answer of WeChat, which tells the time")
+		}
 	}
 	for _, key := range requestAnnotations() {
 		if len(o.client.Annotations[key]) > v1alpha1.RequestValueMaxLength {

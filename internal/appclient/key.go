@@ -96,9 +96,10 @@ func planKey(in keyInputs) keyPlan {
 	known := settled(in)
 	p := keyPlan{change: keep, createTime: known.CreateTime}
 	if ends := endOf(known); in.now.Before(ends) || !in.synced && !ends.IsZero() {
-		p.lost = in.previous != known.PreviousFingerprint
-		if !p.lost {
+		if in.previous == known.PreviousFingerprint {
 			p.previous, p.until = known.PreviousFingerprint, *known.PreviousUntilTime
+		} else {
+			p.lost = in.now.Before(ends) // otherwise a process before this one took it out at its end
 		}
 	}
 	intact := known.Fingerprint != "" && in.current == known.Fingerprint

@@ -82,6 +82,7 @@ func TestPlanKey(t *testing.T) {
 			name: "a clock that may be ahead", known: status(before(-9000 * time.Hour)), holds: [2]string{"a", "z"}, unsynced: true, interval: time.Hour,
 			previous: "z", until: -9000 * time.Hour, at: syncedLater,
 		},
+		{name: "the key before is gone, and its end is over by such a clock", known: status(before(-9000 * time.Hour)), holds: [2]string{"a"}, unsynced: true},
 		{name: "an interval by a clock that may be ahead", known: status(), holds: [2]string{"a"}, unsynced: true, interval: time.Hour, at: syncedLater},
 		{name: "a key alone by such a clock", known: status(), holds: [2]string{"a"}, unsynced: true},
 		{name: "a revoke by such a clock", known: status(before(time.Minute)), holds: [2]string{"a", "z"}, unsynced: true, revoke: true, want: revoke},

@@ -306,11 +306,14 @@ func TestRefusedJustAfterTheMint(t *testing.T) {
 			if !w.wechat.ValidAt(old, w.clock.now().Add(volumeLag)) {
 				t.Error("a pod may still hold the old token, and WeChat does not accept it")
 			}
-			// A rival's mints end it just as soon after its issue, and the second refusal replaces it.
+			// A rival's mints end it just as soon after its issue, and the second refusal replaces it. An answer between the two that tells
+			// nothing makes no difference.
 			w.wechat.RivalMint(appID)
 			w.wechat.RivalMint(appID)
 			w.ask("shop", v1alpha1.AnnotationCheckRequestedAt, 2)
 			w.Eventually(func() string { return w.handled("shop").Check }).Should(gomega.Equal("2"))
+			w.wechat.Inject(wechattest.Fault{Endpoint: wechattest.EndpointProbe, Errcode: -1, Times: 1})
+			w.advance(11 * time.Second)
 			w.advance(11 * time.Second)
 			w.eventuallyAnotherWithin(5*time.Second, "shop", value)
 		})

@@ -342,6 +342,7 @@ func TestCheckRequestAfterARepair(t *testing.T) {
 		"quota, about to expire":   {45009, 3 * time.Minute, false},
 		"frozen, expired":          {40243, -3 * time.Minute, false},
 		"frozen, expired, restart": {40243, -3 * time.Minute, true},
+		"about to expire, restart": {45009, 3 * time.Minute, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, old := readyWorld(t, v1alpha1.ModeLegacy, hourly)

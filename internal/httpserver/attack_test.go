@@ -4,6 +4,7 @@ package httpserver
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -119,6 +120,44 @@ func TestHeadersThatCameEarly(t *testing.T) {
 	}
 }
 
+// As many clients as the listener takes may shake hands at the same time, from one address.
+func TestHandshakesAreNoHeaders(t *testing.T) {
+	l := attacked(t, certificate(t), refuses)
+	var open []*tls.Conn
+	for range connections {
+		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		open = append(open, tls.Client(hello{c, t.Context()}, &tls.Config{InsecureSkipVerify: true})) //nolint:gosec // a test
+	}
+	for _, c := range open {
+		go func() { _ = c.Handshake() }() // they say hello, and wait
+	}
+	gomega.NewWithT(t).Eventually(func() (said int) {
+		l.bounded.mu.Lock()
+		defer l.bounded.mu.Unlock()
+		for _, of := range l.bounded.open {
+			for _, c := range of {
+				said += min(c.header, 1)
+			}
+		}
+		return said
+	}).WithTimeout(readTimeout / 2).Should(gomega.Equal(connections))
+}
+
+// hello is a connection whose reader waits for the end of the test.
+type hello struct {
+	net.Conn
+	test context.Context //nolint:containedctx // a test's
+}
+
+func (h hello) Read([]byte) (int, error) {
+	<-h.test.Done()
+	return 0, io.EOF
+}
+
 // The names of a Trailer header take memory, although net/http takes them out of the header.
 func TestTrailersCount(t *testing.T) {
 	done := make(chan struct{})
@@ -194,7 +233,7 @@ func heap() int {
 func TestHeaderOfAnAnswerThatIsNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, served := net.Pipe()
-		b := newBounded(&once{c: served}, connections)
+		b := newBounded(&once{c: served}, connections, reading)
 		server := NewStreaming(http.HandlerFunc(refuses), time.Hour)
 		go func() { _ = server.Serve(b) }()
 		_, _ = io.WriteString(client, "GET / HTTP/1.1\r\nHost: x\r\nX: "+strings.Repeat("x", 8<<10)+"\r\n\r\n")
@@ -244,7 +283,7 @@ func TestWriteWithoutDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, served := net.Pipe()
 		defer client.Close() //nolint:errcheck // nothing follows
-		c, _ := newBounded(nil, connections).add(served)
+		c, _ := newBounded(nil, connections, reading).add(served)
 		for name, set := range map[string]func(){
 			"none was set":          func() {},
 			"it was taken away":     func() { _ = c.SetWriteDeadline(time.Now().Add(time.Hour)); _ = c.SetWriteDeadline(time.Time{}) },
@@ -271,7 +310,7 @@ func TestAbort(t *testing.T) {
 	config := certificate(t)
 	synctest.Test(t, func(t *testing.T) {
 		client, served := net.Pipe()
-		b := newBounded(nil, connections)
+		b := newBounded(nil, connections, reading)
 		c, _ := b.add(served)
 		l := &Listener{Listener: b, bounded: b}
 		secure := tls.Server(c, config)

@@ -18,6 +18,8 @@ type bounded struct {
 	net.Listener
 
 	most int
+	// first is the phase in which connections begin.
+	first phase
 
 	mu sync.Mutex
 	// open has the connections of each address, the oldest first, and total is their number.
@@ -29,8 +31,8 @@ type bounded struct {
 	headers int
 }
 
-func newBounded(l net.Listener, most int) *bounded {
-	return &bounded{Listener: l, most: most, open: map[netip.Addr][]*connection{}}
+func newBounded(l net.Listener, most int, first phase) *bounded {
+	return &bounded{Listener: l, most: most, first: first, open: map[netip.Addr][]*connection{}}
 }
 
 // Accept implements net.Listener.
@@ -51,7 +53,7 @@ func (b *bounded) add(c net.Conn) (added, evicted *connection) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.accepted++
-	added = &connection{Conn: c, listener: b, from: addressOf(c), number: b.accepted}
+	added = &connection{Conn: c, listener: b, from: addressOf(c), number: b.accepted, phase: b.first}
 	if b.total >= b.most {
 		evicted = b.oldestOfTheMost()
 	}

@@ -27,7 +27,8 @@ const (
 type phase int
 
 const (
-	reading phase = iota // a header is being read, or TLS shakes hands
+	reading phase = iota // a header is being read
+	shaking              // TLS shakes hands
 	serving              // the handler is at work, or the rest of the body is read, or the rest of the answer is sent
 	idle                 // the answer is out
 	waiting              // nothing of the next request has been seen
@@ -44,11 +45,11 @@ type connection struct {
 	// limited reports that net/http has set a deadline for writes.
 	limited atomic.Bool
 
-	// These are guarded by the listener's mutex. header is how many bytes of memory the connection's header takes, or may take, and gone
-	// reports that the connection was closed.
-	phase  phase
-	header int
-	gone   bool
+	// These are guarded by the listener's mutex. header is how many bytes of memory the connection's header takes, or may take, last how many
+	// bytes the last Read had, and gone reports that the connection was closed.
+	phase        phase
+	header, last int
+	gone         bool
 }
 
 // connectionOf returns the connection below TLS; nil if it is of another listener.
@@ -65,20 +66,29 @@ func (c *connection) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
 		c.listener.update(c, func(c *connection) {
-			if c.phase != serving { // then it belongs to the body, or comes early
+			switch c.last = n; c.phase {
+			case shaking:
+				c.header += n
+			case reading, idle, waiting:
 				c.header += n * parsed
+			case serving: // it belongs to the body, or comes early
 			}
 		})
 	}
 	return n, err //nolint:wrapcheck // net/http looks at it
 }
 
-// SetReadDeadline implements net.Conn. net/http sets a deadline when a connection becomes idle, and the next one when the first bytes of a
-// header are there. These may have been read together with the request before, and the rest of the header with them, so that no Read counts
-// it.
+// SetReadDeadline implements net.Conn. What net/http sets, and when, tells what it is about. It takes the deadline of a handshake away when
+// that is over; the last Read may have had the beginning of a header, too. It sets a deadline when a connection becomes idle, and the next
+// one when the first bytes of a header are there. These may have been read together with the request before, and the rest of the header
+// with them, so that no Read counts it.
 func (c *connection) SetReadDeadline(deadline time.Time) error {
 	c.listener.update(c, func(c *connection) {
 		switch c.phase {
+		case shaking:
+			if deadline.IsZero() {
+				c.phase, c.header = reading, c.last*parsed
+			}
 		case idle:
 			c.phase = waiting
 		case waiting:

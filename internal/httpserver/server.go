@@ -88,7 +88,11 @@ func Listen(ctx context.Context, address string, config *tls.Config, connections
 	if err != nil {
 		return nil, fmt.Errorf("listening on %q: %w", address, err)
 	}
-	b := newBounded(tcp, connections)
+	first := reading
+	if config != nil {
+		first = shaking
+	}
+	b := newBounded(tcp, connections, first)
 	l := &Listener{Listener: b, bounded: b}
 	if config != nil {
 		config = config.Clone()

@@ -167,7 +167,7 @@ func (c fakeConn) Close() error {
 // With too many connections the oldest one of the address with the most gives way. Each IPv6 address counts by itself.
 func TestBounded(t *testing.T) {
 	var closed []string
-	b := newBounded(nil, 4)
+	b := newBounded(nil, 4, reading)
 	for _, step := range []struct{ from, closes string }{
 		{"10.0.0.1:1", ""},
 		{"10.0.0.1:2", ""},
@@ -202,7 +202,7 @@ func TestBounded(t *testing.T) {
 // Connections are closed until the headers of the others fit, however little each of them takes.
 func TestHeadersFit(t *testing.T) {
 	var closed []string
-	b := newBounded(nil, 40)
+	b := newBounded(nil, 40, reading)
 	for i := range 40 {
 		from, header := fmt.Sprintf("10.0.0.1:%d", i+1), headersPerConnection
 		if i == 39 {

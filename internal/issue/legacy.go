@@ -19,7 +19,6 @@ import (
 	"github.com/wechat-token-operator/wechat-token-operator/internal/failpoint"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/token"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/wechat"
 )
@@ -179,32 +178,35 @@ func (i legacy) stored(ctx context.Context, s Step) (token.Value, bool, error) {
 
 // probed adds to the effect what WeChat said about the stored token.
 func (i legacy) probed(ctx context.Context, s Step, e report.Effect, err error) (report.Effect, error) {
-	// While a mint is due, only the time was asked for: it is the mint that has to work.
-	beforeMint := askedBeforeMint(s)
-	askedTheTime := beforeMint ||
-		slices.Contains([]refresh.Reason{refresh.MintUnfinished, refresh.Expired, refresh.RefreshDue}, s.Decision.Reason)
+	beforeMint, askedTheTime := askedBeforeMint(s), askedTheTime(s)
 	_, synced := i.WeChat.Clock()
 	refused, isRefused := errors.AsType[*token.Error](err)
 	switch {
+	case isRefused && refused.Reason == token.ReasonTokenRejected:
+		if err := i.noteRejected(ctx, s, &e); err != nil || beforeMint {
+			return e, err
+		}
+	case beforeMint && synced:
+		return e, nil // the request waits for the mint, now that the time is known
 	case err == nil:
 		// A good answer about the token says nothing about the credentials: what needs somebody to act on stays.
 		e.FailureOver = !askedTheTime && s.Failed != nil && s.Failed.PassesBy(s.Now)
 		i.sight(s)
-	case isRefused && refused.Reason == token.ReasonTokenRejected:
-		if err := i.noteRejected(ctx, s, &e); err != nil {
-			return e, err
-		}
 	case s.Token.Doubtful && s.Stored.Unattested || askedTheTime && !synced:
 		return failed(ctx, e, err) // the answer was needed; it was not where a call for a ticket raised the doubt
 	case ctx.Err() != nil:
 		return e, ctx.Err()
 	default:
-		i.sight(s) // an inconclusive probe only updates the time of the check
+		i.sightInVain(s)
 	}
-	if !beforeMint {
-		e.Outcomes = s.Checked()
-	}
+	e.Outcomes = s.Checked()
 	return e, nil
+}
+
+// askedTheTime reports whether only the time was asked for, because a mint is due: it is the mint that has to work.
+func askedTheTime(s Step) bool {
+	due := []refresh.Reason{refresh.MintUnfinished, refresh.Expired, refresh.RefreshDue}
+	return askedBeforeMint(s) || slices.Contains(due, s.Decision.Reason)
 }
 
 // askedBeforeMint reports whether a check on request comes before a mint that has failed and is due, because the time is not known. The
@@ -220,55 +222,6 @@ func (i legacy) sight(s Step) {
 		return // the next observation finds the Secret tampered with
 	}
 	s.Account.Confirm(account.Confirmation{Fingerprint: s.Stored.Fingerprint, At: now, ExpiresAt: s.Stored.ExpiresAt}, s.uid(), now)
-}
-
-// settlesWithin is how long after a mint WeChat may refuse the new token for a moment. One refusal then is no reason for another mint,
-// which would end the token before it while volumes still hold that.
-const settlesWithin = 2 * time.Minute
-
-// noteRejected records that WeChat refuses the stored token. If the operator wrote it, did not replace it, and it should still live,
-// something else fetches for this appid.
-func (i legacy) noteRejected(ctx context.Context, s Step, e *report.Effect) error {
-	now := i.WeChat.Now()
-	if m := s.Account.Minted(); m.Fingerprint == s.Stored.Fingerprint && now.Before(m.At.Add(settlesWithin)) && !s.Token.Doubtful {
-		i.sight(s)
-		s.Account.Doubt() // so the next check comes soon, and tells
-		return nil
-	}
-	early := now.Before(s.Stored.ExpiresAt.Add(-time.Minute)) && !s.Stored.Unattested
-	if early {
-		replaced, err := i.replaced(ctx, s)
-		if err != nil {
-			return err
-		}
-		early = !replaced
-	}
-	deaths := s.Account.NoteDead(s.Stored.Fingerprint, early, now)
-	log.FromContext(ctx).Info("WeChat refuses the stored Legacy token",
-		"fingerprint", s.Stored.Fingerprint, "early", early, "deathsWithinTheHour", deaths)
-	e.ForeignDeaths = deaths
-	return nil
-}
-
-// worksAgain reports whether WeChat accepts the stored token again that it refused some time ago. For a while WeChat may have refused
-// everything, mints included, and a mint for nothing would end the token that volumes may still hold. It does not ask while the last
-// attempt got no answer or could not be written.
-func (i legacy) worksAgain(ctx context.Context, s Step) (bool, error) {
-	since, dead := s.Account.DeadSince(s.Stored.Fingerprint)
-	f := s.Failed
-	if !dead || s.Secret == nil || s.Holding != target.HoldsKnown || i.WeChat.Now().Sub(since) < time.Second ||
-		f != nil && (f.Code == 0 || f.OfWrite) {
-		return false, nil
-	}
-	value, found, err := i.stored(ctx, s)
-	if err != nil || !found || i.WeChat.ProbeToken(ctx, value) != nil {
-		return false, err
-	}
-	s.Account.NoteAlive(s.Stored.Fingerprint)
-	s.Account.Want(time.Time{}) // whoever waits for another in its place has been served
-	i.sight(s)
-	log.FromContext(ctx).Info("WeChat accepts the stored Legacy token again", "fingerprint", s.Stored.Fingerprint)
-	return true, nil
 }
 
 // replaced reports whether this operator has issued a later token for the appid, by what it remembers or by the status of a resource.

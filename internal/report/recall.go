@@ -53,10 +53,10 @@ func ClassOf(e *v1alpha1.RefreshError) token.Class {
 	return token.Action
 }
 
-// RecallProgress returns which requests were handled by what the status says; Current adds the rest. Values that are there when the
-// resource is first seen are recorded as handled, because GitOps and backups replay annotations when they re-create a resource.
+// RecallProgress returns what the status says of a revoke, and which requests were handled; Current adds the rest. Values that are there
+// when the resource is first seen are recorded as handled, because GitOps and backups replay annotations when they re-create a resource.
 func RecallProgress(resource *v1alpha1.WeChatAppToken) Progress {
-	var p Progress
+	p := Progress{Revocation: resource.Status.Revocation.DeepCopy()}
 	if h := resource.Status.HandledRequests; h != nil {
 		p.Handled = *h
 	}
@@ -98,8 +98,8 @@ func (p Progress) Current(resource *v1alpha1.WeChatAppToken, now time.Time) Prog
 			*request.Handled(&p.Handled, kind) = value
 		}
 	}
-	if p.Revocation == nil {
-		p.Revocation = status.Revocation.DeepCopy()
+	if saved, own := status.Revocation, p.Revocation; saved != nil && (own == nil || own.Value == saved.Value && own.FirstForcedTime == nil) {
+		p.Revocation = saved.DeepCopy()
 	}
 	p.Forced = slices.Clone(p.Forced)
 	for _, t := range status.ForcedRefreshes {

@@ -191,6 +191,10 @@ func TestCurrent(t *testing.T) {
 			t.Errorf("the revoke: %+v", p.Revocation)
 		}
 	}
+	p.Revocation = &v1alpha1.RevocationStatus{Value: "k", Victim: "f"} // of a leader that did not make the first call
+	if p = p.Current(r, now); !reflect.DeepEqual(p.Revocation, r.Status.Revocation) {
+		t.Errorf("the revoke that another process has begun: %+v", p.Revocation)
+	}
 	r.Status.HandledRequests.Revoke = "k"
 	if p = p.Current(r, now); p.Revocation != nil || p.Wants(r, refresh.RequestRevoke) || p.Wants(r, refresh.RequestRefresh) || !p.Wants(r, refresh.RequestCheck) {
 		t.Errorf("after the other process has ended the revoke: %+v", p)
