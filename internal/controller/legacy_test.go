@@ -233,6 +233,8 @@ func TestEverythingRefusedForAWhile(t *testing.T) {
 	value := w.eventuallyReady("shop")
 	w.wechat.Inject(wechattest.Fault{Errcode: 40001})
 	w.pass(40*time.Second, "shop")
+	w.settle()
+	w.advance(11 * time.Second) // the second refusal ends a new token
 	w.eventuallyReason("shop", v1alpha1.ReasonAppSecretInvalid)
 	w.wechat.ClearFaults()
 	w.pass(20*time.Second, "shop")
@@ -256,7 +258,10 @@ func TestEverythingRefusedForAWhileToTwoMembers(t *testing.T) {
 	w.Eventually(func() string { return w.value("younger") }).Should(gomega.Equal(value))
 	w.wechat.Inject(wechattest.Fault{Errcode: 40001})
 	w.ask("younger", v1alpha1.AnnotationCheckRequestedAt, "1")
+	w.Eventually(func() string { return w.handled("younger").Check }).Should(gomega.Equal("1"))
+	w.advance(11 * time.Second) // the second refusal ends a new token
 	w.eventuallyReason("oldest", v1alpha1.ReasonAppSecretInvalid)
+	w.advance(2 * time.Second) // the other one has tried as well
 	w.wechat.ClearFaults()
 	w.advance(24 * time.Second)
 	w.eventuallyReady("oldest")
@@ -487,7 +492,9 @@ func TestUsedUpPaceKeepsNobodyFromACopy(t *testing.T) {
 	for i := range 2 { // the bucket holds three
 		w.wechat.RivalMint(appID)
 		w.wechat.RivalMint(appID)
-		w.update("shop", annotated(v1alpha1.AnnotationCheckRequestedAt, fmt.Sprint(i)))
+		w.ask("shop", v1alpha1.AnnotationCheckRequestedAt, i)
+		w.Eventually(func() string { return w.handled("shop").Check }).Should(gomega.Equal(fmt.Sprint(i)))
+		w.advance(11 * time.Second) // the second refusal ends a new token
 		value = w.eventuallyAnother("shop", value)
 	}
 	there.Eventually(func() string { return there.value("liar") }).Should(gomega.Equal(value))
