@@ -118,6 +118,19 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// breaksOff checks that the service ends, and that it could not wait for all.
+func (d *drained) breaksOff(t *testing.T) {
+	t.Helper()
+	select {
+	case err := <-d.ended:
+		if err == nil || !strings.Contains(err.Error(), "broken off") {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it waits for ever")
+	}
+}
+
 // A call that does not end is broken off in time, and one replica that nobody calls ends at once.
 func TestDrainInTime(t *testing.T) {
 	d := startService(t, func(*http.Request) error { return nil })
@@ -125,14 +138,7 @@ func TestDrainInTime(t *testing.T) {
 	go func() { _, _, _ = d.get(d.address, "/slow") }()
 	time.Sleep(50 * time.Millisecond) // until it is under way
 	d.stop()
-	select {
-	case err := <-d.ended:
-		if err == nil || !strings.Contains(err.Error(), "broken off") {
-			t.Error(err)
-		}
-	case <-time.After(20 * time.Second):
-		t.Fatal("it waits for the call for ever")
-	}
+	d.breaksOff(t)
 	idle := startService(t, func(*http.Request) error { return errors.New("the API server is away") })
 	idle.drainTime = time.Hour
 	idle.stop()
@@ -159,14 +165,7 @@ func TestShutdownHeldUp(t *testing.T) {
 	d.start(d.main, stubborn{l, held}, func() {})
 	time.Sleep(50 * time.Millisecond) // until it listens
 	d.stop()
-	select {
-	case err := <-d.ended:
-		if err == nil || !strings.Contains(err.Error(), "broken off") {
-			t.Error(err)
-		}
-	case <-time.After(20 * time.Second):
-		t.Fatal("it waits for ever")
-	}
+	d.breaksOff(t)
 }
 
 // stubborn is a listener that does not close for as long as it is held.

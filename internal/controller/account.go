@@ -8,7 +8,6 @@ import (
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
-	"github.com/wechat-token-operator/wechat-token-operator/internal/issue"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/refresh"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/report"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/target"
@@ -40,7 +39,7 @@ func (p *observer) observeAccount(ctx context.Context, o *report.Observation) {
 	if acct.AwaitMint(nameOf(p.resource)) {
 		o.Account.MintEndsBy = o.Now.Add(account.MintTakes)
 	}
-	acct.Update(issue.Member(o))
+	acct.Update(o.Member())
 }
 
 // mintAllowedAt returns when this resource may cause a mint that nobody asked for: after the account's pace, the fetcher's answer, and a

@@ -45,6 +45,18 @@ func (w *world) endDuringAMint(begin func()) (older, younger string) {
 	return older, younger
 }
 
+// followed checks that "younger" takes the token that "older" has, without a mint, and before the one that it held ends.
+func (w *world) followed(newer, old string) {
+	w.Helper()
+	w.Eventually(func() string { return w.value("younger") }).Should(gomega.Equal(newer))
+	if n := len(w.wechat.Tokens(appID)); n != 2 {
+		w.Errorf("%d tokens were minted, want 2", n)
+	}
+	if !w.wechat.ValidAt(old, w.clock.now().Add(volumeLag)) {
+		w.Error("a pod may still hold the old token, and WeChat does not accept it")
+	}
+}
+
 // An operator was told to end while it minted, so that only the member that minted has the new token. The next one gives it to a member
 // that is due, whether or not the other one has had a pass: another mint would end the token that volumes hold.
 func TestDueAfterAMintOfTheLastProcess(t *testing.T) {
@@ -55,13 +67,7 @@ func TestDueAfterAMintOfTheLastProcess(t *testing.T) {
 	})
 	w.startOperator()
 	w.advance(15 * time.Second)
-	w.Eventually(func() string { return w.value("younger") }).Should(gomega.Equal(newer))
-	if n := len(w.wechat.Tokens(appID)); n != 2 {
-		t.Errorf("%d tokens were minted, want 2", n)
-	}
-	if !w.wechat.ValidAt(old, w.clock.now().Add(volumeLag)) {
-		t.Error("a pod may still hold the old token, and WeChat does not accept it")
-	}
+	w.followed(newer, old)
 }
 
 // As above, but nothing is due: the member that was not given the token follows before the one that it holds ends.
@@ -73,13 +79,7 @@ func TestRefreshInTheLastProcess(t *testing.T) {
 	})
 	w.startOperator()
 	w.advance(time.Minute)
-	w.Eventually(func() string { return w.value("younger") }).Should(gomega.Equal(newer))
-	if n := len(w.wechat.Tokens(appID)); n != 2 {
-		t.Errorf("%d tokens were minted, want 2", n)
-	}
-	if !w.wechat.ValidAt(old, w.clock.now().Add(volumeLag)) {
-		t.Error("a pod may still hold the old token, and WeChat does not accept it")
-	}
+	w.followed(newer, old)
 }
 
 // The Secret of the fetcher is deleted while no operator runs. The next one finds the token in the Secret of the other member.

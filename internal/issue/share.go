@@ -26,24 +26,6 @@ import (
 // maxCopySources bounds the Secrets that one search for a copy reads: those of other namespaces may hold anything.
 const maxCopySources = 8
 
-// Member describes the observed resource to the other members of its account.
-func Member(o *report.Observation) account.Member {
-	r := o.Resource
-	m := account.Member{
-		UID: r.UID, Name: client.ObjectKeyFromObject(r), Created: r.CreationTimestamp.Time,
-		Receives: !o.Suspended && !o.Deleting && !o.Target.Conflict && !o.Target.Terminating && !o.Credentials.Missing,
-	}
-	m.Fetches = m.Receives
-	if f := o.Failure; f != nil && f.Binds {
-		unable := f.OfWrite || f.Reason == v1alpha1.ReasonAppSecretInvalid || f.Reason == v1alpha1.ReasonAppIDInvalid
-		m.Fetches = m.Fetches && !unable
-	}
-	if o.Requests.Refresh {
-		m.Refresh = o.Requested(refresh.RequestRefresh)
-	}
-	return m
-}
-
 // withoutMint gets a token in a way that costs no mint: it came between the decision and this member's turn, another member has it, the
 // stored one works again, a resource that may have it has yet to join the account, or the account's fetcher is asked for it. While the
 // account may not mint, nobody is asked. done reports that no mint is to be made.

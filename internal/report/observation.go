@@ -8,6 +8,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/wechat-token-operator/wechat-token-operator/api/v1alpha1"
 	"github.com/wechat-token-operator/wechat-token-operator/internal/account"
@@ -102,4 +103,22 @@ type Delivery struct {
 	At            time.Time
 	// Reason and Message say why the delivery is not complete; empty when it is.
 	Reason, Message string
+}
+
+// Member describes the observed resource to the other members of its account.
+func (o *Observation) Member() account.Member {
+	r := o.Resource
+	m := account.Member{
+		UID: r.UID, Name: types.NamespacedName{Namespace: r.Namespace, Name: r.Name}, Created: r.CreationTimestamp.Time,
+		Receives: !o.Suspended && !o.Deleting && !o.Target.Conflict && !o.Target.Terminating && !o.Credentials.Missing,
+	}
+	m.Fetches = m.Receives
+	if f := o.Failure; f != nil && f.Binds {
+		unable := f.OfWrite || f.Reason == v1alpha1.ReasonAppSecretInvalid || f.Reason == v1alpha1.ReasonAppIDInvalid
+		m.Fetches = m.Fetches && !unable
+	}
+	if o.Requests.Refresh {
+		m.Refresh = o.Requested(refresh.RequestRefresh)
+	}
+	return m
 }
