@@ -58,16 +58,16 @@ func (b *bench) measure(ctx context.Context) error {
 			return fmt.Errorf("cold start and what follows at N = %d: %w", n, err)
 		}
 	}
-	rotated := rotationOf(largest, closest(plainOf(b.report.Results), largest))
-	burst := rotation{runBurst, burstSpread}
+	plain := closest(plainOf(b.report.Results), largest)
+	rotated, burst := rotationOf(largest, plain), burstOf(largest, plain)
 	for _, own := range []struct {
 		run  string
 		n    int
 		life time.Duration
 		make singleRun
 	}{
-		{runRotation, largest, rotated.life(largest), rotated.measure},
-		{runBurst, largest, burst.life(largest), burst.measure},
+		{runRotation, largest, rotated.life(), rotated.measure},
+		{runBurst, largest, burst.life(), burst.measure},
 		{runFailing, largest, tokenLife, (*stage).failing},
 		{runSlow, smallest, tokenLife, (*stage).slow},
 	} {

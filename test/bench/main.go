@@ -147,7 +147,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 	}
 	if measured != nil {
-		return measured
+		return errors.Join(b.report.void(), measured) // a machine that is too slow is a likely cause
 	}
 	if ranges != nil {
 		return b.report.compare(ranges)

@@ -35,8 +35,8 @@ func readRanges(path string) ([]expectation, error) {
 
 // compare finds the figures that left their range, and the ranges that nothing was measured for.
 func (r *report) compare(ranges []expectation) error {
-	if r.Void != "" {
-		return fmt.Errorf("void: %s", r.Void)
+	if err := r.void(); err != nil {
+		return err
 	}
 	byID := map[string]row{}
 	for _, row := range r.Rows {

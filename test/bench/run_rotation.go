@@ -18,25 +18,39 @@ import (
 // burstSpread is over how long the tokens of a burst are made, so that with the jitter of up to 15 s all are due within one minute.
 const burstSpread = 45 * time.Second
 
-// rotation replaces tokens that were made over spread.
+// rotation replaces tokens that were made over spread, and gives the operator the time issue to write all of them before.
 type rotation struct {
-	run    string
-	spread time.Duration
+	run           string
+	spread, issue time.Duration
 }
 
 // rotationOf makes n tokens due at half of the plain loop's rate, but no closer together than a burst is for the smallest sizes.
 func rotationOf(n int, plain result) rotation {
-	spread := burstSpread
-	if plain.Rate > 0 {
-		spread = max(spread, time.Duration(2*float64(n)/plain.Rate*float64(time.Second)))
-	}
-	return rotation{runRotation, spread}
+	return rotation{runRotation, max(burstSpread, atHalfRate(n, plain)), issueTime(n, plain)}
 }
 
-// life is so long that the operator has issued all n tokens before the first is due.
-func (t rotation) life(n int) time.Duration {
-	issue := 15*time.Second + time.Duration(n)*8*time.Millisecond
-	return (refresh.StableOverlap + t.spread + issue).Truncate(time.Second)
+// burstOf makes n tokens due within one minute.
+func burstOf(n int, plain result) rotation {
+	return rotation{runBurst, burstSpread, issueTime(n, plain)}
+}
+
+// atHalfRate returns how long n tokens take at half of the plain loop's rate, or 0 if that was not measured.
+func atHalfRate(n int, plain result) time.Duration {
+	if plain.Rate <= 0 {
+		return 0
+	}
+	return time.Duration(2 * float64(n) / plain.Rate * float64(time.Second))
+}
+
+// issueTime returns how long a cold start with n resources takes at most. A machine on which the plain loop is slow gets more
+// time, because a token that is due before the last one was issued would be replaced twice in the run.
+func issueTime(n int, plain result) time.Duration {
+	return 15*time.Second + max(time.Duration(n)*8*time.Millisecond, atHalfRate(n, plain))
+}
+
+// life is so long that the operator has issued all tokens before the first is due.
+func (t rotation) life() time.Duration {
+	return (refresh.StableOverlap + t.spread + t.issue).Truncate(time.Second)
 }
 
 // measure measures how late each of n tokens is replaced.
@@ -60,7 +74,7 @@ func (t rotation) measure(s *stage, ctx context.Context, o *observer, n int) (r 
 		return result{}, err
 	}
 	all := func() bool { return o.rotated() >= n }
-	if err := o.until(ctx, p.process, t.life(n)+patienceFor(n), "all tokens were replaced", all); err != nil {
+	if err := o.until(ctx, p.process, t.life()+patienceFor(n), "all tokens were replaced", all); err != nil {
 		return result{}, err
 	}
 	if r, err = m.end(ctx, p.process, t.run, n, n); err != nil {
