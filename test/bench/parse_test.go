@@ -153,7 +153,7 @@ func TestDueOf(t *testing.T) {
 		at := start.Add(checked)
 		return refresh.DueAt(refresh.Inputs{UID: "uid", Traits: refresh.Stable(), Token: refresh.Token{
 			Fingerprint: token.NewValue(tok.Token).Fingerprint(),
-			IssuedAt:    at, ExpiresAt: at.Add((400*time.Second - checked).Truncate(time.Second)), CheckedAt: at,
+			IssuedAt:    start, ExpiresAt: at.Add((400*time.Second - checked).Truncate(time.Second)), CheckedAt: at,
 		}})
 	}
 	call := func(at time.Duration, minted bool) wechattest.Call {
@@ -170,6 +170,11 @@ func TestDueOf(t *testing.T) {
 		if got, err := dueOf("uid", tok, calls); err != nil || !got.Equal(dueAfter(checked)) {
 			t.Errorf("%s: due at %s, %v, want %s", name, got, err, dueAfter(checked))
 		}
+	}
+	const late = 99500 * time.Millisecond // 300 s of life are left after it, but the token had more
+	if got, err := dueOf("uid", tok, []wechattest.Call{call(0, true), call(late, false), call(117*time.Second, true)}); err != nil ||
+		!got.Equal(dueAfter(late)) || got.Sub(start) > 120*time.Second {
+		t.Errorf("a check just before it: due at %s, %v, want %s", got, err, dueAfter(late))
 	}
 	if got, err := dueOf("uid", tok, []wechattest.Call{call(0, true)}); err == nil {
 		t.Errorf("a token that nobody replaced was due at %s", got)

@@ -202,7 +202,7 @@ func dueOf(uid string, tok wechattest.IssuedToken, calls []wechattest.Call) (tim
 		expiresAt := c.Clock.Add(tok.ExpiresAt.Sub(c.Clock).Truncate(time.Second))
 		due = refresh.DueAt(refresh.Inputs{UID: uid, Traits: refresh.Stable(), Token: refresh.Token{
 			Fingerprint: token.NewValue(tok.Token).Fingerprint(),
-			IssuedAt:    c.Clock, ExpiresAt: expiresAt, CheckedAt: c.Clock,
+			IssuedAt:    tok.IssuedAt, ExpiresAt: expiresAt, CheckedAt: c.Clock,
 		}})
 	}
 	return time.Time{}, errors.New("the ledger holds no call that replaced its token")
