@@ -40,9 +40,10 @@ import (
 const stepsPerPass = 5
 
 // dueRotationPriority puts due rotations before events and checks, whose priority is 0. The first pass over a resource after a start
-// comes last: controller-runtime gives it -100 (docs/scaling.md). Checks within dueSoon of a rotation are in between: while one waits in
-// the queue, the rotation that falls due waits with it, but many of them must not hold up rotations that are due.
-const dueRotationPriority, dueSoonPriority, dueSoon = 10, 5, 5 * time.Minute
+// comes last: controller-runtime gives it -100 (docs/scaling.md). While a check waits in the queue, the rotation that falls due waits
+// with it. So checks within dueNext of a rotation go with the rotations, and those within dueSoon are in between: many of them must not
+// hold up rotations that are due.
+const dueRotationPriority, dueSoonPriority, dueSoon, dueNext = 10, 5, 5 * time.Minute, time.Minute
 
 // errCacheBehind says that a cache has not seen the last write of this process. The pass ends and is repeated soon.
 var errCacheBehind = errors.New("the cache is behind the last write")
@@ -225,7 +226,7 @@ func requeue(now time.Time, d refresh.Decision) ctrl.Result {
 	priority := 0
 	switch {
 	case d.DueAt.IsZero():
-	case !d.At.Before(d.DueAt):
+	case !d.At.Before(d.DueAt.Add(-dueNext)):
 		priority = dueRotationPriority
 	case !d.At.Before(d.DueAt.Add(-dueSoon)):
 		priority = dueSoonPriority

@@ -23,9 +23,15 @@ func TestRequeue(t *testing.T) {
 		"no token":                    {refresh.Decision{At: at(time.Minute)}, time.Minute, 0},
 		"a rotation":                  {refresh.Decision{At: at(time.Hour), DueAt: at(time.Hour)}, time.Hour, dueRotationPriority},
 		"the retry of one":            {refresh.Decision{At: at(2 * time.Hour), DueAt: at(time.Hour)}, 2 * time.Hour, dueRotationPriority},
-		"a check just before one":     {refresh.Decision{At: at(time.Hour - time.Minute), DueAt: at(time.Hour)}, 59 * time.Minute, dueSoonPriority},
-		"at once":                     {refresh.Decision{At: unitNow}, time.Millisecond, 0},
-		"long ago":                    {refresh.Decision{At: at(-time.Hour)}, time.Millisecond, 0},
+		"a check just before one": {
+			refresh.Decision{At: at(time.Hour - time.Minute), DueAt: at(time.Hour)}, 59 * time.Minute, dueRotationPriority,
+		},
+		"a check some minutes before": {
+			refresh.Decision{At: at(time.Hour - 5*time.Minute), DueAt: at(time.Hour)}, 55 * time.Minute, dueSoonPriority,
+		},
+		"a check longer before": {refresh.Decision{At: at(54 * time.Minute), DueAt: at(time.Hour)}, 54 * time.Minute, 0},
+		"at once":               {refresh.Decision{At: unitNow}, time.Millisecond, 0},
+		"long ago":              {refresh.Decision{At: at(-time.Hour)}, time.Millisecond, 0},
 	} {
 		result := requeue(unitNow, test.d)
 		priority := -1
