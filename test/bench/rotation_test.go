@@ -16,14 +16,14 @@ func TestOneRotationPerRun(t *testing.T) {
 	for name, rate := range map[string]float64{"a quick machine": 376, "a slow one": 150, "void": 100} {
 		t.Run(name, func(t *testing.T) {
 			plain := result{N: n, Rate: rate}
-			// A cold start reached 0.5 of the plain loop's rate in the worst run, and a burst ends within 1.3 times the plain loop's time.
+			// The worst that was measured: a cold start at 0.5 of the plain loop's rate, and a burst that took 1.8 times its time.
 			seconds := func(share float64) time.Duration { return time.Duration(share * n / rate * float64(time.Second)) }
 			for _, r := range []rotation{rotationOf(n, plain), burstOf(n, plain)} {
 				age := r.life() - refresh.StableOverlap // at which a token is due
 				if start := r.spread + seconds(1/0.5); age < start {
 					t.Errorf("%s: due after %v, and the last is issued after %v", r.run, age, start)
 				}
-				if done := r.spread + seconds(1.3); age < done {
+				if done := r.spread + seconds(1.8); age < done {
 					t.Errorf("%s: due again after %v, and the last is replaced after %v", r.run, age, done)
 				}
 			}
